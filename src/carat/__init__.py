@@ -1,0 +1,35 @@
+"""carat: which emotions, several at once, a person shows in speech, face and words.
+
+>>> import carat
+>>> sorted(carat.__all__)
+['CaratError', 'Predictor', '__version__', 'load', 'open_store', 'train']
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from carat.data.store import open_store
+    from carat.errors import CaratError
+    from carat.predictor import Predictor, load
+    from carat.training.train import train
+
+__version__ = "0.1.0"
+__all__ = ["CaratError", "Predictor", "__version__", "load", "open_store", "train"]
+
+_HOMES = {
+    "open_store": "carat.data.store",
+    "train": "carat.training.train",
+    "load": "carat.predictor",
+    "Predictor": "carat.predictor",
+    "CaratError": "carat.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: `import carat` takes no time."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'carat' has no attribute '{name}'")

@@ -1,0 +1,205 @@
+"""From store to padded batches with validity masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from carat.data.store import Store
+from carat.errors import DataError
+
+
+@dataclass
+class Batch:
+    """Padded sequences by modality; an absent modality is a row without valid steps."""
+
+    features: dict[str, Tensor]
+    """(B, T_m, d_m) float32, zeros where not valid."""
+    masks: dict[str, Tensor]
+    """(B, T_m) bool, valid = True."""
+    labels: Tensor
+    """(B, L) float32, 0 or 1."""
+    rows: Tensor
+    """(B,) rows of the store."""
+
+    @property
+    def presence(self) -> Tensor:
+        """(B, M) bool, which modalities each sample has."""
+        return torch.stack([mask.any(1) for mask in self.masks.values()], dim=1)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The same batch on another device."""
+        return Batch(
+            {m: x.to(device, non_blocking=non_blocking) for m, x in self.features.items()},
+            {m: x.to(device, non_blocking=non_blocking) for m, x in self.masks.items()},
+            self.labels.to(device, non_blocking=non_blocking),
+            self.rows.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory."""
+        return Batch(
+            {m: x.pin_memory() for m, x in self.features.items()},
+            {m: x.pin_memory() for m, x in self.masks.items()},
+            self.labels.pin_memory(),
+            self.rows.pin_memory(),
+        )
+
+
+def pad(sequences: Sequence[NDArray[Any]], width: int) -> tuple[Tensor, Tensor]:
+    """Sequences (T_i, d) → padded (B, T, d) and mask (B, T), T the longest, 1 at least."""
+    longest = max(1, *(len(x) for x in sequences)) if sequences else 1
+    padded = np.zeros((len(sequences), longest, width), dtype=np.float32)
+    mask = np.zeros((len(sequences), longest), dtype=bool)
+    for i, x in enumerate(sequences):
+        padded[i, : len(x)] = x
+        mask[i, : len(x)] = True
+    return torch.from_numpy(padded), torch.from_numpy(mask)
+
+
+class StoreBatches(Dataset[Batch]):
+    """Batches by lists of store rows.
+
+    Args:
+        store: where from.
+        modalities: which, in this order.
+        longest: time steps after which sequences are cut.
+    """
+
+    def __init__(self, store: Store, modalities: Sequence[str], longest: int) -> None:
+        self.store, self.modalities, self.longest = store, list(modalities), longest
+
+    def __getitem__(self, rows: Sequence[int]) -> Batch:
+        features, masks = {}, {}
+        for m in self.modalities:
+            sequences = [self.store.features(m, row)[: self.longest] for row in rows]
+            features[m], masks[m] = pad(sequences, self.store.manifest.modalities[m].width)
+        labels = torch.from_numpy(self.store.labels[rows].astype(np.float32))
+        return Batch(features, masks, labels, torch.tensor(rows))
+
+
+class Batches(Sampler[list[int]]):
+    """Lists of rows: in order, or drawn anew each epoch with similar lengths together.
+
+    Every row comes once per epoch. With `bucket`, rows are drawn at random, sorted by length within
+    stretches of 50 batches and cut into batches, which come in random order: a row's chance of any place in
+    the epoch does not depend on its length.
+
+    Args:
+        rows: which rows of the store.
+        size: batch size.
+        lengths: length of each row's longest sequence, for `bucket`.
+        shuffle: draw a new order in each epoch.
+        bucket: keep similar lengths together.
+        seed: with the epoch, fixes the order.
+    """
+
+    STRETCH = 50
+
+    def __init__(
+        self,
+        rows: NDArray[np.int64],
+        size: int,
+        lengths: NDArray[np.int64],
+        *,
+        shuffle: bool,
+        bucket: bool = True,
+        seed: int = 0,
+    ) -> None:
+        self.rows, self.size, self.lengths = rows, size, lengths
+        self.shuffle, self.bucket, self.seed, self.epoch = shuffle, bucket, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the next pass."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = np.arange(len(self.rows))
+        random = np.random.default_rng((self.seed, self.epoch))
+        if self.shuffle:
+            order = random.permutation(order)
+        if self.shuffle and self.bucket:
+            stretch = self.size * self.STRETCH
+            parts = [order[i : i + stretch] for i in range(0, len(order), stretch)]
+            order = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")] for part in parts])
+        batches = [order[i : i + self.size] for i in range(0, len(order), self.size)]
+        if self.shuffle:
+            batches = [batches[i] for i in random.permutation(len(batches))]
+        for batch in batches:
+            yield self.rows[batch].tolist()
+
+
+def usable_rows(store: Store, split: str, modalities: Sequence[str]) -> NDArray[np.int64]:
+    """Rows of a split that have one of the modalities at least; the others cannot be scored.
+
+    Raises:
+        DataError: unknown split, or none of its samples has any of the modalities.
+    """
+    rows = store.indices(split)
+    usable = rows[np.any([store.lengths(m)[rows] > 0 for m in modalities], axis=0)]
+    if not len(usable):
+        raise DataError(f"{store.folder}: no sample of split '{split}' has any of: {', '.join(modalities)}")
+    return usable
+
+
+def check_lengths(
+    store: Store, rows: NDArray[np.int64], modalities: Sequence[str], max_length: int
+) -> None:
+    """Refuse rows that are longer than a method can read.
+
+    Raises:
+        DataError: names the sample, what was found and what to do.
+    """
+    for m in modalities:
+        steps = store.lengths(m)[rows]
+        if steps.max() > max_length:
+            sample = store.ids[rows[int(steps.argmax())]]
+            raise DataError(
+                f"{store.folder}: sample '{sample}', {m}: {steps.max()} steps, but max_length is {max_length}; "
+                f"raise method.encoder.max_length or set data.long to truncate"
+            )
+
+
+def make_loader(
+    store: Store,
+    rows: NDArray[np.int64],
+    modalities: Sequence[str],
+    *,
+    batch_size: int,
+    max_length: int,
+    shuffle: bool = False,
+    bucket: bool = True,
+    seed: int = 0,
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> DataLoader[Batch]:
+    """Batches of these rows, sequences cut at `max_length`; see `Batches` for their order."""
+    lengths = np.sum([np.minimum(store.lengths(m)[rows], max_length) for m in modalities], axis=0)
+    sampler = Batches(rows, batch_size, lengths, shuffle=shuffle, bucket=bucket, seed=seed)
+    return DataLoader(
+        StoreBatches(store, modalities, max_length),
+        batch_size=None,
+        sampler=sampler,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+    )
+
+
+def collate(samples: Sequence[Mapping[str, NDArray[Any]]], widths: Mapping[str, int]) -> Batch:
+    """A batch without labels from (T, d) arrays by modality; absent modalities are left out of a sample."""
+    features, masks = {}, {}
+    for m, width in widths.items():
+        nothing = np.zeros((0, width), dtype=np.float32)
+        features[m], masks[m] = pad([sample.get(m, nothing) for sample in samples], width)
+    return Batch(features, masks, torch.zeros(len(samples), 0), torch.arange(len(samples)))

@@ -1,0 +1,80 @@
+"""Feature arrays that a user already has: `.npz` or `.npy`, looked up by id."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carat.data.manifest import hash_file
+from carat.errors import DataError, did_you_mean
+
+
+class ArraySource:
+    """Features by key; a vector (d,) counts as a sequence of one step.
+
+    Three layouts: an `.npz` whose array names are the keys; an `.npz` with one array of keys and one of values
+    (N, d) or (N, T, d); an `.npy` of values with an `.npy` of keys beside it.
+
+    Args:
+        file: `.npz` or `.npy`.
+        values: in an `.npz` of the second layout, name of the values.
+        keys: in an `.npz` of the second layout, name of the keys; for an `.npy`, file of the keys.
+
+    Raises:
+        DataError: names the file, what was found and what was expected.
+    """
+
+    def __init__(self, file: Path, values: str | None = None, keys: str | None = None) -> None:
+        self.file = file
+        if not file.is_file():
+            raise DataError(f"{file}: no such file")
+        self.id = f"array:{hash_file(file).sha256[:12]}" + (f":{values}" if values else "")
+        loaded = _load(file)
+        if isinstance(loaded, dict) and values is None:
+            self._values: Any = loaded
+            self._place: dict[str, Any] = {key: key for key in loaded}
+            return
+        if keys is None:
+            raise DataError(f"{file}: name the array of keys with 'keys'")
+        if isinstance(loaded, dict):
+            self._values, names = _member(file, loaded, values or ""), _member(file, loaded, keys)
+        else:
+            self._values, names = loaded, _load(file.parent / keys)
+        if not isinstance(names, np.ndarray) or names.shape != self._values.shape[:1]:
+            raise DataError(f"{file}: {len(self._values)} values, but keys of shape {np.shape(names)}")
+        self._place = {str(name): row for row, name in enumerate(names)}
+        if len(self._place) < len(names):
+            raise DataError(f"{file}: a key occurs twice in '{keys}'")
+
+    def read(self, keys: Sequence[str]) -> list[NDArray[Any] | None]:
+        """(T, d) for each key, None where the file has nothing for it."""
+        return [self._one(key) for key in keys]
+
+    def _one(self, key: str) -> NDArray[Any] | None:
+        if key not in self._place:
+            return None
+        array = np.asarray(self._values[self._place[key]])
+        array = array[None] if array.ndim == 1 else array
+        if array.ndim != 2 or array.dtype.kind not in "fiu":
+            raise DataError(f"{self.file}, '{key}': expected numbers (T, d) or (d,), found {array.shape}")
+        return array
+
+
+def _load(file: Path) -> Any:
+    try:
+        loaded = np.load(file, allow_pickle=False)
+        return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{file}: cannot be read ({str(error).splitlines()[0]})") from error
+
+
+def _member(file: Path, arrays: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:
+    if name not in arrays:
+        hint = did_you_mean(name, arrays) or f"; it has: {', '.join(arrays)}"
+        raise DataError(f"{file}: no array '{name}'{hint}")
+    return arrays[name]

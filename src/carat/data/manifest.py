@@ -1,0 +1,103 @@
+"""What a store says about itself: `manifest.json`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from carat.config import Section, explain
+from carat.errors import DataError
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+
+
+class FileInfo(Section):
+    """Size and content of one file of the store."""
+
+    bytes: int
+    sha256: str
+
+
+class ModalityInfo(Section):
+    """One modality: features per step, total steps, and where they come from."""
+
+    width: int
+    dtype: Literal["float16", "float32"]
+    steps: int
+    source: str
+    """Identifies the extractor, e.g. `glove:<hash>`: features of two sources cannot be mixed."""
+    cleaning: list[str] = []
+    """What was changed on the way in, in words."""
+
+
+class Manifest(Section):
+    """Contents of `manifest.json`."""
+
+    schema_version: int
+    name: str
+    labels: list[str]
+    modalities: dict[str, ModalityInfo]
+    splits: dict[str, int]
+    """Samples by split, in the order of the split codes."""
+    files: dict[str, FileInfo]
+    fingerprint: str
+    """SHA-256 over names, labels, modalities, splits and the hash of every file."""
+    notes: list[str] = []
+
+
+def fingerprint(
+    labels: list[str],
+    modalities: dict[str, ModalityInfo],
+    splits: dict[str, int],
+    files: dict[str, FileInfo],
+) -> str:
+    """Identifies the content: equal stores have equal fingerprints, whatever their folder or name."""
+    content = {
+        "labels": labels,
+        "modalities": {m: info.model_dump() for m, info in modalities.items()},
+        "splits": splits,
+        "files": {name: info.sha256 for name, info in sorted(files.items())},
+    }
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def hash_file(path: Path) -> FileInfo:
+    """Size and SHA-256 of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileInfo(bytes=path.stat().st_size, sha256=digest)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The checked manifest of a store folder.
+
+    Raises:
+        DataError: no store, a store of a newer schema, or a manifest that was altered.
+    """
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such store (build one with `carat data build` or `carat data synth`)")
+    if not path.is_file():
+        raise DataError(f"{folder}: not a carat store, {MANIFEST} is missing")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version > SCHEMA:
+        raise DataError(
+            f"{folder}: store of schema {version}, this carat reads up to {SCHEMA}; upgrade carat to open it"
+        )
+    try:
+        manifest = Manifest.model_validate(content)
+    except ValidationError as error:
+        raise DataError(f"{path}: {explain(error, Manifest)}") from error
+    found = fingerprint(manifest.labels, manifest.modalities, manifest.splits, manifest.files)
+    if found != manifest.fingerprint:
+        raise DataError(f"{path}: altered, its content no longer matches its fingerprint")
+    return manifest

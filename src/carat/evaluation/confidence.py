@@ -1,0 +1,117 @@
+"""Bootstrap intervals, resampled by group: samples of one video or dialogue stay together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carat.evaluation.metrics import sample_jaccard
+from carat.evaluation.thresholds import f1_from_counts
+
+RESAMPLES = 2000
+COVERAGE = 0.95
+
+Counts = dict[str, NDArray[np.float64]]
+Interval = tuple[float, float]
+
+
+def group_counts(predicted: NDArray[Any], labels: NDArray[Any], groups: NDArray[Any]) -> Counts:
+    """What the metrics need of each group, as sums over its samples; every value has G rows.
+
+    Args:
+        predicted: (N, L), 0 or 1.
+        labels: (N, L), 0 or 1.
+        groups: (N,) group names.
+    """
+    guess, true = predicted.astype(bool), labels.astype(bool)
+    _, code = np.unique(groups, return_inverse=True)
+    by_sample = {
+        "tp": guess & true,
+        "fp": guess & ~true,
+        "fn": ~guess & true,
+        "accuracy": sample_jaccard(guess, true, empty=0)[:, None],
+        "accuracy_empty_1": sample_jaccard(guess, true, empty=1)[:, None],
+        "subset": (guess == true).all(1)[:, None],
+        "samples": np.ones((len(true), 1)),
+    }
+    sums = {}
+    for name, values in by_sample.items():
+        sums[name] = np.zeros((code.max() + 1, values.shape[1]))
+        np.add.at(sums[name], code, values.astype(np.float64))
+    return sums
+
+
+def statistics(counts: Counts) -> dict[str, NDArray[np.float64]]:
+    """Metrics from sums (R, …) over resampled groups: each value (R,)."""
+    tp, fp, fn = counts["tp"], counts["fp"], counts["fn"]
+    samples = counts["samples"][:, 0]
+    f1 = f1_from_counts(tp, fp, fn)
+    positives = tp + fn
+    with np.errstate(invalid="ignore"):
+        return {
+            "accuracy": counts["accuracy"][:, 0] / samples,
+            "accuracy_empty_1": counts["accuracy_empty_1"][:, 0] / samples,
+            "micro_f1": f1_from_counts(tp.sum(1), fp.sum(1), fn.sum(1)),
+            "macro_f1": (f1 * (positives > 0)).sum(1) / (positives > 0).sum(1),
+            "weighted_f1": (f1 * positives).sum(1) / positives.sum(1),
+            "precision": tp.sum(1) / np.maximum((tp + fp).sum(1), 1),
+            "recall": tp.sum(1) / np.maximum(positives.sum(1), 1),
+            "hamming_loss": (fp + fn).sum(1) / (samples * tp.shape[1]),
+            "subset_accuracy": counts["subset"][:, 0] / samples,
+        }
+
+
+def resample(groups: int, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[np.float64]:
+    """How often each group is drawn in each resample: (R, G), every row sums to G."""
+    random = np.random.default_rng(seed)
+    return random.multinomial(groups, np.full(groups, 1 / groups), size=resamples).astype(np.float64)
+
+
+def intervals(
+    predicted: NDArray[Any],
+    labels: NDArray[Any],
+    groups: NDArray[Any],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """95 % percentile intervals of the metrics by name; the same input gives the same intervals."""
+    counts = group_counts(predicted, labels, groups)
+    draws = resample(len(counts["samples"]), resamples, seed)
+    return {name: _percentiles(x) for name, x in statistics(_drawn(draws, counts)).items()}
+
+
+def paired_difference(
+    predicted: NDArray[Any],
+    rival: NDArray[Any],
+    labels: NDArray[Any],
+    groups: NDArray[Any],
+    metric: str,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, Interval]:
+    """Difference of a metric between two predictions of the same samples, and its 95 % interval."""
+    ours, theirs = (group_counts(p, labels, groups) for p in (predicted, rival))
+    draws = resample(len(ours["samples"]), resamples, seed)
+    pick: Callable[[Counts], NDArray[np.float64]] = lambda counts: statistics(counts)[metric]  # noqa: E731
+    everything = np.ones((1, draws.shape[1]))
+    point = pick(_drawn(everything, ours)) - pick(_drawn(everything, theirs))
+    spread = pick(_drawn(draws, ours)) - pick(_drawn(draws, theirs))
+    return float(point[0]), _percentiles(spread)
+
+
+def _drawn(draws: NDArray[np.float64], counts: Counts) -> Counts:
+    return {name: draws @ values for name, values in counts.items()}
+
+
+def _percentiles(values: NDArray[np.float64]) -> Interval:
+    tail = (1 - COVERAGE) / 2 * 100
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return float("nan"), float("nan")
+    low, high = np.percentile(finite, [tail, 100 - tail])
+    return float(low), float(high)

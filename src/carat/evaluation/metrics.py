@@ -1,0 +1,132 @@
+"""Multi-label metrics, by the names and conventions of the field."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import metrics as sk
+
+NAN = float("nan")
+BINS = 15
+"""Equal-width bins of the calibration error."""
+
+
+@dataclass(frozen=True)
+class LabelMetrics:
+    """Metrics of one label; nan where they are undefined."""
+
+    positives: int
+    predicted: int
+    precision: float
+    recall: float
+    f1: float
+    auroc: float
+    average_precision: float
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Metrics of a split. All but `hamming_loss` and `calibration_error` are better when larger."""
+
+    accuracy: float
+    """Mean over samples of |true ∩ predicted| / |true ∪ predicted|; empty/empty counts 0, as in this field."""
+    accuracy_empty_1: float
+    """The same, empty/empty counts 1."""
+    micro_f1: float
+    macro_f1: float
+    """Mean over the labels that occur."""
+    weighted_f1: float
+    """Mean over the labels that occur, by their positives."""
+    precision: float
+    """True micro precision."""
+    recall: float
+    """True micro recall."""
+    hamming_loss: float
+    subset_accuracy: float
+    lrap: float
+    """Label ranking average precision."""
+    calibration_error: float
+    """Expected calibration error over all (sample, label) scores."""
+    labels: dict[str, LabelMetrics]
+    notes: list[str]
+    """Why something is nan or left out."""
+
+
+def compute_metrics(
+    scores: NDArray[Any], predicted: NDArray[Any], labels: NDArray[Any], names: Sequence[str]
+) -> Metrics:
+    """All metrics of a split.
+
+    Args:
+        scores: (N, L), in [0, 1].
+        predicted: (N, L), 0 or 1.
+        labels: (N, L), 0 or 1.
+        names: L label names.
+    """
+    true, guess = labels.astype(bool), predicted.astype(bool)
+    by_label = {
+        name: label_metrics(scores[:, i], guess[:, i], true[:, i]) for i, name in enumerate(names)
+    }
+    notes = [f"label '{n}' does not occur: its metrics are nan" for n, m in by_label.items() if not m.positives]
+    occurring = [m for m in by_label.values() if m.positives]
+    f1 = np.array([m.f1 for m in occurring])
+    positives = np.array([m.positives for m in occurring])
+    hits, guesses, total = (true & guess).sum(), guess.sum(), true.sum()
+    if not len(f1):
+        notes.append("no label occurs: macro and weighted F1 are nan")
+    return Metrics(
+        accuracy=float(sample_jaccard(guess, true, empty=0).mean()),
+        accuracy_empty_1=float(sample_jaccard(guess, true, empty=1).mean()),
+        micro_f1=_ratio(2 * hits, guesses + total),
+        macro_f1=float(f1.mean()) if len(f1) else NAN,
+        weighted_f1=float(np.average(f1, weights=positives)) if len(f1) else NAN,
+        precision=_ratio(hits, guesses),
+        recall=_ratio(hits, total),
+        hamming_loss=float((true != guess).mean()),
+        subset_accuracy=float((true == guess).all(1).mean()),
+        lrap=float(sk.label_ranking_average_precision_score(true, scores)),
+        calibration_error=calibration_error(scores, true),
+        labels=by_label,
+        notes=notes,
+    )
+
+
+def sample_jaccard(guess: NDArray[np.bool_], true: NDArray[np.bool_], empty: float) -> NDArray[np.float64]:
+    """|true ∩ predicted| / |true ∪ predicted| of each sample (N,); `empty` where both are empty."""
+    union = (guess | true).sum(1)
+    both = (guess & true).sum(1).astype(np.float64)
+    return np.divide(both, union, out=np.full(len(union), float(empty)), where=union > 0)
+
+
+def label_metrics(
+    scores: NDArray[Any], guess: NDArray[np.bool_], true: NDArray[np.bool_]
+) -> LabelMetrics:
+    """Metrics of one label: scores, predictions and truth (N,)."""
+    positives, predicted, hits = int(true.sum()), int(guess.sum()), int((guess & true).sum())
+    if not positives:
+        return LabelMetrics(0, predicted, NAN, NAN, NAN, NAN, NAN)
+    return LabelMetrics(
+        positives=positives,
+        predicted=predicted,
+        precision=_ratio(hits, predicted),
+        recall=_ratio(hits, positives),
+        f1=_ratio(2 * hits, positives + predicted),
+        auroc=float(sk.roc_auc_score(true, scores)) if positives < len(true) else NAN,
+        average_precision=float(sk.average_precision_score(true, scores)),
+    )
+
+
+def calibration_error(scores: NDArray[Any], true: NDArray[np.bool_]) -> float:
+    """Mean distance of score and frequency over equal-width bins, weighted by the scores in them."""
+    flat, hit = scores.ravel().astype(np.float64), true.ravel()
+    bins = np.minimum((flat * BINS).astype(int), BINS - 1)
+    gap = np.bincount(bins, weights=flat - hit, minlength=BINS)
+    return float(np.abs(gap).sum() / max(len(flat), 1))
+
+
+def _ratio(part: Any, whole: Any) -> float:
+    return float(part / whole) if whole else 0.0

@@ -1,0 +1,170 @@
+"""The contract that every method fulfils, CARAT's fulfilment of it, and the registry."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from carat.config import CaratConfig
+from carat.errors import ConfigError, did_you_mean
+from carat.model.aggregation import apply_shuffle, draw_shuffle
+from carat.model.carat import Carat, CaratOutputs, max_over_present
+from carat.model.queue import LatentQueue
+from carat.objective.contrastive import supervised_contrast
+from carat.objective.terms import cross_entropy, distance, weighted_sum
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What a method must know of the data it will see."""
+
+    labels: tuple[str, ...]
+    """Label names, in the order of the L axis."""
+    widths: Mapping[str, int]
+    """Features per time step by modality, in the order of the M axis."""
+
+
+class Outputs(Protocol):
+    """What every forward pass offers; a method may add to it."""
+
+    scores: Tensor
+    """(B, L), in [0, 1]."""
+    carried_by: Tensor
+    """(B, L), index of the modality that carried each label."""
+
+
+class Method(nn.Module, ABC):
+    """A trainable recogniser of several emotions at once: module, objective and what changes after a step."""
+
+    max_length: int
+    """Longest sequence, in time steps, that the method can read."""
+
+    @abstractmethod
+    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Any:
+        """Score a batch: features (B, T_m, d_m) and masks (B, T_m), valid = True, by modality → `Outputs`.
+
+        Changes no state.
+        """
+
+    @abstractmethod
+    def losses(
+        self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """The terms of the objective for labels (B, L), and under `total` what is to be minimised."""
+
+    def update_after_step(self, outputs: Any, labels: Tensor) -> None:  # noqa: B027
+        """Change what is learnt without gradient; called after the backward pass, before the next batch."""
+
+
+class CaratMethod(Method):
+    """CARAT: network, objective, prototypes and queue (preset `paper`).
+
+    Args:
+        config: widths, depths, weights and temperatures.
+        geometry: labels and modalities.
+    """
+
+    def __init__(self, config: CaratConfig, geometry: Geometry) -> None:
+        super().__init__()
+        encoder = config.encoder
+        self.config = config
+        self.max_length = encoder.max_length
+        self.number_of_labels = len(geometry.labels)
+        self.model = Carat(
+            geometry.widths,
+            len(geometry.labels),
+            hidden=config.hidden,
+            latent=config.latent,
+            layers={m: encoder.layers.get(m, encoder.other_layers) for m in geometry.widths},
+            heads=encoder.heads,
+            feedforward=encoder.feedforward,
+            dropout=encoder.dropout,
+            max_length=encoder.max_length,
+            norm_eps=encoder.norm_eps,
+            momentum=config.momentum,
+            align=frozenset(config.alignment.modalities),
+            steps=config.alignment.steps,
+        )
+        self.queue = LatentQueue(config.contrast.queue, config.latent)
+
+    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> CaratOutputs:
+        outputs: CaratOutputs = self.model(features, masks)
+        return outputs
+
+    def losses(
+        self, outputs: CaratOutputs, labels: Tensor, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        presence = outputs.presence
+        original, alpha, beta = outputs.features.unbind(1)  # (B, M, L, D) each
+        pooled = [max_over_present(level, presence)[0] for level in outputs.logits.unbind(1)]
+        targets = labels[:, None].expand_as(outputs.aggregated)  # (B, M, L)
+        samples, modalities = draw_shuffle(presence, self.number_of_labels, generator)
+        shuffled = self.model.aggregation(apply_shuffle(beta, samples, modalities))
+        terms = {
+            "original": cross_entropy(pooled[0], labels),
+            "alpha": cross_entropy(pooled[1], labels),
+            "beta": cross_entropy(pooled[2], labels),
+            "contrast": self._contrast(outputs, labels),
+            "mse_reconstruction": distance(outputs.decoded, original, presence),
+            "mse_alpha": distance(alpha, original, presence),
+            "mse_beta": distance(beta, original, presence),
+            "aggregate": cross_entropy(outputs.aggregated, targets, presence),
+            "shuffled": cross_entropy(shuffled, apply_shuffle(targets, samples, modalities), presence),
+        }
+        return terms | {"total": weighted_sum(terms, self.config.weights.model_dump())}
+
+    def update_after_step(self, outputs: CaratOutputs, labels: Tensor) -> None:
+        """Move the prototypes towards the batch's original latents and enqueue the latents of all levels."""
+        self.model.prototypes.update(outputs.latents[:, 0].detach(), labels, outputs.presence)
+        self.queue.push(*self._contrast_rows(outputs, labels))
+
+    def _contrast(self, outputs: CaratOutputs, labels: Tensor) -> Tensor:
+        queue_rows, queue_classes = self.queue.contents()
+        rows, classes = self._contrast_rows(outputs, labels)
+        return supervised_contrast(
+            rows,
+            classes,
+            queue_rows,
+            queue_classes,
+            temperature=self.config.contrast.temperature,
+            number_of_classes=2 * outputs.presence.shape[1] * self.number_of_labels,
+        )
+
+    def _contrast_rows(self, outputs: CaratOutputs, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit latents (N, P) of the present modalities and their classes (N,).
+
+        Order: sample, level, modality, label. Class: l + L · (2 · modality + (0 if positive else 1)).
+        """
+        rows = F.normalize(outputs.latents.float(), dim=-1)  # (B, 3, M, L, P)
+        batch, levels, modalities, size, _ = rows.shape
+        device = rows.device
+        label = torch.arange(size, device=device)
+        modality = torch.arange(modalities, device=device)[:, None]
+        absent_label = 1 - labels[:, None].long()  # (B, 1, L)
+        classes = label + size * (2 * modality + absent_label)  # (B, M, L)
+        classes = classes[:, None].expand(batch, levels, modalities, size)
+        present = outputs.presence[:, None, :, None].expand_as(classes)
+        return rows[present], classes[present]
+
+
+Builder = Callable[[Any, Geometry], Method]
+
+METHODS: dict[str, Builder] = {"carat": CaratMethod}
+"""Every method by the name that an experiment gives in `method.name`."""
+
+
+def build_method(config: Any, geometry: Geometry) -> Method:
+    """The method that a configuration names, for data of this geometry.
+
+    Raises:
+        ConfigError: the configuration names a modality that the data lacks, or an unknown method.
+    """
+    if config.name not in METHODS:
+        raise ConfigError(f"unknown method '{config.name}'{did_you_mean(config.name, METHODS)}")
+    return METHODS[config.name](config, geometry)

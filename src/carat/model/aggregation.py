@@ -1,0 +1,67 @@
+"""Labels classified jointly, and the shuffle that teaches it more combinations than the data holds."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Aggregation(nn.Module):
+    """g: MLP L·D → D → L over the concatenated label features, shared by the modalities."""
+
+    def __init__(self, hidden: int, labels: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(labels * hidden, hidden)
+        self.second = nn.Linear(hidden, labels)
+        for linear in (self.first, self.second):
+            nn.init.xavier_uniform_(linear.weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, M, L, D) → logits (B, M, L)."""
+        out: Tensor = self.second(F.relu(self.first(features.flatten(2))))
+        return out
+
+
+def permute_within(valid: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Random permutations along the last axis that keep valid and other places apart.
+
+    Args:
+        valid: (…, N) bool.
+        generator: source of randomness, on the device of `valid`.
+
+    Returns:
+        (…, N) indices; in every row a bijection that maps valid places onto valid places.
+    """
+    keys = torch.rand(valid.shape, generator=generator, device=valid.device)
+    order = (keys + 2 * ~valid).argsort(-1)  # the valid places in random order, then the others
+    home = (~valid).to(torch.uint8).argsort(dim=-1, stable=True)  # the valid places in order, then the others
+    return torch.empty_like(order).scatter_(-1, home, order)
+
+
+def draw_shuffle(
+    presence: Tensor, labels: int, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Which features trade places: over samples for each (modality, label), then over modalities.
+
+    Only present modalities take part, so that no absent one's features enter.
+
+    Args:
+        presence: (B, M).
+        labels: L.
+        generator: source of randomness, on the device of `presence`.
+
+    Returns:
+        Sample index (B, M, L) and modality index (B, M, L); each is a bijection.
+    """
+    by_label = presence[:, :, None].expand(-1, -1, labels)  # (B, M, L)
+    samples = permute_within(by_label.permute(1, 2, 0), generator).permute(2, 0, 1)
+    modalities = permute_within(by_label.transpose(1, 2), generator).transpose(1, 2)
+    return samples, modalities
+
+
+def apply_shuffle(values: Tensor, samples: Tensor, modalities: Tensor) -> Tensor:
+    """Permute (B, M, L) or (B, M, L, D) over samples, then over modalities, as `draw_shuffle` says."""
+    if values.ndim == 4:
+        samples, modalities = (index[..., None].expand_as(values) for index in (samples, modalities))
+    return values.gather(0, samples).gather(1, modalities)

@@ -1,0 +1,43 @@
+"""Each modality rebuilt from the others: first level α, second level β."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from carat.model.per_modality import ModalityLinear
+
+
+class Reconstruction(nn.Module):
+    """One Linear M·D → D per target modality, used at both levels.
+
+    Args:
+        modalities: M.
+        hidden: D.
+    """
+
+    def __init__(self, modalities: int, hidden: int) -> None:
+        super().__init__()
+        self.rebuild = ModalityLinear(modalities, modalities * hidden, hidden)
+
+    def first(self, decoded: Tensor, stand_in: Tensor) -> Tensor:
+        """u_α: every modality from the others' decoded latents and its own stand-in.
+
+        Args:
+            decoded: ũ (B, M, L, D).
+            stand_in: v (B, M, L, D).
+
+        Returns:
+            (B, M, L, D).
+        """
+        own = torch.eye(decoded.shape[1], dtype=torch.bool, device=decoded.device)[:, :, None, None]
+        sources = torch.where(own, stand_in[:, None], decoded[:, None])  # (B, M target, M source, L, D)
+        return self._rebuild(sources)
+
+    def second(self, alpha: Tensor) -> Tensor:
+        """u_β: every modality from all first-level features: (B, M, L, D) → (B, M, L, D)."""
+        return self._rebuild(alpha[:, None].expand(-1, alpha.shape[1], -1, -1, -1))
+
+    def _rebuild(self, sources: Tensor) -> Tensor:
+        out: Tensor = self.rebuild(sources.transpose(2, 3).flatten(3))  # (B, M, L, M·D)
+        return out

@@ -1,0 +1,182 @@
+"""What a run folder holds, written once and read by everything that uses a trained method."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from carat.config import Experiment, Section, explain, parse, read_yaml
+from carat.errors import DataError, RunError
+
+SCHEMA = 1
+CARD = "run.json"
+EXPERIMENT = "experiment.yaml"
+ENVIRONMENT = "environment.json"
+WEIGHTS = "weights.safetensors"
+METRICS = "metrics.csv"
+CURVES = "curves.svg"
+CHECKPOINTS = "checkpoints"
+LOGS = "logs"
+
+
+class ModalityCard(Section):
+    """What a run expects of one modality."""
+
+    width: int
+    source: str
+
+
+class RunCard(Section):
+    """Contents of `run.json`: with the experiment and the weights, all that prediction needs."""
+
+    schema_version: int = SCHEMA
+    labels: list[str]
+    modalities: dict[str, ModalityCard]
+    """In the order of the M axis."""
+    store: str
+    """Name of the store that was trained on."""
+    fingerprint: str
+    """Fingerprint of that store."""
+    epoch: int
+    """The epoch that was kept, counted from 1: best validation micro-F1."""
+    thresholds: dict[str, float]
+    """By label, found on the validation split in that epoch."""
+    validation: dict[str, float]
+    """Validation metrics of that epoch."""
+    notes: list[str] = []
+
+
+def prepare_folder(out: Path, overwrite: bool) -> None:
+    """Make sure that a run may be written to `out`; nothing is written yet.
+
+    Raises:
+        RunError: the folder is not empty and not ours to replace.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / EXPERIMENT).is_file():
+        raise RunError(f"{out}: exists and is not a carat run; choose another folder")
+    if not overwrite:
+        raise RunError(f"{out}: holds a run already; --overwrite replaces it")
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Write a text file so that it is either whole or not there."""
+    temporary = file.with_name(f".{file.name}.unfinished")
+    with temporary.open("w", encoding="utf-8") as opened:
+        opened.write(text)
+        opened.flush()
+        os.fsync(opened.fileno())
+    temporary.replace(file)
+
+
+def write_experiment(out: Path, experiment: Experiment) -> None:
+    """The resolved experiment as YAML, which `carat train` reads again."""
+    text = yaml.safe_dump(experiment.model_dump(), sort_keys=False, allow_unicode=True)
+    write_atomically(out / EXPERIMENT, text)
+
+
+def write_json(file: Path, values: Mapping[str, Any]) -> None:
+    """A mapping as indented JSON."""
+    write_atomically(file, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_run(folder: str | os.PathLike[str]) -> tuple[RunCard, Experiment]:
+    """The card and the experiment of a finished run.
+
+    Raises:
+        RunError: no run, an unfinished one, or one of a newer carat.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise RunError(f"{path}: no such run (train one with `carat train`)")
+    if not (path / EXPERIMENT).is_file():
+        raise RunError(f"{path}: not a carat run, {EXPERIMENT} is missing")
+    if not (path / CARD).is_file() or not (path / WEIGHTS).is_file():
+        raise RunError(f"{path}: the training did not finish, {CARD} or {WEIGHTS} is missing")
+    try:
+        content = json.loads((path / CARD).read_text(encoding="utf-8"))
+        newer = content.get("schema_version", 0) > SCHEMA
+        if newer:
+            raise RunError(f"{path}: run of a newer carat (schema {content['schema_version']}); upgrade carat")
+        card = RunCard.model_validate(content)
+    except ValidationError as error:
+        raise RunError(f"{path / CARD}: {explain(error, RunCard)}") from error
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise RunError(f"{path / CARD}: cannot be read ({error})") from error
+    return card, parse(Experiment, read_yaml(path / EXPERIMENT), str(path / EXPERIMENT))
+
+
+def check_fit(
+    run: str, card: RunCard, store: str, labels: list[str] | None, widths: Mapping[str, int]
+) -> None:
+    """Refuse data that a run cannot read.
+
+    Args:
+        run: name of the run, for the error.
+        card: what the run expects.
+        store: name of the data, for the error.
+        labels: label names of the data, None if it has none.
+        widths: features per time step by modality.
+
+    Raises:
+        DataError: other labels, another width, or none of the run's modalities.
+    """
+    if labels is not None and labels != card.labels:
+        raise DataError(
+            f"{store}: labels {', '.join(labels)}, but the run {run} was trained on {', '.join(card.labels)}"
+        )
+    for m, width in widths.items():
+        if m in card.modalities and width != card.modalities[m].width:
+            raise DataError(
+                f"{store}: {m} has width {width}, but the run {run} was trained on {card.modalities[m].width}"
+            )
+    if not card.modalities.keys() & widths.keys():
+        raise DataError(f"{store}: none of the run's modalities ({', '.join(card.modalities)}) is in the data")
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions, machine, command and commit, so that a result can be traced."""
+    packages = ("carat", "torch", "lightning", "numpy", "scikit-learn", "torchmetrics")
+    return {
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in packages},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "command": sys.argv,
+        "commit": commit(),
+    }
+
+
+def commit() -> str | None:
+    """Commit of the checkout that carat runs from, with `+changes` if it was modified; None elsewhere."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    git = ["git", "-C", str(root)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+changes" if status.stdout.strip() else "")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

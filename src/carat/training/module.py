@@ -1,0 +1,114 @@
+"""One method under Lightning: steps, validation with threshold search, optimiser."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import CatMetric
+
+from carat.config import TrainingConfig
+from carat.data.batches import Batch
+from carat.evaluation.metrics import compute_metrics
+from carat.evaluation.thresholds import apply_thresholds, search_thresholds
+from carat.methods import Method
+from carat.training.optimiser import BertAdam, decay_groups, linear_schedule
+
+MONITOR = "valid/micro_f1"
+"""What chooses the epoch."""
+
+SUMMARY = (
+    "micro_f1",
+    "macro_f1",
+    "weighted_f1",
+    "accuracy",
+    "accuracy_empty_1",
+    "precision",
+    "recall",
+    "hamming_loss",
+    "lrap",
+)
+"""Validation metrics that are logged in every epoch."""
+
+
+class MethodModule(L.LightningModule):
+    """Trains any `Method`; knows the contract and nothing else of it.
+
+    Args:
+        method: what is trained.
+        config: optimiser and schedule.
+        labels: label names.
+        threshold_kind: "global" or "per-label".
+        steps: optimiser steps of the whole training.
+        seed: of the shuffles.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        config: TrainingConfig,
+        labels: list[str],
+        threshold_kind: str,
+        steps: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.method, self.config, self.labels = method, config, labels
+        self.threshold_kind, self.steps, self.seed = threshold_kind, steps, seed
+        self.history: list[dict[str, float]] = []
+        """Training terms and validation metrics of every epoch so far."""
+        self.thresholds: list[list[float]] = []
+        """Thresholds (L,) of every epoch so far."""
+        self._scores, self._truth = CatMetric(), CatMetric()
+        self._generator: torch.Generator | None = None
+        self._last: tuple[Any, Tensor] | None = None
+
+    def on_fit_start(self) -> None:
+        self._generator = torch.Generator(self.device).manual_seed(self.seed)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        outputs = self.method(batch.features, batch.masks)
+        losses = self.method.losses(outputs, batch.labels, self._generator)
+        terms = {f"train/{name}": value.detach() for name, value in losses.items()}
+        self.log_dict(terms, on_step=False, on_epoch=True, batch_size=len(batch.labels))
+        self.log("loss", losses["total"].detach(), prog_bar=True, logger=False, batch_size=len(batch.labels))
+        self._last = outputs, batch.labels
+        return losses["total"]
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        assert self._last is not None
+        self.method.update_after_step(*self._last)
+        self._last = None
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        self._scores.update(self.method(batch.features, batch.masks).scores.float())
+        self._truth.update(batch.labels)
+
+    def on_validation_epoch_end(self) -> None:
+        scores = torch.as_tensor(self._scores.compute()).cpu().numpy()
+        truth = torch.as_tensor(self._truth.compute()).cpu().numpy()
+        self._scores.reset()
+        self._truth.reset()
+        thresholds = search_thresholds(scores, truth, self.threshold_kind)
+        metrics = compute_metrics(scores, apply_thresholds(scores, thresholds), truth, self.labels)
+        self.thresholds.append(thresholds.tolist())
+        summary = {f"valid/{name}": float(getattr(metrics, name)) for name in SUMMARY}
+        self.log_dict(summary, batch_size=len(truth))
+        self.log("micro_f1", summary[MONITOR], prog_bar=True, logger=False, batch_size=len(truth))
+
+    def on_train_epoch_end(self) -> None:
+        logged = {
+            name: float(value)
+            for name, value in self.trainer.callback_metrics.items()
+            if name.startswith(("train/", "valid/"))
+        }
+        self.history.append({"epoch": float(self.current_epoch + 1)} | logged)
+
+    def configure_optimizers(self) -> Any:
+        groups = decay_groups(self.method, self.config.weight_decay)
+        optimiser = BertAdam(groups, lr=self.config.learning_rate)
+        schedule = LambdaLR(optimiser, linear_schedule(self.steps, self.config.warmup))
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

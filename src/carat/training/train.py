@@ -1,0 +1,252 @@
+"""From experiment and store to a finished run folder."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from safetensors.torch import save_file
+
+from carat import run
+from carat.config import Experiment, load_experiment
+from carat.data.batches import check_lengths, make_loader, usable_rows
+from carat.data.store import Store, open_store
+from carat.errors import ConfigError, RunError, did_you_mean
+from carat.evaluation.reports import draw_curves
+from carat.methods import Geometry, Method, build_method
+from carat.training.module import MONITOR, MethodModule
+
+PRECISION = {"float32": "32-true", "bf16": "bf16-mixed"}
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished training."""
+
+    folder: Path
+    card: run.RunCard
+
+
+def train(
+    experiment: Experiment | Mapping[str, Any] | str | os.PathLike[str],
+    store: Store | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+) -> TrainedRun:
+    """Train a method and write a run folder.
+
+    Everything that can be checked is checked before anything is written. After each epoch the whole
+    validation split is scored and its best threshold searched; the epoch with the best validation micro-F1
+    is kept. The test split is not looked at.
+
+    Args:
+        experiment: an `Experiment`, a nested mapping of what differs from the paper's, or a YAML file.
+        store: a store or its folder, with splits `train` and `valid`.
+        out: folder of the run to make.
+        overwrite: replace an existing run.
+
+    Raises:
+        ConfigError: the experiment is wrong.
+        DataError: the store is damaged or does not fit the experiment.
+        RunError: the folder is taken, or the device is not there.
+    """
+    if not isinstance(experiment, Experiment):
+        given = isinstance(experiment, Mapping)
+        experiment = load_experiment(overrides=experiment) if given else load_experiment(experiment)
+    out = Path(out)
+    run.prepare_folder(out, overwrite)
+    accelerator = find_accelerator(experiment.training.accelerator)
+    store = store if isinstance(store, Store) else open_store(store)
+    store.verify()
+    modalities = choose_modalities(store, experiment.data.modalities)
+    geometry = Geometry(
+        tuple(store.label_names), {m: store.manifest.modalities[m].width for m in modalities}
+    )
+    L.seed_everything(experiment.seed, workers=True, verbose=False)
+    method = build_method(experiment.method, geometry)
+    loaders, notes = _loaders(store, experiment, modalities, method.max_length, accelerator == "gpu")
+
+    if out.exists():
+        shutil.rmtree(out)
+    out.mkdir(parents=True)
+    run.write_experiment(out, experiment)
+    steps = -(-len(loaders["train"]) // experiment.training.accumulate) * experiment.training.epochs
+    module = MethodModule(
+        method, experiment.training, store.label_names, experiment.threshold.kind, steps, experiment.seed
+    )
+    started = time.monotonic()
+    _fit(module, loaders, experiment, accelerator, out)
+    return _finish(module, store, modalities, notes, out, time.monotonic() - started)
+
+
+def find_accelerator(wanted: str) -> str:
+    """"cpu" or "gpu".
+
+    Raises:
+        RunError: a GPU was asked for and there is none.
+    """
+    if wanted == "gpu" and not torch.cuda.is_available():
+        raise RunError("training.accelerator is gpu, but PyTorch finds no GPU; use auto or cpu")
+    if wanted == "auto":
+        return "gpu" if torch.cuda.is_available() else "cpu"
+    return wanted
+
+
+def choose_modalities(store: Store, wanted: list[str] | None) -> list[str]:
+    """The modalities to use, in order; all of the store's when None.
+
+    Raises:
+        ConfigError: unknown, named twice, or none.
+    """
+    if wanted is None:
+        return store.modalities
+    for m in wanted:
+        if m not in store.modalities:
+            hint = did_you_mean(m, store.modalities) or f"; it has: {', '.join(store.modalities)}"
+            raise ConfigError(f"data.modalities: the store has no modality '{m}'{hint}")
+    if not wanted or len(set(wanted)) < len(wanted):
+        raise ConfigError(f"data.modalities: name each modality once, found {wanted}")
+    return wanted
+
+
+def _loaders(
+    store: Store, experiment: Experiment, modalities: list[str], max_length: int, gpu: bool
+) -> tuple[dict[str, Any], list[str]]:
+    data = experiment.data
+    loaders, notes = {}, []
+    for split in ("train", "valid"):
+        rows = usable_rows(store, split, modalities)
+        left_out = store.manifest.splits[split] - len(rows)
+        if left_out:
+            notes.append(f"{left_out} samples of {split} left out: none of {', '.join(modalities)} present")
+        if data.long == "error":
+            check_lengths(store, rows, modalities, max_length)
+        loaders[split] = make_loader(
+            store,
+            rows,
+            modalities,
+            batch_size=data.batch_size,
+            max_length=max_length,
+            shuffle=split == "train",
+            bucket=data.bucket,
+            seed=experiment.seed,
+            workers=data.workers,
+            pin_memory=gpu,
+        )
+    return loaders, notes
+
+
+def _fit(
+    module: MethodModule, loaders: dict[str, Any], experiment: Experiment, accelerator: str, out: Path
+) -> None:
+    config = experiment.training
+    checkpoint = ModelCheckpoint(
+        dirpath=out / run.CHECKPOINTS,
+        filename="best",
+        monitor=MONITOR,
+        mode="max",
+        save_last=True,
+        enable_version_counter=False,
+    )
+    callbacks: list[Callback] = [checkpoint]
+    if config.early_stopping:
+        callbacks.append(EarlyStopping(MONITOR, mode="max", patience=config.early_stopping))
+    logs = out / run.LOGS
+    with warnings.catch_warnings(), _quiet_lightning():
+        for known in (
+            ".*does not have many workers.*",
+            ".*The number of training batches.*",
+            ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
+            ".*GPU available but not used.*",
+        ):
+            warnings.filterwarnings("ignore", known)
+        trainer = L.Trainer(
+            accelerator=accelerator,
+            devices=1,
+            precision=PRECISION[config.precision],  # type: ignore[arg-type]
+            max_epochs=config.epochs,
+            accumulate_grad_batches=config.accumulate,
+            gradient_clip_val=config.clip or None,
+            callbacks=callbacks,
+            logger=[CSVLogger(logs, name="csv", version=""), TensorBoardLogger(logs, name="tb", version="")],
+            num_sanity_val_steps=0,
+            enable_progress_bar=sys.stderr.isatty(),
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+        trainer.fit(module, loaders["train"], loaders["valid"])
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    best = torch.load(out / run.CHECKPOINTS / "best.ckpt", map_location="cpu", weights_only=True)
+    prefix = "method."
+    weights = {k.removeprefix(prefix): v for k, v in best["state_dict"].items() if k.startswith(prefix)}
+    module.method.load_state_dict(weights)
+
+
+def _finish(
+    module: MethodModule, store: Store, modalities: list[str], notes: list[str], out: Path, seconds: float
+) -> TrainedRun:
+    scores = [row[MONITOR] for row in module.history]
+    best = scores.index(max(scores))
+    _write_history(module.history, out / run.METRICS)
+    draw_curves(module.history, best + 1, out / run.CURVES)
+    _save_weights(module.method, out / run.WEIGHTS)
+    environment = run.describe_environment() | {"seconds": round(seconds, 1), "epochs": len(scores)}
+    run.write_json(out / run.ENVIRONMENT, environment)
+    described = store.manifest.modalities
+    card = run.RunCard(
+        labels=store.label_names,
+        modalities={
+            m: run.ModalityCard(width=described[m].width, source=described[m].source) for m in modalities
+        },
+        store=store.manifest.name,
+        fingerprint=store.manifest.fingerprint,
+        epoch=best + 1,
+        thresholds=dict(zip(store.label_names, module.thresholds[best], strict=True)),
+        validation={k.removeprefix("valid/"): v for k, v in module.history[best].items() if "valid/" in k},
+        notes=notes,
+    )
+    run.write_json(out / run.CARD, card.model_dump())
+    return TrainedRun(out, card)
+
+
+def _save_weights(method: Method, file: Path) -> None:
+    temporary = file.with_name(f".{file.name}.unfinished")
+    save_file({name: x.detach().cpu().contiguous() for name, x in method.state_dict().items()}, temporary)
+    temporary.replace(file)
+
+
+def _write_history(history: list[dict[str, float]], file: Path) -> None:
+    with file.open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.DictWriter(opened, fieldnames=list(history[0]))
+        writer.writeheader()
+        writer.writerows(history)
+
+
+class _quiet_lightning:  # noqa: N801
+    """Keeps Lightning's informational messages off the screen."""
+
+    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+
+    def __enter__(self) -> None:
+        self._levels = [logging.getLogger(name).level for name in self.names]
+        for name in self.names:
+            logging.getLogger(name).setLevel(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        for name, level in zip(self.names, self._levels, strict=True):
+            logging.getLogger(name).setLevel(level)
