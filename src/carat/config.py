@@ -189,14 +189,14 @@ S = TypeVar("S", bound=Section)
 
 def load_experiment(
     file: str | os.PathLike[str] | None = None,
-    preset: str = "paper",
+    preset: str | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Experiment:
     """An experiment from a preset, then a YAML file, then overrides; later ones win, key by key.
 
     Args:
         file: YAML file with any part of an `Experiment`; may name its own `preset`.
-        preset: one of `PRESETS`.
+        preset: one of `PRESETS`; the file's, or else `paper`, when None.
         overrides: nested mapping, e.g. ``{"training": {"epochs": 3}}``.
 
     Raises:
@@ -206,7 +206,8 @@ def load_experiment(
     3
     """
     written = read_yaml(file) if file is not None else {}
-    preset = str(written.pop("preset", preset))
+    named = written.pop("preset", "paper")
+    preset = preset or str(named)
     if preset not in PRESETS:
         hint = did_you_mean(preset, PRESETS) or f"; known: {', '.join(PRESETS)}"
         raise ConfigError(f"unknown preset '{preset}'{hint}")

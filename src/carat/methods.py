@@ -58,7 +58,7 @@ class Method(nn.Module, ABC):
     ) -> dict[str, Tensor]:
         """The terms of the objective for labels (B, L), and under `total` what is to be minimised."""
 
-    def update_after_step(self, outputs: Any, labels: Tensor) -> None:  # noqa: B027
+    def update_after_step(self, outputs: Any, labels: Tensor) -> None:
         """Change what is learnt without gradient; called after the backward pass, before the next batch."""
 
 

@@ -108,7 +108,9 @@ def read_run(folder: str | os.PathLike[str]) -> tuple[RunCard, Experiment]:
         content = json.loads((path / CARD).read_text(encoding="utf-8"))
         newer = content.get("schema_version", 0) > SCHEMA
         if newer:
-            raise RunError(f"{path}: run of a newer carat (schema {content['schema_version']}); upgrade carat")
+            raise RunError(
+                f"{path}: run of a newer carat (schema {content['schema_version']}); upgrade carat"
+            )
         card = RunCard.model_validate(content)
     except ValidationError as error:
         raise RunError(f"{path / CARD}: {explain(error, RunCard)}") from error
@@ -142,7 +144,9 @@ def check_fit(
                 f"{store}: {m} has width {width}, but the run {run} was trained on {card.modalities[m].width}"
             )
     if not card.modalities.keys() & widths.keys():
-        raise DataError(f"{store}: none of the run's modalities ({', '.join(card.modalities)}) is in the data")
+        raise DataError(
+            f"{store}: none of the run's modalities ({', '.join(card.modalities)}) is in the data"
+        )
 
 
 def describe_environment() -> dict[str, Any]:

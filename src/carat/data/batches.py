@@ -152,9 +152,7 @@ def usable_rows(store: Store, split: str, modalities: Sequence[str]) -> NDArray[
     return usable
 
 
-def check_lengths(
-    store: Store, rows: NDArray[np.int64], modalities: Sequence[str], max_length: int
-) -> None:
+def check_lengths(store: Store, rows: NDArray[np.int64], modalities: Sequence[str], max_length: int) -> None:
     """Refuse rows that are longer than a method can read.
 
     Raises:
@@ -165,8 +163,8 @@ def check_lengths(
         if steps.max() > max_length:
             sample = store.ids[rows[int(steps.argmax())]]
             raise DataError(
-                f"{store.folder}: sample '{sample}', {m}: {steps.max()} steps, but max_length is {max_length}; "
-                f"raise method.encoder.max_length or set data.long to truncate"
+                f"{store.folder}: sample '{sample}', {m}: {steps.max()} steps, but max_length is "
+                f"{max_length}; raise method.encoder.max_length or set data.long to truncate"
             )
 
 

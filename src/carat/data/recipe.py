@@ -243,7 +243,9 @@ class Cleaner:
             self.finite += int(finite.sum())
             self.replaced += int((~finite).sum())
             if self.rules.non_finite == "error" and not finite.all():
-                raise DataError(f"modality '{self.name}', key '{key}': inf or NaN in column {_column(finite)}")
+                raise DataError(
+                    f"modality '{self.name}', key '{key}': inf or NaN in column {_column(finite)}"
+                )
             cleaned = np.where(finite, cleaned, 0)
             if self._mean is not None and self._deviation is not None:
                 cleaned = np.where(finite, (cleaned - self._mean) / self._deviation, 0)

@@ -206,4 +206,6 @@ def _check_shapes(store: Store) -> None:
     for modality, info in store.manifest.modalities.items():
         offsets = cast(NDArray[np.int64], store.array(offset_file(modality)))
         if offsets[0] != 0 or offsets[-1] != info.steps or (np.diff(offsets) < 0).any():
-            raise DataError(f"{store.folder / offset_file(modality)}: altered, offsets do not fit the features")
+            raise DataError(
+                f"{store.folder / offset_file(modality)}: altered, offsets do not fit the features"
+            )

@@ -235,7 +235,7 @@ class StoreWriter:
 
 
 class _FlatFile:
-    """A `.npy` file that grows by rows; its header, which numpy pads for this, is written again at the end."""
+    """A `.npy` file that grows by rows; its header, padded by numpy for this, is rewritten at the end."""
 
     def __init__(self, path: Path, width: int, dtype: np.dtype[Any]) -> None:
         self.path, self.width, self.dtype = path, width, dtype

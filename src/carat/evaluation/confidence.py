@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -94,14 +93,23 @@ def paired_difference(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[float, Interval]:
-    """Difference of a metric between two predictions of the same samples, and its 95 % interval."""
-    ours, theirs = (group_counts(p, labels, groups) for p in (predicted, rival))
-    draws = resample(len(ours["samples"]), resamples, seed)
-    pick: Callable[[Counts], NDArray[np.float64]] = lambda counts: statistics(counts)[metric]  # noqa: E731
-    everything = np.ones((1, draws.shape[1]))
-    point = pick(_drawn(everything, ours)) - pick(_drawn(everything, theirs))
-    spread = pick(_drawn(draws, ours)) - pick(_drawn(draws, theirs))
-    return float(point[0]), _percentiles(spread)
+    """Difference of a metric between two predictions of the same samples, and its 95 % interval.
+
+    Args:
+        predicted, rival: (N, L), or (S, N, L) for several seeds, whose metrics are averaged.
+        labels: (N, L), 0 or 1.
+        groups: (N,) group names.
+        metric: a key of `statistics`.
+    """
+    number = len(np.unique(groups))
+    draws = np.vstack([np.ones(number), resample(number, resamples, seed)])  # the data itself, then resamples
+    values = []
+    for guesses in (predicted, rival):
+        seeds = guesses[None] if guesses.ndim == 2 else guesses
+        counts = [group_counts(guess, labels, groups) for guess in seeds]
+        values.append(np.mean([statistics(_drawn(draws, count))[metric] for count in counts], axis=0))
+    difference = values[0] - values[1]
+    return float(difference[0]), _percentiles(difference[1:])
 
 
 def _drawn(draws: NDArray[np.float64], counts: Counts) -> Counts:

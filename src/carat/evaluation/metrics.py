@@ -33,7 +33,7 @@ class Metrics:
     """Metrics of a split. All but `hamming_loss` and `calibration_error` are better when larger."""
 
     accuracy: float
-    """Mean over samples of |true ∩ predicted| / |true ∪ predicted|; empty/empty counts 0, as in this field."""
+    """Mean over samples of |true ∩ predicted| / |true ∪ predicted|; empty/empty counts 0, the custom here."""
     accuracy_empty_1: float
     """The same, empty/empty counts 1."""
     micro_f1: float
@@ -68,10 +68,10 @@ def compute_metrics(
         names: L label names.
     """
     true, guess = labels.astype(bool), predicted.astype(bool)
-    by_label = {
-        name: label_metrics(scores[:, i], guess[:, i], true[:, i]) for i, name in enumerate(names)
-    }
-    notes = [f"label '{n}' does not occur: its metrics are nan" for n, m in by_label.items() if not m.positives]
+    by_label = {name: label_metrics(scores[:, i], guess[:, i], true[:, i]) for i, name in enumerate(names)}
+    notes = [
+        f"label '{n}' does not occur: its metrics are nan" for n, m in by_label.items() if not m.positives
+    ]
     occurring = [m for m in by_label.values() if m.positives]
     f1 = np.array([m.f1 for m in occurring])
     positives = np.array([m.positives for m in occurring])
@@ -99,12 +99,12 @@ def sample_jaccard(guess: NDArray[np.bool_], true: NDArray[np.bool_], empty: flo
     """|true ∩ predicted| / |true ∪ predicted| of each sample (N,); `empty` where both are empty."""
     union = (guess | true).sum(1)
     both = (guess & true).sum(1).astype(np.float64)
-    return np.divide(both, union, out=np.full(len(union), float(empty)), where=union > 0)
+    jaccard = np.full(len(union), float(empty))
+    np.divide(both, union, out=jaccard, where=union > 0)
+    return jaccard
 
 
-def label_metrics(
-    scores: NDArray[Any], guess: NDArray[np.bool_], true: NDArray[np.bool_]
-) -> LabelMetrics:
+def label_metrics(scores: NDArray[Any], guess: NDArray[np.bool_], true: NDArray[np.bool_]) -> LabelMetrics:
     """Metrics of one label: scores, predictions and truth (N,)."""
     positives, predicted, hits = int(true.sum()), int(guess.sum()), int((guess & true).sum())
     if not positives:

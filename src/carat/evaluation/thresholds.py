@@ -19,7 +19,9 @@ def apply_thresholds(scores: NDArray[Any], thresholds: NDArray[Any]) -> NDArray[
 def f1_from_counts(tp: Any, fp: Any, fn: Any) -> NDArray[np.float64]:
     """F1 from true positives, false positives and false negatives; 0 where nothing is true or predicted."""
     denominator = np.asarray(2 * tp + fp + fn, dtype=np.float64)
-    return np.divide(2 * tp, denominator, out=np.zeros_like(denominator), where=denominator > 0)
+    f1 = np.zeros_like(denominator)
+    np.divide(2 * tp, denominator, out=f1, where=denominator > 0)
+    return f1
 
 
 def search_thresholds(scores: NDArray[Any], labels: NDArray[Any], kind: str) -> NDArray[np.float64]:

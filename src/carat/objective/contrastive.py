@@ -45,9 +45,9 @@ def supervised_contrast(
     sums = member.T @ latents + queue_member.T @ queue_latents  # (C, P)
     positives = (member.sum(0) + queue_member.sum(0))[classes] - 1
     attraction = (latents * (member @ sums - latents)).sum(-1) / temperature
-    repulsion = _LogDenominator.apply(latents, queue_latents, temperature, tile)
+    repulsion: Tensor = _LogDenominator.apply(latents, queue_latents, temperature, tile)  # type: ignore[no-untyped-call]
     anchors = positives > 0
-    losses = repulsion - attraction / positives.clamp(min=1)
+    losses: Tensor = repulsion - attraction / positives.clamp(min=1)
     return (losses * anchors).sum() / anchors.sum().clamp(min=1)
 
 

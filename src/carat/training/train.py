@@ -65,17 +65,17 @@ def train(
         RunError: the folder is taken, or the device is not there.
     """
     if not isinstance(experiment, Experiment):
-        given = isinstance(experiment, Mapping)
-        experiment = load_experiment(overrides=experiment) if given else load_experiment(experiment)
+        if isinstance(experiment, Mapping):
+            experiment = load_experiment(overrides=experiment)
+        else:
+            experiment = load_experiment(experiment)
     out = Path(out)
     run.prepare_folder(out, overwrite)
     accelerator = find_accelerator(experiment.training.accelerator)
     store = store if isinstance(store, Store) else open_store(store)
     store.verify()
     modalities = choose_modalities(store, experiment.data.modalities)
-    geometry = Geometry(
-        tuple(store.label_names), {m: store.manifest.modalities[m].width for m in modalities}
-    )
+    geometry = Geometry(tuple(store.label_names), {m: store.manifest.modalities[m].width for m in modalities})
     L.seed_everything(experiment.seed, workers=True, verbose=False)
     method = build_method(experiment.method, geometry)
     loaders, notes = _loaders(store, experiment, modalities, method.max_length, accelerator == "gpu")
@@ -94,7 +94,7 @@ def train(
 
 
 def find_accelerator(wanted: str) -> str:
-    """"cpu" or "gpu".
+    """ "cpu" or "gpu".
 
     Raises:
         RunError: a GPU was asked for and there is none.

@@ -17,8 +17,8 @@ from carat.errors import DataError, did_you_mean
 class ArraySource:
     """Features by key; a vector (d,) counts as a sequence of one step.
 
-    Three layouts: an `.npz` whose array names are the keys; an `.npz` with one array of keys and one of values
-    (N, d) or (N, T, d); an `.npy` of values with an `.npy` of keys beside it.
+    Three layouts: an `.npz` whose array names are the keys; an `.npz` with one array of keys and one of
+    values (N, d) or (N, T, d); an `.npy` of values with an `.npy` of keys beside it.
 
     Args:
         file: `.npz` or `.npy`.

@@ -1,0 +1,36 @@
+# make demo: from nothing to a trained, evaluated run. make test: everything that CI checks.
+PYTHON ?= python3
+BIN := .venv/bin
+export CARAT_SHARED ?= $(abspath ../shared)
+
+.PHONY: demo test test-slow format clean
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "carat needs Python 3.11 or newer; make PYTHON=python3.11 …")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: .venv/ready
+	@rm -rf demo
+	$(BIN)/carat data synth demo/store
+	$(BIN)/carat train --preset small --data demo/store --out demo/run
+	$(BIN)/carat evaluate demo/run --data demo/store
+	$(BIN)/carat predict demo/run --data demo/store --split test --out demo/scores.csv
+	@echo "training curves: demo/run/curves.svg"
+
+test: .venv/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2 -m "not slow"
+
+test-slow: .venv/ready
+	$(BIN)/pytest -m slow
+
+format: .venv/ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv demo

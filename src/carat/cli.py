@@ -1,0 +1,366 @@
+"""The command line: `carat data …`, `carat train`, `carat evaluate`, `carat predict`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+from pydantic import ValidationError
+
+from carat import __version__
+from carat.config import Experiment, explain
+from carat.errors import CaratError, ConfigError
+
+if TYPE_CHECKING:
+    from carat.evaluation.reports import Report
+
+app = App(
+    name="carat",
+    help="""Which emotions, several at once, does a person show in speech, face and words?
+
+    Start: `carat data synth demo-store`, then `carat train --preset small --data demo-store --out demo-run`,
+    then `carat evaluate demo-run --data demo-store`.
+    """,
+    version=f"carat {__version__}",
+    help_format="markdown",
+)
+data = App(name="data", help="Make and inspect stores: checked data sets that training and evaluation read.")
+app.command(data)
+app.register_install_completion_command()
+
+Overwrite = Annotated[bool, Parameter(help="Replace what is there.", negative=())]
+AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON instead of tables.", negative=())]
+
+Verify = Annotated[bool, Parameter(help="Read every byte and compare it with the fingerprint.", negative=())]
+
+
+@data.command
+def synth(
+    store: Path, /, *, samples: int = 3000, seed: int = 0, missing: float = 0.05, overwrite: Overwrite = False
+) -> None:
+    """Make the built-in benchmark: three modalities of unequal length, correlated labels, learnable.
+
+    Examples:
+
+        carat data synth demo-store
+
+        carat data synth big-store --samples 20000 --seed 7
+
+    Parameters
+    ----------
+    store
+        Folder to make.
+    samples
+        How many samples, 100 at least; 70 % train, 15 % valid, 15 % test.
+    seed
+        The same seed gives the same store.
+    missing
+        Share of modalities that samples lack.
+    """
+    from carat.data.synthetic import synthesise
+
+    made = synthesise(store, samples=samples, seed=seed, missing=missing, overwrite=overwrite)
+    _say(f"{made!r} → {store}")
+
+
+@data.command
+def build(recipe: Path, store: Path, /, *, overwrite: Overwrite = False) -> None:
+    """Turn your own table and features into a checked store, as a recipe says.
+
+    Examples:
+
+        carat data build recipes/mosei_reduced.yaml mosei
+
+        carat data build my-recipe.yaml my-store --overwrite
+
+    Parameters
+    ----------
+    recipe
+        YAML: table, id, split and label columns, and per modality where its features come from;
+        docs/data.md describes every key.
+    store
+        Folder to make.
+    """
+    from carat.data.recipe import build_store
+
+    made = build_store(recipe, store, overwrite=overwrite)
+    _say(f"{made!r} → {store}")
+
+
+@data.command
+def info(store: Path, /, *, verify: Verify = False, as_json: AsJson = False) -> None:
+    """Show splits, labels, co-occurrence, lengths, missing modalities and fingerprint of a store.
+
+    Examples:
+
+        carat data info demo-store
+
+        carat data info demo-store --verify --json
+
+    Parameters
+    ----------
+    store
+        Folder of the store.
+    """
+    from carat.data.store import open_store
+    from carat.data.summary import summarise
+
+    opened = open_store(store)
+    if verify:
+        opened.verify()
+    summary = summarise(opened) | ({"verified": True} if verify else {})
+    if as_json:
+        print(json.dumps(summary, indent=2, ensure_ascii=False))
+    else:
+        _show_summary(summary)
+
+
+@app.command
+def train(
+    experiment_file: Path | None = None,
+    /,
+    *,
+    data: Path,
+    out: Path,
+    preset: str | None = None,
+    overwrite: Overwrite = False,
+    experiment: Annotated[Experiment | None, Parameter(name="*")] = None,
+) -> None:
+    """Train a method on a store and write a run folder.
+
+    Values come from the preset, then the experiment file, then the command line; later ones win. The epoch
+    and the threshold are chosen on the validation split; the test split is not looked at.
+
+    Examples:
+
+        carat train --preset small --data demo-store --out demo-run
+
+        carat train my-experiment.yaml --data mosei --out run1 --seed 1 --training.epochs 10
+
+        carat train --data mosei --out two --data.modalities text --data.modalities audio --data.long truncate
+
+    Parameters
+    ----------
+    experiment_file
+        YAML with what differs from the preset; docs/experiments.md describes every key.
+    data
+        Folder of the store, with splits train and valid.
+    out
+        Folder of the run to make.
+    preset
+        Starting point: paper (the default, the method as published) or small (a minute on a laptop).
+    """
+    from carat.config import load_experiment
+    from carat.training.train import train as run_training
+
+    overrides = experiment.model_dump(exclude_unset=True) if experiment else {}
+    resolved = load_experiment(experiment_file, preset=preset, overrides=overrides)
+    made = run_training(resolved, data, out, overwrite=overwrite)
+    card = made.card
+    thresholds = sorted(set(card.thresholds.values()))
+    shown = f"{thresholds[0]:.2f}" if len(thresholds) == 1 else f"{thresholds[0]:.2f}…{thresholds[-1]:.2f}"
+    for note in card.notes:
+        _say(f"note: {note}")
+    _say(
+        f"best epoch {card.epoch}: validation micro-F1 {card.validation['micro_f1']:.4f} at threshold {shown}"
+    )
+    _say(f"run → {out}")
+    _say(f"training curves → {out / 'curves.svg'}")
+
+
+@app.command
+def evaluate(run: Path, /, *, data: Path, split: str = "test", as_json: AsJson = False) -> None:
+    """Evaluate a run on a split, with the thresholds found on validation, and 95 % intervals.
+
+    Intervals are bootstrapped by group (video or dialogue). Accuracy is the mean sample Jaccard.
+
+    Examples:
+
+        carat evaluate demo-run --data demo-store
+
+        carat evaluate demo-run --data demo-store --split valid --json
+
+    Parameters
+    ----------
+    run
+        Folder made by `carat train`.
+    data
+        Folder of a store with the run's labels.
+    split
+        Which split.
+    """
+    from carat.data.store import open_store
+    from carat.predictor import load
+
+    report = load(run).evaluate(open_store(data), split)
+    if as_json:
+        print(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
+    else:
+        _show_report(report)
+
+
+@app.command
+def predict(
+    run: Path, /, *, data: Path, out: Path, split: str | None = None, overwrite: Overwrite = False
+) -> None:
+    """Score samples: each label's score, which labels are present, which modality carried each.
+
+    Examples:
+
+        carat predict demo-run --data demo-store --split test --out scores.csv
+
+        carat predict demo-run --data clip.npz --out scores.jsonl
+
+    Parameters
+    ----------
+    run
+        Folder made by `carat train`.
+    data
+        Folder of a store, or an `.npz` with arrays (T, d) named `modality`; for several samples,
+        `id/modality`.
+    out
+        File to write: .csv, .parquet or .jsonl.
+    split
+        Only this split of the store.
+    """
+    from carat.data.store import open_store
+    from carat.predictions import check_output, write_predictions
+    from carat.predictor import load, read_features
+
+    check_output(out, overwrite)
+    if not data.exists():
+        raise CaratError(f"{data}: no such store or file")
+    if split and not data.is_dir():
+        raise ConfigError(f"--split needs a store, but {data} is a file")
+    predictor = load(run)
+    if data.is_dir():
+        store = open_store(data)
+        for note in predictor.notes(store):
+            _say(f"note: {note}")
+        stream = predictor.predict_store(store, split)
+    else:
+        samples = read_features(data)
+        found = predictor.predict_batch(list(samples.values()), names=[f"{data}, '{id}'" for id in samples])
+        stream = zip(samples, found, strict=True)
+    first: list[tuple[str, Any]] = []
+    count = write_predictions(_keep(stream, first, 5), out, overwrite=overwrite)
+    _show_predictions(first)
+    _say(f"{count} predictions → {out}")
+
+
+def main() -> None:
+    """Entry point: bad input ends with one line on standard error and exit code 2."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        app(arguments, exit_on_error=False, print_error=False)
+    except (CaratError, CycloptsError, ValidationError) as error:
+        if debug:
+            traceback.print_exc()
+        print(f"carat: error: {_one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("carat: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+def _one_line(error: Exception) -> str:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ValidationError):
+            return explain(cause, Experiment)
+        cause = cause.__cause__
+    return " ".join(str(error).split())
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+def _keep(stream: Any, first: list[Any], count: int) -> Any:
+    for item in stream:
+        if len(first) < count:
+            first.append(item)
+        yield item
+
+
+def _table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, str) else _number(cell) for cell in row))
+    Console().print(table)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _show_summary(summary: dict[str, Any]) -> None:
+    splits, names = list(summary["splits"]), list(summary["co_occurrence"])
+    print(f"{summary['name']}: {summary['samples']} samples in {summary['groups']} groups")
+    print(f"fingerprint {summary['fingerprint']}" + (" (verified)" if "verified" in summary else ""))
+    by_split = summary["labels"]
+    rows = [["samples", *summary["splits"].values()]]
+    rows += [[name, *(by_split[s]["positives"][name] for s in splits)] for name in names]
+    rows += [["labels per sample", *(by_split[s]["cardinality"] for s in splits)]]
+    rows += [["share without label", *(by_split[s]["without_label"] for s in splits)]]
+    _table("Labels", ["", *splits], rows)
+    together = summary["co_occurrence"]
+    _table("Co-occurrence", ["", *names], [[a, *(together[a][b] for b in names)] for a in names])
+    rows = [
+        [m, x["width"], x["dtype"], x["source"], *x["steps"].values(), *x["missing"].values()]
+        for m, x in summary["modalities"].items()
+    ]
+    columns = ["", "width", "dtype", "source", "shortest", "median", "95 %", "longest"]
+    _table("Modalities (time steps; samples without)", columns + [f"no {s}" for s in splits], rows)
+    for m, described in summary["modalities"].items():
+        for line in described["cleaning"]:
+            print(f"{m}: {line}")
+    for line in summary["notes"]:
+        print(line)
+
+
+def _show_report(report: Report) -> None:
+    metrics = report.metrics
+    rows = []
+    for name, value in vars(metrics).items():
+        if isinstance(value, float):
+            low, high = report.intervals.get(name, (None, None))
+            rows.append([name, value, f"{low:.4f} – {high:.4f}" if low is not None else ""])
+    title = f"{report.split}: {report.samples} samples in {report.groups} groups"
+    _table(title, ["metric", "value", "95 % interval"], rows)
+    rows = [[name, report.thresholds[name], *vars(label).values()] for name, label in metrics.labels.items()]
+    columns = ["label", "threshold", "true", "predicted", "precision", "recall", "F1", "AUROC", "AP"]
+    _table("Labels", columns, rows)
+    for note in metrics.notes:
+        print(f"note: {note}")
+
+
+def _show_predictions(named: list[tuple[str, Any]]) -> None:
+    if not named:
+        return
+    names = list(named[0][1].scores)
+    rows = [
+        [
+            id,
+            *(f"{x.scores[n]:.2f}{' *' if n in x.labels else '  '} {x.carried_by[n]}" for n in names),
+        ]
+        for id, x in named
+    ]
+    _table("First predictions (* present; then the modality that carried it)", ["id", *names], rows)
+
+
+if __name__ == "__main__":
+    main()

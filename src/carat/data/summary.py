@@ -1,0 +1,59 @@
+"""What a store holds, in numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from carat.data.store import Store
+
+
+def summarise(store: Store) -> dict[str, Any]:
+    """Splits, label counts, co-occurrence, lengths and missing modalities as plain data.
+
+    Returns:
+        Keys: name, fingerprint, samples, groups, splits, labels (per split: positives, cardinality, share
+        without any label), co_occurrence (label → label → samples), modalities (width, dtype, source,
+        cleaning, steps, and per split the samples that have and lack it), notes.
+    """
+    splits = {split: store.indices(split) for split in store.manifest.splits}
+    labels = np.asarray(store.labels).astype(np.int64)
+    together = labels.T @ labels
+    names = store.label_names
+    return {
+        "name": store.manifest.name,
+        "fingerprint": store.manifest.fingerprint,
+        "samples": len(store),
+        "groups": len(np.unique(store.groups)),
+        "splits": dict(store.manifest.splits),
+        "labels": {
+            split: {
+                "positives": dict(zip(names, labels[rows].sum(0).tolist(), strict=True)),
+                "cardinality": float(labels[rows].sum(1).mean()),
+                "without_label": float((labels[rows].sum(1) == 0).mean()),
+            }
+            for split, rows in splits.items()
+        },
+        "co_occurrence": {
+            a: {b: int(together[i, j]) for j, b in enumerate(names)} for i, a in enumerate(names)
+        },
+        "modalities": {m: _modality(store, m, splits) for m in store.modalities},
+        "notes": store.manifest.notes,
+    }
+
+
+def _modality(store: Store, modality: str, splits: dict[str, Any]) -> dict[str, Any]:
+    info = store.manifest.modalities[modality]
+    lengths = store.lengths(modality)
+    present = lengths[lengths > 0]
+    quantiles = np.quantile(present, [0, 0.5, 0.95, 1]).round().astype(int).tolist()
+    return {
+        "width": info.width,
+        "dtype": info.dtype,
+        "source": info.source,
+        "cleaning": info.cleaning,
+        "steps": dict(zip(("shortest", "median", "95 %", "longest"), quantiles, strict=True)),
+        "present": {split: int((lengths[rows] > 0).sum()) for split, rows in splits.items()},
+        "missing": {split: int((lengths[rows] == 0).sum()) for split, rows in splits.items()},
+    }

@@ -1,0 +1,242 @@
+"""Use a trained run: scores, labels, and which modality carried each label."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from carat.config import Experiment
+from carat.data.batches import Batch, check_lengths, collate, make_loader, usable_rows
+from carat.data.store import Store
+from carat.errors import DataError, RunError, did_you_mean
+from carat.evaluation.reports import Report, make_report
+from carat.methods import Geometry, Method, build_method
+from carat.progress import track
+from carat.run import WEIGHTS, RunCard, check_fit, read_run
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run says of one sample."""
+
+    scores: dict[str, float]
+    """By label, in [0, 1]."""
+    labels: list[str]
+    """Labels whose score is above the threshold found on validation."""
+    carried_by: dict[str, str]
+    """By label, the present modality with the strongest evidence for it (argmax of the max-pooling)."""
+
+
+class Predictor:
+    """A trained method, ready to use. Make one with `load`.
+
+    Args:
+        folder: of the run.
+        card: labels, modalities, thresholds.
+        experiment: as it was trained.
+        method: with its trained weights.
+    """
+
+    def __init__(self, folder: Path, card: RunCard, experiment: Experiment, method: Method) -> None:
+        self.folder, self.card, self.experiment = folder, card, experiment
+        self.method = method.eval()
+
+    @property
+    def labels(self) -> list[str]:
+        """Label names, in the order of the L axis."""
+        return self.card.labels
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Features per time step by modality, in the order of the M axis."""
+        return {m: modality.width for m, modality in self.card.modalities.items()}
+
+    def predict(self, features: Mapping[str, ArrayLike]) -> Prediction:
+        """Score one sample.
+
+        Args:
+            features: (T, d) by modality; absent modalities are left out, but not all.
+
+        Raises:
+            DataError: names the modality, what was found and what was expected.
+        """
+        return self.predict_batch([features])[0]
+
+    def predict_batch(
+        self, samples: Sequence[Mapping[str, ArrayLike]], *, names: Sequence[str] | None = None
+    ) -> list[Prediction]:
+        """Score several samples; the batch size is the experiment's.
+
+        Args:
+            samples: each as for `predict`.
+            names: what errors call the samples; their place by default.
+        """
+        names = names or [f"sample {i}" for i in range(len(samples))]
+        checked = [self._check(sample, name) for sample, name in zip(samples, names, strict=True)]
+        size = self.experiment.data.batch_size
+        out: list[Prediction] = []
+        for start in range(0, len(checked), size):
+            batch = collate(checked[start : start + size], self.widths)
+            out += self._name(*self._score(batch))
+        return out
+
+    def predict_store(self, store: Store, split: str | None = None) -> Iterator[tuple[str, Prediction]]:
+        """Score a store, or one split of it: ids and predictions, in the store's order.
+
+        Samples that have none of the run's modalities are left out.
+
+        Raises:
+            DataError: the store does not fit the run.
+        """
+        for split_name in [split] if split else list(store.manifest.splits):
+            for batch, scores, carried_by in self._score_store(store, split_name):
+                ids = store.ids[batch.rows.numpy()].tolist()
+                yield from zip(ids, self._name(scores, carried_by), strict=True)
+
+    def evaluate(self, store: Store, split: str = "test") -> Report:
+        """Metrics of a split, with the thresholds found on validation when the run was trained.
+
+        Raises:
+            DataError: the store does not fit the run, or has no such split.
+        """
+        check_fit(str(self.folder), self.card, str(store.folder), store.label_names, _widths(store))
+        scored = [(b.rows.numpy(), b.labels.numpy(), s) for b, s, _ in self._score_store(store, split)]
+        rows, labels, scores = (np.concatenate(parts) for parts in zip(*scored, strict=True))
+        left_out = store.manifest.splits[split] - len(rows)
+        missing = f"{left_out} samples left out: none of {', '.join(self.widths)} present"
+        notes = self.notes(store) + ([missing] if left_out else [])
+        return make_report(split, scores, labels, store.groups[rows], self.card.thresholds, notes)
+
+    def notes(self, store: Store) -> list[str]:
+        """What a user should know before trusting this run on this store."""
+        notes = []
+        for m, expected in self.card.modalities.items():
+            if m not in store.modalities:
+                notes.append(f"the store has no {m}: it counts as absent from every sample")
+            elif (source := store.manifest.modalities[m].source) != expected.source:
+                notes.append(f"{m} comes from {source}, the run was trained on {expected.source}")
+        return notes
+
+    def _score_store(
+        self, store: Store, split: str
+    ) -> Iterator[tuple[Batch, NDArray[np.float32], NDArray[np.int64]]]:
+        check_fit(str(self.folder), self.card, str(store.folder), None, _widths(store))
+        data = self.experiment.data
+        modalities = [m for m in self.widths if m in store.modalities]
+        rows = usable_rows(store, split, modalities)
+        if data.long == "error":
+            check_lengths(store, rows, modalities, self.method.max_length)
+        loader = make_loader(
+            store, rows, modalities, batch_size=data.batch_size, max_length=self.method.max_length
+        )
+        for batch in track(loader, f"Scoring {split}", total=len(loader)):
+            yield batch, *self._score(batch)
+
+    @torch.inference_mode()
+    def _score(self, batch: Batch) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        size = len(batch.rows)
+        features = {m: batch.features.get(m, torch.zeros(size, 1, d)) for m, d in self.widths.items()}
+        masks = {m: batch.masks.get(m, torch.zeros(size, 1, dtype=torch.bool)) for m in self.widths}
+        device = next(self.method.parameters()).device
+        outputs = self.method(
+            {m: x.to(device) for m, x in features.items()}, {m: x.to(device) for m, x in masks.items()}
+        )
+        return outputs.scores.float().cpu().numpy(), outputs.carried_by.cpu().numpy()
+
+    def _name(self, scores: NDArray[np.float32], carried_by: NDArray[np.int64]) -> list[Prediction]:
+        modalities = list(self.widths)
+        return [
+            Prediction(
+                scores={name: float(x) for name, x in zip(self.labels, row, strict=True)},
+                labels=[n for n, x in zip(self.labels, row, strict=True) if x > self.card.thresholds[n]],
+                carried_by={n: modalities[m] for n, m in zip(self.labels, carriers, strict=True)},
+            )
+            for row, carriers in zip(scores, carried_by, strict=True)
+        ]
+
+    def _check(self, sample: Mapping[str, ArrayLike], name: str) -> dict[str, NDArray[np.float32]]:
+        arrays = {}
+        for m, given in sample.items():
+            if m not in self.widths:
+                hint = did_you_mean(m, self.widths) or f"; the run knows: {', '.join(self.widths)}"
+                raise DataError(f"{name}: unknown modality '{m}'{hint}")
+            array = np.asarray(given)
+            if array.ndim != 2 or array.shape[1] != self.widths[m] or array.dtype.kind not in "fiu":
+                raise DataError(
+                    f"{name}, {m}: expected numbers (T, {self.widths[m]}), found {array.dtype} {array.shape}"
+                )
+            if not np.isfinite(array).all():
+                raise DataError(f"{name}, {m}: inf or NaN among the features")
+            if len(array) > self.method.max_length:
+                if self.experiment.data.long == "error":
+                    raise DataError(
+                        f"{name}, {m}: {len(array)} steps, but max_length is {self.method.max_length}; cut it"
+                    )
+                array = array[: self.method.max_length]
+            arrays[m] = array.astype(np.float32)
+        if not any(len(array) for array in arrays.values()):
+            raise DataError(
+                f"{name}: no modality is present; at least one of {', '.join(self.widths)} is needed"
+            )
+        return arrays
+
+
+def load(run: str | os.PathLike[str]) -> Predictor:
+    """Load a finished run; the store that it was trained on is not needed.
+
+    Args:
+        run: folder made by `carat train`.
+
+    Raises:
+        RunError: no run, an unfinished or a damaged one.
+    """
+    folder = Path(run)
+    card, experiment = read_run(folder)
+    geometry = Geometry(tuple(card.labels), {m: x.width for m, x in card.modalities.items()})
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # drawing weights that are replaced leaves the user's randomness alone
+        method = build_method(experiment.method, geometry)
+    try:
+        method.load_state_dict(load_file(folder / WEIGHTS))
+    except (SafetensorError, OSError, RuntimeError) as error:
+        problem = str(error).splitlines()[0]
+        raise RunError(f"{folder / WEIGHTS}: damaged or of another experiment ({problem})") from error
+    return Predictor(folder, card, experiment, method)
+
+
+def read_features(file: str | os.PathLike[str]) -> dict[str, dict[str, NDArray[Any]]]:
+    """Samples by id from an `.npz`: arrays named `modality` (one sample) or `id/modality` (several).
+
+    Raises:
+        DataError: the file cannot be read or mixes both forms.
+    """
+    path = Path(file)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            loaded = {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+        raise DataError(f"{path}: cannot be read as .npz ({str(error).splitlines()[0]})") from error
+    if not loaded:
+        raise DataError(f"{path}: no arrays in it")
+    if len({"/" in name for name in loaded}) > 1:
+        raise DataError(f"{path}: array names must be all 'modality' or all 'id/modality'")
+    samples: dict[str, dict[str, NDArray[Any]]] = {}
+    for name, array in loaded.items():
+        id, _, modality = name.rpartition("/")
+        samples.setdefault(id or path.stem, {})[modality] = array
+    return samples
+
+
+def _widths(store: Store) -> dict[str, int]:
+    return {m: info.width for m, info in store.manifest.modalities.items()}
