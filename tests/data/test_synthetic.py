@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from carat.data.store import Store
+from carat.data.summary import summarise
+from carat.data.synthetic import LABELS, LENGTHS, WIDTHS, synthesise
+from carat.errors import DataError
+
+
+def test_the_same_seed_gives_the_same_store(tmp_path: Path) -> None:
+    prints = [
+        synthesise(tmp_path / str(i), samples=101, seed=seed).manifest.fingerprint
+        for i, seed in enumerate((5, 5, 6))
+    ]
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_modalities_differ_in_length_and_may_be_missing(store: Store) -> None:
+    for m, (low, high) in LENGTHS.items():
+        lengths = store.lengths(m)
+        assert set(np.unique(lengths)) <= {0, *range(low, high + 1)}
+        assert 0 < (lengths == 0).mean() < 0.35
+    assert (np.sum([store.lengths(m) > 0 for m in WIDTHS], axis=0) > 0).all()
+
+
+def test_groups_do_not_cross_splits(tmp_path: Path) -> None:
+    store = synthesise(tmp_path / "s", samples=1003)
+    groups = [set(store.groups[store.indices(split)].tolist()) for split in store.manifest.splits]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == 251
+    assert store.manifest.splits["train"] / 1003 == pytest.approx(0.7, abs=0.01)
+
+
+def test_labels_are_correlated(tmp_path: Path) -> None:
+    labels = np.asarray(synthesise(tmp_path / "s", samples=2000).labels)
+    correlation = np.corrcoef(labels.T)
+    place = {name: i for i, name in enumerate(LABELS)}
+    assert correlation[place["anger"], place["disgust"]] > 0.2
+    assert correlation[place["happy"], place["sad"]] < -0.2
+
+
+@pytest.mark.parametrize(("samples", "missing"), [(99, 0.0), (100, 1.0), (100, -0.1)])
+def test_impossible_requests(tmp_path: Path, samples: int, missing: float) -> None:
+    with pytest.raises(DataError, match=r"100 samples|must be in"):
+        synthesise(tmp_path / "s", samples=samples, missing=missing)
+
+
+def test_summary(store: Store) -> None:
+    summary = summarise(store)
+    labels = np.asarray(store.labels)
+    assert summary["samples"] == 211
+    assert summary["groups"] == 53
+    assert sum(summary["splits"].values()) == 211
+    positives = [sum(x["positives"][name] for x in summary["labels"].values()) for name in LABELS]
+    assert positives == labels.sum(0).tolist()
+    both = int((labels[:, 0] & labels[:, 1]).sum())
+    assert summary["co_occurrence"]["happy"]["sad"] == summary["co_occurrence"]["sad"]["happy"] == both
+    valid = labels[store.indices("valid")]
+    assert summary["labels"]["valid"]["cardinality"] == pytest.approx(valid.sum(1).mean())
+    assert summary["labels"]["valid"]["without_label"] == pytest.approx((valid.sum(1) == 0).mean())
+    for m in WIDTHS:
+        described = summary["modalities"][m]
+        assert sum(described["missing"].values()) == (store.lengths(m) == 0).sum()
+        assert described["steps"]["longest"] == store.lengths(m).max()

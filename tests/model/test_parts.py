@@ -1,0 +1,245 @@
+"""Each room of the network against a slow, plain version of its definition."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from carat.model.aggregation import Aggregation, apply_shuffle, draw_shuffle, permute_within
+from carat.model.alignment import Alignment
+from carat.model.encoder import Encoder
+from carat.model.label_attention import LabelAttention
+from carat.model.latent import Latent
+from carat.model.per_modality import ModalityMLP
+from carat.model.prototypes import Prototypes
+from carat.model.queue import EMPTY, LatentQueue
+from carat.model.reconstruction import Reconstruction
+
+B, T, D, P, L, M = 5, 11, 14, 3, 7, 2
+
+
+def lengths_mask(*lengths: int) -> Tensor:
+    return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+
+
+def make_encoder(**changes: int) -> Encoder:
+    sizes = {"width": 3, "hidden": D, "layers": 2, "heads": 2, "feedforward": 5, "max_length": 17} | changes
+    return Encoder(**sizes, dropout=0.3, norm_eps=1e-5)
+
+
+def test_encoder_is_a_post_norm_transformer() -> None:
+    encoder = make_encoder().eval()
+    x, mask = torch.randn(B, T, 3), lengths_mask(11, 2, 7, 1, 5)
+    stock = nn.TransformerEncoderLayer(D, 2, 5, activation="gelu", batch_first=True).eval()
+    hidden = encoder.norm(encoder.project(x) + encoder.positions[:T])
+    for layer in encoder.layers:
+        stock.load_state_dict(
+            {
+                "self_attn.in_proj_weight": layer.query_key_value.weight,
+                "self_attn.in_proj_bias": layer.query_key_value.bias,
+                "self_attn.out_proj.weight": layer.attended.weight,
+                "self_attn.out_proj.bias": layer.attended.bias,
+                "linear1.weight": layer.widen.weight,
+                "linear1.bias": layer.widen.bias,
+                "linear2.weight": layer.narrow.weight,
+                "linear2.bias": layer.narrow.bias,
+                "norm1.weight": layer.attention_norm.weight,
+                "norm1.bias": layer.attention_norm.bias,
+                "norm2.weight": layer.output_norm.weight,
+                "norm2.bias": layer.output_norm.bias,
+            }
+        )
+        with torch.enable_grad():  # the stock layer's inference path differs in what it does to padding
+            hidden = stock(hidden, src_key_padding_mask=~mask)
+    found = encoder(x, mask)
+    torch.testing.assert_close(found[mask], hidden[mask], atol=1e-5, rtol=1e-5)
+
+
+def test_encoder_ignores_padding() -> None:
+    encoder = make_encoder().eval()
+    x, mask = torch.randn(2, T, 3), lengths_mask(11, 4)
+    noisy = torch.where(mask[..., None], x, 99.0)
+    torch.testing.assert_close(encoder(x, mask)[1, :4], encoder(noisy, mask)[1, :4])
+    alone = encoder(x[1:, :4], mask[1:, :4])
+    torch.testing.assert_close(encoder(x, mask)[1:, :4], alone)
+
+
+def test_encoder_weights_are_drawn_as_published() -> None:
+    encoder = make_encoder(hidden=256, layers=1, heads=8, feedforward=256, max_length=500)
+    for name, weight in encoder.named_parameters():
+        if "norm" in name:
+            assert torch.all(weight == (1.0 if name.endswith("weight") else 0.0)), name
+        elif name.endswith("bias"):
+            assert torch.all(weight == 0), name
+        else:
+            assert abs(weight.std().item() - 0.02) < 0.002, name
+
+
+def test_label_attention_by_hand() -> None:
+    attention = LabelAttention(D, L)
+    h, lengths = torch.randn(B, T, D), (11, 3, 1, 5, 8)
+    found = attention(h, lengths_mask(*lengths))
+    weight = attention.score.weight.detach()
+    assert found.shape == (B, L, D)
+    for b, steps in enumerate(lengths):
+        for label in range(L):
+            scores = [float(weight[label] @ h[b, t]) for t in range(steps)]
+            weights = [math.exp(s) / sum(math.exp(x) for x in scores) for s in scores]
+            expected = sum(w * h[b, t] for t, w in enumerate(weights))
+            torch.testing.assert_close(found[b, label], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_modality_mlp_is_one_mlp_per_modality() -> None:
+    mlp, x = ModalityMLP(M, D, 5, P), torch.randn(B, M, L, D)
+    for m in range(M):
+        middle = F.relu(x[:, m] @ mlp.first.weight[m] + mlp.first.bias[m])
+        torch.testing.assert_close(mlp(x)[:, m], middle @ mlp.second.weight[m] + mlp.second.bias[m])
+    bound = math.sqrt(6 / (D + 5))
+    assert 0.7 * bound < mlp.first.weight.abs().max() <= bound
+    assert mlp.first.bias.abs().max() <= 1 / math.sqrt(D)
+
+
+def test_latent_shapes() -> None:
+    latent = Latent(M, D, P)
+    encoded = latent.encode(torch.randn(B, M, L, D))
+    assert encoded.shape == (B, M, L, P)
+    assert latent.decode(encoded).shape == (B, M, L, D)
+
+
+def slow_stand_in(prototypes: Prototypes, z: Tensor, presence: Tensor) -> Tensor:
+    out = torch.zeros_like(z)
+    for b in range(len(z)):
+        for m in range(M):
+            for label in range(L):
+                positive, negative = prototypes.means[m, label]
+                unit = z[b, m, label] / z[b, m, label].norm()
+                like = torch.stack((unit @ positive, unit @ negative))
+                if not presence[b, m]:
+                    share = torch.tensor([0.5, 0.5])
+                elif prototypes.training:
+                    share = like.softmax(0)
+                else:
+                    share = torch.tensor([1.0, 0.0] if like[0] >= like[1] else [0.0, 1.0])
+                out[b, m, label] = share[0] * positive + share[1] * negative
+    return out
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_stand_in(training: bool) -> None:
+    prototypes = Prototypes(M, L, P, 0.9).train(training)
+    prototypes.means.normal_()
+    z = torch.randn(B, M, L, P)
+    presence = torch.tensor([[True, False], [True, True], [False, True], [True, True], [False, False]])
+    found = prototypes.stand_in(z, presence)
+    torch.testing.assert_close(found, slow_stand_in(prototypes, z, presence))
+
+
+@given(batch=st.integers(1, 23), seed=st.integers(0, 1000))
+def test_prototypes_follow_the_batch_in_order(batch: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    prototypes = Prototypes(M, L, P, 0.9)
+    prototypes.means.normal_()
+    z, labels = torch.randn(batch, M, L, P), torch.randint(0, 2, (batch, L)).float()
+    presence = torch.rand(batch, M) < 0.7
+    expected = prototypes.means.clone()
+    for b in range(batch):
+        for m in range(M):
+            for label in range(L):
+                if presence[b, m]:
+                    row = expected[m, label, 0 if labels[b, label] else 1]
+                    row.copy_(0.9 * row + 0.1 * z[b, m, label] / z[b, m, label].norm())
+    prototypes.update(z, labels, presence)
+    torch.testing.assert_close(prototypes.means, expected, atol=1e-5, rtol=1e-5)
+
+
+@given(pushes=st.lists(st.integers(0, 17), max_size=8))
+def test_queue_keeps_the_last_rows(pushes: list[int]) -> None:
+    queue, history = LatentQueue(7, P), torch.zeros(0, P)
+    for number in pushes:
+        rows = torch.randn(number, P)
+        queue.push(rows, torch.arange(number))
+        history = torch.cat((history, rows))[-7:]
+        found, classes = queue.contents()
+        assert sorted(found.tolist()) == sorted(history.tolist())
+        assert len(classes) == len(history)
+        assert (classes != EMPTY).all()
+
+
+def test_queue_contents_do_not_change_under_the_reader() -> None:
+    queue = LatentQueue(3, P)
+    queue.push(torch.ones(3, P), torch.tensor([1, 2, 3]))
+    rows, _ = queue.contents()
+    queue.push(torch.zeros(3, P), torch.tensor([4, 5, 6]))
+    assert rows.sum() == 3 * P
+
+
+def test_reconstruction_by_hand() -> None:
+    reconstruction = Reconstruction(3, D)
+    decoded, own = torch.randn(2, B, 3, L, D)
+    weight, bias = reconstruction.rebuild.weight, reconstruction.rebuild.bias
+    alpha = reconstruction.first(decoded, own)
+    beta = reconstruction.second(alpha)
+    for target in range(3):
+        parts = [own[:, m] if m == target else decoded[:, m] for m in range(3)]
+        expected = torch.cat(parts, dim=-1) @ weight[target] + bias[target]
+        torch.testing.assert_close(alpha[:, target], expected, atol=1e-5, rtol=1e-5)
+        joined = torch.cat([alpha[:, m] for m in range(3)], dim=-1)
+        torch.testing.assert_close(
+            beta[:, target], joined @ weight[target] + bias[target], atol=1e-5, rtol=1e-5
+        )
+
+
+def test_aggregation_sees_all_labels_of_one_modality() -> None:
+    aggregation, beta = Aggregation(D, L), torch.randn(B, M, L, D)
+    found = aggregation(beta)
+    assert found.shape == (B, M, L)
+    beta[2, 1] += 1
+    changed = (aggregation(beta) != found).any(-1)
+    assert changed.nonzero().tolist() == [[2, 1]]
+
+
+@given(rows=st.integers(1, 5), size=st.integers(1, 13), seed=st.integers(0, 1000))
+def test_permutations_keep_valid_and_others_apart(rows: int, size: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    valid = torch.rand(rows, size, generator=generator) < 0.6
+    index = permute_within(valid, generator)
+    assert (index.sort(-1).values == torch.arange(size)).all()
+    assert (valid.gather(1, index) == valid).all()
+
+
+def test_permutations_are_uniform() -> None:
+    valid = torch.tensor([True, False, True, True]).expand(6000, 4)
+    index = permute_within(valid, torch.Generator().manual_seed(0))
+    patterns, counts = index.unique(dim=0, return_counts=True)
+    assert len(patterns) == 6
+    assert (counts / 6000 - 1 / 6).abs().max() < 0.02
+
+
+def test_shuffle_moves_features_with_their_targets() -> None:
+    presence = torch.tensor([[True, True], [True, False], [True, True], [False, True], [True, True]])
+    tag = torch.arange(B * M * L).reshape(B, M, L)
+    samples, modalities = draw_shuffle(presence, L, torch.Generator().manual_seed(1))
+    moved = apply_shuffle(tag, samples, modalities)
+    features = apply_shuffle(tag[..., None].expand(B, M, L, D), samples, modalities)
+    assert (features == moved[..., None]).all()
+    for label in range(L):
+        assert sorted(moved[..., label].flatten().tolist()) == tag[..., label].flatten().tolist()
+    came_from = presence.flatten()[(moved // L).flatten()].reshape(B, M, L)
+    assert (came_from == presence[..., None]).all()
+    assert (moved != tag)[presence].any()
+
+
+def test_alignment_by_hand() -> None:
+    alignment = Alignment(3, 5)
+    x, mask = torch.randn(2, T, 3), lengths_mask(11, 4)
+    aligned, valid = alignment(x, mask)
+    assert aligned.shape == (2, 5, 3)
+    assert valid.all()
+    weights = alignment.lstm(x[1:, :4])[0].softmax(-1)[0, :, 1:]  # (T, steps): the blank, class 0, is dropped
+    torch.testing.assert_close(aligned[1], weights.T @ x[1, :4])

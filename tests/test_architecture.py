@@ -1,0 +1,73 @@
+"""Imports go one way."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "carat"
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "progress": set(),
+    "config": {"errors"},
+    "data": {"config", "errors", "progress"},
+    "model": set(),
+    "objective": set(),
+    "methods": {"config", "errors", "model", "objective"},
+    "peers": {"config", "errors", "methods", "model", "objective"},
+    "evaluation": {"errors"},
+    "run": {"config", "errors"},
+    "training": {"config", "data", "errors", "evaluation", "methods", "run"},
+    "predictor": {"config", "data", "errors", "evaluation", "methods", "progress", "run"},
+    "predictions": {"errors", "predictor"},
+    "cli": {"config", "data", "errors", "evaluation", "predictions", "predictor", "training", "__version__"},
+}
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def imported(file: Path) -> set[str]:
+    """Every module that a file imports, at any depth of its code."""
+    modules = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            module = node.module or ""
+            modules |= {f"{module}.{name.name}" for name in node.names} if module == "carat" else {module}
+    return modules
+
+
+def room(file: Path) -> str:
+    return file.relative_to(SOURCE).with_suffix("").parts[0]
+
+
+def test_rooms_are_all_known() -> None:
+    assert {room(file) for file in FILES} - {"__init__"} == set(ALLOWED)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(SOURCE).as_posix())
+def test_imports_go_one_way(file: Path) -> None:
+    if room(file) == "__init__":
+        return
+    carat = {module.split(".")[1] for module in imported(file) if module.startswith("carat.")}
+    assert carat - {room(file)} <= ALLOWED[room(file)]
+
+
+@pytest.mark.parametrize("name", ["model", "objective", "methods", "evaluation", "data", "predictor"])
+def test_only_training_knows_lightning(name: str) -> None:
+    for file in FILES:
+        if room(file) == name:
+            assert not any(m.split(".")[0] in ("lightning", "torchmetrics") for m in imported(file)), file
+
+
+def test_only_the_registry_names_methods_to_training() -> None:
+    for file in (SOURCE / "training").rglob("*.py"):
+        assert not any(m.startswith(("carat.model", "carat.peers")) for m in imported(file)), file
+
+
+def test_rooms_are_not_too_large() -> None:
+    long = {file.name: n for file in FILES if (n := len(file.read_text().splitlines())) > 400}
+    assert not long

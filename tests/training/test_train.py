@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from carat.config import Experiment, load_experiment, merge
+from carat.data.batches import make_loader
+from carat.data.store import Store
+from carat.errors import CaratError, ConfigError, DataError, RunError
+from carat.evaluation.metrics import compute_metrics
+from carat.evaluation.thresholds import search_thresholds
+from carat.predictor import load
+from carat.training.train import TrainedRun, train
+
+
+def changed(tiny: Experiment, **values: Any) -> Experiment:
+    return load_experiment(overrides=merge(tiny.model_dump(), values))
+
+
+def history(run: TrainedRun) -> list[dict[str, str]]:
+    return list(csv.DictReader((run.folder / "metrics.csv").read_text().splitlines()))
+
+
+def test_run_folder_holds_everything(trained: TrainedRun, store: Store, tiny: Experiment) -> None:
+    folder = trained.folder
+    assert load_experiment(folder / "experiment.yaml") == tiny
+    card = json.loads((folder / "run.json").read_text())
+    assert card["labels"] == store.label_names
+    assert card["fingerprint"] == store.manifest.fingerprint
+    assert list(card["modalities"]) == store.modalities
+    rows = history(trained)
+    assert [float(row["epoch"]) for row in rows] == [1, 2]
+    scores = [float(row["valid/micro_f1"]) for row in rows]
+    assert card["epoch"] == 1 + int(np.argmax(scores))
+    assert card["validation"]["micro_f1"] == max(scores)
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["packages"]["torch"] == torch.__version__
+    assert environment["seconds"] > 0
+    assert (folder / "curves.svg").read_text().startswith("<?xml")
+    assert {f.name for f in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    logs = {f.name.split(".")[0] for f in (folder / "logs").rglob("*") if f.is_file()}
+    assert {"metrics", "events"} <= logs
+
+
+def test_threshold_and_metrics_are_those_of_the_kept_weights(trained: TrainedRun, store: Store) -> None:
+    predictor = load(trained.folder)
+    scores = np.concatenate(
+        [
+            predictor._score(batch)[0]
+            for batch in make_loader(
+                store, store.indices("valid"), store.modalities, batch_size=37, max_length=64
+            )
+        ]
+    )
+    labels = np.asarray(store.labels)[store.indices("valid")]
+    thresholds = search_thresholds(scores, labels, "global")
+    assert list(trained.card.thresholds.values()) == pytest.approx(thresholds)
+    metrics = compute_metrics(scores, scores > thresholds, labels, store.label_names)
+    assert trained.card.validation["micro_f1"] == pytest.approx(metrics.micro_f1)
+
+
+def test_the_same_seed_gives_identical_weights(
+    trained: TrainedRun, store: Store, tiny: Experiment, tmp_path: Path
+) -> None:
+    torch.rand(7)  # what happened before must not matter
+    again = train(tiny, store, tmp_path / "again")
+    other = train(changed(tiny, seed=1), store, tmp_path / "other")
+    weights = [load_file(run.folder / "weights.safetensors") for run in (trained, again, other)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not torch.equal(weights[0]["model.classifier"], weights[2]["model.classifier"])
+    assert again.card == trained.card
+
+
+def test_learns(store: Store, tiny: Experiment, tmp_path: Path) -> None:
+    run = train(changed(tiny, training={"epochs": 5, "learning_rate": 3e-3}), store, tmp_path / "run")
+    losses = [float(row["train/total"]) for row in history(run)]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_options(store: Store, tiny: Experiment, tmp_path: Path) -> None:
+    experiment = changed(
+        tiny,
+        data={"modalities": ["audio", "text"], "long": "truncate", "bucket": False},
+        method={"encoder": {"max_length": 9}, "alignment": {"modalities": ["audio"], "steps": 4}},
+        training={"accumulate": 2, "precision": "bf16", "clip": 0, "warmup": 0},
+        threshold={"kind": "per-label"},
+    )
+    run = train(experiment, store, tmp_path / "run")
+    assert list(run.card.modalities) == ["audio", "text"]
+    lengths = [store.lengths(m)[store.indices("train")] for m in ("audio", "text")]
+    missing = (np.sum(lengths, axis=0) == 0).sum()
+    assert missing > 0
+    assert run.card.notes[0] == f"{missing} samples of train left out: none of audio, text present"
+    assert len(set(run.card.thresholds.values())) > 1
+
+
+def test_early_stopping(store: Store, tiny: Experiment, tmp_path: Path) -> None:
+    experiment = changed(tiny, training={"epochs": 30, "early_stopping": 1, "learning_rate": 1e-9})
+    run = train(experiment, store, tmp_path / "run")
+    rows = history(run)
+    assert len(rows) < 30
+    assert run.card.epoch == len(rows) - 1
+
+
+def test_an_experiment_may_be_a_mapping_or_a_file(store: Store, tiny: Experiment, tmp_path: Path) -> None:
+    short = merge(tiny.model_dump(), {"training": {"epochs": 1}})
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(short))
+    by_file = train(tmp_path / "e.yaml", store.folder, tmp_path / "a")
+    by_mapping = train(short, str(store.folder), tmp_path / "b")
+    assert by_file.card == by_mapping.card
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "message"),
+    [
+        ({"data": {"modalities": ["adio"]}}, ConfigError, r"no modality 'adio'; did you mean 'audio'\?"),
+        ({"data": {"modalities": ["text", "text"]}}, ConfigError, "name each modality once"),
+        ({"data": {"modalities": []}}, ConfigError, "name each modality once"),
+        ({"method": {"encoder": {"max_length": 9}}}, DataError, r"max_length is 9; raise method.encoder"),
+        ({"training": {"accelerator": "gpu"}}, RunError, "PyTorch finds no GPU; use auto or cpu"),
+    ],
+)
+def test_bad_requests_write_nothing(
+    store: Store,
+    tiny: Experiment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    values: Any,
+    kind: type[CaratError],
+    message: str,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(kind, match=message):
+        train(changed(tiny, **values), store, tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_are_not_overwritten_by_accident(store: Store, tiny: Experiment, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(RunError, match="exists and is not a carat run"):
+            train(tiny, store, out, overwrite=overwrite)
+    assert (out / "notes.txt").read_text() == "mine"
+    short = changed(tiny, training={"epochs": 1})
+    train(short, store, tmp_path / "r")
+    with pytest.raises(RunError, match="holds a run already; --overwrite replaces it"):
+        train(short, store, tmp_path / "r")
+    train(short, store, tmp_path / "r", overwrite=True)
+
+
+def test_a_damaged_store_is_not_trained_on(tiny: Experiment, store: Store, tmp_path: Path) -> None:
+    import shutil
+
+    copy = Path(shutil.copytree(store.folder, tmp_path / "copy"))
+    with (copy / "features" / "text.npy").open("rb+") as file:
+        file.seek(-1, 2)
+        file.write(b"\x01")
+    with pytest.raises(DataError, match=r"text.npy: altered"):
+        train(tiny, copy, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
