@@ -44,7 +44,7 @@ def synth(
 ) -> None:
     """Make the built-in benchmark: three modalities of unequal length, correlated labels, learnable.
 
-    Examples:
+    **Examples**
 
         carat data synth demo-store
 
@@ -71,7 +71,7 @@ def synth(
 def build(recipe: Path, store: Path, /, *, overwrite: Overwrite = False) -> None:
     """Turn your own table and features into a checked store, as a recipe says.
 
-    Examples:
+    **Examples**
 
         carat data build recipes/mosei_reduced.yaml mosei
 
@@ -95,7 +95,7 @@ def build(recipe: Path, store: Path, /, *, overwrite: Overwrite = False) -> None
 def info(store: Path, /, *, verify: Verify = False, as_json: AsJson = False) -> None:
     """Show splits, labels, co-occurrence, lengths, missing modalities and fingerprint of a store.
 
-    Examples:
+    **Examples**
 
         carat data info demo-store
 
@@ -135,7 +135,7 @@ def train(
     Values come from the preset, then the experiment file, then the command line; later ones win. The epoch
     and the threshold are chosen on the validation split; the test split is not looked at.
 
-    Examples:
+    **Examples**
 
         carat train --preset small --data demo-store --out demo-run
 
@@ -178,7 +178,7 @@ def evaluate(run: Path, /, *, data: Path, split: str = "test", as_json: AsJson =
 
     Intervals are bootstrapped by group (video or dialogue). Accuracy is the mean sample Jaccard.
 
-    Examples:
+    **Examples**
 
         carat evaluate demo-run --data demo-store
 
@@ -209,7 +209,7 @@ def predict(
 ) -> None:
     """Score samples: each label's score, which labels are present, which modality carried each.
 
-    Examples:
+    **Examples**
 
         carat predict demo-run --data demo-store --split test --out scores.csv
 

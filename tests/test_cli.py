@@ -1,0 +1,203 @@
+"""The command line as a person uses it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import carat
+from carat import cli
+from carat.data.store import Store, open_store
+from carat.training.train import TrainedRun
+from tests.conftest import TINY
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    """Call `carat …` in this process: exit code, standard output, standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["carat", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Path:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(TINY))
+    return file
+
+
+def refused(result: tuple[int, str, str], message: str) -> None:
+    """Exit code 2 and exactly one line that says what is wrong."""
+    code, out, err = result
+    assert code == 2
+    assert out == ""
+    assert err.startswith("carat: error: ")
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_the_whole_way(run, tmp_path: Path, experiment: Path) -> None:  # type: ignore[no-untyped-def]
+    store, folder = tmp_path / "store", tmp_path / "run"
+    assert run("data", "synth", store, "--samples", 120, "--seed", 4)[0] == 0
+    code, out, _ = run("data", "info", store, "--json", "--verify")
+    assert code == 0
+    summary = json.loads(out)
+    assert summary["samples"] == 120
+    assert summary["verified"] is True
+    code, out, _ = run("data", "info", store)
+    assert summary["fingerprint"] in out
+    assert "Co-occurrence" in out
+    options = ["--training.epochs", 1, "--seed", 3, "--method.encoder.layers.text", 2]
+    code, _, err = run("train", experiment, "--data", store, "--out", folder, *options)
+    assert code == 0
+    assert "best epoch 1: validation micro-F1" in err
+    assert f"training curves → {folder / 'curves.svg'}" in err
+    resolved = yaml.safe_load((folder / "experiment.yaml").read_text())
+    assert resolved["seed"] == 3
+    assert resolved["training"]["epochs"] == 1
+    assert resolved["method"]["encoder"]["layers"] == {"text": 2, "visual": 1, "audio": 1}
+    assert resolved["method"]["hidden"] == TINY["method"]["hidden"]
+    code, out, _ = run("evaluate", folder, "--data", store, "--json")
+    assert code == 0
+    first = json.loads(out)
+    assert first["samples"] == summary["splits"]["test"]
+    assert json.loads(run("evaluate", folder, "--data", store, "--json")[1]) == first
+    code, out, _ = run("evaluate", folder, "--data", store, "--split", "valid")
+    assert "micro_f1" in out
+    assert "AUROC" in out
+    code, out, err = run("predict", folder, "--data", store, "--split", "test", "--out", tmp_path / "p.csv")
+    assert code == 0
+    assert f"{first['samples']} predictions → " in err
+    rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
+    test = open_store(store).ids[open_store(store).indices("test")].tolist()
+    assert [row["id"] for row in rows] == test
+    assert "carried_by_happy" in rows[0]
+
+
+def test_own_features(run, trained: TrainedRun, store: Store, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    sample = store[int(store.indices("test")[0])]
+    np.savez(tmp_path / "clip.npz", **sample.features)
+    code, _, err = run(
+        "predict", trained.folder, "--data", tmp_path / "clip.npz", "--out", tmp_path / "p.jsonl"
+    )
+    assert code == 0, err
+    (line,) = (tmp_path / "p.jsonl").read_text().splitlines()
+    expected = carat.load(trained.folder).predict(sample.features)
+    assert json.loads(line)["score_sad"] == expected.scores["sad"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("trian", 'Did you mean "train"?'),
+        ("data bild", 'Did you mean "build"?'),
+        ("train --data s --out r --training.epochz 3", "Did you mean --training.epochs?"),
+        ("train --out r", "--data"),
+        ("train --data s --out r --training.epochs many", "training.epochs: input should be a valid integer"),
+        (
+            "train --data s --out r --training.epochs 0",
+            "training.epochs: input should be greater than 0, found",
+        ),
+        ("train --data s --out r --preset smal", "unknown preset 'smal'; did you mean 'small'?"),
+        ("train none.yaml --data s --out r", "none.yaml: cannot be read (No such file or directory)"),
+        ("train --data nowhere --out r", "nowhere: no such store"),
+        ("data info nowhere", "nowhere: no such store"),
+        ("data build nowhere.yaml s", "nowhere.yaml: cannot be read"),
+        ("data synth s --samples 5", "needs 100 samples at least, found 5"),
+        ("evaluate nowhere --data s", "nowhere: no such run"),
+        ("predict nowhere --data s --out p.txt", "unknown ending '.txt'"),
+        ("predict nowhere --data s --out p.csv", "s: no such store or file"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(  # type: ignore[no-untyped-def]
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(run(*arguments.split()), message)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_input_with_a_store(  # type: ignore[no-untyped-def]
+    run, store: Store, trained: TrainedRun, experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    before = sorted(tmp_path.iterdir())
+    common = ["--data", store.folder, "--out", tmp_path / "r"]
+    refused(run("train", experiment, *common, "--training.accelerator", "gpu"), "finds no GPU")
+    refused(run("train", experiment, *common, "--method.encoder.max-length", 5), "but max_length is 5")
+    refused(run("train", experiment, *common, "--data.modalities", "smell"), "no modality 'smell'")
+    refused(run("train", experiment, *common, "--method.hidden", 15), "hidden 15 is not a multiple")
+    refused(run("evaluate", trained.folder, "--data", store.folder, "--split", "tset"), "no split 'tset'")
+    refused(run("data", "synth", store.folder), "holds a store already; --overwrite replaces it")
+    taken = ["--data", store.folder, "--out", trained.folder]
+    refused(run("train", experiment, *taken), "holds a run already; --overwrite replaces it")
+    assert sorted(tmp_path.iterdir()) == before
+    copy = Path(shutil.copytree(store.folder, tmp_path / "copy"))
+    (copy / "labels.npy").write_bytes(b"")
+    refused(run("train", experiment, "--data", copy, "--out", tmp_path / "r"), "labels.npy: truncated")
+    assert not (tmp_path / "r").exists()
+
+
+def test_debug_shows_the_traceback(run) -> None:  # type: ignore[no-untyped-def]
+    code, _, err = run("data", "info", "nowhere", "--debug")
+    assert code == 2
+    assert "Traceback" in err
+    assert err.endswith("carat data synth`)\n")
+
+
+def test_version(run) -> None:  # type: ignore[no-untyped-def]
+    assert run("--version") == (0, f"carat {carat.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    "command", ["", "data", "data synth", "data build", "data info", "train", "evaluate", "predict"]
+)
+def test_every_command_has_help_with_examples(run, command: str) -> None:  # type: ignore[no-untyped-def]
+    code, out, _ = run(*command.split(), "--help")
+    assert code == 0
+    if command not in ("", "data"):
+        assert "Examples" in out
+        assert f"carat {command} " in " ".join(out.split())
+
+
+def test_shell_completion_is_offered(run) -> None:  # type: ignore[no-untyped-def]
+    assert "--install-completion" in run("--help")[1]
+
+
+def test_starting_is_light() -> None:
+    """Help must not wait for PyTorch: nothing heavy is imported before a command needs it."""
+    script = (
+        "import sys, carat, carat.cli\n"
+        "heavy = {'torch', 'lightning', 'numpy', 'sklearn', 'pyarrow', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(', '.join(sorted(heavy)) or 0)"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert found.stderr.strip() == ""
+    assert found.returncode == 0
+
+
+def test_quiet_when_not_a_terminal(store: Store, experiment: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "carat", "train", str(experiment), "--data", str(store.folder)]
+    command += ["--out", str(tmp_path / "r"), "--training.epochs", "1"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stdout == ""
+    lines = found.stderr.splitlines()
+    assert [line.split()[0] for line in lines] == ["best", "run", "training"], found.stderr
