@@ -197,7 +197,7 @@ def load_experiment(
     Args:
         file: YAML file with any part of an `Experiment`; may name its own `preset`.
         preset: one of `PRESETS`; the file's, or else `paper`, when None.
-        overrides: nested mapping, e.g. ``{"training": {"epochs": 3}}``.
+        overrides: nested mapping, e.g. ``{"training": {"epochs": 3}}``; may name its own `preset` too.
 
     Raises:
         ConfigError: unknown preset, unreadable file, unknown key or a value out of range.
@@ -205,14 +205,13 @@ def load_experiment(
     >>> load_experiment(overrides={"training": {"epochs": 3}}).training.epochs
     3
     """
-    written = read_yaml(file) if file is not None else {}
+    written = merge(read_yaml(file) if file is not None else {}, overrides or {})
     named = written.pop("preset", "paper")
     preset = preset or str(named)
     if preset not in PRESETS:
         hint = did_you_mean(preset, PRESETS) or f"; known: {', '.join(PRESETS)}"
         raise ConfigError(f"unknown preset '{preset}'{hint}")
-    merged = merge(merge(PRESETS[preset], written), overrides or {})
-    return parse(Experiment, merged, str(file) if file is not None else "experiment")
+    return parse(Experiment, merge(PRESETS[preset], written), str(file) if file is not None else "experiment")
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -195,6 +195,12 @@ def test_reconstruction_by_hand() -> None:
         )
 
 
+def test_a_single_modality_is_rebuilt_from_itself() -> None:
+    reconstruction, (decoded, own) = Reconstruction(1, D), torch.randn(2, B, 1, L, D)
+    expected = decoded @ reconstruction.rebuild.weight[0] + reconstruction.rebuild.bias[0]
+    torch.testing.assert_close(reconstruction.first(decoded, own), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_aggregation_sees_all_labels_of_one_modality() -> None:
     aggregation, beta = Aggregation(D, L), torch.randn(B, M, L, D)
     found = aggregation(beta)

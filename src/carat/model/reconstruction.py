@@ -23,6 +23,9 @@ class Reconstruction(nn.Module):
     def first(self, decoded: Tensor, stand_in: Tensor) -> Tensor:
         """u_α: every modality from the others' decoded latents and its own stand-in.
 
+        A single modality has no others: it is rebuilt from its own decoded latent. By the letter it would
+        be rebuilt from its stand-in alone, and at inference only a choice of prototypes would reach β.
+
         Args:
             decoded: ũ (B, M, L, D).
             stand_in: v (B, M, L, D).
@@ -30,6 +33,8 @@ class Reconstruction(nn.Module):
         Returns:
             (B, M, L, D).
         """
+        if decoded.shape[1] == 1:
+            return self._rebuild(decoded[:, None])
         own = torch.eye(decoded.shape[1], dtype=torch.bool, device=decoded.device)[:, :, None, None]
         sources = torch.where(own, stand_in[:, None], decoded[:, None])  # (B, M target, M source, L, D)
         return self._rebuild(sources)

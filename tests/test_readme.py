@@ -1,0 +1,87 @@
+"""What README and docs say, works."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from carat.cli import app
+from carat.config import Experiment, load_experiment
+from carat.data.recipe import load_recipe
+from carat.data.synthetic import synthesise
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [line for page in PAGES for block in blocks(page, "(?:sh)?") for line in block.splitlines()]
+    return [line.partition("  #")[0].strip() for line in lines if line.startswith("carat ")]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_are_understood(command: str) -> None:
+    app.parse_args(shlex.split(command)[1:], exit_on_error=False, print_error=False)
+
+
+def test_there_are_commands() -> None:
+    assert {command.split()[1] for command in commands()} >= {"data", "train", "evaluate", "predict"}
+
+
+def test_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (example,) = blocks(ROOT / "README.md", "python")
+    assert '"epochs": 10' in example
+    monkeypatch.chdir(tmp_path)
+    synthesise("demo-store", samples=150)
+    names: dict[str, Any] = {}
+    exec(compile(example.replace('"epochs": 10', '"epochs": 1'), "README.md", "exec"), names)
+    assert list(names["prediction"].scores) == names["store"].label_names
+
+
+def test_experiment_reference_is_complete_and_right() -> None:
+    (text,) = [b for b in blocks(ROOT / "docs" / "experiments.md", "yaml") if "preset" in b]
+    written = yaml.safe_load(text)
+    assert written.pop("preset") == "paper"
+    assert written == Experiment().model_dump()
+
+
+def test_recipe_reference_is_valid(tmp_path: Path) -> None:
+    (text,) = blocks(ROOT / "docs" / "data.md", "yaml")
+    (tmp_path / "r.yaml").write_text(text)
+    assert list(load_recipe(tmp_path / "r.yaml").modalities) == ["text", "audio"]
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.name)
+def test_shipped_recipes_are_valid(recipe: Path) -> None:
+    assert list(load_recipe(recipe).modalities) == ["text", "visual", "audio"]
+
+
+def test_file_map_names_what_is_there() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (tree,) = [b for b in blocks(ROOT / "README.md", "text") if "src/carat/" in b]
+    named = {line.split()[0].rstrip("/") for line in tree.splitlines() if line.startswith("  ")}
+    there = {
+        p.stem if p.is_dir() else p.name
+        for p in (ROOT / "src" / "carat").iterdir()
+        if not p.name.startswith("_") and p.name != "py.typed"
+    }
+    assert named == there
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_default_experiment_is_the_paper() -> None:
+    assert load_experiment(preset="paper") == Experiment()
