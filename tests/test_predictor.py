@@ -172,6 +172,8 @@ def test_a_failed_prediction_leaves_no_file(tmp_path: Path) -> None:
     for ending in ("csv", "jsonl", "parquet"):
         with pytest.raises(DataError, match="in the middle"):
             write_predictions(broken(), tmp_path / f"p.{ending}")
+        with pytest.raises(RunError, match="nothing to write, there are no samples"):
+            write_predictions([], tmp_path / f"p.{ending}")
     with pytest.raises(RunError, match=r"unknown ending '.xlsx'; use .csv, .parquet, .jsonl"):
         write_predictions([], tmp_path / "p.xlsx")
     (tmp_path / "q.csv").write_text("mine")

@@ -66,7 +66,6 @@ def test_shipped_recipes_are_valid(recipe: Path) -> None:
 
 
 def test_file_map_names_what_is_there() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (tree,) = [b for b in blocks(ROOT / "README.md", "text") if "src/carat/" in b]
     named = {line.split()[0].rstrip("/") for line in tree.splitlines() if line.startswith("  ")}
     there = {

@@ -319,14 +319,16 @@ def _show_summary(summary: dict[str, Any]) -> None:
     _table("Labels", ["", *splits], rows)
     together = summary["co_occurrence"]
     _table("Co-occurrence", ["", *names], [[a, *(together[a][b] for b in names)] for a in names])
-    rows = [
-        [m, x["width"], x["dtype"], x["source"], *x["steps"].values(), *x["missing"].values()]
-        for m, x in summary["modalities"].items()
-    ]
-    columns = ["", "width", "dtype", "source", "shortest", "median", "95 %", "longest"]
-    _table("Modalities (time steps; samples without)", columns + [f"no {s}" for s in splits], rows)
-    for m, described in summary["modalities"].items():
-        for line in described["cleaning"]:
+    described = summary["modalities"]
+    rows = [[key, *(str(x[key]) for x in described.values())] for key in ("width", "dtype", "source")]
+    for key in next(iter(described.values()))["steps"]:
+        rows.append([f"steps, {key}", *(x["steps"][key] for x in described.values())])
+    rows += [[f"missing in {s}", *(x["missing"][s] for x in described.values())] for s in splits]
+    _table("Modalities", ["", *described], rows)
+    if summary["shared_groups"]:
+        print(f"warning: {summary['shared_groups']} groups have samples in more than one split")
+    for m, modality in described.items():
+        for line in modality["cleaning"]:
             print(f"{m}: {line}")
     for line in summary["notes"]:
         print(line)
@@ -341,8 +343,11 @@ def _show_report(report: Report) -> None:
             rows.append([name, value, f"{low:.4f} – {high:.4f}" if low is not None else ""])
     title = f"{report.split}: {report.samples} samples in {report.groups} groups"
     _table(title, ["metric", "value", "95 % interval"], rows)
-    rows = [[name, report.thresholds[name], *vars(label).values()] for name, label in metrics.labels.items()]
-    columns = ["label", "threshold", "true", "predicted", "precision", "recall", "F1", "AUROC", "AP"]
+    rows = [
+        [name, f"{report.thresholds[name]:.2f}", *vars(label).values()]
+        for name, label in metrics.labels.items()
+    ]
+    columns = ["label", "thr.", "true", "pred.", "P", "R", "F1", "AUROC", "AP"]
     _table("Labels", columns, rows)
     for note in metrics.notes:
         print(f"note: {note}")

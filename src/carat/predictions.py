@@ -35,12 +35,17 @@ def write_predictions(predictions: Iterable[Named], file: Path, *, overwrite: bo
 
     Returns:
         How many were written.
+
+    Raises:
+        RunError: nothing to write, or see `check_output`.
     """
     check_output(file, overwrite)
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.unfinished")
     try:
         count = WRITERS[file.suffix](iter(predictions), temporary)
+        if not count:
+            raise RunError(f"{file}: nothing to write, there are no samples")
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)

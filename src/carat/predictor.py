@@ -191,11 +191,12 @@ class Predictor:
         return arrays
 
 
-def load(run: str | os.PathLike[str]) -> Predictor:
+def load(run: str | os.PathLike[str], device: str | None = None) -> Predictor:
     """Load a finished run; the store that it was trained on is not needed.
 
     Args:
         run: folder made by `carat train`.
+        device: where to score, e.g. "cpu" or "cuda:1"; a GPU when there is one, by default.
 
     Raises:
         RunError: no run, an unfinished or a damaged one.
@@ -212,7 +213,8 @@ def load(run: str | os.PathLike[str]) -> Predictor:
     except (SafetensorError, OSError, RuntimeError) as error:
         problem = str(error).splitlines()[0]
         raise RunError(f"{folder / WEIGHTS}: damaged or of another experiment ({problem})") from error
-    return Predictor(folder, card, experiment, method)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return Predictor(folder, card, experiment, method.to(device))
 
 
 def read_features(file: str | os.PathLike[str]) -> dict[str, dict[str, NDArray[Any]]]:

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from carat.data.store import Store
-from carat.data.summary import summarise
+from carat.data.store import Store, open_store
+from carat.data.summary import shared_groups, summarise
 from carat.data.synthetic import LABELS, LENGTHS, WIDTHS, synthesise
+from carat.data.writer import StoreWriter
 from carat.errors import DataError
 
 
@@ -48,11 +49,19 @@ def test_impossible_requests(tmp_path: Path, samples: int, missing: float) -> No
         synthesise(tmp_path / "s", samples=samples, missing=missing)
 
 
+def test_groups_in_two_splits_are_counted(tmp_path: Path) -> None:
+    with StoreWriter(tmp_path / "s", "s", ["a"], {"text": "x"}, ["train", "valid"]) as writer:
+        for i, (split, group) in enumerate([("train", "g"), ("train", "h"), ("valid", "g"), ("valid", "i")]):
+            writer.append(str(i), split, [1], {"text": np.ones((1, 2))}, group=group)
+    assert shared_groups(open_store(tmp_path / "s")) == ["g"]
+
+
 def test_summary(store: Store) -> None:
     summary = summarise(store)
     labels = np.asarray(store.labels)
     assert summary["samples"] == 211
     assert summary["groups"] == 53
+    assert summary["shared_groups"] == 0
     assert sum(summary["splits"].values()) == 211
     positives = [sum(x["positives"][name] for x in summary["labels"].values()) for name in LABELS]
     assert positives == labels.sum(0).tolist()

@@ -13,7 +13,8 @@ def summarise(store: Store) -> dict[str, Any]:
     """Splits, label counts, co-occurrence, lengths and missing modalities as plain data.
 
     Returns:
-        Keys: name, fingerprint, samples, groups, splits, labels (per split: positives, cardinality, share
+        Keys: name, fingerprint, samples, groups, shared_groups (in more than one split: their samples are not
+        independent of the training data), splits, labels (per split: positives, cardinality, share
         without any label), co_occurrence (label → label → samples), modalities (width, dtype, source,
         cleaning, steps, and per split the samples that have and lack it), notes.
     """
@@ -26,6 +27,7 @@ def summarise(store: Store) -> dict[str, Any]:
         "fingerprint": store.manifest.fingerprint,
         "samples": len(store),
         "groups": len(np.unique(store.groups)),
+        "shared_groups": len(shared_groups(store)),
         "splits": dict(store.manifest.splits),
         "labels": {
             split: {
@@ -41,6 +43,15 @@ def summarise(store: Store) -> dict[str, Any]:
         "modalities": {m: _modality(store, m, splits) for m in store.modalities},
         "notes": store.manifest.notes,
     }
+
+
+def shared_groups(store: Store) -> list[str]:
+    """Groups that have samples in more than one split, sorted."""
+    seen: dict[str, set[str]] = {}
+    for split in store.manifest.splits:
+        for group in np.unique(store.groups[store.indices(split)]).tolist():
+            seen.setdefault(group, set()).add(split)
+    return sorted(group for group, splits in seen.items() if len(splits) > 1)
 
 
 def _modality(store: Store, modality: str, splits: dict[str, Any]) -> dict[str, Any]:
