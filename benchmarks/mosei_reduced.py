@@ -37,7 +37,7 @@ SHORTENED: dict[str, Any] = {
         "contrast": {"queue": 1024},
     },
     "data": {"long": "truncate"},
-    "training": {"epochs": 3, "learning_rate": 2e-4, "accelerator": "cpu"},
+    "training": {"epochs": 4, "learning_rate": 2e-4, "accelerator": "cpu"},
 }
 """What differs from the `paper` preset, to fit two cores."""
 
