@@ -177,7 +177,7 @@ PRESETS: dict[str, dict[str, Any]] = {
                 "feedforward": 64,
                 "dropout": 0.1,
             },
-            "contrast": {"queue": 2048},
+            "contrast": {"queue": 1024},
         },
         "training": {"epochs": 10, "learning_rate": 1e-3},
     },
