@@ -22,8 +22,19 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"config", "data", "errors", "evaluation", "methods", "run"},
     "predictor": {"config", "data", "errors", "evaluation", "methods", "progress", "run"},
     "predictions": {"errors", "predictor"},
+    "display": {"evaluation", "predictor"},
     "__main__": {"cli"},
-    "cli": {"config", "data", "errors", "evaluation", "predictions", "predictor", "training", "__version__"},
+    "cli": {
+        "config",
+        "data",
+        "display",
+        "errors",
+        "evaluation",
+        "predictions",
+        "predictor",
+        "training",
+        "__version__",
+    },
 }
 FILES = sorted(SOURCE.rglob("*.py"))
 

@@ -6,7 +6,7 @@ import json
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
@@ -14,9 +14,6 @@ from pydantic import ValidationError
 from carat import __version__
 from carat.config import Experiment, explain
 from carat.errors import CaratError, ConfigError
-
-if TYPE_CHECKING:
-    from carat.evaluation.reports import Report
 
 app = App(
     name="carat",
@@ -85,7 +82,7 @@ def build(recipe: Path, store: Path, /, *, overwrite: Overwrite = False) -> None
     store
         Folder to make.
     """
-    from carat.data.recipe import build_store
+    from carat.data.build import build_store
 
     made = build_store(recipe, store, overwrite=overwrite)
     _say(f"{made!r} → {store}")
@@ -108,6 +105,7 @@ def info(store: Path, /, *, verify: Verify = False, as_json: AsJson = False) -> 
     """
     from carat.data.store import open_store
     from carat.data.summary import summarise
+    from carat.display import show_summary
 
     opened = open_store(store)
     if verify:
@@ -116,7 +114,7 @@ def info(store: Path, /, *, verify: Verify = False, as_json: AsJson = False) -> 
     if as_json:
         print(json.dumps(summary, indent=2, ensure_ascii=False))
     else:
-        _show_summary(summary)
+        show_summary(summary)
 
 
 @app.command
@@ -194,13 +192,14 @@ def evaluate(run: Path, /, *, data: Path, split: str = "test", as_json: AsJson =
         Which split.
     """
     from carat.data.store import open_store
+    from carat.display import show_report
     from carat.predictor import load
 
     report = load(run).evaluate(open_store(data), split)
     if as_json:
         print(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
     else:
-        _show_report(report)
+        show_report(report)
 
 
 @app.command
@@ -228,6 +227,7 @@ def predict(
         Only this split of the store.
     """
     from carat.data.store import open_store
+    from carat.display import show_predictions
     from carat.predictions import check_output, write_predictions
     from carat.predictor import load, read_features
 
@@ -248,7 +248,7 @@ def predict(
         stream = zip(samples, found, strict=True)
     first: list[tuple[str, Any]] = []
     count = write_predictions(_keep(stream, first, 5), out, overwrite=overwrite)
-    _show_predictions(first)
+    show_predictions(first)
     _say(f"{count} predictions → {out}")
 
 
@@ -289,82 +289,6 @@ def _keep(stream: Any, first: list[Any], count: int) -> Any:
         if len(first) < count:
             first.append(item)
         yield item
-
-
-def _table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right")
-    for row in rows:
-        table.add_row(*(cell if isinstance(cell, str) else _number(cell) for cell in row))
-    Console().print(table)
-
-
-def _number(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
-def _show_summary(summary: dict[str, Any]) -> None:
-    splits, names = list(summary["splits"]), list(summary["co_occurrence"])
-    print(f"{summary['name']}: {summary['samples']} samples in {summary['groups']} groups")
-    print(f"fingerprint {summary['fingerprint']}" + (" (verified)" if "verified" in summary else ""))
-    by_split = summary["labels"]
-    rows = [["samples", *summary["splits"].values()]]
-    rows += [[name, *(by_split[s]["positives"][name] for s in splits)] for name in names]
-    rows += [["labels per sample", *(by_split[s]["cardinality"] for s in splits)]]
-    rows += [["share without label", *(by_split[s]["without_label"] for s in splits)]]
-    _table("Labels", ["", *splits], rows)
-    together = summary["co_occurrence"]
-    _table("Co-occurrence", ["", *names], [[a, *(together[a][b] for b in names)] for a in names])
-    described = summary["modalities"]
-    rows = [[key, *(str(x[key]) for x in described.values())] for key in ("width", "dtype", "source")]
-    for key in next(iter(described.values()))["steps"]:
-        rows.append([f"steps, {key}", *(x["steps"][key] for x in described.values())])
-    rows += [[f"missing in {s}", *(x["missing"][s] for x in described.values())] for s in splits]
-    _table("Modalities", ["", *described], rows)
-    if summary["shared_groups"]:
-        print(f"warning: {summary['shared_groups']} groups have samples in more than one split")
-    for m, modality in described.items():
-        for line in modality["cleaning"]:
-            print(f"{m}: {line}")
-    for line in summary["notes"]:
-        print(line)
-
-
-def _show_report(report: Report) -> None:
-    metrics = report.metrics
-    rows = []
-    for name, value in vars(metrics).items():
-        if isinstance(value, float):
-            low, high = report.intervals.get(name, (None, None))
-            rows.append([name, value, f"{low:.4f} – {high:.4f}" if low is not None else ""])
-    title = f"{report.split}: {report.samples} samples in {report.groups} groups"
-    _table(title, ["metric", "value", "95 % interval"], rows)
-    rows = [
-        [name, f"{report.thresholds[name]:.2f}", *vars(label).values()]
-        for name, label in metrics.labels.items()
-    ]
-    columns = ["label", "thr.", "true", "pred.", "P", "R", "F1", "AUROC", "AP"]
-    _table("Labels", columns, rows)
-    for note in metrics.notes:
-        print(f"note: {note}")
-
-
-def _show_predictions(named: list[tuple[str, Any]]) -> None:
-    if not named:
-        return
-    names = list(named[0][1].scores)
-    rows = [
-        [
-            id,
-            *(f"{x.scores[n]:.2f}{' *' if n in x.labels else '  '} {x.carried_by[n]}" for n in names),
-        ]
-        for id, x in named
-    ]
-    _table("First predictions (* present; then the modality that carried it)", ["id", *names], rows)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from carat.data.recipe import build_store
+from carat.data.build import build_store
 from carat.errors import CaratError, ConfigError, DataError
 
 TABLE = """name,clip,fold,show,said,sad,fear

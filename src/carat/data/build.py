@@ -1,0 +1,100 @@
+"""From recipe to store."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from carat.config import expand
+from carat.data.cleaning import CHUNK, Cleaner
+from carat.data.formats.table import Table
+from carat.data.recipe import Recipe, load_recipe
+from carat.data.store import Store, open_store
+from carat.data.writer import StoreWriter, check_target
+from carat.errors import DataError, did_you_mean
+from carat.progress import track
+
+
+def build_store(
+    recipe_file: str | os.PathLike[str], path: str | os.PathLike[str], *, overwrite: bool = False
+) -> Store:
+    """Turn a recipe into a store; nothing is left behind when it fails.
+
+    Args:
+        recipe_file: YAML, see `Recipe`.
+        path: folder of the store to make.
+        overwrite: replace an existing store.
+
+    Raises:
+        ConfigError: the recipe is wrong.
+        DataError: the data is wrong; names file, column or sample and what to do.
+    """
+    recipe = load_recipe(recipe_file)
+    check_target(Path(path), overwrite)
+    folder = Path(recipe_file).parent
+    table = Table(folder / expand(recipe.table))
+    ids = _ids(table, recipe)
+    splits = _splits(table, recipe)
+    groups = table.text(recipe.group) if recipe.group else ids
+    transcripts = table.text(recipe.transcript) if recipe.transcript else [""] * len(table)
+    intensities = np.array([table.numbers(column) for column in recipe.labels.columns]).T
+    present = recipe.labels.present(intensities)
+    keys = {m: table.text(modality.column) for m, modality in recipe.modalities.items()}
+    cleaners = {
+        m: Cleaner(m, modality, modality.open(folder), keys[m], splits)
+        for m, modality in recipe.modalities.items()
+    }
+    sources = {m: cleaner.source.id for m, cleaner in cleaners.items()}
+    with StoreWriter(
+        path,
+        recipe.name,
+        recipe.labels.columns,
+        sources,
+        list(recipe.splits),
+        dtype=recipe.dtype,
+        overwrite=overwrite,
+    ) as writer:
+        chunks = range(0, len(table), CHUNK)
+        for start in track(chunks, "Building", total=len(chunks)):
+            features = {m: cleaner.read(start, start + CHUNK) for m, cleaner in cleaners.items()}
+            for i in range(start, min(start + CHUNK, len(table))):
+                arrays = {m: column[i - start] for m, column in features.items()}
+                writer.append(
+                    ids[i],
+                    splits[i],
+                    present[i],
+                    {m: x for m, x in arrays.items() if x is not None},
+                    group=groups[i],
+                    transcript=transcripts[i],
+                    intensities=intensities[i] if recipe.labels.intensities else None,
+                )
+        for m, cleaner in cleaners.items():
+            writer.cleaning[m] = cleaner.report()
+        writer.notes.append(f"labels present where the column is {recipe.labels.rule}")
+    return open_store(path)
+
+
+def _ids(table: Table, recipe: Recipe) -> list[str]:
+    columns = [recipe.id] if isinstance(recipe.id, str) else recipe.id
+    ids = ["/".join(parts) for parts in zip(*map(table.text, columns), strict=True)]
+    first: dict[str, int] = {}
+    for row, id in enumerate(ids, start=1):
+        if id in first:
+            raise DataError(f"{table.file}: id '{id}' occurs twice, in data rows {first[id]} and {row}")
+        first[id] = row
+    return ids
+
+
+def _splits(table: Table, recipe: Recipe) -> list[str]:
+    names = {written: split for split, written in recipe.splits.items()}
+    found = table.text(recipe.split)
+    for row, written in enumerate(found, start=1):
+        if written not in names:
+            hint = did_you_mean(written, names) or f"; the recipe knows: {', '.join(names)}"
+            raise DataError(f"{table.file}: data row {row}, split '{written}'{hint}")
+    for written, split in names.items():
+        if written not in found:
+            raise DataError(f"{table.file}: split '{split}' has no samples ('{written}' in '{recipe.split}')")
+    return [names[written] for written in found]

@@ -1,0 +1,87 @@
+"""Tables on the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from carat.evaluation.reports import Report
+from carat.predictor import Prediction
+
+
+def show_summary(summary: dict[str, Any]) -> None:
+    """What `carat.data.summary.summarise` found of a store."""
+    splits, names = list(summary["splits"]), list(summary["co_occurrence"])
+    print(f"{summary['name']}: {summary['samples']} samples in {summary['groups']} groups")
+    print(f"fingerprint {summary['fingerprint']}" + (" (verified)" if "verified" in summary else ""))
+    by_split = summary["labels"]
+    rows = [["samples", *summary["splits"].values()]]
+    rows += [[name, *(by_split[s]["positives"][name] for s in splits)] for name in names]
+    rows += [["labels per sample", *(by_split[s]["cardinality"] for s in splits)]]
+    rows += [["share without label", *(by_split[s]["without_label"] for s in splits)]]
+    _table("Labels", ["", *splits], rows)
+    together = summary["co_occurrence"]
+    _table("Co-occurrence", ["", *names], [[a, *(together[a][b] for b in names)] for a in names])
+    described = summary["modalities"]
+    rows = [[key, *(str(x[key]) for x in described.values())] for key in ("width", "dtype", "source")]
+    for key in next(iter(described.values()))["steps"]:
+        rows.append([f"steps, {key}", *(x["steps"][key] for x in described.values())])
+    rows += [[f"missing in {s}", *(x["missing"][s] for x in described.values())] for s in splits]
+    _table("Modalities", ["", *described], rows)
+    if summary["shared_groups"]:
+        print(f"warning: {summary['shared_groups']} groups have samples in more than one split")
+    for m, modality in described.items():
+        for line in modality["cleaning"]:
+            print(f"{m}: {line}")
+    for line in summary["notes"]:
+        print(line)
+
+
+def show_report(report: Report) -> None:
+    """Metrics with intervals, then label by label."""
+    metrics = report.metrics
+    rows = []
+    for name, value in vars(metrics).items():
+        if isinstance(value, float):
+            low, high = report.intervals.get(name, (None, None))
+            rows.append([name, value, f"{low:.4f} – {high:.4f}" if low is not None else ""])
+    title = f"{report.split}: {report.samples} samples in {report.groups} groups"
+    _table(title, ["metric", "value", "95 % interval"], rows)
+    rows = [
+        [name, f"{report.thresholds[name]:.2f}", *vars(label).values()]
+        for name, label in metrics.labels.items()
+    ]
+    columns = ["label", "thr.", "true", "pred.", "P", "R", "F1", "AUROC", "AP"]
+    _table("Labels", columns, rows)
+    for note in metrics.notes:
+        print(f"note: {note}")
+
+
+def show_predictions(named: list[tuple[str, Prediction]]) -> None:
+    """Some predictions with their ids."""
+    if not named:
+        return
+    names = list(named[0][1].scores)
+    rows = [
+        [
+            id,
+            *(f"{x.scores[n]:.2f}{' *' if n in x.labels else '  '} {x.carried_by[n]}" for n in names),
+        ]
+        for id, x in named
+    ]
+    _table("First predictions (* present; then the modality that carried it)", ["id", *names], rows)
+
+
+def _table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, str) else _number(cell) for cell in row))
+    Console().print(table)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
