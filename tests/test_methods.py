@@ -231,6 +231,28 @@ def test_papers_size() -> None:
     assert 7.0e6 < number < 7.5e6
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden": 9}, "method.hidden 9 is not a multiple of encoder.heads 2"),
+        (
+            {"alignment": {"modalities": ["visual"], "steps": 14}},
+            "steps 14 is more than encoder.max_length 13",
+        ),
+        ({"alignment": {"modalities": ["adio"], "steps": 5}}, r"no modality 'adio'; did you mean 'audio'\?"),
+        ({"encoder": {"layers": {"tekst": 3}, "heads": 2}}, r"no modality 'tekst'; did you mean 'text'\?"),
+    ],
+)
+def test_contradictions_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make(**changes)
+
+
+def test_names_that_pytorch_takes_are_refused() -> None:
+    with pytest.raises(ConfigError, match="modality 'keys': the name is taken"):
+        make({"keys": 3})
+
+
 def test_unknown_method() -> None:
     config = CaratConfig.model_construct(name="karat")
     with pytest.raises(ConfigError, match=r"unknown method 'karat'; did you mean 'carat'\?"):

@@ -21,6 +21,8 @@ app = App(
 
     Start: `carat data synth demo-store`, then `carat train --preset small --data demo-store --out demo-run`,
     then `carat evaluate demo-run --data demo-store`.
+
+    Errors are one line; `--debug` with any command shows the traceback too.
     """,
     version=f"carat {__version__}",
     help_format="markdown",
@@ -269,6 +271,11 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"carat: error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _one_line(error: Exception) -> str:

@@ -6,10 +6,10 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from carat.errors import ConfigError, did_you_mean
 
@@ -22,7 +22,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 class Section(BaseModel):
     """A part of a configuration: unknown keys are errors, values never change afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class EncoderConfig(Section):
@@ -50,7 +50,7 @@ class AlignmentConfig(Section):
     modalities: list[str] = []
     """Modalities to align, e.g. [visual, audio]; none by default: label attention needs no equal lengths."""
     steps: Positive = 50
-    """Time steps after alignment."""
+    """Time steps after alignment; at most `encoder.max_length`."""
 
 
 class ContrastConfig(Section):
@@ -90,8 +90,8 @@ class CaratConfig(Section):
 
     name: Literal["carat"] = "carat"
     """Which method to train."""
-    hidden: Positive = 256
-    """Width D of the label-specific features."""
+    hidden: Annotated[int, Field(ge=2)] = 256
+    """Width D of the label-specific features; a multiple of `encoder.heads`."""
     latent: Positive = 64
     """Width P of the contrastive latent space."""
     momentum: float = Field(default=0.99, ge=0, lt=1)
@@ -100,12 +100,6 @@ class CaratConfig(Section):
     alignment: AlignmentConfig = AlignmentConfig()
     contrast: ContrastConfig = ContrastConfig()
     weights: LossWeights = LossWeights()
-
-    @model_validator(mode="after")
-    def _heads_divide_hidden(self) -> Self:
-        if self.hidden % self.encoder.heads:
-            raise ValueError(f"hidden {self.hidden} is not a multiple of encoder.heads {self.encoder.heads}")
-        return self
 
 
 class DataConfig(Section):
@@ -137,7 +131,7 @@ class TrainingConfig(Section):
     clip: Weight = 1.0
     """Largest norm of the whole gradient; 0 switches clipping off."""
     accumulate: Positive = 1
-    """Batches whose gradients are summed before a step."""
+    """Batches whose gradients are averaged before a step."""
     early_stopping: Positive | None = None
     """Stop after this many epochs without a better validation micro-F1; never by default."""
     precision: Literal["float32", "bf16"] = "float32"
@@ -160,7 +154,7 @@ class Experiment(Section):
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
     threshold: ThresholdConfig = ThresholdConfig()
-    seed: Count = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of weights, order of the data, dropout and shuffles."""
 
 
@@ -233,33 +227,66 @@ def parse(model: type[S], values: Mapping[str, Any], origin: str) -> S:
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {explain(error, model)}") from error
+        raise ConfigError(f"{origin}: {explain(error, model, values)}") from error
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first problem of a pydantic error in one line, with a did-you-mean for unknown keys."""
-    first = error.errors(include_url=False)[0]
-    location = [str(part) for part in first["loc"]]
-    where = ".".join(location)
-    if first["type"] == "extra_forbidden":
-        return f"unknown key '{where}'{did_you_mean(where, _keys(model))}"
+def explain(error: ValidationError, model: type[BaseModel], values: Mapping[str, Any] | None = None) -> str:
+    """The most telling problem of a pydantic error in one line, with a did-you-mean for unknown keys.
+
+    Args:
+        error: what pydantic found.
+        model: what was validated.
+        values: what was given; names of union members are left out of the path when it is known.
+    """
+    found = error.errors(include_url=False)
+    unknown = [problem for problem in found if problem["type"] == "extra_forbidden"]
+    first = (unknown or found)[0]
+    path = _written_path(first["loc"], values)
+    where = ".".join(path)
+    if unknown:
+        return f"unknown key '{where}'{_suggest(path, model)}"
     if first["type"] == "missing":
         return f"'{where}' is missing"
     message = first["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if not where or first["type"] == "value_error":
-        return f"{where}: {message}{more}".removeprefix(": ")
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    if first["type"] == "value_error":
+        return f"{where}: {message}{more}"
     return f"{where}: {message}, found {first['input']!r}{more}"
 
 
-def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
-    keys = []
-    for name, field in model.model_fields.items():
-        keys.append(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys += _keys(field.annotation, f"{prefix}{name}.")
-    return keys
+def _written_path(location: tuple[int | str, ...], values: Any) -> list[str]:
+    """The keys of a problem's place that stand in the input; pydantic adds the names of union members."""
+    path = []
+    for part in location[:-1]:
+        if isinstance(values, Mapping) and part not in values:
+            continue
+        path.append(str(part))
+        known = isinstance(values, Mapping) or (isinstance(values, list) and isinstance(part, int))
+        values = values[part] if known else None
+    return [*path, str(location[-1])] if location else []
+
+
+def _suggest(path: list[str], model: type[BaseModel]) -> str:
+    keys = _keys(model)
+    beside = [key for key in keys if key[:-1] == path[:-1]]
+    for choices in (beside, keys):
+        hint = did_you_mean(path[-1], [key[-1] for key in choices])
+        for key in choices:
+            if f"'{key[-1]}'" in hint:
+                return f"; did you mean '{'.'.join(key if '*' not in key else [*path[:-1], key[-1]])}'?"
+    return ""
+
+
+def _keys(annotation: Any, prefix: tuple[str, ...] = ()) -> list[list[str]]:
+    """Every key below a model as a path; `*` stands for the free keys of a mapping."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        keys = []
+        for name, field in annotation.model_fields.items():
+            keys += [[*prefix, name], *_keys(field.annotation, (*prefix, name))]
+        return keys
+    inner = (*prefix, "*") if getattr(annotation, "__origin__", None) is dict else prefix
+    return [key for part in get_args(annotation) for key in _keys(part, inner)]
 
 
 def read_yaml(file: str | os.PathLike[str]) -> dict[str, Any]:
@@ -270,10 +297,10 @@ def read_yaml(file: str | os.PathLike[str]) -> dict[str, Any]:
         raise ConfigError(f"{file}: cannot be read ({_reason(error)})") from error
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # an impossible date is a ValueError
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "malformed"
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigError(f"{file}{line}: not valid YAML ({problem})") from error
     if values is None:
         return {}

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from carat.evaluation.reports import Report
 from carat.predictor import Prediction
@@ -76,10 +77,10 @@ def show_predictions(named: list[tuple[str, Prediction]]) -> None:
 
 def _table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
     table = Table(title=title, title_justify="left", title_style="bold")
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right")
+    for i, column in enumerate(columns):  # as Text: brackets in names are no markup
+        table.add_column(Text(column), justify="left" if i == 0 else "right")
     for row in rows:
-        table.add_row(*(cell if isinstance(cell, str) else _number(cell) for cell in row))
+        table.add_row(*(Text(cell if isinstance(cell, str) else _number(cell)) for cell in row))
     Console().print(table)
 
 

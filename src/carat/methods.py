@@ -68,10 +68,14 @@ class CaratMethod(Method):
     Args:
         config: widths, depths, weights and temperatures.
         geometry: labels and modalities.
+
+    Raises:
+        ConfigError: the configuration contradicts itself or names modalities that the data lacks.
     """
 
     def __init__(self, config: CaratConfig, geometry: Geometry) -> None:
         super().__init__()
+        _check(config, geometry)
         encoder = config.encoder
         self.config = config
         self.max_length = encoder.max_length
@@ -152,6 +156,26 @@ class CaratMethod(Method):
         return rows[present], classes[present]
 
 
+def _check(config: CaratConfig, geometry: Geometry) -> None:
+    """Refuse what would fail later or be read by nothing."""
+    encoder, align = config.encoder, config.alignment
+    if config.hidden % encoder.heads:
+        raise ConfigError(f"method.hidden {config.hidden} is not a multiple of encoder.heads {encoder.heads}")
+    if align.modalities and align.steps > encoder.max_length:
+        raise ConfigError(
+            f"method.alignment.steps {align.steps} is more than encoder.max_length {encoder.max_length}"
+        )
+    usual = CaratConfig().encoder.layers
+    for key, named in (("alignment.modalities", align.modalities), ("encoder.layers", encoder.layers)):
+        for m in named:
+            if m not in geometry.widths and (key == "alignment.modalities" or m not in usual):
+                hint = did_you_mean(m, geometry.widths) or f"; it has: {', '.join(geometry.widths)}"
+                raise ConfigError(f"method.{key}: the data has no modality '{m}'{hint}")
+    for m in geometry.widths:
+        if hasattr(nn.ModuleDict, m):
+            raise ConfigError(f"modality '{m}': the name is taken by PyTorch, build the store with another")
+
+
 Builder = Callable[[Any, Geometry], Method]
 
 METHODS: dict[str, Builder] = {"carat": CaratMethod}
@@ -162,7 +186,7 @@ def build_method(config: Any, geometry: Geometry) -> Method:
     """The method that a configuration names, for data of this geometry.
 
     Raises:
-        ConfigError: the configuration names a modality that the data lacks, or an unknown method.
+        ConfigError: unknown method, or the method refuses the configuration.
     """
     if config.name not in METHODS:
         raise ConfigError(f"unknown method '{config.name}'{did_you_mean(config.name, METHODS)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,14 @@ def write_predictions(predictions: Iterable[Named], file: Path, *, overwrite: bo
         RunError: nothing to write, or see `check_output`.
     """
     check_output(file, overwrite)
+    stream = iter(predictions)
+    first = list(islice(stream, 1))  # what is wrong with the data shows before a folder is made
+    if not first:
+        raise RunError(f"{file}: nothing to write, there are no samples")
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.unfinished")
     try:
-        count = WRITERS[file.suffix](iter(predictions), temporary)
-        if not count:
-            raise RunError(f"{file}: nothing to write, there are no samples")
+        count = WRITERS[file.suffix](chain(first, stream), temporary)
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,9 @@ from safetensors.torch import load_file
 
 from carat.config import Experiment
 from carat.data.batches import Batch, check_lengths, collate, make_loader, usable_rows
+from carat.data.formats.arrays import load_arrays
 from carat.data.store import Store
+from carat.data.summary import shared_groups
 from carat.errors import DataError, RunError, did_you_mean
 from carat.evaluation.reports import Report, make_report
 from carat.methods import Geometry, Method, build_method
@@ -125,6 +126,8 @@ class Predictor:
                 notes.append(f"the store has no {m}: it counts as absent from every sample")
             elif (source := store.manifest.modalities[m].source) != expected.source:
                 notes.append(f"{m} comes from {source}, the run was trained on {expected.source}")
+        if shared := shared_groups(store):
+            notes.append(f"{len(shared)} groups have samples in more than one split, e.g. '{shared[0]}'")
         return notes
 
     def _score_store(
@@ -151,7 +154,12 @@ class Predictor:
         outputs = self.method(
             {m: x.to(device) for m, x in features.items()}, {m: x.to(device) for m, x in masks.items()}
         )
-        return outputs.scores.float().cpu().numpy(), outputs.carried_by.cpu().numpy()
+        scores = outputs.scores.float().cpu().numpy()
+        if not np.isfinite(scores).all():
+            raise DataError(
+                f"{self.folder}: scores are not finite; the features are far from those of training"
+            )
+        return scores, outputs.carried_by.cpu().numpy()
 
     def _name(self, scores: NDArray[np.float32], carried_by: NDArray[np.int64]) -> list[Prediction]:
         modalities = list(self.widths)
@@ -175,6 +183,8 @@ class Predictor:
                 raise DataError(
                     f"{name}, {m}: expected numbers (T, {self.widths[m]}), found {array.dtype} {array.shape}"
                 )
+            with np.errstate(over="ignore"):
+                array = array.astype(np.float32)
             if not np.isfinite(array).all():
                 raise DataError(f"{name}, {m}: inf or NaN among the features")
             if len(array) > self.method.max_length:
@@ -183,7 +193,7 @@ class Predictor:
                         f"{name}, {m}: {len(array)} steps, but max_length is {self.method.max_length}; cut it"
                     )
                 array = array[: self.method.max_length]
-            arrays[m] = array.astype(np.float32)
+            arrays[m] = array
         if not any(len(array) for array in arrays.values()):
             raise DataError(
                 f"{name}: no modality is present; at least one of {', '.join(self.widths)} is needed"
@@ -224,13 +234,9 @@ def read_features(file: str | os.PathLike[str]) -> dict[str, dict[str, NDArray[A
         DataError: the file cannot be read or mixes both forms.
     """
     path = Path(file)
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            loaded = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
-        raise DataError(f"{path}: cannot be read as .npz ({str(error).splitlines()[0]})") from error
-    if not loaded:
-        raise DataError(f"{path}: no arrays in it")
+    loaded = load_arrays(path)
+    if not isinstance(loaded, dict) or not loaded:
+        raise DataError(f"{path}: expected an .npz with named arrays")
     if len({"/" in name for name in loaded}) > 1:
         raise DataError(f"{path}: array names must be all 'modality' or all 'id/modality'")
     samples: dict[str, dict[str, NDArray[Any]]] = {}

@@ -27,6 +27,8 @@ METRICS = "metrics.csv"
 CURVES = "curves.svg"
 CHECKPOINTS = "checkpoints"
 LOGS = "logs"
+NAMES = {CARD, EXPERIMENT, ENVIRONMENT, WEIGHTS, METRICS, CURVES, CHECKPOINTS, LOGS}
+"""Everything that a run folder may hold."""
 
 
 class ModalityCard(Section):
@@ -51,8 +53,8 @@ class RunCard(Section):
     """The epoch that was kept, counted from 1: best validation micro-F1."""
     thresholds: dict[str, float]
     """By label, found on the validation split in that epoch."""
-    validation: dict[str, float]
-    """Validation metrics of that epoch."""
+    validation: dict[str, float | None]
+    """Validation metrics of that epoch; None where undefined."""
     notes: list[str] = []
 
 
@@ -64,8 +66,13 @@ def prepare_folder(out: Path, overwrite: bool) -> None:
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    if not (out / EXPERIMENT).is_file():
+    if not (out / EXPERIMENT).is_file() or not (out / ENVIRONMENT).is_file():
         raise RunError(f"{out}: exists and is not a carat run; choose another folder")
+    foreign = sorted(
+        path.name for path in out.iterdir() if path.name.lstrip(".").split(".unf")[0] not in NAMES
+    )
+    if foreign:
+        raise RunError(f"{out}: holds '{foreign[0]}', which is not of a carat run; choose another folder")
     if not overwrite:
         raise RunError(f"{out}: holds a run already; --overwrite replaces it")
 
@@ -151,7 +158,7 @@ def check_fit(
 
 def describe_environment() -> dict[str, Any]:
     """Versions, machine, command and commit, so that a result can be traced."""
-    packages = ("carat", "torch", "lightning", "numpy", "scikit-learn", "torchmetrics")
+    packages = ("carat", "torch", "lightning", "numpy", "scikit-learn")
     return {
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in packages},

@@ -120,10 +120,16 @@ def test_standardisation_looks_at_training_rows_only(folder: Path) -> None:
     [
         ("tabel", "x", r"unknown key 'tabel'; did you mean 'table'\?"),
         ("split", None, "'split' is missing"),
+        ("id", [], "id"),
+        (
+            "modalities.audio.drop_colums",
+            [1],
+            r"audio.drop_colums'; did you mean 'modalities.audio.drop_columns'",
+        ),
         ("labels.rule", "over 3", "'over 3' is not a comparison such as '> 0'"),
         ("labels.columns", [], "labels.columns"),
         ("modalities.text.source", "word2vec", "modalities.text"),
-        ("modalities.audio.drop_columns", [-1], "modalities.audio.array.drop_columns.0"),
+        ("modalities.audio.drop_columns", [-1], "modalities.audio.drop_columns.0"),
         ("modalities", {}, "modalities"),
         ("dtype", "int8", "dtype"),
         ("table", "${CARAT_NO_SUCH}/t.csv", "needs the environment variable CARAT_NO_SUCH"),

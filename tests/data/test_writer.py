@@ -112,10 +112,35 @@ def test_other_folders_are_never_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "thesis" / "chapter").read_text() == "1"
 
 
-@pytest.mark.parametrize("labels", [[], ["a", "a"], ["a/b"], [""], [".."]])
-def test_impossible_names(tmp_path: Path, labels: list[str]) -> None:
+@pytest.mark.parametrize("labels", [[], ["a", "a"], [""], [" "]])
+def test_impossible_labels(tmp_path: Path, labels: list[str]) -> None:
     with pytest.raises(DataError, match="label"):
         StoreWriter(tmp_path / "s", "mine", labels, {"text": "a"}, ["train"])
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "face.left", "text_offsets"])
+def test_impossible_modalities(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="names hold letters, digits"):
+        StoreWriter(tmp_path / "s", "mine", ["a"], {name: "a"}, ["train"])
+
+
+def test_a_foreign_manifest_is_no_store(tmp_path: Path) -> None:
+    write(tmp_path / "s", [sample()])
+    (tmp_path / "s" / "thesis.txt").write_text("mine")
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "manifest.json").write_text('{"name": "app"}')
+    for folder in ("s", "app"):
+        with pytest.raises(DataError, match="exists and is not a carat store"):
+            write(tmp_path / folder, [sample()], overwrite=True)
+    assert (tmp_path / "s" / "thesis.txt").read_text() == "mine"
+
+
+def test_a_failure_removes_the_folders_it_made(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no samples"):
+        write(tmp_path / "a" / "b" / "s", [])
+    assert list(tmp_path.iterdir()) == []
+    write(tmp_path / "a" / "b" / "s", [sample()])
+    assert (tmp_path / "a" / "b" / "s" / "manifest.json").is_file()
 
 
 def test_manifest_is_plain_json(tmp_path: Path) -> None:

@@ -90,12 +90,12 @@ class Batches(Sampler[list[int]]):
 
     Every row comes once per epoch. With `bucket`, rows are drawn at random, sorted by length within
     stretches of 50 batches and cut into batches, which come in random order: a row's chance of any place in
-    the epoch does not depend on its length.
+    the epoch does not depend on its length. The one short batch lies anywhere in its stretch.
 
     Args:
         rows: which rows of the store.
         size: batch size.
-        lengths: length of each row's longest sequence, for `bucket`.
+        lengths: time steps of each row, over all modalities, for `bucket`.
         shuffle: draw a new order in each epoch.
         bucket: keep similar lengths together.
         seed: with the epoch, fixes the order.
@@ -132,7 +132,12 @@ class Batches(Sampler[list[int]]):
             stretch = self.size * self.STRETCH
             parts = [order[i : i + stretch] for i in range(0, len(order), stretch)]
             order = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")] for part in parts])
-        batches = [order[i : i + self.size] for i in range(0, len(order), self.size)]
+        sizes = np.full(len(self), self.size)
+        sizes[-1] -= sizes.sum() - len(order)
+        if self.shuffle:
+            last = (len(sizes) - 1) // self.STRETCH * self.STRETCH
+            sizes[last:] = random.permutation(sizes[last:])
+        batches = np.split(order, sizes.cumsum()[:-1])
         if self.shuffle:
             batches = [batches[i] for i in random.permutation(len(batches))]
         for batch in batches:

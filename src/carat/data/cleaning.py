@@ -51,6 +51,7 @@ class Cleaner:
     ) -> None:
         self.name, self.rules, self.source, self.keys = name, rules, source, keys
         self.found = self.finite = self.replaced = 0
+        self._width: int | None = None
         self._mean: NDArray[np.float64] | None = None
         self._deviation: NDArray[np.float64] | None = None
         if rules.standardise:
@@ -63,7 +64,7 @@ class Cleaner:
             if array is None or not len(array):
                 out.append(None)
                 continue
-            cleaned = self._drop(array)
+            cleaned = self._drop(array, key)
             finite = np.isfinite(cleaned)
             self.found += 1
             self.finite += int(finite.sum())
@@ -99,7 +100,13 @@ class Cleaner:
             done.append("standardised by mean and standard deviation of the training split")
         return done
 
-    def _drop(self, array: NDArray[Any]) -> NDArray[Any]:
+    def _drop(self, array: NDArray[Any], key: str) -> NDArray[Any]:
+        self._width = self._width or array.shape[1]
+        if array.shape[1] != self._width:
+            raise DataError(
+                f"modality '{self.name}', key '{key}': width {array.shape[1]}, "
+                f"earlier ones have {self._width}"
+            )
         if not self.rules.drop_columns:
             return array
         outside = [column for column in self.rules.drop_columns if column >= array.shape[1]]
@@ -116,10 +123,11 @@ class Cleaner:
         squares: Any = 0
         shift: Any = None
         for start in range(0, len(keys), CHUNK):
-            for array in self.source.read(keys[start : start + CHUNK]):
+            chunk = keys[start : start + CHUNK]
+            for key, array in zip(chunk, self.source.read(chunk), strict=True):
                 if array is None or not len(array):
                     continue
-                values = self._drop(array).astype(np.float64)
+                values = self._drop(array, key).astype(np.float64)
                 values[~np.isfinite(values)] = np.nan
                 if shift is None:  # sums of differences from a first guess lose no digits
                     shift = np.nan_to_num(values[0])

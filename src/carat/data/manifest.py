@@ -30,7 +30,7 @@ class ModalityInfo(Section):
     dtype: Literal["float16", "float32"]
     steps: int
     source: str
-    """Identifies the extractor, e.g. `glove:<hash>`: features of two sources cannot be mixed."""
+    """Identifies the extractor, e.g. `glove:<hash>`; a run says so when it meets another."""
     cleaning: list[str] = []
     """What was changed on the way in, in words."""
 

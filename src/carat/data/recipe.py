@@ -101,7 +101,7 @@ class Recipe(Section):
 
     name: str
     table: str
-    id: str | list[str]
+    id: str | Annotated[list[str], Field(min_length=1)]
     """Column that names the sample, or several, joined by '/'."""
     split: str
     """Column that names the split."""

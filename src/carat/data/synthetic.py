@@ -53,14 +53,16 @@ def synthesise(
         path: folder of the store to make.
         samples: how many, 100 at least.
         seed: the same seed gives the same store.
-        missing: share of (sample, modality) pairs that are absent; every sample keeps one at least.
+        missing: how often a modality is absent from a sample; a sample that would lack all keeps one.
         overwrite: replace an existing store.
 
     Raises:
-        DataError: too few samples, or a share outside [0, 1).
+        DataError: too few samples, a negative seed, or a share outside [0, 1).
     """
     if samples < 100:
         raise DataError(f"the built-in benchmark needs 100 samples at least, found {samples}")
+    if seed < 0:
+        raise DataError(f"seed must not be negative, found {seed}")
     if not 0 <= missing < 1:
         raise DataError(f"missing must be in [0, 1), found {missing}")
     random = np.random.default_rng(seed)
@@ -100,7 +102,8 @@ def _features(
     random: np.random.Generator,
 ) -> dict[str, NDArray[np.float32]]:
     absent = random.random(len(WIDTHS)) < missing
-    absent[random.integers(len(WIDTHS))] = False
+    if absent.all():
+        absent[random.integers(len(WIDTHS))] = False
     kept = [m for m, gone in zip(WIDTHS, absent, strict=True) if not gone]
     shown = {m: np.where(present, random.random(len(present)) < SHOWN[m], False) for m in kept}
     hidden = present & ~np.any(list(shown.values()), axis=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ from carat.data.store import (
     open_store,
 )
 from carat.errors import DataError
+
+MODALITY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class StoreWriter:
@@ -65,7 +68,7 @@ class StoreWriter:
             raise DataError(f"dtype '{dtype}' is neither float16 nor float32")
         for what, names in (("label", labels), ("modality", list(sources)), ("split", splits)):
             _check_names(what, names)
-        self.path = Path(path)
+        self.path = Path(path).resolve()
         self.name = name
         self.labels = list(labels)
         self.sources = dict(sources)
@@ -85,6 +88,7 @@ class StoreWriter:
         self._transcripts: list[bytes] = []
 
     def __enter__(self) -> Self:
+        self._made = [folder for folder in self.path.parents if not folder.exists()]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._temporary = Path(
             tempfile.mkdtemp(prefix=f".{self.path.name}.", suffix=".unfinished", dir=self.path.parent)
@@ -102,6 +106,9 @@ class StoreWriter:
             for flat in self._features.values():
                 flat.close()
             shutil.rmtree(self._temporary, ignore_errors=True)
+            if not self.path.exists():
+                for folder in self._made:
+                    folder.rmdir()
 
     def append(
         self,
@@ -197,6 +204,7 @@ class StoreWriter:
             self._save(TRANSCRIPTS, np.frombuffer(b"".join(self._transcripts), dtype=np.uint8))
             self._save(TRANSCRIPT_OFFSETS, ends)
         self._write_manifest(counts)
+        open_store(self._temporary)
         publish(self._temporary, self.path, self.overwrite)
 
     def _write_manifest(self, counts: dict[str, int]) -> None:
@@ -274,7 +282,7 @@ def check_target(path: Path, overwrite: bool) -> None:
         return
     if not path.exists():
         return
-    if not (path / MANIFEST).is_file():
+    if not _is_store(path):
         raise DataError(f"{path}: exists and is not a carat store; choose another folder")
     if not overwrite:
         raise DataError(f"{path}: holds a store already; --overwrite replaces it")
@@ -288,22 +296,48 @@ def publish(temporary: Path, path: Path, overwrite: bool) -> Store:
     if path.exists():
         old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".replaced", dir=path.parent))
         path.rename(old / path.name)
-    temporary.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    for folder in (temporary / "features", temporary):
+        _sync(folder)
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        temporary.rename(path)
+    except OSError:
+        if old is not None:
+            (old / path.name).rename(path)
+            old.rmdir()
+        raise
+    _sync(path.parent)
     if old is not None:
         shutil.rmtree(old, ignore_errors=True)
     return open_store(path)
+
+
+def _is_store(path: Path) -> bool:
+    """Whether a folder holds a store, perhaps a damaged one, and nothing else."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    known = {MANIFEST, "features", *(name for name in manifest.get("files", ()) if "/" not in name)}
+    return "fingerprint" in manifest and {entry.name for entry in path.iterdir()} <= known
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _check_names(what: str, names: Sequence[str]) -> None:
     if not names:
         raise DataError(f"a store needs one {what} at least")
     for name in names:
-        if not name or "/" in name or name.startswith("."):
-            raise DataError(f"{what} '{name}': names must not be empty, start with a dot or hold a slash")
+        if what == "modality" and (not MODALITY.fullmatch(name) or name.endswith("_offsets")):
+            raise DataError(
+                f"modality '{name}': names hold letters, digits, '_' and '-', and do not end in '_offsets'"
+            )
+        if not name.strip():
+            raise DataError(f"a {what} has an empty name")
         if list(names).count(name) > 1:
             raise DataError(f"{what} '{name}' is named twice")

@@ -79,6 +79,8 @@ def intervals(
 ) -> dict[str, Interval]:
     """95 % percentile intervals of the metrics by name; the same input gives the same intervals.
 
+    With a single group they are nan.
+
     Args:
         predicted: (N, L), or (S, N, L) for several seeds, whose metrics are averaged.
         labels: (N, L), 0 or 1.
@@ -87,6 +89,8 @@ def intervals(
         seed: of the resampling.
     """
     values = _bootstrap(predicted, labels, groups, resamples, seed)
+    if len(np.unique(groups)) < 2:  # one group says nothing of the spread between groups
+        return dict.fromkeys(values, (float("nan"), float("nan")))
     return {name: _percentiles(x[1:]) for name, x in values.items()}
 
 

@@ -69,9 +69,10 @@ def compute_metrics(
     """
     true, guess = labels.astype(bool), predicted.astype(bool)
     by_label = {name: label_metrics(scores[:, i], guess[:, i], true[:, i]) for i, name in enumerate(names)}
-    notes = [
-        f"label '{n}' does not occur: its metrics are nan" for n, m in by_label.items() if not m.positives
-    ]
+    never = [name for name, m in by_label.items() if not m.positives]
+    always = [name for name, m in by_label.items() if m.positives == len(true)]
+    notes = [f"label '{name}' does not occur: its metrics are nan" for name in never]
+    notes += [f"label '{name}' always occurs: its AUROC is nan" for name in always]
     occurring = [m for m in by_label.values() if m.positives]
     f1 = np.array([m.f1 for m in occurring])
     positives = np.array([m.positives for m in occurring])

@@ -47,6 +47,8 @@ def make_report(
     predicted = apply_thresholds(scores, np.array(list(thresholds.values())))
     metrics = compute_metrics(scores, predicted, labels, list(thresholds))
     metrics.notes.extend(notes)
+    if len(np.unique(groups)) < 2:
+        metrics.notes.append("a single group: there are no intervals")
     return Report(
         split=split,
         samples=len(labels),

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import CatMetric
 
 from carat.config import TrainingConfig
 from carat.data.batches import Batch
+from carat.errors import RunError
 from carat.evaluation.metrics import compute_metrics
 from carat.evaluation.thresholds import apply_thresholds, search_thresholds
 from carat.methods import Method
@@ -62,7 +63,8 @@ class MethodModule(L.LightningModule):
         """Training terms and validation metrics of every epoch so far."""
         self.thresholds: list[list[float]] = []
         """Thresholds (L,) of every epoch so far."""
-        self._scores, self._truth = CatMetric(), CatMetric()
+        self._scores: list[Tensor] = []
+        self._truth: list[Tensor] = []
         self._generator: torch.Generator | None = None
         self._last: tuple[Any, Tensor] | None = None
 
@@ -84,14 +86,20 @@ class MethodModule(L.LightningModule):
         self._last = None
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        self._scores.update(self.method(batch.features, batch.masks).scores.float())
-        self._truth.update(batch.labels)
+        with torch.autocast(self.device.type, enabled=False):  # thresholds are used in float32
+            self._scores.append(self.method(batch.features, batch.masks).scores)
+        self._truth.append(batch.labels)
 
     def on_validation_epoch_end(self) -> None:
-        scores = torch.as_tensor(self._scores.compute()).cpu().numpy()
-        truth = torch.as_tensor(self._truth.compute()).cpu().numpy()
-        self._scores.reset()
-        self._truth.reset()
+        scores = torch.cat(self._scores).cpu().numpy()
+        truth = torch.cat(self._truth).cpu().numpy()
+        self._scores.clear()
+        self._truth.clear()
+        if not np.isfinite(scores).all():
+            raise RunError(
+                f"training diverged in epoch {self.current_epoch + 1}: scores are not finite; "
+                f"lower training.learning_rate"
+            )
         thresholds = search_thresholds(scores, truth, self.threshold_kind)
         metrics = compute_metrics(scores, apply_thresholds(scores, thresholds), truth, self.labels)
         self.thresholds.append(thresholds.tolist())

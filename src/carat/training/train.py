@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 import os
 import shutil
 import sys
@@ -24,6 +25,7 @@ from carat import run
 from carat.config import Experiment, load_experiment
 from carat.data.batches import check_lengths, make_loader, usable_rows
 from carat.data.store import Store, open_store
+from carat.data.summary import shared_groups
 from carat.errors import ConfigError, RunError, did_you_mean
 from carat.evaluation.reports import draw_curves
 from carat.methods import Geometry, Method, build_method
@@ -80,9 +82,11 @@ def train(
     method = build_method(experiment.method, geometry)
     loaders, notes = _loaders(store, experiment, modalities, method.max_length, accelerator == "gpu")
 
+    notes += _leaks(store)
     if out.exists():
         shutil.rmtree(out)
     out.mkdir(parents=True)
+    run.write_json(out / run.ENVIRONMENT, run.describe_environment())
     run.write_experiment(out, experiment)
     steps = -(-len(loaders["train"]) // experiment.training.accumulate) * experiment.training.epochs
     module = MethodModule(
@@ -150,6 +154,13 @@ def _loaders(
     return loaders, notes
 
 
+def _leaks(store: Store) -> list[str]:
+    shared = shared_groups(store)
+    if not shared:
+        return []
+    return [f"{len(shared)} groups have samples in more than one split, e.g. '{shared[0]}': scores flatter"]
+
+
 def _fit(
     module: MethodModule, loaders: dict[str, Any], experiment: Experiment, accelerator: str, out: Path
 ) -> None:
@@ -188,9 +199,12 @@ def _fit(
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        trainer.fit(module, loaders["train"], loaders["valid"])
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        try:
+            trainer.fit(module, loaders["train"], loaders["valid"])
+        except SystemExit as stop:  # how Lightning ends on Ctrl-C
+            if trainer.interrupted:
+                raise KeyboardInterrupt from stop
+            raise
     best = torch.load(out / run.CHECKPOINTS / "best.ckpt", map_location="cpu", weights_only=True)
     prefix = "method."
     weights = {k.removeprefix(prefix): v for k, v in best["state_dict"].items() if k.startswith(prefix)}
@@ -217,7 +231,11 @@ def _finish(
         fingerprint=store.manifest.fingerprint,
         epoch=best + 1,
         thresholds=dict(zip(store.label_names, module.thresholds[best], strict=True)),
-        validation={k.removeprefix("valid/"): v for k, v in module.history[best].items() if "valid/" in k},
+        validation={
+            k.removeprefix("valid/"): v if math.isfinite(v) else None
+            for k, v in module.history[best].items()
+            if k.startswith("valid/")
+        },
         notes=notes,
     )
     run.write_json(out / run.CARD, card.model_dump())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,21 +35,23 @@ class ArraySource:
         if not file.is_file():
             raise DataError(f"{file}: no such file")
         self.id = f"array:{hash_file(file).sha256[:12]}" + (f":{values}" if values else "")
-        loaded = _load(file)
+        loaded = load_arrays(file)
         if isinstance(loaded, dict) and values is None:
-            self._values: Any = loaded
-            self._place: dict[str, Any] = {key: key for key in loaded}
+            self.values: Any = loaded
+            self.place: dict[str, Any] = {key: key for key in loaded}
             return
         if keys is None:
             raise DataError(f"{file}: name the array of keys with 'keys'")
         if isinstance(loaded, dict):
-            self._values, names = _member(file, loaded, values or ""), _member(file, loaded, keys)
+            self.values, names = _member(file, loaded, values or ""), _member(file, loaded, keys)
         else:
-            self._values, names = loaded, _load(file.parent / keys)
-        if not isinstance(names, np.ndarray) or names.shape != self._values.shape[:1]:
-            raise DataError(f"{file}: {len(self._values)} values, but keys of shape {np.shape(names)}")
-        self._place = {str(name): row for row, name in enumerate(names)}
-        if len(self._place) < len(names):
+            self.values, names = loaded, load_arrays(file.parent / keys)
+        if self.values.ndim < 2:
+            raise DataError(f"{file}: expected values (N, d) or (N, T, d), found {self.values.shape}")
+        if not isinstance(names, np.ndarray) or names.shape != self.values.shape[:1]:
+            raise DataError(f"{file}: {len(self.values)} values, but keys of shape {np.shape(names)}")
+        self.place = {str(name): row for row, name in enumerate(names)}
+        if len(self.place) < len(names):
             raise DataError(f"{file}: a key occurs twice in '{keys}'")
 
     def read(self, keys: Sequence[str]) -> list[NDArray[Any] | None]:
@@ -56,20 +59,25 @@ class ArraySource:
         return [self._one(key) for key in keys]
 
     def _one(self, key: str) -> NDArray[Any] | None:
-        if key not in self._place:
+        if key not in self.place:
             return None
-        array = np.asarray(self._values[self._place[key]])
+        array = np.asarray(self.values[self.place[key]])
         array = array[None] if array.ndim == 1 else array
         if array.ndim != 2 or array.dtype.kind not in "fiu":
             raise DataError(f"{self.file}, '{key}': expected numbers (T, d) or (d,), found {array.shape}")
         return array
 
 
-def _load(file: Path) -> Any:
+def load_arrays(file: Path) -> Any:
+    """An `.npy` as an array, an `.npz` as a dict of arrays; never runs code.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
     try:
         loaded = np.load(file, allow_pickle=False)
         return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{file}: cannot be read ({str(error).splitlines()[0]})") from error
 
 

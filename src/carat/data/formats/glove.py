@@ -14,7 +14,7 @@ from carat.data.formats.arrays import ArraySource
 from carat.data.manifest import hash_file
 from carat.errors import DataError
 
-TOKEN = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+|[^\w\s]")
+TOKEN = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?|\d+|[^\w\s]")
 
 
 def tokenize(text: str) -> list[str]:
@@ -50,10 +50,13 @@ class GloveSource:
             raise DataError(f"{file}: no such file")
         self.id = f"glove:{hash_file(file).sha256[:12]}"
         if file.suffix == ".npz":
-            source = ArraySource(file, values="vectors", keys="words")
-            self._place, self._vectors = source._place, source._values
+            arrays = ArraySource(file, values="vectors", keys="words")
+            self._place, self._vectors = arrays.place, arrays.values
         else:
-            self._place, self._vectors = _read_text(file)
+            try:
+                self._place, self._vectors = _read_text(file)
+            except UnicodeDecodeError as error:
+                raise DataError(f"{file}: not UTF-8 text ({error.reason})") from error
         self._width = self._vectors.shape[1]
 
     def read(self, texts: Sequence[str]) -> list[NDArray[Any] | None]:
@@ -76,6 +79,9 @@ def _read_text(file: Path) -> tuple[dict[str, int], NDArray[np.float32]]:
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             word, *cells = line.rstrip().split(" ")
+            if number == 1 and len(cells) == 1 and word.isdecimal() and cells[0].isdecimal():
+                width = int(cells[0])  # word2vec's first line: how many words, and their width
+                continue
             width = width or len(cells)
             if len(cells) > width:  # a few lines of the published files have words with spaces
                 word, cells = " ".join([word, *cells[:-width]]), cells[-width:]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from carat.data.manifest import hash_file
 from carat.errors import DataError
@@ -49,9 +50,11 @@ class HuggingFaceSource:
                 self._model = AutoModel.from_pretrained(
                     folder, local_files_only=True, trust_remote_code=False, use_safetensors=True
                 ).eval()
-        except (OSError, ValueError, KeyError) as error:
+            limit = min(self._model.config.max_position_embeddings, self._tokenizer.model_max_length)
+            if self._tokenizer.pad_token is None:
+                raise ValueError("its tokenizer has no padding token")
+        except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
             raise DataError(f"{folder}: cannot be loaded ({str(error).splitlines()[0]})") from error
-        limit = int(self._model.config.max_position_embeddings)
         self._max_tokens = min(max_tokens or limit, limit)
         self._batch_size = batch_size
         self.id = f"hf:{hash_file(folder / WEIGHTS).sha256[:12]}:{self._max_tokens}"

@@ -10,6 +10,8 @@ import pyarrow.parquet
 
 from carat.errors import DataError, did_you_mean
 
+BOOLEAN = {"true": 1, "false": 0}
+
 
 class Table:
     """A table whose cells are text; numbers are parsed where they are asked for.
@@ -46,11 +48,17 @@ class Table:
         if column not in names:
             hint = did_you_mean(column, names) or f"; it has: {', '.join(names)}"
             raise DataError(f"{self.file}: no column '{column}'{hint}")
-        values: list[str | None] = self._table[column].cast(pa.string()).to_pylist()
+        try:
+            values: list[str | None] = self._table[column].cast(pa.string()).to_pylist()
+        except pa.ArrowException as error:
+            kind = self._table[column].type
+            raise DataError(
+                f"{self.file}: column '{column}' holds {kind}, expected text or numbers"
+            ) from error
         return [value or "" for value in values]
 
     def numbers(self, column: str) -> list[float]:
-        """A column as finite numbers.
+        """A column as finite numbers; true and false count as 1 and 0.
 
         Raises:
             DataError: names the first cell that is no finite number.
@@ -58,7 +66,7 @@ class Table:
         numbers = []
         for row, cell in enumerate(self.text(column), start=1):
             try:
-                number = float(cell)
+                number = float(BOOLEAN.get(cell, cell))
             except ValueError:
                 number = float("nan")
             if not abs(number) < float("inf"):
