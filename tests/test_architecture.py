@@ -18,7 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "methods": {"config", "errors", "model", "objective"},
     "peers": {"config", "errors", "methods", "model", "objective"},
     "evaluation": {"errors"},
-    "run": {"config", "errors"},
+    "run": {"config", "data", "errors"},
     "training": {"config", "data", "errors", "evaluation", "methods", "run"},
     "predictor": {"config", "data", "errors", "evaluation", "methods", "progress", "run"},
     "predictions": {"errors", "predictor"},

@@ -110,7 +110,10 @@ def test_own_features(run, trained: TrainedRun, store: Store, tmp_path: Path) ->
         ("trian", 'Did you mean "train"?'),
         ("data bild", 'Did you mean "build"?'),
         ("train --data s --out r --training.epochz 3", "Did you mean --training.epochs?"),
-        ("train --out r", "--data"),
+        ("train --out r", "--data is missing"),
+        ("train --data s --out r --threshold per-label", "threshold: expected keys and values"),
+        ("data synth", "STORE is missing"),
+        ("data synth s --seed -1", "seed must not be negative"),
         ("train --data s --out r --training.epochs many", "training.epochs: input should be a valid integer"),
         (
             "train --data s --out r --training.epochs 0",
@@ -154,6 +157,31 @@ def test_bad_input_with_a_store(  # type: ignore[no-untyped-def]
     (copy / "labels.npy").write_bytes(b"")
     refused(run("train", experiment, "--data", copy, "--out", tmp_path / "r"), "labels.npy: truncated")
     assert not (tmp_path / "r").exists()
+
+
+def test_operating_system_errors_are_one_line(run, store: Store, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "file").write_text("")
+    refused(run("data", "synth", tmp_path / "file" / "s"), "file")
+    refused(
+        run("train", "--preset", "small", "--data", store.folder, "--out", tmp_path / "file" / "r"), "file"
+    )
+
+
+def test_options_are_judged_together_with_the_preset(run, store: Store, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    options = ["--data", store.folder, "--out", tmp_path / "r", "--preset", "small"]
+    options += ["--training.epochs", 1, "--data.modalities", "text", "audio"]
+    code, _, err = run("train", *options, "--method.hidden", 20)
+    assert code == 0, err
+    refused(run("train", *options, "--overwrite", "--method.hidden", 21), "hidden 21 is not a multiple")
+
+
+def test_names_with_brackets_are_shown_as_they_are(
+    run, trained: TrainedRun, store: Store, tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
+    np.savez(tmp_path / "f.npz", **{"[/b] x/text": store.features("text", 1)})
+    code, out, err = run("predict", trained.folder, "--data", tmp_path / "f.npz", "--out", tmp_path / "p.csv")
+    assert code == 0, err
+    assert "[/b] x" in out
 
 
 def test_debug_shows_the_traceback(run) -> None:  # type: ignore[no-untyped-def]

@@ -12,6 +12,7 @@ import torch
 
 import carat
 from carat.data.store import Store
+from carat.data.transform import Transform
 from carat.data.writer import StoreWriter
 from carat.errors import DataError, RunError
 from carat.predictions import write_predictions
@@ -65,6 +66,7 @@ def test_batch_and_empty_modality(predictor: Predictor, store: Store) -> None:
         ({"text": np.ones((2, 23))}, r"text: expected numbers \(T, 24\), found float64 \(2, 23\)"),
         ({"text": np.ones(24)}, r"text: expected numbers \(T, 24\)"),
         ({"text": np.full((1, 24), np.inf)}, "text: inf or NaN among the features"),
+        ({"text": np.ones((2, 26))}, r"text: expected numbers \(T, 24\), found float64 \(2, 26\)$"),
         ({"text": np.full((1, 24), 1e300)}, "text: inf or NaN among the features"),
         ({"text": np.ones((65, 24))}, "text: 65 steps, but max_length is 64; cut it"),
     ],
@@ -181,6 +183,26 @@ def test_a_failed_prediction_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="exists already; --overwrite replaces it"):
         write_predictions([], tmp_path / "q.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["q.csv"]
+
+
+def test_raw_features_are_cleaned_as_the_recipe_did(trained: TrainedRun, store: Store) -> None:
+    predictor = load(trained.folder)
+    card = predictor.card.modalities["text"]
+    shift = Transform(width=25, drop_columns=[3], mean=[2.0] * 24, deviation=[0.5] * 24)
+    changed = card.model_copy(update={"transform": shift})
+    predictor.card.modalities["text"] = changed
+    stored = np.asarray(store.features("text", int(np.argmax(store.lengths("text")))))
+    raw = np.insert(stored * 0.5 + 2.0, 3, 99.0, axis=1)
+    expected = predictor.predict({"text": stored})
+    assert predictor.predict({"text": raw}, raw=True).scores == pytest.approx(expected.scores, abs=1e-4)
+    with pytest.raises(DataError, match="width 24, expected 25"):
+        predictor.predict({"text": stored}, raw=True)
+    with pytest.raises(DataError, match=r"are they raw features \(raw=True, --raw\)"):
+        predictor.predict({"text": raw})
+    samples, notes = predictor.own_features({"a": {"text": stored, "smell": stored}}, raw=False)
+    assert list(samples["a"]) == ["text"]
+    assert notes[0] == "the run does not use: smell"
+    assert notes[1].startswith("the recipe cleaned text; if the file holds features as the extractor")
 
 
 def test_feature_files(tmp_path: Path) -> None:

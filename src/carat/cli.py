@@ -8,7 +8,7 @@ import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
 from pydantic import ValidationError
 
 from carat import __version__
@@ -26,6 +26,7 @@ app = App(
     """,
     version=f"carat {__version__}",
     help_format="markdown",
+    default_parameter=Parameter(consume_multiple=True),
 )
 data = App(name="data", help="Make and inspect stores: checked data sets that training and evaluation read.")
 app.command(data)
@@ -34,6 +35,12 @@ app.register_install_completion_command()
 Overwrite = Annotated[bool, Parameter(help="Replace what is there.", negative=())]
 AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON instead of tables.", negative=())]
 
+Raw = Annotated[
+    bool,
+    Parameter(
+        help="The file holds features as the extractor gave them: clean them as the recipe did.", negative=()
+    ),
+]
 Verify = Annotated[bool, Parameter(help="Read every byte and compare it with the fingerprint.", negative=())]
 
 
@@ -141,7 +148,7 @@ def train(
 
         carat train my-experiment.yaml --data mosei --out run1 --seed 1 --training.epochs 10
 
-        carat train --data mosei --out two --data.modalities text --data.modalities audio --data.long truncate
+        carat train --data mosei --out two --data.modalities text audio --data.long truncate
 
     Parameters
     ----------
@@ -206,7 +213,14 @@ def evaluate(run: Path, /, *, data: Path, split: str = "test", as_json: AsJson =
 
 @app.command
 def predict(
-    run: Path, /, *, data: Path, out: Path, split: str | None = None, overwrite: Overwrite = False
+    run: Path,
+    /,
+    *,
+    data: Path,
+    out: Path,
+    split: str | None = None,
+    raw: Raw = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Score samples: each label's score, which labels are present, which modality carried each.
 
@@ -215,6 +229,8 @@ def predict(
         carat predict demo-run --data demo-store --split test --out scores.csv
 
         carat predict demo-run --data clip.npz --out scores.jsonl
+
+        carat predict my-run --data raw-clips.npz --raw --out scores.parquet
 
     Parameters
     ----------
@@ -241,13 +257,15 @@ def predict(
     predictor = load(run)
     if data.is_dir():
         store = open_store(data)
-        for note in predictor.notes(store):
-            _say(f"note: {note}")
+        notes = predictor.notes(store, [split] if split else list(store.manifest.splits))
         stream = predictor.predict_store(store, split)
     else:
-        samples = read_features(data)
-        found = predictor.predict_batch(list(samples.values()), names=[f"{data}, '{id}'" for id in samples])
+        samples, notes = predictor.own_features(read_features(data), raw)
+        names = [f"{data}, '{id}'" for id in samples]
+        found = predictor.predict_batch(list(samples.values()), names=names, raw=raw)
         stream = zip(samples, found, strict=True)
+    for note in notes:
+        _say(f"note: {note}")
     first: list[tuple[str, Any]] = []
     count = write_predictions(_keep(stream, first, 5), out, overwrite=overwrite)
     show_predictions(first)
@@ -266,8 +284,8 @@ def main() -> None:
             traceback.print_exc()
         print(f"carat: error: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("carat: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(": ".join(["carat: interrupted", *map(str, stop.args)]), file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(0)
@@ -279,8 +297,10 @@ def main() -> None:
 
 
 def _one_line(error: Exception) -> str:
-    cause: BaseException | None = error
-    while cause is not None:
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        return f"{error.argument.name} is missing; see --help"
+    cause: BaseException | None = None if isinstance(error, CaratError) else error
+    while cause is not None:  # cyclopts wraps what pydantic finds in options
         if isinstance(cause, ValidationError):
             return explain(cause, Experiment)
         cause = cause.__cause__

@@ -247,6 +247,13 @@ def explain(error: ValidationError, model: type[BaseModel], values: Mapping[str,
         return f"unknown key '{where}'{_suggest(path, model)}"
     if first["type"] == "missing":
         return f"'{where}' is missing"
+    if first["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{where}: expected keys and values, found {first['input']!r}"
+    if first["type"] == "list_type":
+        return f"{where}: expected a list such as [{first['input']}], found {first['input']!r}"
+    if first["type"] == "union_tag_invalid":
+        choices = first["ctx"]["expected_tags"]
+        return f"{where}: {first['ctx']['discriminator'].strip("'")} '{first['ctx']['tag']}' is none of {choices}"
     message = first["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
@@ -296,7 +303,7 @@ def read_yaml(file: str | os.PathLike[str]) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read ({_reason(error)})") from error
     try:
-        values = yaml.safe_load(text)
+        values = yaml.load(text, Loader=_NoRepeats)
     except (yaml.YAMLError, ValueError) as error:  # an impossible date is a ValueError
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -307,6 +314,20 @@ def read_yaml(file: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(f"{file}: expected 'key: value' lines, found {type(values).__name__}")
     return values
+
+
+class _NoRepeats(yaml.SafeLoader):
+    """Refuses a mapping that names a key twice, of which YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{key.value}' occurs twice", key.start_mark
+                )
+            seen.add(getattr(key, "value", None) if isinstance(key, yaml.ScalarNode) else None)
+        return super().construct_mapping(node, deep)
 
 
 def expand(text: str) -> str:

@@ -62,34 +62,64 @@ class Predictor:
         """Features per time step by modality, in the order of the M axis."""
         return {m: modality.width for m, modality in self.card.modalities.items()}
 
-    def predict(self, features: Mapping[str, ArrayLike]) -> Prediction:
+    def __repr__(self) -> str:
+        return f"Predictor({str(self.folder)!r}, {', '.join(self.labels)}; {', '.join(self.widths)})"
+
+    def predict(self, features: Mapping[str, ArrayLike], *, raw: bool = False) -> Prediction:
         """Score one sample.
 
         Args:
             features: (T, d) by modality; absent modalities are left out, but not all.
+            raw: they are as the extractor gave them, and are cleaned as the recipe of the training store
+                did (columns dropped, standardised); otherwise they are as a store holds them.
 
         Raises:
             DataError: names the modality, what was found and what was expected.
         """
-        return self.predict_batch([features])[0]
+        return self.predict_batch([features], raw=raw)[0]
 
     def predict_batch(
-        self, samples: Sequence[Mapping[str, ArrayLike]], *, names: Sequence[str] | None = None
+        self,
+        samples: Sequence[Mapping[str, ArrayLike]],
+        *,
+        names: Sequence[str] | None = None,
+        raw: bool = False,
     ) -> list[Prediction]:
         """Score several samples; the batch size is the experiment's.
 
         Args:
             samples: each as for `predict`.
             names: what errors call the samples; their place by default.
+            raw: as for `predict`.
         """
         names = names or [f"sample {i}" for i in range(len(samples))]
-        checked = [self._check(sample, name) for sample, name in zip(samples, names, strict=True)]
+        checked = [self._check(sample, name, raw) for sample, name in zip(samples, names, strict=True)]
         size = self.experiment.data.batch_size
         out: list[Prediction] = []
         for start in range(0, len(checked), size):
             batch = collate(checked[start : start + size], self.widths)
             out += self._name(*self._score(batch))
         return out
+
+    def own_features(
+        self, samples: Mapping[str, Mapping[str, NDArray[Any]]], raw: bool
+    ) -> tuple[dict[str, dict[str, NDArray[Any]]], list[str]]:
+        """Samples by id without modalities that the run does not use, and what a user should know of that."""
+        notes = []
+        unused = {m for sample in samples.values() for m in sample} - self.widths.keys()
+        if unused and all(sample.keys() & self.widths.keys() for sample in samples.values()):
+            samples = {
+                id: {m: x for m, x in sample.items() if m in self.widths} for id, sample in samples.items()
+            }
+            notes.append(f"the run does not use: {', '.join(sorted(unused))}")
+        transforms = {m: card.transform for m, card in self.card.modalities.items()}
+        cleaned = [m for m, transform in transforms.items() if transform and transform.changes_values]
+        if cleaned and not raw:
+            notes.append(
+                f"the recipe cleaned {', '.join(cleaned)}; if the file holds features as the extractor gave "
+                f"them, add --raw"
+            )
+        return {id: dict(sample) for id, sample in samples.items()}, notes
 
     def predict_store(self, store: Store, split: str | None = None) -> Iterator[tuple[str, Prediction]]:
         """Score a store, or one split of it: ids and predictions, in the store's order.
@@ -113,29 +143,42 @@ class Predictor:
         check_fit(str(self.folder), self.card, str(store.folder), store.label_names, _widths(store))
         scored = [(b.rows.numpy(), b.labels.numpy(), s) for b, s, _ in self._score_store(store, split)]
         rows, labels, scores = (np.concatenate(parts) for parts in zip(*scored, strict=True))
-        left_out = store.manifest.splits[split] - len(rows)
-        missing = f"{left_out} samples left out: none of {', '.join(self.widths)} present"
-        notes = self.notes(store) + ([missing] if left_out else [])
+        notes = self.notes(store, [split])
         return make_report(split, scores, labels, store.groups[rows], self.card.thresholds, notes)
 
-    def notes(self, store: Store) -> list[str]:
-        """What a user should know before trusting this run on this store."""
+    def notes(self, store: Store, splits: Sequence[str]) -> list[str]:
+        """What a user should know before trusting this run on these splits of a store."""
         notes = []
         for m, expected in self.card.modalities.items():
             if m not in store.modalities:
                 notes.append(f"the store has no {m}: it counts as absent from every sample")
             elif (source := store.manifest.modalities[m].source) != expected.source:
                 notes.append(f"{m} comes from {source}, the run was trained on {expected.source}")
+        for split in splits:
+            rows = store.indices(split)
+            left_out = len(rows) - len(usable_rows(store, split, self._shared(store)))
+            if left_out:
+                notes.append(
+                    f"{left_out} samples of {split} left out: none of {', '.join(self.widths)} present"
+                )
         if shared := shared_groups(store):
             notes.append(f"{len(shared)} groups have samples in more than one split, e.g. '{shared[0]}'")
         return notes
 
+    def _shared(self, store: Store) -> list[str]:
+        """The run's modalities that the store has.
+
+        Raises:
+            DataError: none, or one of another width.
+        """
+        check_fit(str(self.folder), self.card, str(store.folder), None, _widths(store))
+        return [m for m in self.widths if m in store.modalities]
+
     def _score_store(
         self, store: Store, split: str
     ) -> Iterator[tuple[Batch, NDArray[np.float32], NDArray[np.int64]]]:
-        check_fit(str(self.folder), self.card, str(store.folder), None, _widths(store))
         data = self.experiment.data
-        modalities = [m for m in self.widths if m in store.modalities]
+        modalities = self._shared(store)
         rows = usable_rows(store, split, modalities)
         if data.long == "error":
             check_lengths(store, rows, modalities, self.method.max_length)
@@ -172,17 +215,21 @@ class Predictor:
             for row, carriers in zip(scores, carried_by, strict=True)
         ]
 
-    def _check(self, sample: Mapping[str, ArrayLike], name: str) -> dict[str, NDArray[np.float32]]:
+    def _check(self, sample: Mapping[str, ArrayLike], name: str, raw: bool) -> dict[str, NDArray[np.float32]]:
         arrays = {}
         for m, given in sample.items():
             if m not in self.widths:
                 hint = did_you_mean(m, self.widths) or f"; the run knows: {', '.join(self.widths)}"
                 raise DataError(f"{name}: unknown modality '{m}'{hint}")
             array = np.asarray(given)
+            transform = self.card.modalities[m].transform
+            if raw and transform and array.ndim == 2 and array.dtype.kind in "fiu":
+                array = transform.apply(array, f"{name}, {m}")
             if array.ndim != 2 or array.shape[1] != self.widths[m] or array.dtype.kind not in "fiu":
-                raise DataError(
-                    f"{name}, {m}: expected numbers (T, {self.widths[m]}), found {array.dtype} {array.shape}"
-                )
+                found = f"expected numbers (T, {self.widths[m]}), found {array.dtype} {array.shape}"
+                fits_raw = transform is not None and array.ndim == 2 and array.shape[1] == transform.width
+                hint = "; are they raw features (raw=True, --raw)?" if fits_raw and not raw else ""
+                raise DataError(f"{name}, {m}: {found}{hint}")
             with np.errstate(over="ignore"):
                 array = array.astype(np.float32)
             if not np.isfinite(array).all():

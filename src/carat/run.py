@@ -16,6 +16,7 @@ import yaml
 from pydantic import ValidationError
 
 from carat.config import Experiment, Section, explain, parse, read_yaml
+from carat.data.transform import Transform
 from carat.errors import DataError, RunError
 
 SCHEMA = 1
@@ -36,6 +37,8 @@ class ModalityCard(Section):
 
     width: int
     source: str
+    transform: Transform | None = None
+    """What was done to the raw features."""
 
 
 class RunCard(Section):
@@ -74,7 +77,8 @@ def prepare_folder(out: Path, overwrite: bool) -> None:
     if foreign:
         raise RunError(f"{out}: holds '{foreign[0]}', which is not of a carat run; choose another folder")
     if not overwrite:
-        raise RunError(f"{out}: holds a run already; --overwrite replaces it")
+        kind = "a run" if (out / CARD).is_file() else "an unfinished run"
+        raise RunError(f"{out}: holds {kind} already; --overwrite replaces it")
 
 
 def write_atomically(file: Path, text: str) -> None:

@@ -84,6 +84,10 @@ def test_cleaning_by_hand(folder: Path) -> None:
     # training rows: column 0 holds 1, 3, 1, 3; column 2 holds 7 twice and inf twice
     assert store.features("audio", 0).tolist() == [[-1, 0], [1, 0]]
     assert store.features("audio", 2).tolist() == [[3, 0]]
+    transform = store.manifest.modalities["audio"].transform
+    assert transform is not None
+    raw = np.array(AUDIO["c1"])
+    np.testing.assert_array_equal(transform.apply(raw, "again"), store.features("audio", 0))
     assert store.manifest.modalities["audio"].cleaning == [
         "columns dropped: 1",
         "2 values that were inf or NaN set to 0",
@@ -121,6 +125,9 @@ def test_standardisation_looks_at_training_rows_only(folder: Path) -> None:
         ("tabel", "x", r"unknown key 'tabel'; did you mean 'table'\?"),
         ("split", None, "'split' is missing"),
         ("id", [], "id"),
+        ("splits", {"train": "train", "validation": "dev"}, "splits.validation"),
+        ("modalities.text.source", "golve", "source 'golve' is none of 'array', 'glove', 'hf'"),
+        ("labels", "sad", "labels: expected keys and values, found 'sad'"),
         (
             "modalities.audio.drop_colums",
             [1],
@@ -128,7 +135,6 @@ def test_standardisation_looks_at_training_rows_only(folder: Path) -> None:
         ),
         ("labels.rule", "over 3", "'over 3' is not a comparison such as '> 0'"),
         ("labels.columns", [], "labels.columns"),
-        ("modalities.text.source", "word2vec", "modalities.text"),
         ("modalities.audio.drop_columns", [-1], "modalities.audio.drop_columns.0"),
         ("modalities", {}, "modalities"),
         ("dtype", "int8", "dtype"),
@@ -149,8 +155,12 @@ def test_wrong_recipes(folder: Path, path: str, value: Any, message: str) -> Non
         ("labels.columns", ["sad", "fare"], r"no column 'fare'; did you mean 'fear'\?"),
         ("labels.columns", ["sad", "said"], "column 'said', data row 1: 'Oh, no!' is not a number"),
         ("id", "show", "id 's1' occurs twice, in data rows 1 and 2"),
-        ("splits", {"train": "train", "valid": "dev"}, "data row 4, split 'test'"),
-        ("splits", {**RECIPE["splits"], "more": "extra"}, "split 'more' has no samples"),
+        ("splits", {"train": "train", "valid": "dev"}, "data row 4 has split 'test', but the recipe"),
+        (
+            "splits",
+            {"train": "train", "valid": "dev", "test": "none"},
+            "data row 4 has split 'test', but the recipe",
+        ),
         ("modalities.audio.file", "b.npz", "b.npz: no such file"),
         ("modalities.audio.file", "t.csv", "t.csv: cannot be read"),
         ("modalities.audio.column", "name", "no key of the table occurs in its source, e.g. 'a'"),
@@ -164,6 +174,26 @@ def test_wrong_data(folder: Path, path: str, value: Any, message: str) -> None:
         build(folder, changed(path, value))
     assert "\n" not in str(error.value)
     assert not any(path.name.startswith((".store", "store")) for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("standardise", [False, True])
+def test_widths_that_differ(folder: Path, standardise: bool) -> None:
+    np.savez(folder / "a.npz", c1=np.ones((2, 3)), c2=np.ones((4, 1)))
+    with pytest.raises(DataError, match="modality 'audio', key 'c2': width 1, expected 3"):
+        build(folder, changed("modalities.audio.standardise", standardise))
+
+
+def test_tokens_without_vector_are_counted(folder: Path) -> None:
+    store = build(folder, RECIPE)
+    assert store.manifest.modalities["text"].cleaning == [
+        "4 of 9 tokens (44%) have no vector and became zeros"
+    ]
+
+
+def test_a_recipe_key_named_twice(folder: Path) -> None:
+    (folder / "r.yaml").write_text("name: a\nname: b\n")
+    with pytest.raises(ConfigError, match="line 2: not valid YAML \\(key 'name' occurs twice\\)"):
+        build_store(folder / "r.yaml", folder / "store")
 
 
 def test_nan_everywhere_in_a_modality(folder: Path) -> None:

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from carat.config import Experiment, load_experiment, merge
 from carat.data.batches import make_loader
-from carat.data.store import Store
+from carat.data.store import Store, open_store
+from carat.data.writer import StoreWriter
 from carat.errors import CaratError, ConfigError, DataError, RunError
 from carat.evaluation.metrics import compute_metrics
 from carat.evaluation.thresholds import search_thresholds
@@ -37,13 +38,15 @@ def test_run_folder_holds_everything(trained: TrainedRun, store: Store, tiny: Ex
     assert card["fingerprint"] == store.manifest.fingerprint
     assert list(card["modalities"]) == store.modalities
     rows = history(trained)
-    assert [float(row["epoch"]) for row in rows] == [1, 2]
+    assert [row["epoch"] for row in rows] == ["1", "2"]
     scores = [float(row["valid/micro_f1"]) for row in rows]
     assert card["epoch"] == 1 + int(np.argmax(scores))
     assert card["validation"]["micro_f1"] == max(scores)
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["packages"]["torch"] == torch.__version__
     assert environment["seconds"] > 0
+    modes = {f.name: f.stat().st_mode & 0o777 for f in folder.iterdir() if f.is_file()}
+    assert len(set(modes.values())) == 1, modes
     assert (folder / "curves.svg").read_text().startswith("<?xml")
     assert {f.name for f in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     logs = {f.name.split(".")[0] for f in (folder / "logs").rglob("*") if f.is_file()}
@@ -102,6 +105,30 @@ def test_options(store: Store, tiny: Experiment, tmp_path: Path) -> None:
     assert len(set(run.card.thresholds.values())) > 1
 
 
+def test_divergence_is_said(store: Store, tiny: Experiment, tmp_path: Path) -> None:
+    wild = changed(tiny, training={"learning_rate": 1e30, "clip": 0})
+    with pytest.raises(RunError, match=r"training diverged in epoch 1: .*lower training.learning_rate"):
+        train(wild, store, tmp_path / "run")
+    with pytest.raises(RunError, match="holds an unfinished run already"):
+        train(tiny, store, tmp_path / "run")
+
+
+def test_one_validation_sample_and_one_label(tiny: Experiment, tmp_path: Path) -> None:
+    with StoreWriter(tmp_path / "s", "s", ["a"], {"text": "x"}, ["train", "valid"]) as writer:
+        for i in range(5):
+            split = "valid" if i == 4 else "train"
+            writer.append(str(i), split, [i % 2], {"text": np.ones((1 + i, 2))}, group="g")
+    run = train(changed(tiny, training={"epochs": 1}), tmp_path / "s", tmp_path / "run")
+    assert run.card.notes == [
+        "no sample of valid has: a",
+        "1 groups have samples in more than one split, e.g. 'g': scores flatter",
+    ]
+    assert run.card.validation["macro_f1"] is None
+    report = load(run.folder).evaluate(open_store(tmp_path / "s"), "valid")
+    assert "a single group: there are no intervals" in report.metrics.notes
+    assert np.isnan(report.intervals["micro_f1"]).all()
+
+
 def test_early_stopping(store: Store, tiny: Experiment, tmp_path: Path) -> None:
     experiment = changed(tiny, training={"epochs": 30, "early_stopping": 1, "learning_rate": 1e-9})
     run = train(experiment, store, tmp_path / "run")
@@ -150,6 +177,10 @@ def test_folders_are_not_overwritten_by_accident(store: Store, tiny: Experiment,
     for overwrite in (False, True):
         with pytest.raises(RunError, match="exists and is not a carat run"):
             train(tiny, store, out, overwrite=overwrite)
+    for name in ("experiment.yaml", "environment.json"):
+        (out / name).write_text("")
+    with pytest.raises(RunError, match=r"holds 'notes.txt', which is not of a carat run"):
+        train(tiny, store, out, overwrite=True)
     assert (out / "notes.txt").read_text() == "mine"
     short = changed(tiny, training={"epochs": 1})
     train(short, store, tmp_path / "r")

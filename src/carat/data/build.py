@@ -13,7 +13,7 @@ from carat.data.formats.table import Table
 from carat.data.recipe import Recipe, load_recipe
 from carat.data.store import Store, open_store
 from carat.data.writer import StoreWriter, check_target
-from carat.errors import DataError, did_you_mean
+from carat.errors import DataError
 from carat.progress import track
 
 
@@ -72,6 +72,8 @@ def build_store(
                 )
         for m, cleaner in cleaners.items():
             writer.cleaning[m] = cleaner.report()
+            if cleaner.transform is not None:
+                writer.transforms[m] = cleaner.transform
         writer.notes.append(f"labels present where the column is {recipe.labels.rule}")
     return open_store(path)
 
@@ -92,8 +94,10 @@ def _splits(table: Table, recipe: Recipe) -> list[str]:
     found = table.text(recipe.split)
     for row, written in enumerate(found, start=1):
         if written not in names:
-            hint = did_you_mean(written, names) or f"; the recipe knows: {', '.join(names)}"
-            raise DataError(f"{table.file}: data row {row}, split '{written}'{hint}")
+            known = ", ".join(names)
+            raise DataError(
+                f"{table.file}: data row {row} has split '{written}', but the recipe's splits name {known}"
+            )
     for written, split in names.items():
         if written not in found:
             raise DataError(f"{table.file}: split '{split}' has no samples ('{written}' in '{recipe.split}')")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from carat.config import Section
+from carat.data.transform import Transform
 from carat.errors import DataError
 
 CHUNK = 512
@@ -32,7 +33,11 @@ class Source(Protocol):
 
     id: str
 
-    def read(self, keys: Sequence[str]) -> list[NDArray[Any] | None]: ...
+    def read(self, keys: Sequence[str]) -> list[NDArray[Any] | None]:
+        """(T, d) for each key; None or T = 0 where there is nothing."""
+
+    def report(self) -> list[str]:
+        """What a user should know of what was read so far, in words."""
 
 
 class Cleaner:
@@ -50,34 +55,16 @@ class Cleaner:
         self, name: str, rules: Cleaning, source: Source, keys: Sequence[str], splits: Sequence[str]
     ) -> None:
         self.name, self.rules, self.source, self.keys = name, rules, source, keys
-        self.found = self.finite = self.replaced = 0
-        self._width: int | None = None
-        self._mean: NDArray[np.float64] | None = None
-        self._deviation: NDArray[np.float64] | None = None
+        self.transform: Transform | None = None
+        """What is done to every sample; known from the first one on."""
+        self._samples = self._finite = self._replaced = 0
         if rules.standardise:
             self._learn([key for key, split in zip(keys, splits, strict=True) if split == "train"])
 
     def read(self, start: int, stop: int) -> list[NDArray[Any] | None]:
         """Cleaned features of some table rows; None where the modality is absent."""
-        out: list[NDArray[Any] | None] = []
-        for key, array in zip(self.keys[start:stop], self.source.read(self.keys[start:stop]), strict=True):
-            if array is None or not len(array):
-                out.append(None)
-                continue
-            cleaned = self._drop(array, key)
-            finite = np.isfinite(cleaned)
-            self.found += 1
-            self.finite += int(finite.sum())
-            self.replaced += int((~finite).sum())
-            if self.rules.non_finite == "error" and not finite.all():
-                raise DataError(
-                    f"modality '{self.name}', key '{key}': inf or NaN in column {_column(finite)}"
-                )
-            cleaned = np.where(finite, cleaned, 0)
-            if self._mean is not None and self._deviation is not None:
-                cleaned = np.where(finite, (cleaned - self._mean) / self._deviation, 0)
-            out.append(cleaned.astype(np.float32))
-        return out
+        keys = self.keys[start:stop]
+        return [self._clean(key, x) for key, x in zip(keys, self.source.read(keys), strict=True)]
 
     def report(self) -> list[str]:
         """What was changed, in words.
@@ -85,39 +72,46 @@ class Cleaner:
         Raises:
             DataError: nothing was found, or nothing of it is a finite number.
         """
-        if not self.found:
-            raise DataError(
-                f"modality '{self.name}': no key of the table occurs in its source, e.g. '{self.keys[0]}'"
-            )
-        if not self.finite:
+        if not self._samples:
+            raise self._nothing_found(self.keys)
+        if not self._finite:
             raise DataError(f"modality '{self.name}': all values are inf or NaN")
-        done = []
+        done = list(self.source.report())
         if self.rules.drop_columns:
             done.append(f"columns dropped: {', '.join(map(str, self.rules.drop_columns))}")
-        if self.replaced:
-            done.append(f"{self.replaced} values that were inf or NaN set to 0")
+        if self._replaced:
+            done.append(f"{self._replaced} values that were inf or NaN set to 0")
         if self.rules.standardise:
             done.append("standardised by mean and standard deviation of the training split")
         return done
 
-    def _drop(self, array: NDArray[Any], key: str) -> NDArray[Any]:
-        self._width = self._width or array.shape[1]
-        if array.shape[1] != self._width:
-            raise DataError(
-                f"modality '{self.name}', key '{key}': width {array.shape[1]}, "
-                f"earlier ones have {self._width}"
-            )
-        if not self.rules.drop_columns:
-            return array
-        outside = [column for column in self.rules.drop_columns if column >= array.shape[1]]
-        if outside:
-            raise DataError(
-                f"modality '{self.name}': no column {outside[0]} to drop, the source has {array.shape[1]}"
-            )
-        return np.delete(array, self.rules.drop_columns, axis=1)
+    def _clean(self, key: str, array: NDArray[Any] | None) -> NDArray[np.float32] | None:
+        if array is None or not len(array):
+            return None
+        finite = np.isfinite(self._keep(key, array))
+        self._samples += 1
+        self._finite += int(finite.sum())
+        self._replaced += int((~finite).sum())
+        if self.rules.non_finite == "error" and not finite.all():
+            column = int(np.flatnonzero(~finite.all(0))[0])
+            raise DataError(f"{self._called(key)}: inf or NaN in column {column}")
+        assert self.transform is not None
+        return self.transform.apply(array, self._called(key))
+
+    def _keep(self, key: str, array: NDArray[Any]) -> NDArray[Any]:
+        """Without the dropped columns; the first array fixes the width."""
+        if self.transform is None:
+            drop, width = self.rules.drop_columns, array.shape[1]
+            outside = [column for column in drop if column >= width]
+            if outside:
+                raise DataError(
+                    f"modality '{self.name}': no column {outside[0]} to drop, the source has {width}"
+                )
+            self.transform = Transform(width=width, drop_columns=drop)
+        return self.transform.keep(array, self._called(key))
 
     def _learn(self, keys: Sequence[str]) -> None:
-        """Mean and deviation of the training rows' finite values, in two passes' worth of sums."""
+        """Mean and deviation of the finite values of these keys, from sums."""
         count: Any = 0
         total: Any = 0
         squares: Any = 0
@@ -127,22 +121,26 @@ class Cleaner:
             for key, array in zip(chunk, self.source.read(chunk), strict=True):
                 if array is None or not len(array):
                     continue
-                values = self._drop(array, key).astype(np.float64)
-                values[~np.isfinite(values)] = np.nan
-                if shift is None:  # sums of differences from a first guess lose no digits
-                    shift = np.nan_to_num(values[0])
+                values = self._keep(key, array).astype(np.float64)
                 finite = np.isfinite(values)
+                if shift is None:  # sums of differences from a first guess lose no digits
+                    shift = np.where(finite[0], values[0], 0)
                 moved = np.where(finite, values - shift, 0)
                 count = count + finite.sum(0)
                 total = total + moved.sum(0)
                 squares = squares + (moved**2).sum(0)
-        if shift is None:
-            raise DataError(f"modality '{self.name}': absent from the training split, cannot be standardised")
+        if shift is None or self.transform is None:
+            raise self._nothing_found(keys)
         seen = np.maximum(count, 1)
+        mean = shift + total / seen
         deviation = np.sqrt(np.maximum(squares / seen - (total / seen) ** 2, 0))
-        self._mean = shift + total / seen
-        self._deviation = np.where(deviation > 1e-8 * np.maximum(np.abs(self._mean), 1), deviation, 1.0)
+        constant = deviation <= 1e-8 * np.maximum(np.abs(mean), 1)
+        learnt = {"mean": mean.tolist(), "deviation": np.where(constant, 1.0, deviation).tolist()}
+        self.transform = self.transform.model_copy(update=learnt)
 
+    def _nothing_found(self, keys: Sequence[str]) -> DataError:
+        example = f", e.g. '{keys[0]}'" if keys else ""
+        return DataError(f"modality '{self.name}': no key of the table occurs in its source{example}")
 
-def _column(finite: NDArray[np.bool_]) -> int:
-    return int(np.flatnonzero(~finite.all(0))[0])
+    def _called(self, key: str) -> str:
+        return f"modality '{self.name}', key '{key}'"

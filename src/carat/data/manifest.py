@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from carat.config import Section, explain
+from carat.data.transform import Transform
 from carat.errors import DataError
 
 SCHEMA = 1
@@ -31,6 +32,8 @@ class ModalityInfo(Section):
     steps: int
     source: str
     """Identifies the extractor, e.g. `glove:<hash>`; a run says so when it meets another."""
+    transform: Transform | None = None
+    """What was done to the raw features."""
     cleaning: list[str] = []
     """What was changed on the way in, in words."""
 

@@ -105,8 +105,12 @@ class Recipe(Section):
     """Column that names the sample, or several, joined by '/'."""
     split: str
     """Column that names the split."""
-    splits: dict[str, str] = {"train": "train", "valid": "valid", "test": "test"}
-    """Split names of the store, and what stands for each in the column."""
+    splits: dict[Literal["train", "valid", "test"], str] = {
+        "train": "train",
+        "valid": "valid",
+        "test": "test",
+    }
+    """What stands in the column for each split."""
     group: str | None = None
     """Column that names the video or dialogue; intervals are resampled by it."""
     transcript: str | None = None

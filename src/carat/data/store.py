@@ -126,7 +126,17 @@ class Store:
         return np.diff(self.array(offset_file(modality)))
 
     def features(self, modality: str, row: int) -> NDArray[np.floating[Any]]:
-        """(T, d) view of one sample; T is 0 where the modality is absent."""
+        """(T, d) view of one sample; T is 0 where the modality is absent.
+
+        Raises:
+            DataError: the store has no such modality.
+            IndexError: no such row.
+        """
+        if modality not in self.manifest.modalities:
+            hint = did_you_mean(modality, self.modalities) or f"; it has: {', '.join(self.modalities)}"
+            raise DataError(f"{self.folder}: no modality '{modality}'{hint}")
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)}")
         offsets = self.array(offset_file(modality))
         return self.array(feature_file(modality))[offsets[row] : offsets[row + 1]]
 

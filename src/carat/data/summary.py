@@ -54,6 +54,21 @@ def shared_groups(store: Store) -> list[str]:
     return sorted(group for group, splits in seen.items() if len(splits) > 1)
 
 
+def cautions(store: Store) -> list[str]:
+    """What makes results of a training on this store doubtful, in words."""
+    found = []
+    for split in ("train", "valid"):
+        positives = np.asarray(store.labels)[store.indices(split)].sum(0)
+        silent = [name for name, count in zip(store.label_names, positives, strict=True) if not count]
+        if silent:
+            found.append(f"no sample of {split} has: {', '.join(silent)}")
+    if shared := shared_groups(store):
+        found.append(
+            f"{len(shared)} groups have samples in more than one split, e.g. '{shared[0]}': scores flatter"
+        )
+    return found
+
+
 def _modality(store: Store, modality: str, splits: dict[str, Any]) -> dict[str, Any]:
     info = store.manifest.modalities[modality]
     lengths = store.lengths(modality)

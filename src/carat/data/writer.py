@@ -29,6 +29,7 @@ from carat.data.store import (
     offset_file,
     open_store,
 )
+from carat.data.transform import Transform
 from carat.errors import DataError
 
 MODALITY = re.compile(r"[A-Za-z0-9_-]+")
@@ -75,6 +76,7 @@ class StoreWriter:
         self.splits = list(splits)
         self.dtype = np.dtype(dtype)
         self.cleaning: dict[str, list[str]] = {m: [] for m in sources}
+        self.transforms: dict[str, Transform] = {}
         self.notes: list[str] = []
         self.overwrite = overwrite
         check_target(self.path, overwrite)
@@ -214,6 +216,7 @@ class StoreWriter:
                 dtype="float16" if self.dtype == np.float16 else "float32",
                 steps=self._offsets[m][-1],
                 source=source,
+                transform=self.transforms.get(m),
                 cleaning=self.cleaning[m],
             )
             for m, source in self.sources.items()

@@ -74,14 +74,15 @@ def draw_curves(history: Sequence[Mapping[str, float]], best_epoch: int, file: P
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     loss, score = figure.subplots(1, 2)
     loss.plot(epochs, [row["train/total"] for row in history], marker="o", color="#444")
-    loss.set(title="Training objective", xlabel="epoch")
+    loss.set(title="Training", xlabel="epoch", ylabel="objective")
     for key, name in (("micro_f1", "micro-F1"), ("macro_f1", "macro-F1"), ("accuracy", "accuracy (Jaccard)")):
         score.plot(epochs, [row[f"valid/{key}"] for row in history], marker="o", label=name)
     score.axvline(best_epoch, color="#999", linestyle=":", label=f"kept: epoch {best_epoch}")
-    score.set(title="Validation", xlabel="epoch", ylim=(0, 1))
+    score.set(title="Validation", xlabel="epoch", ylim=(0, 1.03))
     score.legend(fontsize=8)
     for axes in (loss, score):
         axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
         axes.grid(alpha=0.3)
     figure.savefig(file, format="svg", metadata={"Date": None})
 

@@ -17,15 +17,15 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from carat import run
 from carat.config import Experiment, load_experiment
 from carat.data.batches import check_lengths, make_loader, usable_rows
 from carat.data.store import Store, open_store
-from carat.data.summary import shared_groups
+from carat.data.summary import cautions
 from carat.errors import ConfigError, RunError, did_you_mean
 from carat.evaluation.reports import draw_curves
 from carat.methods import Geometry, Method, build_method
@@ -82,7 +82,7 @@ def train(
     method = build_method(experiment.method, geometry)
     loaders, notes = _loaders(store, experiment, modalities, method.max_length, accelerator == "gpu")
 
-    notes += _leaks(store)
+    notes += cautions(store)
     if out.exists():
         shutil.rmtree(out)
     out.mkdir(parents=True)
@@ -154,13 +154,6 @@ def _loaders(
     return loaders, notes
 
 
-def _leaks(store: Store) -> list[str]:
-    shared = shared_groups(store)
-    if not shared:
-        return []
-    return [f"{len(shared)} groups have samples in more than one split, e.g. '{shared[0]}': scores flatter"]
-
-
 def _fit(
     module: MethodModule, loaders: dict[str, Any], experiment: Experiment, accelerator: str, out: Path
 ) -> None:
@@ -174,6 +167,8 @@ def _fit(
         enable_version_counter=False,
     )
     callbacks: list[Callback] = [checkpoint]
+    if sys.stderr.isatty():
+        callbacks.append(ProgressBar())
     if config.early_stopping:
         callbacks.append(EarlyStopping(MONITOR, mode="max", patience=config.early_stopping))
     logs = out / run.LOGS
@@ -203,7 +198,8 @@ def _fit(
             trainer.fit(module, loaders["train"], loaders["valid"])
         except SystemExit as stop:  # how Lightning ends on Ctrl-C
             if trainer.interrupted:
-                raise KeyboardInterrupt from stop
+                message = f"{out} is unfinished; train again with --overwrite"
+                raise KeyboardInterrupt(message) from stop
             raise
     best = torch.load(out / run.CHECKPOINTS / "best.ckpt", map_location="cpu", weights_only=True)
     prefix = "method."
@@ -225,7 +221,8 @@ def _finish(
     card = run.RunCard(
         labels=store.label_names,
         modalities={
-            m: run.ModalityCard(width=described[m].width, source=described[m].source) for m in modalities
+            m: run.ModalityCard(**described[m].model_dump(include={"width", "source", "transform"}))
+            for m in modalities
         },
         store=store.manifest.name,
         fingerprint=store.manifest.fingerprint,
@@ -244,7 +241,8 @@ def _finish(
 
 def _save_weights(method: Method, file: Path) -> None:
     temporary = file.with_name(f".{file.name}.unfinished")
-    save_file({name: x.detach().cpu().contiguous() for name, x in method.state_dict().items()}, temporary)
+    weights = {name: x.detach().cpu().contiguous() for name, x in method.state_dict().items()}
+    temporary.write_bytes(save(weights))  # `save_file` would make it private to the user
     temporary.replace(file)
 
 
@@ -252,7 +250,14 @@ def _write_history(history: list[dict[str, float]], file: Path) -> None:
     with file.open("w", newline="", encoding="utf-8") as opened:
         writer = csv.DictWriter(opened, fieldnames=list(history[0]))
         writer.writeheader()
-        writer.writerows(history)
+        writer.writerows(row | {"epoch": int(row["epoch"])} for row in history)
+
+
+class ProgressBar(RichProgressBar):
+    """Counts epochs from 1, as everything else here does."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"
 
 
 class _quiet_lightning:  # noqa: N801

@@ -15,10 +15,18 @@ from carat.errors import DataError
         ("Don't!", ["do", "n't", "!"]),
         ("It’s (umm) 20%", ["it", "'s", "(", "umm", ")", "20", "%"]),
         ("", []),
+        ("Café 你好", ["café", "你好"]),
     ],
 )
 def test_tokens(text: str, tokens: list[str]) -> None:
     assert tokenize(text) == tokens
+
+
+def test_word2vec_text_has_a_first_line(tmp_path: Path) -> None:
+    (tmp_path / "g.txt").write_text("2 3\nno 1 2 3\nso 4 5 6\n")
+    (features,) = GloveSource(tmp_path / "g.txt").read(["so"])
+    assert features is not None
+    assert features.tolist() == [[4, 5, 6]]
 
 
 def test_text_file_and_npz_agree(tmp_path: Path) -> None:

@@ -58,6 +58,10 @@ class ArraySource:
         """(T, d) for each key, None where the file has nothing for it."""
         return [self._one(key) for key in keys]
 
+    def report(self) -> list[str]:
+        """Nothing to say."""
+        return []
+
     def _one(self, key: str) -> NDArray[Any] | None:
         if key not in self.place:
             return None
@@ -78,7 +82,10 @@ def load_arrays(file: Path) -> Any:
         loaded = np.load(file, allow_pickle=False)
         return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{file}: cannot be read ({str(error).splitlines()[0]})") from error
+        problem = str(error).splitlines()[0]
+        if "pickle" in problem:  # numpy's advice here is dangerous, and mostly the file is no NumPy file
+            problem = "no .npz or .npy of plain numbers or text"
+        raise DataError(f"{file}: cannot be read ({problem})") from error
 
 
 def _member(file: Path, arrays: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:

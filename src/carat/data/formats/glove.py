@@ -58,17 +58,26 @@ class GloveSource:
             except UnicodeDecodeError as error:
                 raise DataError(f"{file}: not UTF-8 text ({error.reason})") from error
         self._width = self._vectors.shape[1]
+        self._tokens = self._unknown = 0
 
     def read(self, texts: Sequence[str]) -> list[NDArray[Any] | None]:
         """(tokens, d) for each text."""
         return [self._one(text) for text in texts]
 
+    def report(self) -> list[str]:
+        """How many tokens had no vector."""
+        share = self._unknown / max(self._tokens, 1)
+        return [f"{self._unknown} of {self._tokens} tokens ({share:.0%}) have no vector and became zeros"]
+
     def _one(self, text: str) -> NDArray[Any]:
         tokens = tokenize(text)
         out = np.zeros((len(tokens), self._width), dtype=np.float32)
+        self._tokens += len(tokens)
         for i, token in enumerate(tokens):
             if token in self._place:
                 out[i] = self._vectors[self._place[token]]
+            else:
+                self._unknown += 1
         return out
 
 

@@ -79,3 +79,7 @@ class HuggingFaceSource:
             for i, states, mask in zip(chosen, hidden, tokens["attention_mask"].numpy(), strict=True):
                 out[i] = np.ascontiguousarray(states[mask.astype(bool)])
         return out
+
+    def report(self) -> list[str]:
+        """Where texts are cut."""
+        return [f"texts cut at {self._max_tokens} tokens, special tokens included"]
