@@ -252,8 +252,9 @@ def explain(error: ValidationError, model: type[BaseModel], values: Mapping[str,
     if first["type"] == "list_type":
         return f"{where}: expected a list such as [{first['input']}], found {first['input']!r}"
     if first["type"] == "union_tag_invalid":
-        choices = first["ctx"]["expected_tags"]
-        return f"{where}: {first['ctx']['discriminator'].strip("'")} '{first['ctx']['tag']}' is none of {choices}"
+        context = first["ctx"]
+        key = context["discriminator"].strip("'")
+        return f"{where}: {key} '{context['tag']}' is none of {context['expected_tags']}"
     message = first["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
