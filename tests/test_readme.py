@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -31,6 +32,23 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("command", commands())
 def test_commands_are_understood(command: str) -> None:
     app.parse_args(shlex.split(command)[1:], exit_on_error=False, print_error=False)
+
+
+def test_the_way_in_the_readme_works(  # type: ignore[no-untyped-def]
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every `carat` line of the README, one after the other, with fewer samples and epochs."""
+    monkeypatch.chdir(tmp_path)
+    np.savez("clip.npz", text=np.ones((7, 24)), audio=np.ones((11, 20)))
+    shorter = {"synth": ["--samples", "150"], "train": ["--training.epochs", "1"]}
+    lines = [line for block in blocks(ROOT / "README.md", "sh") for line in block.splitlines()]
+    called = [shlex.split(line.partition("  #")[0])[1:] for line in lines if line.startswith("carat ")]
+    assert len(called) >= 6
+    for arguments in called:
+        extra = next((more for word, more in shorter.items() if word in arguments), [])
+        code, _, err = run(*arguments, *extra)
+        assert code == 0, f"{arguments}: {err}"
+    assert {"scores.csv", "scores.jsonl"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_there_are_commands() -> None:
