@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 
 from benchmarks.floors import Floor, constant, pooled_sentences, words
 from carat import run as run_folder
-from carat.config import load_experiment, merge
+from carat.config import load_experiment
 from carat.data.store import Store, open_store
 from carat.evaluation.confidence import intervals, paired_difference
 from carat.evaluation.metrics import Metrics, compute_metrics
 from carat.evaluation.thresholds import apply_thresholds
 from carat.predictor import load
+from carat.sections import merge
 from carat.training.train import train
 
 SHORTENED: dict[str, Any] = {

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from carat.config import PRESETS, Experiment, expand, load_experiment, merge
+from carat.config import PRESETS, Experiment, load_experiment
 from carat.errors import ConfigError
 
 
@@ -72,17 +72,3 @@ def test_wrong_files_say_what_is_wrong(tmp_path: Path, text: str, message: str) 
 def test_missing_file() -> None:
     with pytest.raises(ConfigError, match=r"nowhere.yaml: cannot be read \(No such file"):
         load_experiment("nowhere.yaml")
-
-
-def test_merge_leaves_its_arguments_alone() -> None:
-    below = {"a": {"b": 1}}
-    assert merge(below, {"a": {"c": 2}}) == {"a": {"b": 1, "c": 2}}
-    assert below == {"a": {"b": 1}}
-
-
-def test_expand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CARAT_X", "there")
-    assert expand("${CARAT_X}/a ${CARAT_X:-no}") == "there/a there"
-    monkeypatch.delenv("CARAT_X")
-    with pytest.raises(ConfigError, match="needs the environment variable CARAT_X"):
-        expand("${CARAT_X}")

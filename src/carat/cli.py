@@ -12,8 +12,9 @@ from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
 from pydantic import ValidationError
 
 from carat import __version__
-from carat.config import Experiment, explain
+from carat.config import Experiment
 from carat.errors import CaratError, ConfigError
+from carat.sections import explain
 
 app = App(
     name="carat",

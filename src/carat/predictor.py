@@ -261,9 +261,7 @@ def load(run: str | os.PathLike[str], device: str | None = None) -> Predictor:
     folder = Path(run)
     card, experiment = read_run(folder)
     geometry = Geometry(tuple(card.labels), {m: x.width for m, x in card.modalities.items()})
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # drawing weights that are replaced leaves the user's randomness alone
+    with torch.random.fork_rng(devices=[]):  # weights that are replaced cost the user no randomness
         method = build_method(experiment.method, geometry)
     try:
         method.load_state_dict(load_file(folder / WEIGHTS))

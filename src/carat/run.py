@@ -15,9 +15,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from carat.config import Experiment, Section, explain, parse, read_yaml
+from carat.config import Experiment
 from carat.data.transform import Transform
 from carat.errors import DataError, RunError
+from carat.sections import Section, explain, parse, read_yaml
 
 SCHEMA = 1
 CARD = "run.json"

@@ -11,7 +11,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from carat.config import Experiment, load_experiment, merge
+from carat.config import Experiment, load_experiment
 from carat.data.batches import make_loader
 from carat.data.store import Store, open_store
 from carat.data.writer import StoreWriter
@@ -19,6 +19,7 @@ from carat.errors import CaratError, ConfigError, DataError, RunError
 from carat.evaluation.metrics import compute_metrics
 from carat.evaluation.thresholds import search_thresholds
 from carat.predictor import load
+from carat.sections import merge
 from carat.training.train import TrainedRun, train
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from carat.config import expand
 from carat.data.cleaning import CHUNK, Cleaner
 from carat.data.formats.table import Table
 from carat.data.recipe import Recipe, load_recipe
@@ -15,6 +14,7 @@ from carat.data.store import Store, open_store
 from carat.data.writer import StoreWriter, check_target
 from carat.errors import DataError
 from carat.progress import track
+from carat.sections import expand
 
 
 def build_store(

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from carat.config import Section
 from carat.data.transform import Transform
 from carat.errors import DataError
+from carat.sections import Section
 
 CHUNK = 512
 """Samples read at once."""

@@ -9,9 +9,9 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from carat.config import Section, explain
 from carat.data.transform import Transform
 from carat.errors import DataError
+from carat.sections import Section, explain
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -62,7 +62,8 @@ def fingerprint(
     """Identifies the content: equal stores have equal fingerprints, whatever their folder or name."""
     content = {
         "labels": labels,
-        "modalities": {m: info.model_dump() for m, info in modalities.items()},
+        # without defaults: a field that a later version adds leaves old fingerprints as they are
+        "modalities": {m: info.model_dump(exclude_defaults=True) for m, info in modalities.items()},
         "splits": splits,
         "files": {name: info.sha256 for name, info in sorted(files.items())},
     }

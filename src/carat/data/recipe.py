@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from carat.config import Section, expand, parse, read_yaml
 from carat.data.cleaning import Cleaning
 from carat.data.formats.arrays import ArraySource
 from carat.data.formats.glove import GloveSource
 from carat.data.formats.hugging_face import HuggingFaceSource
+from carat.sections import Section, expand, parse, read_yaml
 
 RULE = re.compile(r"(>=|<=|==|!=|>|<)\s*(-?\d+(?:\.\d+)?)")
 COMPARE = {

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from carat.config import Section
 from carat.errors import DataError
+from carat.sections import Section
 
 
 class Transform(Section):

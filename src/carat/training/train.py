@@ -10,7 +10,8 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ def train(
 
 
 def find_accelerator(wanted: str) -> str:
-    """ "cpu" or "gpu".
+    """The kind of device to train on, "cpu" or "gpu".
 
     Raises:
         RunError: a GPU was asked for and there is none.
@@ -172,14 +173,7 @@ def _fit(
     if config.early_stopping:
         callbacks.append(EarlyStopping(MONITOR, mode="max", patience=config.early_stopping))
     logs = out / run.LOGS
-    with warnings.catch_warnings(), _quiet_lightning():
-        for known in (
-            ".*does not have many workers.*",
-            ".*The number of training batches.*",
-            ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
-            ".*GPU available but not used.*",
-        ):
-            warnings.filterwarnings("ignore", known)
+    with _quiet_lightning():
         trainer = L.Trainer(
             accelerator=accelerator,
             devices=1,
@@ -260,16 +254,23 @@ class ProgressBar(RichProgressBar):
         return f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"
 
 
-class _quiet_lightning:  # noqa: N801
-    """Keeps Lightning's informational messages off the screen."""
-
-    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
-
-    def __enter__(self) -> None:
-        self._levels = [logging.getLogger(name).level for name in self.names]
-        for name in self.names:
-            logging.getLogger(name).setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        for name, level in zip(self.names, self._levels, strict=True):
-            logging.getLogger(name).setLevel(level)
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keeps Lightning's informational messages and expected warnings off the screen."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    try:
+        with warnings.catch_warnings():
+            for known in (
+                ".*does not have many workers.*",
+                ".*The number of training batches.*",
+                ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
+                ".*GPU available but not used.*",
+            ):
+                warnings.filterwarnings("ignore", known)
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
