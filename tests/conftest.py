@@ -37,6 +37,12 @@ TINY = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _same_randomness() -> None:
+    """Every test draws the same numbers, whichever ran before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The built-in benchmark with few samples and missing modalities."""
