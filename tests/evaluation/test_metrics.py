@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
@@ -23,6 +23,7 @@ def random_scores(seed: int, samples: int = N) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(0.5 * labels + random.random((samples, L)) * 0.7, 0, 1), labels
 
 
+@settings(max_examples=25)
 @given(seed=st.integers(0, 500), threshold=st.floats(0.05, 0.95))
 def test_agrees_with_scikit_learn(seed: int, threshold: float) -> None:
     scores, labels = random_scores(seed)
@@ -92,6 +93,7 @@ def test_calibration_by_hand() -> None:
     assert calibration_error(sure, sure.astype(bool)) == 0
 
 
+@settings(max_examples=8)  # each compares with hundreds of scikit-learn calls
 @given(seed=st.integers(0, 100))
 def test_no_grid_threshold_is_better(seed: int) -> None:
     scores, labels = random_scores(seed, samples=23)
