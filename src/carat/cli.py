@@ -280,26 +280,23 @@ def main() -> None:
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         app(arguments, exit_on_error=False, print_error=False)
-    except (CaratError, CycloptsError, ValidationError) as error:
-        if debug:
-            traceback.print_exc()
-        print(f"carat: error: {_one_line(error)}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt as stop:
         print(": ".join(["carat: interrupted", *map(str, stop.args)]), file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(0)
-    except OSError as error:
+    except (CaratError, CycloptsError, ValidationError, OSError) as error:
         if debug:
             traceback.print_exc()
-        print(f"carat: error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
+        print(f"carat: error: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
 
 
 def _one_line(error: Exception) -> str:
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         return f"{error.argument.name} is missing; see --help"
+    if isinstance(error, OSError):
+        return f"{error.filename or 'system'}: {error.strerror or error}"
     cause: BaseException | None = None if isinstance(error, CaratError) else error
     while cause is not None:  # cyclopts wraps what pydantic finds in options
         if isinstance(cause, ValidationError):

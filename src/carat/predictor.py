@@ -18,7 +18,7 @@ from carat.config import Experiment
 from carat.data.batches import Batch, check_lengths, collate, make_loader, usable_rows
 from carat.data.formats.arrays import load_arrays
 from carat.data.store import Store
-from carat.data.summary import shared_groups
+from carat.data.summary import leak, left_out
 from carat.errors import DataError, RunError, did_you_mean
 from carat.evaluation.reports import Report, make_report
 from carat.methods import Geometry, Method, build_method
@@ -154,16 +154,10 @@ class Predictor:
                 notes.append(f"the store has no {m}: it counts as absent from every sample")
             elif (source := store.manifest.modalities[m].source) != expected.source:
                 notes.append(f"{m} comes from {source}, the run was trained on {expected.source}")
+        self._shared(store)
         for split in splits:
-            rows = store.indices(split)
-            left_out = len(rows) - len(usable_rows(store, split, self._shared(store)))
-            if left_out:
-                notes.append(
-                    f"{left_out} samples of {split} left out: none of {', '.join(self.widths)} present"
-                )
-        if shared := shared_groups(store):
-            notes.append(f"{len(shared)} groups have samples in more than one split, e.g. '{shared[0]}'")
-        return notes
+            notes += left_out(store, split, list(self.widths))
+        return notes + leak(store)
 
     def _shared(self, store: Store) -> list[str]:
         """The run's modalities that the store has.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from carat.data.batches import usable_rows
 from carat.data.store import Store
 
 
@@ -54,6 +56,25 @@ def shared_groups(store: Store) -> list[str]:
     return sorted(group for group, splits in seen.items() if len(splits) > 1)
 
 
+def leak(store: Store) -> list[str]:
+    """A sentence on groups in more than one split, or none."""
+    shared = shared_groups(store)
+    if not shared:
+        return []
+    return [f"{len(shared)} groups have samples in more than one split, e.g. '{shared[0]}'"]
+
+
+def left_out(store: Store, split: str, wanted: Sequence[str]) -> list[str]:
+    """A sentence on samples of a split that have none of the wanted modalities, or none.
+
+    Raises:
+        DataError: no sample of the split has any of them.
+    """
+    usable = usable_rows(store, split, [m for m in wanted if m in store.modalities])
+    missing = store.manifest.splits[split] - len(usable)
+    return [f"{missing} samples of {split} left out: none of {', '.join(wanted)} present"] if missing else []
+
+
 def cautions(store: Store) -> list[str]:
     """What makes results of a training on this store doubtful, in words."""
     found = []
@@ -62,11 +83,7 @@ def cautions(store: Store) -> list[str]:
         silent = [name for name, count in zip(store.label_names, positives, strict=True) if not count]
         if silent:
             found.append(f"no sample of {split} has: {', '.join(silent)}")
-    if shared := shared_groups(store):
-        found.append(
-            f"{len(shared)} groups have samples in more than one split, e.g. '{shared[0]}': scores flatter"
-        )
-    return found
+    return found + [f"{sentence}: scores flatter" for sentence in leak(store)]
 
 
 def _modality(store: Store, modality: str, splits: dict[str, Any]) -> dict[str, Any]:

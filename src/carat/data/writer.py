@@ -24,7 +24,6 @@ from carat.data.store import (
     SPLIT,
     TRANSCRIPT_OFFSETS,
     TRANSCRIPTS,
-    Store,
     feature_file,
     offset_file,
     open_store,
@@ -291,7 +290,7 @@ def check_target(path: Path, overwrite: bool) -> None:
         raise DataError(f"{path}: holds a store already; --overwrite replaces it")
 
 
-def publish(temporary: Path, path: Path, overwrite: bool) -> Store:
+def publish(temporary: Path, path: Path, overwrite: bool) -> None:
     """Rename a finished folder into place and make the rename durable."""
     check_target(path, overwrite)
     temporary.chmod(0o755)
@@ -311,7 +310,6 @@ def publish(temporary: Path, path: Path, overwrite: bool) -> Store:
     _sync(path.parent)
     if old is not None:
         shutil.rmtree(old, ignore_errors=True)
-    return open_store(path)
 
 
 def _is_store(path: Path) -> bool:

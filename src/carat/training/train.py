@@ -26,7 +26,7 @@ from carat import run
 from carat.config import Experiment, load_experiment
 from carat.data.batches import check_lengths, make_loader, usable_rows
 from carat.data.store import Store, open_store
-from carat.data.summary import cautions
+from carat.data.summary import cautions, left_out
 from carat.errors import ConfigError, RunError, did_you_mean
 from carat.evaluation.reports import draw_curves
 from carat.methods import Geometry, Method, build_method
@@ -87,7 +87,8 @@ def train(
     if out.exists():
         shutil.rmtree(out)
     out.mkdir(parents=True)
-    run.write_json(out / run.ENVIRONMENT, run.describe_environment())
+    environment = run.describe_environment()
+    run.write_json(out / run.ENVIRONMENT, environment)
     run.write_experiment(out, experiment)
     steps = -(-len(loaders["train"]) // experiment.training.accumulate) * experiment.training.epochs
     module = MethodModule(
@@ -95,7 +96,9 @@ def train(
     )
     started = time.monotonic()
     _fit(module, loaders, experiment, accelerator, out)
-    return _finish(module, store, modalities, notes, out, time.monotonic() - started)
+    spent = {"seconds": round(time.monotonic() - started, 1), "epochs": len(module.history)}
+    run.write_json(out / run.ENVIRONMENT, environment | spent)
+    return _finish(module, store, modalities, notes, out)
 
 
 def find_accelerator(wanted: str) -> str:
@@ -132,12 +135,11 @@ def _loaders(
     store: Store, experiment: Experiment, modalities: list[str], max_length: int, gpu: bool
 ) -> tuple[dict[str, Any], list[str]]:
     data = experiment.data
-    loaders, notes = {}, []
+    loaders: dict[str, Any] = {}
+    notes: list[str] = []
     for split in ("train", "valid"):
         rows = usable_rows(store, split, modalities)
-        left_out = store.manifest.splits[split] - len(rows)
-        if left_out:
-            notes.append(f"{left_out} samples of {split} left out: none of {', '.join(modalities)} present")
+        notes += left_out(store, split, modalities)
         if data.long == "error":
             check_lengths(store, rows, modalities, max_length)
         loaders[split] = make_loader(
@@ -202,15 +204,13 @@ def _fit(
 
 
 def _finish(
-    module: MethodModule, store: Store, modalities: list[str], notes: list[str], out: Path, seconds: float
+    module: MethodModule, store: Store, modalities: list[str], notes: list[str], out: Path
 ) -> TrainedRun:
     scores = [row[MONITOR] for row in module.history]
     best = scores.index(max(scores))
     _write_history(module.history, out / run.METRICS)
     draw_curves(module.history, best + 1, out / run.CURVES)
     _save_weights(module.method, out / run.WEIGHTS)
-    environment = run.describe_environment() | {"seconds": round(seconds, 1), "epochs": len(scores)}
-    run.write_json(out / run.ENVIRONMENT, environment)
     described = store.manifest.modalities
     card = run.RunCard(
         labels=store.label_names,
