@@ -1,4 +1,4 @@
-"""The command line: `carat data …`, `carat train`, `carat evaluate`, `carat predict`."""
+"""The command line: `carat data …`, `carat train`, `carat evaluate`, `carat predict` and more."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
 from pydantic import ValidationError
@@ -160,7 +160,8 @@ def train(
     out
         Folder of the run to make.
     preset
-        Starting point: paper (the default, the method as published) or small (a minute on a laptop).
+        Starting point: paper (the default, the method as published), official (as the authors' released
+        code) or small (a minute on a laptop).
     """
     from carat.config import load_experiment
     from carat.training.train import train as run_training
@@ -178,6 +179,43 @@ def train(
     )
     _say(f"run → {out}")
     _say(f"training curves → {out / 'curves.svg'}")
+
+
+@app.command
+def convert(
+    official: Path,
+    run: Path,
+    /,
+    *,
+    layout: Literal["mosei-aligned", "mosei-unaligned", "m3ed"],
+    overwrite: Overwrite = False,
+) -> None:
+    """Turn weights of the authors' released code into a run, to evaluate or predict with.
+
+    Every key of the state dictionary must be there, of the right shape, and none may be left over; pickled
+    files are read without running code. Labels get the published threshold .25.
+
+    **Examples**
+
+        carat convert pytorch_model.bin official-run --layout mosei-aligned
+
+        carat convert official.safetensors official-run --layout m3ed --overwrite
+
+    Parameters
+    ----------
+    official
+        State dictionary by the released code's names: .bin, .pt or .safetensors.
+    run
+        Folder of the run to make.
+    layout
+        What it was trained on: says labels, their order, and whether visual and audio are aligned first.
+    """
+    from carat.convert import convert as convert_weights
+
+    card = convert_weights(official, layout, run, overwrite=overwrite)
+    for note in card.notes:
+        _say(f"note: {note}")
+    _say(f"run → {run}")
 
 
 @app.command

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import reduce
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -32,8 +33,12 @@ class EncoderConfig(Section):
     """Dropout on embeddings, attention weights and hidden states."""
     max_length: Positive = 500
     """Longest sequence, in time steps, that has a position embedding."""
+    max_lengths: dict[str, Positive] = {}
+    """The same for modalities that differ from `max_length`."""
     norm_eps: float = Field(default=1e-5, gt=0)
-    """Epsilon of every LayerNorm."""
+    """Epsilon of every LayerNorm; 1e-12 in the released code."""
+    pooler: bool = False
+    """Give each encoder the pooler of the released code, whose output nothing uses."""
 
 
 class AlignmentConfig(Section):
@@ -52,6 +57,25 @@ class ContrastConfig(Section):
     """Temperature of the similarities."""
     queue: Positive = 8192
     """Rows that the first-in-first-out queue holds."""
+    queue_anchors: bool = False
+    """Contrast the queue's rows too, not only the batch's, as the released code does."""
+    count_lonely: bool = False
+    """Count rows without a positive as 0 in the mean, as the released code does; else leave them out."""
+    noise: bool = False
+    """Start with a queue full of noise that no class matches, as the released code does; else empty."""
+    epsilon: Weight = 0.0
+    """Added to the number of positives and inside the logarithm; 1e-12 in the released code."""
+
+
+class ShuffleConfig(Section):
+    """Which label features trade places before they are classified jointly once more."""
+
+    samples: bool = True
+    """Shuffle over samples, for each modality and label."""
+    modalities: bool = True
+    """Shuffle over modalities, for each sample and label."""
+    joint_gather: bool = False
+    """Look both places up at once, as the released code does: some features come twice, some never."""
 
 
 class LossWeights(Section):
@@ -88,9 +112,20 @@ class CaratConfig(Section):
     """Width P of the contrastive latent space."""
     momentum: float = Field(default=0.99, ge=0, lt=1)
     """Share of a prototype that stays at each update."""
+    label_wise: bool = True
+    """One attention for each label; else one that all labels share."""
+    levels: Annotated[int, Field(ge=0, le=2)] = 2
+    """Levels of reconstruction: 2 is α and β, 1 only α, 0 none; the last one is scored."""
+    prototypes: bool = True
+    """A prototype stands in for a modality in its own reconstruction; else its own decoded latent does."""
+    aggregation: bool = True
+    """Classify all labels jointly too, also after the shuffle."""
+    decay_input_norm: bool = False
+    """Decay the weights of the input LayerNorms, as the released code does."""
     encoder: EncoderConfig = EncoderConfig()
     alignment: AlignmentConfig = AlignmentConfig()
     contrast: ContrastConfig = ContrastConfig()
+    shuffle: ShuffleConfig = ShuffleConfig()
     weights: LossWeights = LossWeights()
 
 
@@ -103,6 +138,8 @@ class DataConfig(Section):
     """Samples per batch."""
     bucket: bool = True
     """Train on batches of similar length (seeded, drawn anew each epoch): less padding, same samples."""
+    padding: Literal["masked", "visible"] = "masked"
+    """Masked; or visible as in the released code: zeros up to the store's longest sequence count as steps."""
     long: Literal["error", "truncate"] = "error"
     """What to do with sequences longer than the encoder's max_length."""
     workers: Count = 0
@@ -118,10 +155,14 @@ class TrainingConfig(Section):
     """Highest learning rate."""
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of the steps with linearly growing learning rate; it then falls linearly to 0."""
+    idle_first_step: bool = False
+    """Take the first step with learning rate 0, as the released code does."""
     weight_decay: Weight = 0.01
     """Decay of weights; not applied to biases and LayerNorms."""
     clip: Weight = 1.0
     """Largest norm of the whole gradient; 0 switches clipping off."""
+    clip_tensors: Weight = 0.0
+    """Then the largest norm of each parameter's gradient, 1 in the released code; 0 switches it off."""
     accumulate: Positive = 1
     """Batches whose gradients are averaged before a step."""
     early_stopping: Positive | None = None
@@ -150,8 +191,24 @@ class Experiment(Section):
     """Seed of weights, order of the data, dropout and shuffles."""
 
 
+OFFICIAL: dict[str, dict[str, Any]] = {
+    "visible padding": {"data": {"padding": "visible"}},
+    "LayerNorm epsilon 1e-12": {"method": {"encoder": {"norm_eps": 1e-12}}},
+    "decay of the input LayerNorms": {"method": {"decay_input_norm": True}},
+    "queue rows as anchors": {"method": {"contrast": {"queue_anchors": True}}},
+    "lonely rows counted": {"method": {"contrast": {"count_lonely": True}}},
+    "queue of noise": {"method": {"contrast": {"noise": True}}},
+    "epsilon in the contrast": {"method": {"contrast": {"epsilon": 1e-12}}},
+    "shuffle by joint gather": {"method": {"shuffle": {"joint_gather": True}}},
+    "clipping tensor by tensor": {"training": {"clip_tensors": 1.0}},
+    "idle first step": {"training": {"idle_first_step": True}},
+    "unused poolers": {"method": {"encoder": {"pooler": True}}},
+}
+"""What the authors' released code does differently, one by one; docs/method.md says the effect."""
+
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
+    "official": reduce(merge, OFFICIAL.values()),
     "small": {
         "method": {
             "hidden": 64,
@@ -168,7 +225,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "training": {"epochs": 10, "learning_rate": 1e-3},
     },
 }
-"""Named starting points: `paper` is the method as published, `small` trains in a minute on a laptop."""
+"""Named starting points.
+
+`paper` is the method as published, `official` repeats the authors' released code, `small` trains in a minute
+on a laptop.
+"""
 
 
 def load_experiment(

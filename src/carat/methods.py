@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,11 +13,14 @@ from torch.nn import functional as F
 
 from carat.config import CaratConfig
 from carat.errors import ConfigError, did_you_mean
-from carat.model.aggregation import apply_shuffle, draw_shuffle
+from carat.model.aggregation import apply_shuffle, draw_shuffle, gather_jointly
 from carat.model.carat import Carat, CaratOutputs, max_over_present
 from carat.model.queue import LatentQueue
 from carat.objective.contrastive import supervised_contrast
 from carat.objective.terms import cross_entropy, distance, weighted_sum
+
+LEVELS = ("original", "alpha", "beta")
+"""Terms of the feature levels, in the order of the K axis."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,8 @@ class Outputs(Protocol):
 class Method(nn.Module, ABC):
     """A trainable recogniser of several emotions at once: module, objective and what changes after a step."""
 
-    max_length: int
-    """Longest sequence, in time steps, that the method can read."""
+    max_length: Mapping[str, int]
+    """Longest sequence, in time steps, that the method can read, by modality."""
 
     @abstractmethod
     def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Any:
@@ -61,9 +64,16 @@ class Method(nn.Module, ABC):
     def update_after_step(self, outputs: Any, labels: Tensor) -> None:
         """Change what is learnt without gradient; called after the backward pass, before the next batch."""
 
+    def spared_from_decay(self) -> Iterable[nn.Parameter]:
+        """Parameters without weight decay: biases and LayerNorms."""
+        for part in self.modules():
+            for name, parameter in part.named_parameters(recurse=False):
+                if isinstance(part, nn.LayerNorm) or name.startswith("bias"):
+                    yield parameter
+
 
 class CaratMethod(Method):
-    """CARAT: network, objective, prototypes and queue (preset `paper`).
+    """CARAT: network, objective, prototypes and queue.
 
     Args:
         config: widths, depths, weights and temperatures.
@@ -78,24 +88,30 @@ class CaratMethod(Method):
         _check(config, geometry)
         encoder = config.encoder
         self.config = config
-        self.max_length = encoder.max_length
+        self.max_length = {m: encoder.max_lengths.get(m, encoder.max_length) for m in geometry.widths}
         self.number_of_labels = len(geometry.labels)
+        self.layers = {m: encoder.layers.get(m, encoder.other_layers) for m in geometry.widths}
         self.model = Carat(
             geometry.widths,
             len(geometry.labels),
             hidden=config.hidden,
             latent=config.latent,
-            layers={m: encoder.layers.get(m, encoder.other_layers) for m in geometry.widths},
+            layers=self.layers,
             heads=encoder.heads,
             feedforward=encoder.feedforward,
             dropout=encoder.dropout,
-            max_length=encoder.max_length,
+            max_length=self.max_length,
             norm_eps=encoder.norm_eps,
             momentum=config.momentum,
+            pooler=encoder.pooler,
             align=frozenset(config.alignment.modalities),
             steps=config.alignment.steps,
+            label_wise=config.label_wise,
+            levels=config.levels,
+            prototypes=config.prototypes,
+            aggregation=config.aggregation,
         )
-        self.queue = LatentQueue(config.contrast.queue, config.latent)
+        self.queue = LatentQueue(config.contrast.queue, config.latent, config.contrast.noise)
 
     def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> CaratOutputs:
         outputs: CaratOutputs = self.model(features, masks)
@@ -104,24 +120,40 @@ class CaratMethod(Method):
     def losses(
         self, outputs: CaratOutputs, labels: Tensor, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
+        shuffle = self.config.shuffle
+        samples, modalities = draw_shuffle(
+            outputs.presence,
+            self.number_of_labels,
+            generator,
+            over_samples=shuffle.samples,
+            over_modalities=shuffle.modalities,
+        )
+        return self.losses_of_shuffle(outputs, labels, samples, modalities)
+
+    def losses_of_shuffle(
+        self, outputs: CaratOutputs, labels: Tensor, samples: Tensor, modalities: Tensor
+    ) -> dict[str, Tensor]:
+        """As `losses`, with the shuffle given: sample and modality index (B, M, L)."""
         presence = outputs.presence
-        original, alpha, beta = outputs.features.unbind(1)  # (B, M, L, D) each
-        pooled = [max_over_present(level, presence)[0] for level in outputs.logits.unbind(1)]
-        targets = labels[:, None].expand_as(outputs.aggregated)  # (B, M, L)
-        samples, modalities = draw_shuffle(presence, self.number_of_labels, generator)
-        shuffled = self.model.aggregation(apply_shuffle(beta, samples, modalities))
+        levels = outputs.features.unbind(1)  # (B, M, L, D) each
         terms = {
-            "original": cross_entropy(pooled[0], labels),
-            "alpha": cross_entropy(pooled[1], labels),
-            "beta": cross_entropy(pooled[2], labels),
-            "contrast": self._contrast(outputs, labels),
-            "mse_reconstruction": distance(outputs.decoded, original, presence),
-            "mse_alpha": distance(alpha, original, presence),
-            "mse_beta": distance(beta, original, presence),
-            "aggregate": cross_entropy(outputs.aggregated, targets, presence),
-            "shuffled": cross_entropy(shuffled, apply_shuffle(targets, samples, modalities), presence),
+            name: cross_entropy(max_over_present(logits, presence)[0], labels)
+            for name, logits in zip(LEVELS, outputs.logits.unbind(1), strict=False)
         }
-        return terms | {"total": weighted_sum(terms, self.config.weights.model_dump())}
+        terms["contrast"] = self._contrast(outputs, labels)
+        terms["mse_reconstruction"] = distance(outputs.decoded, levels[0], presence)
+        for name, level in zip(LEVELS[1:], levels[1:], strict=False):
+            terms[f"mse_{name}"] = distance(level, levels[0], presence)
+        aggregation = self.model.aggregation
+        if aggregation is not None and outputs.aggregated is not None:
+            move = gather_jointly if self.config.shuffle.joint_gather else apply_shuffle
+            targets = labels[:, None].expand_as(outputs.aggregated)  # (B, M, L)
+            moved = move(targets, samples, modalities)
+            shuffled = aggregation(move(levels[-1], samples, modalities))
+            terms["aggregate"] = cross_entropy(outputs.aggregated, targets, presence)
+            terms["shuffled"] = cross_entropy(shuffled, moved, presence)
+        weights = self.config.weights.model_dump(include=set(terms))
+        return terms | {"total": weighted_sum(terms, weights)}
 
     def update_after_step(self, outputs: CaratOutputs, labels: Tensor) -> None:
         """Move the prototypes towards the batch's original latents and enqueue the latents of all levels."""
@@ -129,22 +161,32 @@ class CaratMethod(Method):
         self.queue.push(*self._contrast_rows(outputs, labels))
 
     def _contrast(self, outputs: CaratOutputs, labels: Tensor) -> Tensor:
+        contrast = self.config.contrast
         rows, classes = self._contrast_rows(outputs, labels)
         with torch.autocast(rows.device.type, enabled=False):  # sums over thousands of rows need float32
             return supervised_contrast(
                 rows,
                 classes,
                 *self.queue.contents(),
-                temperature=self.config.contrast.temperature,
+                temperature=contrast.temperature,
                 number_of_classes=2 * outputs.presence.shape[1] * self.number_of_labels,
+                queue_anchors=contrast.queue_anchors,
+                count_lonely=contrast.count_lonely,
+                epsilon=contrast.epsilon,
             )
+
+    def spared_from_decay(self) -> Iterable[nn.Parameter]:
+        decaying = [norm.weight for norm in self.model.input_norm.values()]
+        for parameter in super().spared_from_decay():
+            if not self.config.decay_input_norm or all(parameter is not x for x in decaying):
+                yield parameter
 
     def _contrast_rows(self, outputs: CaratOutputs, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Unit latents (N, P) of the present modalities and their classes (N,).
 
         Order: sample, level, modality, label. Class: l + L · (2 · modality + (0 if positive else 1)).
         """
-        rows = F.normalize(outputs.latents.float(), dim=-1)  # (B, 3, M, L, P)
+        rows = F.normalize(outputs.latents.to(self.queue.rows.dtype), dim=-1)  # (B, K, M, L, P)
         batch, levels, modalities, size, _ = rows.shape
         device = rows.device
         label = torch.arange(size, device=device)
@@ -161,12 +203,15 @@ def _check(config: CaratConfig, geometry: Geometry) -> None:
     encoder, align = config.encoder, config.alignment
     if config.hidden % encoder.heads:
         raise ConfigError(f"method.hidden {config.hidden} is not a multiple of encoder.heads {encoder.heads}")
-    if align.modalities and align.steps > encoder.max_length:
-        raise ConfigError(
-            f"method.alignment.steps {align.steps} is more than encoder.max_length {encoder.max_length}"
-        )
+    positions = min((encoder.max_lengths.get(m, encoder.max_length) for m in align.modalities), default=0)
+    if align.modalities and align.steps > positions:
+        raise ConfigError(f"method.alignment.steps {align.steps} is more than encoder.max_length {positions}")
     usual = CaratConfig().encoder.layers
-    for key, named in (("alignment.modalities", align.modalities), ("encoder.layers", encoder.layers)):
+    for key, named in (
+        ("alignment.modalities", align.modalities),
+        ("encoder.layers", encoder.layers),
+        ("encoder.max_lengths", encoder.max_lengths),
+    ):
         for m in named:
             if m not in geometry.widths and (key == "alignment.modalities" or m not in usual):
                 hint = did_you_mean(m, geometry.widths) or f"; it has: {', '.join(geometry.widths)}"

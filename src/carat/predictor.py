@@ -51,6 +51,7 @@ class Predictor:
     def __init__(self, folder: Path, card: RunCard, experiment: Experiment, method: Method) -> None:
         self.folder, self.card, self.experiment = folder, card, experiment
         self.method = method.eval()
+        self._pad_to = {m: modality.pad_to for m, modality in card.modalities.items()}
 
     @property
     def labels(self) -> list[str]:
@@ -97,7 +98,7 @@ class Predictor:
         size = self.experiment.data.batch_size
         out: list[Prediction] = []
         for start in range(0, len(checked), size):
-            batch = collate(checked[start : start + size], self.widths)
+            batch = collate(checked[start : start + size], self.widths, self._pad_to)
             out += self._name(*self._score(batch))
         return out
 
@@ -177,7 +178,12 @@ class Predictor:
         if data.long == "error":
             check_lengths(store, rows, modalities, self.method.max_length)
         loader = make_loader(
-            store, rows, modalities, batch_size=data.batch_size, max_length=self.method.max_length
+            store,
+            rows,
+            modalities,
+            batch_size=data.batch_size,
+            max_length=self.method.max_length,
+            pad_to=self._pad_to,
         )
         for batch in track(loader, f"Scoring {split}", total=len(loader)):
             yield batch, *self._score(batch)
@@ -228,12 +234,11 @@ class Predictor:
                 array = array.astype(np.float32)
             if not np.isfinite(array).all():
                 raise DataError(f"{name}, {m}: inf or NaN among the features")
-            if len(array) > self.method.max_length:
+            longest = self.method.max_length[m]
+            if len(array) > longest:
                 if self.experiment.data.long == "error":
-                    raise DataError(
-                        f"{name}, {m}: {len(array)} steps, but max_length is {self.method.max_length}; cut it"
-                    )
-                array = array[: self.method.max_length]
+                    raise DataError(f"{name}, {m}: {len(array)} steps, but max_length is {longest}; cut it")
+                array = array[:longest]
             arrays[m] = array
         if not any(len(array) for array in arrays.values()):
             raise DataError(

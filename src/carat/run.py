@@ -40,6 +40,8 @@ class ModalityCard(Section):
     source: str
     transform: Transform | None = None
     """What was done to the raw features."""
+    pad_to: int = 0
+    """Steps up to which zeros after a sequence count as steps; see `data.padding`."""
 
 
 class RunCard(Section):
@@ -54,7 +56,7 @@ class RunCard(Section):
     fingerprint: str
     """Fingerprint of that store."""
     epoch: int
-    """The epoch that was kept, counted from 1: best validation micro-F1."""
+    """The epoch that was kept, counted from 1: best validation micro-F1; 0 where none was trained."""
     thresholds: dict[str, float]
     """By label, found on the validation split in that epoch."""
     validation: dict[str, float | None]
@@ -96,6 +98,16 @@ def write_experiment(out: Path, experiment: Experiment) -> None:
     """The resolved experiment as YAML, which `carat train` reads again."""
     text = yaml.safe_dump(experiment.model_dump(), sort_keys=False, allow_unicode=True)
     write_atomically(out / EXPERIMENT, text)
+
+
+def write_weights(out: Path, weights: Mapping[str, Any]) -> None:
+    """A state dictionary as safetensors."""
+    from safetensors.torch import save
+
+    temporary = out / f".{WEIGHTS}.unfinished"
+    content = {name: x.detach().cpu().contiguous() for name, x in weights.items()}
+    temporary.write_bytes(save(content))  # `save_file` would make it private to the user
+    temporary.replace(out / WEIGHTS)
 
 
 def write_json(file: Path, values: Mapping[str, Any]) -> None:

@@ -30,7 +30,9 @@ def test_a_modality_that_nobody_has_keeps_one_empty_step() -> None:
 def test_batches_hold_the_stores_values(store: Store) -> None:
     rows = store.indices("valid")
     seen = []
-    for batch in make_loader(store, rows, store.modalities, batch_size=7, max_length=40):
+    for batch in make_loader(
+        store, rows, store.modalities, batch_size=7, max_length=dict.fromkeys(store.modalities, 40)
+    ):
         for i, row in enumerate(batch.rows.tolist()):
             seen.append(row)
             assert batch.labels[i].tolist() == store.labels[row].tolist()
@@ -41,12 +43,19 @@ def test_batches_hold_the_stores_values(store: Store) -> None:
     assert seen == rows.tolist()
 
 
+def test_padding_can_be_in_sight() -> None:
+    padded, mask = pad([np.ones((2, 3)), np.ones((7, 3)), np.zeros((0, 3))], 3, visible=5)
+    assert padded.shape == (3, 7, 3)
+    assert mask.sum(1).tolist() == [5, 7, 0]
+    assert padded.sum((1, 2)).tolist() == [6, 21, 0]
+
+
 def test_long_sequences_are_cut_or_refused(store: Store) -> None:
     rows = store.indices("train")
-    batch = next(iter(make_loader(store, rows, ["audio"], batch_size=11, max_length=5)))
+    batch = next(iter(make_loader(store, rows, ["audio"], batch_size=11, max_length={"audio": 5})))
     assert batch.features["audio"].shape[1] == 5
     with pytest.raises(DataError, match=r"audio: \d\d steps, but max_length is 5; raise method.encoder"):
-        check_lengths(store, rows, ["audio"], 5)
+        check_lengths(store, rows, ["audio"], {"audio": 5})
 
 
 def test_rows_without_any_of_the_modalities_are_not_usable(store: Store) -> None:
@@ -101,7 +110,7 @@ def test_place_in_the_epoch_does_not_depend_on_length() -> None:
 def test_workers_and_pickling(store: Store) -> None:
     rows = store.indices("valid")
     alone, two = (
-        list(make_loader(store, rows, ["text"], batch_size=13, max_length=40, workers=workers))
+        list(make_loader(store, rows, ["text"], batch_size=13, max_length={"text": 40}, workers=workers))
         for workers in (0, 2)
     )
     assert all(torch.equal(a.features["text"], b.features["text"]) for a, b in zip(alone, two, strict=True))

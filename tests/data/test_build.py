@@ -95,6 +95,16 @@ def test_cleaning_by_hand(folder: Path) -> None:
     ]
 
 
+def test_released_cleaning_leaves_all_but_negative_infinity(folder: Path) -> None:
+    np.savez(folder / "a.npz", c1=[[1.0, -np.inf, np.nan]], c2=[[np.inf, 2, 3]])
+    store = build(folder, changed("modalities.audio.non_finite", "as-released"))
+    np.testing.assert_array_equal(store.features("audio", 0), [[1, 0, np.nan]])
+    np.testing.assert_array_equal(store.features("audio", 2), [[np.inf, 2, 3]])
+    assert store.manifest.modalities["audio"].cleaning == ["2 values that were -inf set to 0"]
+    tidy = build_store(folder / "r.yaml", folder / "store", overwrite=True)
+    assert tidy.manifest.fingerprint == store.manifest.fingerprint
+
+
 def test_arrays_with_keys_beside_them(folder: Path) -> None:
     values, keys = np.arange(6.0).reshape(3, 2), np.array(["c3", "c1", "c2"])
     np.savez(folder / "n.npz", feats=values, which=keys)

@@ -11,14 +11,20 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from carat.model.aggregation import Aggregation, apply_shuffle, draw_shuffle, permute_within
+from carat.model.aggregation import (
+    Aggregation,
+    apply_shuffle,
+    draw_shuffle,
+    gather_jointly,
+    permute_within,
+)
 from carat.model.alignment import Alignment
 from carat.model.encoder import Encoder
 from carat.model.label_attention import LabelAttention
 from carat.model.latent import Latent
 from carat.model.per_modality import ModalityMLP
-from carat.model.prototypes import Prototypes
-from carat.model.queue import EMPTY, LatentQueue
+from carat.model.prototypes import OwnLatent, Prototypes
+from carat.model.queue import EMPTY, NOISE, LatentQueue
 from carat.model.reconstruction import Reconstruction
 
 B, T, D, P, L, M = 5, 11, 14, 3, 7, 2
@@ -84,7 +90,7 @@ def test_encoder_weights_are_drawn_as_published() -> None:
 def test_label_attention_by_hand() -> None:
     attention = LabelAttention(D, L)
     h, lengths = torch.randn(B, T, D), (11, 3, 1, 5, 8)
-    found = attention(h, lengths_mask(*lengths))
+    found, attended = attention(h, lengths_mask(*lengths))
     weight = attention.score.weight.detach()
     assert found.shape == (B, L, D)
     for b, steps in enumerate(lengths):
@@ -93,6 +99,15 @@ def test_label_attention_by_hand() -> None:
             weights = [math.exp(s) / sum(math.exp(x) for x in scores) for s in scores]
             expected = sum(w * h[b, t] for t, w in enumerate(weights))
             torch.testing.assert_close(found[b, label], expected, atol=1e-5, rtol=1e-5)
+            assert attended[b, label].tolist() == pytest.approx(weights + [0] * (T - steps), abs=1e-5)
+
+
+def test_shared_attention_gives_every_label_the_same() -> None:
+    attention = LabelAttention(D, L, label_wise=False)
+    features, weights = attention(torch.randn(B, T, D), lengths_mask(11, 3, 1, 5, 8))
+    assert attention.score.weight.shape == (1, D)
+    assert (features == features[:, :1]).all()
+    assert (weights == weights[:, :1]).all()
 
 
 def test_modality_mlp_is_one_mlp_per_modality() -> None:
@@ -169,6 +184,16 @@ def test_queue_keeps_the_last_rows(pushes: list[int]) -> None:
         assert sorted(found.tolist()) == sorted(history.tolist())
         assert len(classes) == len(history)
         assert (classes != EMPTY).all()
+    assert queue.pointer == sum(pushes) % 7
+
+
+def test_noise_fills_the_queue_until_latents_replace_it() -> None:
+    queue = LatentQueue(7, P, noise=True)
+    rows, classes = queue.contents()
+    torch.testing.assert_close(rows.norm(dim=0), torch.ones(P))
+    assert classes.tolist() == [NOISE] * 7
+    queue.push(torch.ones(5, P), torch.arange(5))
+    assert queue.contents()[1].tolist() == [0, 1, 2, 3, 4, NOISE, NOISE]
 
 
 def test_queue_contents_do_not_change_under_the_reader() -> None:
@@ -239,6 +264,42 @@ def test_shuffle_moves_features_with_their_targets() -> None:
     came_from = presence.flatten()[(moved // L).flatten()].reshape(B, M, L)
     assert (came_from == presence[..., None]).all()
     assert (moved != tag)[presence].any()
+
+
+def test_shuffle_can_leave_an_axis_alone() -> None:
+    presence = torch.ones(B, M, dtype=torch.bool)
+    tag = torch.arange(B * M * L).reshape(B, M, L)
+    for over_samples, over_modalities in ((True, False), (False, True), (False, False)):
+        index = draw_shuffle(
+            presence,
+            L,
+            torch.Generator().manual_seed(1),
+            over_samples=over_samples,
+            over_modalities=over_modalities,
+        )
+        moved = apply_shuffle(tag, *index)
+        assert ((moved // (M * L) != tag // (M * L)).any()) == over_samples
+        assert ((moved // L % M != tag // L % M).any()) == over_modalities
+        assert (moved % L == tag % L).all()
+
+
+def test_joint_gather_by_hand() -> None:
+    values = torch.randn(B, M, L, D)
+    samples, modalities = torch.randint(0, B, (B, M, L)), torch.randint(0, M, (B, M, L))
+    found = gather_jointly(values, samples, modalities)
+    for b in range(B):
+        for m in range(M):
+            for label in range(L):
+                place = int(samples[b, m, label]), int(modalities[b, m, label]), label
+                assert (found[b, m, label] == values[place]).all()
+    assert (gather_jointly(values[..., 0], samples, modalities) == found[..., 0]).all()
+
+
+def test_own_latent_stands_in_where_there_is_one() -> None:
+    latents, presence = torch.randn(B, M, L, P), torch.rand(B, M) < 0.5
+    found = OwnLatent().stand_in(latents, presence)
+    assert (found[presence] == latents[presence]).all()
+    assert not found[~presence].any()
 
 
 def test_alignment_by_hand() -> None:

@@ -1,10 +1,25 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
-from carat.training.optimiser import BertAdam, decay_groups, linear_schedule
+from carat.methods import Method
+from carat.training.optimiser import BertAdam, clip_gradients, decay_groups, linear_schedule
+
+
+class Some(Method):
+    """A method with parameters of every kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.Sequential(nn.Linear(3, 5), nn.LayerNorm(5), nn.LSTM(5, 2))
+
+    def forward(self, features: Any, masks: Any) -> Any: ...
+
+    def losses(self, outputs: Any, labels: Any, generator: Any = None) -> Any: ...
 
 
 def test_two_steps_by_hand() -> None:
@@ -27,18 +42,46 @@ def test_parameters_without_gradient_stay() -> None:
 
 
 def test_biases_and_norms_do_not_decay() -> None:
-    module = nn.Sequential(nn.Linear(3, 5), nn.LayerNorm(5), nn.LSTM(5, 2))
-    decayed, spared = decay_groups(module, 0.01)
+    module = Some()
+    decayed, spared = decay_groups(module.parameters(), module.spared_from_decay(), 0.01)
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.01, 0.0)
     names = {id(p): name for name, p in module.named_parameters()}
-    assert {names[id(p)] for p in decayed["params"]} == {"0.weight", "2.weight_ih_l0", "2.weight_hh_l0"}
-    assert {names[id(p)] for p in spared["params"]} == {
-        "0.bias",
-        "1.weight",
-        "1.bias",
-        "2.bias_ih_l0",
-        "2.bias_hh_l0",
+    assert {names[id(p)] for p in decayed["params"]} == {
+        "parts.0.weight",
+        "parts.2.weight_ih_l0",
+        "parts.2.weight_hh_l0",
     }
+    assert {names[id(p)] for p in spared["params"]} == {
+        "parts.0.bias",
+        "parts.1.weight",
+        "parts.1.bias",
+        "parts.2.bias_ih_l0",
+        "parts.2.bias_hh_l0",
+    }
+
+
+def test_clipping_by_hand() -> None:
+    first, second, idle = (nn.Parameter(torch.zeros(2)) for _ in range(3))
+    for whole, each, expected in [
+        (0.0, 0.0, [[3.0, 4.0], [0.0, 12.0]]),
+        (1.3, 0.0, [[0.3, 0.4], [0.0, 1.2]]),
+        (0.0, 10.0, [[3.0, 4.0], [0.0, 10.0]]),
+        (1.3, 0.25, [[0.15, 0.2], [0.0, 0.25]]),
+        (13.0, 13.0, [[3.0, 4.0], [0.0, 12.0]]),
+    ]:
+        first.grad, second.grad = torch.tensor([3.0, 4.0]), torch.tensor([0.0, 12.0])
+        clip_gradients([first, second, idle], whole, each)
+        torch.testing.assert_close(
+            torch.stack((first.grad, second.grad)), torch.tensor(expected), atol=1e-5, rtol=1e-5
+        )
+
+
+def test_released_schedule_starts_at_zero() -> None:
+    factors = [linear_schedule(20, 0.1, idle_first_step=True)(s) for s in range(21)]
+    assert factors[:4] == pytest.approx([0, 0.5, 1, 17 / 18])
+    assert factors[20] == 0
+    assert linear_schedule(4, 1.0, idle_first_step=True)(3) == 0.75
+    assert linear_schedule(4, 0.0, idle_first_step=True)(0) == 1
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5, 1.0])

@@ -60,7 +60,11 @@ def test_threshold_and_metrics_are_those_of_the_kept_weights(trained: TrainedRun
         [
             predictor._score(batch)[0]
             for batch in make_loader(
-                store, store.indices("valid"), store.modalities, batch_size=37, max_length=64
+                store,
+                store.indices("valid"),
+                store.modalities,
+                batch_size=37,
+                max_length=dict.fromkeys(store.modalities, 64),
             )
         ]
     )

@@ -53,14 +53,17 @@ class Batch:
         )
 
 
-def pad(sequences: Sequence[NDArray[Any]], width: int) -> tuple[Tensor, Tensor]:
-    """Sequences (T_i, d) → padded (B, T, d) and mask (B, T), T the longest, 1 at least."""
-    longest = max(1, *(len(x) for x in sequences)) if sequences else 1
+def pad(sequences: Sequence[NDArray[Any]], width: int, visible: int = 0) -> tuple[Tensor, Tensor]:
+    """Sequences (T_i, d) → padded (B, T, d) and mask (B, T), T the longest, 1 at least.
+
+    Padding is valid up to the step `visible`, but for empty sequences.
+    """
+    longest = max(1, visible, *(len(x) for x in sequences)) if sequences else 1
     padded = np.zeros((len(sequences), longest, width), dtype=np.float32)
     mask = np.zeros((len(sequences), longest), dtype=bool)
     for i, x in enumerate(sequences):
         padded[i, : len(x)] = x
-        mask[i, : len(x)] = True
+        mask[i, : max(len(x), visible) if len(x) else 0] = True
     return torch.from_numpy(padded), torch.from_numpy(mask)
 
 
@@ -70,17 +73,26 @@ class StoreBatches(Dataset[Batch]):
     Args:
         store: where from.
         modalities: which, in this order.
-        longest: time steps after which sequences are cut.
+        longest: time steps by modality after which sequences are cut.
+        visible: see `pad`; by modality.
     """
 
-    def __init__(self, store: Store, modalities: Sequence[str], longest: int) -> None:
-        self.store, self.modalities, self.longest = store, list(modalities), longest
+    def __init__(
+        self,
+        store: Store,
+        modalities: Sequence[str],
+        longest: Mapping[str, int],
+        visible: Mapping[str, int],
+    ) -> None:
+        self.store, self.modalities = store, list(modalities)
+        self.longest, self.visible = dict(longest), dict(visible)
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
         features, masks = {}, {}
         for m in self.modalities:
-            sequences = [self.store.features(m, row)[: self.longest] for row in rows]
-            features[m], masks[m] = pad(sequences, self.store.manifest.modalities[m].width)
+            sequences = [self.store.features(m, row)[: self.longest[m]] for row in rows]
+            width = self.store.manifest.modalities[m].width
+            features[m], masks[m] = pad(sequences, width, self.visible.get(m, 0))
         labels = torch.from_numpy(self.store.labels[rows].astype(np.float32))
         return Batch(features, masks, labels, torch.tensor(rows))
 
@@ -157,7 +169,9 @@ def usable_rows(store: Store, split: str, modalities: Sequence[str]) -> NDArray[
     return usable
 
 
-def check_lengths(store: Store, rows: NDArray[np.int64], modalities: Sequence[str], max_length: int) -> None:
+def check_lengths(
+    store: Store, rows: NDArray[np.int64], modalities: Sequence[str], max_length: Mapping[str, int]
+) -> None:
     """Refuse rows that are longer than a method can read.
 
     Raises:
@@ -165,11 +179,11 @@ def check_lengths(store: Store, rows: NDArray[np.int64], modalities: Sequence[st
     """
     for m in modalities:
         steps = store.lengths(m)[rows]
-        if steps.max() > max_length:
+        if steps.max() > max_length[m]:
             sample = store.ids[rows[int(steps.argmax())]]
             raise DataError(
                 f"{store.folder}: sample '{sample}', {m}: {steps.max()} steps, but max_length is "
-                f"{max_length}; raise method.encoder.max_length or set data.long to truncate"
+                f"{max_length[m]}; raise method.encoder.max_length or set data.long to truncate"
             )
 
 
@@ -179,18 +193,22 @@ def make_loader(
     modalities: Sequence[str],
     *,
     batch_size: int,
-    max_length: int,
+    max_length: Mapping[str, int],
+    pad_to: Mapping[str, int] | None = None,
     shuffle: bool = False,
     bucket: bool = True,
     seed: int = 0,
     workers: int = 0,
     pin_memory: bool = False,
 ) -> DataLoader[Batch]:
-    """Batches of these rows, sequences cut at `max_length`; see `Batches` for their order."""
-    lengths = np.sum([np.minimum(store.lengths(m)[rows], max_length) for m in modalities], axis=0)
+    """Batches of these rows, sequences cut at `max_length` and padded in sight up to `pad_to` (see `pad`).
+
+    `Batches` says in which order they come.
+    """
+    lengths = np.sum([np.minimum(store.lengths(m)[rows], max_length[m]) for m in modalities], axis=0)
     sampler = Batches(rows, batch_size, lengths, shuffle=shuffle, bucket=bucket, seed=seed)
     return DataLoader(
-        StoreBatches(store, modalities, max_length),
+        StoreBatches(store, modalities, max_length, pad_to or {}),
         batch_size=None,
         sampler=sampler,
         num_workers=workers,
@@ -199,10 +217,15 @@ def make_loader(
     )
 
 
-def collate(samples: Sequence[Mapping[str, NDArray[Any]]], widths: Mapping[str, int]) -> Batch:
+def collate(
+    samples: Sequence[Mapping[str, NDArray[Any]]],
+    widths: Mapping[str, int],
+    pad_to: Mapping[str, int] | None = None,
+) -> Batch:
     """A batch without labels from (T, d) arrays by modality; absent modalities are left out of a sample."""
+    visible = pad_to or {}
     features, masks = {}, {}
     for m, width in widths.items():
         nothing = np.zeros((0, width), dtype=np.float32)
-        features[m], masks[m] = pad([sample.get(m, nothing) for sample in samples], width)
+        features[m], masks[m] = pad([sample.get(m, nothing) for sample in samples], width, visible.get(m, 0))
     return Batch(features, masks, torch.zeros(len(samples), 0), torch.arange(len(samples)))

@@ -54,6 +54,7 @@ def build_store(
         sources,
         list(recipe.splits),
         dtype=recipe.dtype,
+        non_finite=[m for m, rules in recipe.modalities.items() if rules.non_finite == "as-released"],
         overwrite=overwrite,
     ) as writer:
         chunks = range(0, len(table), CHUNK)

@@ -22,8 +22,9 @@ class Cleaning(Section):
 
     drop_columns: list[Annotated[int, Field(ge=0)]] = []
     """Columns to leave out, counted from 0 in the source."""
-    non_finite: Literal["zero", "error"] = "zero"
-    """Set inf and NaN to 0 (they are counted in the manifest), or refuse them."""
+    non_finite: Literal["zero", "error", "as-released"] = "zero"
+    """Set inf and NaN to 0 (they are counted in the manifest), refuse them, or do as the authors' released code
+    does to audio: set -inf to 0 and leave the others, with which a training diverges."""
     standardise: bool = False
     """Subtract the mean and divide by the standard deviation of each column over the training split."""
 
@@ -80,7 +81,8 @@ class Cleaner:
         if self.rules.drop_columns:
             done.append(f"columns dropped: {', '.join(map(str, self.rules.drop_columns))}")
         if self._replaced:
-            done.append(f"{self._replaced} values that were inf or NaN set to 0")
+            what = "-inf" if self.rules.non_finite == "as-released" else "inf or NaN"
+            done.append(f"{self._replaced} values that were {what} set to 0")
         if self.rules.standardise:
             done.append("standardised by mean and standard deviation of the training split")
         return done
@@ -89,6 +91,8 @@ class Cleaner:
         if array is None or not len(array):
             return None
         finite = np.isfinite(self._keep(key, array))
+        if self.rules.non_finite == "as-released":
+            finite = self._keep(key, array) != -np.inf
         self._samples += 1
         self._finite += int(finite.sum())
         self._replaced += int((~finite).sum())
@@ -107,7 +111,8 @@ class Cleaner:
                 raise DataError(
                     f"modality '{self.name}': no column {outside[0]} to drop, the source has {width}"
                 )
-            self.transform = Transform(width=width, drop_columns=drop)
+            left = self.rules.non_finite == "as-released"
+            self.transform = Transform(width=width, drop_columns=drop, leave_non_finite=left)
         return self.transform.keep(array, self._called(key))
 
     def _learn(self, keys: Sequence[str]) -> None:

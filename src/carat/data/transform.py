@@ -20,6 +20,8 @@ class Transform(Section):
     mean: list[float] = []
     """By remaining column; empty when not standardised."""
     deviation: list[float] = []
+    leave_non_finite: bool = False
+    """Set only -inf to 0 and leave +inf and NaN, as the authors' released code does."""
 
     @property
     def changes_values(self) -> bool:
@@ -41,13 +43,13 @@ class Transform(Section):
         return np.delete(array, self.drop_columns, axis=1) if self.drop_columns else array
 
     def apply(self, array: NDArray[Any], what: str) -> NDArray[np.float32]:
-        """Raw (T, width) → what a store holds (T, d), finite.
+        """Raw (T, width) → what a store holds (T, d), finite unless others are to be left.
 
         >>> Transform(width=2, drop_columns=[0], mean=[1.0], deviation=[2.0]).apply(np.array([[9, 5]]), "x")
         array([[2.]], dtype=float32)
         """
         kept = self.keep(array, what)
-        finite = np.isfinite(kept)
+        finite = kept != -np.inf if self.leave_non_finite else np.isfinite(kept)
         values = np.where(finite, kept, 0)
         if self.mean:
             values = np.where(finite, (values - np.array(self.mean)) / np.array(self.deviation), 0)

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -46,6 +46,8 @@ class StoreWriter:
         sources: where each modality's features come from, by modality, in order.
         splits: split names, in order.
         dtype: of the features on disk.
+        non_finite: modalities that may hold inf and NaN, which nothing but a comparison with the released
+            code needs.
         overwrite: replace an existing store.
 
     Example:
@@ -62,6 +64,7 @@ class StoreWriter:
         splits: Sequence[str],
         *,
         dtype: str = "float32",
+        non_finite: Collection[str] = (),
         overwrite: bool = False,
     ) -> None:
         if dtype not in ("float16", "float32"):
@@ -74,6 +77,7 @@ class StoreWriter:
         self.sources = dict(sources)
         self.splits = list(splits)
         self.dtype = np.dtype(dtype)
+        self.non_finite = frozenset(non_finite)
         self.cleaning: dict[str, list[str]] = {m: [] for m in sources}
         self.transforms: dict[str, Transform] = {}
         self.notes: list[str] = []
@@ -172,7 +176,7 @@ class StoreWriter:
             )
         with np.errstate(over="ignore"):
             array = array.astype(self.dtype)
-        if not np.isfinite(array).all():
+        if modality not in self.non_finite and not np.isfinite(array).all():
             raise DataError(f"sample '{id}', {modality}: values that are not finite in {self.dtype}")
         return array
 

@@ -40,7 +40,12 @@ def permute_within(valid: Tensor, generator: torch.Generator | None = None) -> T
 
 
 def draw_shuffle(
-    presence: Tensor, labels: int, generator: torch.Generator | None = None
+    presence: Tensor,
+    labels: int,
+    generator: torch.Generator | None = None,
+    *,
+    over_samples: bool = True,
+    over_modalities: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Which features trade places: over samples for each (modality, label), then over modalities.
 
@@ -50,14 +55,30 @@ def draw_shuffle(
         presence: (B, M).
         labels: L.
         generator: source of randomness, on the device of `presence`.
+        over_samples, over_modalities: False leaves everything at its place along that axis.
 
     Returns:
-        Sample index (B, M, L) and modality index (B, M, L); each is a bijection.
+        Sample index (B, M, L) and modality index (B, M, L); each is a bijection along its axis.
     """
     by_label = presence[:, :, None].expand(-1, -1, labels)  # (B, M, L)
-    samples = permute_within(by_label.permute(1, 2, 0), generator).permute(2, 0, 1)
-    modalities = permute_within(by_label.transpose(1, 2), generator).transpose(1, 2)
+    samples, modalities = (
+        torch.arange(size, device=presence.device).view(shape).expand_as(by_label)
+        for size, shape in zip(presence.shape, ((-1, 1, 1), (1, -1, 1)), strict=True)
+    )
+    if over_samples:
+        samples = permute_within(by_label.permute(1, 2, 0), generator).permute(2, 0, 1)
+    if over_modalities:
+        modalities = permute_within(by_label.transpose(1, 2), generator).transpose(1, 2)
     return samples, modalities
+
+
+def gather_jointly(values: Tensor, samples: Tensor, modalities: Tensor) -> Tensor:
+    """Take (B, M, L) or (B, M, L, D) from sample and modality at once, as the released code does.
+
+    Not a bijection: of the places that `draw_shuffle` says, some are looked up twice and some never. Where
+    modalities are absent, a rebuilt feature of an absent one may enter.
+    """
+    return values[samples, modalities, torch.arange(values.shape[2], device=values.device)]
 
 
 def apply_shuffle(values: Tensor, samples: Tensor, modalities: Tensor) -> Tensor:

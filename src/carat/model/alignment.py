@@ -26,7 +26,8 @@ class Alignment(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, T, d), mask (B, T) → aligned (B, steps, d) and its mask (B, steps), all valid."""
         with torch.autocast(x.device.type, enabled=False):  # not every CPU has a bf16 LSTM
-            emitted, _ = self.lstm(x.float())
+            x = x.to(next(self.lstm.parameters()).dtype)
+            emitted, _ = self.lstm(x)
         weights = emitted.softmax(-1)[..., 1:] * mask[..., None]  # (B, T, steps)
-        aligned = weights.transpose(1, 2) @ x.float()
+        aligned = weights.transpose(1, 2) @ x
         return aligned, torch.ones(aligned.shape[:2], dtype=torch.bool, device=x.device)

@@ -13,7 +13,7 @@ from carat.model.alignment import Alignment
 from carat.model.encoder import Encoder
 from carat.model.label_attention import LabelAttention
 from carat.model.latent import Latent
-from carat.model.prototypes import Prototypes
+from carat.model.prototypes import OwnLatent, Prototypes
 from carat.model.reconstruction import Reconstruction
 
 
@@ -21,25 +21,26 @@ from carat.model.reconstruction import Reconstruction
 class CaratOutputs:
     """What one forward pass yields. Absent modalities are False in `presence`; their slots are to be ignored.
 
-    The three feature levels are original, α and β; M follows the order of the model's modalities.
+    K is the number of feature levels: original, α and β, or less where the model has fewer levels of
+    reconstruction; the last one is scored. M follows the order of the model's modalities.
     """
 
     presence: Tensor
     """(B, M) bool."""
     features: Tensor
-    """(B, 3, M, L, D): u, u_α, u_β."""
+    """(B, K, M, L, D): u, u_α, u_β."""
     decoded: Tensor
     """(B, M, L, D): ũ."""
     latents: Tensor
-    """(B, 3, M, L, P): the three levels through En_m."""
+    """(B, K, M, L, P): the levels through En_m."""
     logits: Tensor
-    """(B, 3, M, L): ⟨feature, label classifier⟩."""
-    aggregated: Tensor
-    """(B, M, L): logits of the joint classification."""
+    """(B, K, M, L): ⟨feature, label classifier⟩."""
+    aggregated: Tensor | None
+    """(B, M, L): logits of the joint classification; None without aggregation."""
     scores: Tensor
     """(B, L), in [0, 1]."""
     carried_by: Tensor
-    """(B, L) index of the present modality whose β logit is the largest."""
+    """(B, L) index of the present modality whose logit of the last level is the largest."""
 
 
 class Carat(nn.Module):
@@ -51,10 +52,15 @@ class Carat(nn.Module):
         hidden: D.
         latent: P.
         layers: encoder layers by modality.
-        heads, feedforward, dropout, max_length, norm_eps: see `Encoder`.
+        max_length: positions of each encoder by modality.
+        heads, feedforward, dropout, norm_eps, pooler: see `Encoder`.
         momentum: see `Prototypes`.
         align: modalities to align first.
         steps: time steps after alignment.
+        label_wise: see `LabelAttention`.
+        levels: see `Reconstruction`.
+        prototypes: let prototypes stand in for a modality in its own reconstruction.
+        aggregation: classify all labels jointly too.
     """
 
     def __init__(
@@ -68,11 +74,16 @@ class Carat(nn.Module):
         heads: int,
         feedforward: int,
         dropout: float,
-        max_length: int,
+        max_length: Mapping[str, int],
         norm_eps: float,
         momentum: float,
+        pooler: bool = False,
         align: frozenset[str] = frozenset(),
         steps: int = 50,
+        label_wise: bool = True,
+        levels: int = 2,
+        prototypes: bool = True,
+        aggregation: bool = True,
     ) -> None:
         super().__init__()
         self.hidden = hidden
@@ -81,16 +92,16 @@ class Carat(nn.Module):
         self.alignment = nn.ModuleDict({m: Alignment(d, steps) for m, d in widths.items() if m in align})
         self.encoder = nn.ModuleDict(
             {
-                m: Encoder(d, hidden, layers[m], heads, feedforward, dropout, max_length, norm_eps)
+                m: Encoder(d, hidden, layers[m], heads, feedforward, dropout, max_length[m], norm_eps, pooler)
                 for m, d in widths.items()
             }
         )
-        self.label_attention = nn.ModuleDict({m: LabelAttention(hidden, labels) for m in widths})
+        self.label_attention = nn.ModuleDict({m: LabelAttention(hidden, labels, label_wise) for m in widths})
         self.latent = Latent(len(widths), hidden, latent)
-        self.prototypes = Prototypes(len(widths), labels, latent, momentum)
-        self.reconstruction = Reconstruction(len(widths), hidden)
+        self.prototypes = Prototypes(len(widths), labels, latent, momentum) if prototypes else OwnLatent()
+        self.reconstruction = Reconstruction(len(widths), hidden, levels)
         self.classifier = nn.Parameter(torch.empty(len(widths), labels, hidden))
-        self.aggregation = Aggregation(hidden, labels)
+        self.aggregation = Aggregation(hidden, labels) if aggregation else None
         for weight in self.classifier:
             nn.init.kaiming_uniform_(weight, a=5**0.5)
 
@@ -102,34 +113,49 @@ class Carat(nn.Module):
             masks: (B, T_m) by modality, valid = True; a sample may lack modalities, but not all.
         """
         presence = torch.stack([masks[m].any(1) for m in self.encoder], dim=1)  # (B, M)
-        original = torch.stack([self._label_features(m, features[m], masks[m]) for m in self.encoder], 1)
-        latent = self.latent.encode(original)
-        stand_in = self.latent.decode(self.prototypes.stand_in(latent, presence))
-        decoded = torch.where(presence[..., None, None], self.latent.decode(latent), stand_in)
-        alpha = self.reconstruction.first(decoded, stand_in)
-        beta = self.reconstruction.second(alpha)
-        levels = torch.stack((original, alpha, beta), dim=1)  # (B, 3, M, L, D)
-        latents = torch.stack((latent, self.latent.encode(alpha), self.latent.encode(beta)), dim=1)
-        logits = torch.einsum("bkmld,mld->bkml", levels, self.classifier)
-        aggregated = self.aggregation(beta)
-        strongest, carried_by = max_over_present(logits[:, 2], presence)
-        scores = (strongest.sigmoid() + mean_over_present(aggregated.sigmoid(), presence)) / 2
-        return CaratOutputs(presence, levels, decoded, latents, logits, aggregated, scores, carried_by)
+        original = torch.stack([self.attend(m, features[m], masks[m])[0] for m in self.encoder], dim=1)
+        return self.fuse(original, presence)
 
-    def _label_features(self, modality: str, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, L, D), zeros where the modality is absent: only samples that have it are encoded."""
+    def attend(self, modality: str, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Label-specific features of one modality; zeros where it is absent, which costs nothing.
+
+        Args:
+            modality: its name.
+            x: (B, T, d).
+            mask: (B, T), valid = True.
+
+        Returns:
+            Features u (B, L, D) and the attention A (R, L, T') of the R samples that have the modality; T' is
+            the longest of them, or the steps of the alignment.
+        """
         rows = mask.any(1)
-        out = x.new_zeros(len(x), self.labels, self.hidden)
+        features = x.new_zeros(len(x), self.labels, self.hidden)
         if not rows.any():
-            return out
+            return features, x.new_zeros(0, self.labels, 0)
         longest = int(mask.nonzero()[:, 1].max()) + 1
         x, mask = x[rows, :longest], mask[rows, :longest]
         x = self.input_norm[modality](x)
         if modality in self.alignment:
             x, mask = self.alignment[modality](x, mask)
         hidden = self.encoder[modality](x, mask)
-        attended = self.label_attention[modality](hidden, mask)
-        return out.to(attended.dtype).index_put((rows,), attended)
+        attended, weights = self.label_attention[modality](hidden, mask)
+        return features.to(attended.dtype).index_put((rows,), attended), weights
+
+    def fuse(self, original: Tensor, presence: Tensor) -> CaratOutputs:
+        """Reconstruct, classify and aggregate label-specific features u (B, M, L, D), presence (B, M)."""
+        latent = self.latent.encode(original)
+        stand_in = self.latent.decode(self.prototypes.stand_in(latent, presence))
+        decoded = torch.where(presence[..., None, None], self.latent.decode(latent), stand_in)
+        rebuilt = self.reconstruction(decoded, stand_in)
+        levels = torch.stack((original, *rebuilt), dim=1)  # (B, K, M, L, D)
+        latents = torch.stack((latent, *map(self.latent.encode, rebuilt)), dim=1)
+        logits = torch.einsum("bkmld,mld->bkml", levels, self.classifier)
+        strongest, carried_by = max_over_present(logits[:, -1], presence)
+        aggregated, scores = None, strongest.sigmoid()
+        if self.aggregation is not None:
+            aggregated = self.aggregation(levels[:, -1])
+            scores = (scores + mean_over_present(aggregated.sigmoid(), presence)) / 2
+        return CaratOutputs(presence, levels, decoded, latents, logits, aggregated, scores, carried_by)
 
 
 def max_over_present(logits: Tensor, presence: Tensor) -> tuple[Tensor, Tensor]:

@@ -57,6 +57,7 @@ class Encoder(nn.Module):
         layers: how many layers.
         heads, feedforward, dropout, norm_eps: see `EncoderLayer`.
         max_length: how many positions have an embedding.
+        pooler: hold the frozen weights of a pooler whose output nothing uses, as the released code does.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Encoder(nn.Module):
         dropout: float,
         max_length: int,
         norm_eps: float,
+        pooler: bool = False,
     ) -> None:
         super().__init__()
         self.project = nn.Linear(width, hidden)
@@ -78,6 +80,8 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(
             EncoderLayer(hidden, heads, feedforward, dropout, norm_eps) for _ in range(layers)
         )
+        if pooler:
+            self.pooler = nn.Linear(hidden, hidden).requires_grad_(False)
         nn.init.normal_(self.positions, std=0.02)
         for part in self.modules():
             if isinstance(part, nn.Linear):

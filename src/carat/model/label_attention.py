@@ -5,28 +5,27 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 
-def attend(hidden: Tensor, logits: Tensor, mask: Tensor) -> Tensor:
-    """Average hidden states over valid time, with one set of weights per label.
-
-    Args:
-        hidden: (B, T, D).
-        logits: (B, T, L), one column per label.
-        mask: (B, T), valid = True, one valid step at least in every row.
-
-    Returns:
-        Label-specific features (B, L, D).
-    """
-    weights = logits.masked_fill(~mask[..., None], float("-inf")).softmax(dim=1)
-    return weights.transpose(1, 2) @ hidden
+def attention_weights(logits: Tensor, mask: Tensor) -> Tensor:
+    """Softmax over valid time: logits (B, T, L), mask (B, T) with one valid step per row → (B, L, T)."""
+    return logits.masked_fill(~mask[..., None], float("-inf")).softmax(dim=1).transpose(1, 2)
 
 
 class LabelAttention(nn.Module):
-    """u = softmax over time of (W h) · h, W (L, D) without bias (paper, label-specific representation)."""
+    """A = softmax over time of (W h), u = A h (paper, label-specific representation).
 
-    def __init__(self, hidden: int, labels: int) -> None:
+    Args:
+        hidden: D.
+        labels: L.
+        label_wise: W is (L, D), one row per label; else one row that all labels share.
+    """
+
+    def __init__(self, hidden: int, labels: int, label_wise: bool = True) -> None:
         super().__init__()
-        self.score = nn.Linear(hidden, labels, bias=False)
+        self.labels = labels
+        self.score = nn.Linear(hidden, labels if label_wise else 1, bias=False)
         nn.init.xavier_uniform_(self.score.weight)
 
-    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        return attend(hidden, self.score(hidden), mask)
+    def forward(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """hidden (B, T, D), mask (B, T) → label-specific features (B, L, D) and attention (B, L, T)."""
+        weights = attention_weights(self.score(hidden), mask).expand(-1, self.labels, -1)
+        return weights @ hidden, weights

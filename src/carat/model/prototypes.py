@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+class StandIn(nn.Module, ABC):
+    """What replaces a modality's own latent in its reconstruction."""
+
+    @abstractmethod
+    def stand_in(self, latents: Tensor, presence: Tensor) -> Tensor:
+        """Latents (B, M, L, P), presence (B, M) → (B, M, L, P)."""
+
+    @abstractmethod
+    def update(self, latents: Tensor, labels: Tensor, presence: Tensor) -> None:
+        """Learn from a batch: latents (B, M, L, P), labels (B, L), presence (B, M)."""
+
+
+class OwnLatent(StandIn):
+    """Nothing replaces it; an absent modality, which has none, gets zeros."""
+
+    def stand_in(self, latents: Tensor, presence: Tensor) -> Tensor:
+        return latents * presence[..., None, None]
+
+    def update(self, latents: Tensor, labels: Tensor, presence: Tensor) -> None:
+        """Nothing is learnt."""
 
 
 def moving_average(means: Tensor, values: Tensor, member: Tensor, momentum: float) -> Tensor:
@@ -28,7 +52,7 @@ def moving_average(means: Tensor, values: Tensor, member: Tensor, momentum: floa
     return momentum ** seen[-1, ..., None] * means + torch.einsum("bmlc,bmlp->mlcp", share, values)
 
 
-class Prototypes(nn.Module):
+class Prototypes(StandIn):
     """Prototypes μ⁺, μ⁻ in the latent space, as buffers that start at 0.
 
     Args:
@@ -46,7 +70,7 @@ class Prototypes(nn.Module):
         self.register_buffer("means", torch.zeros(modalities, labels, 2, latent))  # μ⁺, then μ⁻
 
     def stand_in(self, latents: Tensor, presence: Tensor) -> Tensor:
-        """What replaces a modality's own latent in its reconstruction.
+        """A mixture of prototypes.
 
         In training the mixture of μ⁺ and μ⁻ by softmax of the cosine-like similarities, at inference the
         more similar of the two; for an absent modality, of which nothing is known, half of each.

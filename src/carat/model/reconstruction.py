@@ -14,11 +14,18 @@ class Reconstruction(nn.Module):
     Args:
         modalities: M.
         hidden: D.
+        levels: 2 gives u_α and u_β, 1 only u_α, 0 nothing.
     """
 
-    def __init__(self, modalities: int, hidden: int) -> None:
+    def __init__(self, modalities: int, hidden: int, levels: int = 2) -> None:
         super().__init__()
+        self.levels = levels
         self.rebuild = ModalityLinear(modalities, modalities * hidden, hidden)
+
+    def forward(self, decoded: Tensor, stand_in: Tensor) -> list[Tensor]:
+        """The levels, each (B, M, L, D), from ũ and v, (B, M, L, D) each."""
+        rebuilt = [self.first(decoded, stand_in)] if self.levels else []
+        return [*rebuilt, self.second(rebuilt[0])] if self.levels > 1 else rebuilt
 
     def first(self, decoded: Tensor, stand_in: Tensor) -> Tensor:
         """u_α: every modality from the others' decoded latents and its own stand-in.

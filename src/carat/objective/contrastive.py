@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 
 def supervised_contrast(
@@ -17,6 +16,9 @@ def supervised_contrast(
     *,
     temperature: float,
     number_of_classes: int,
+    queue_anchors: bool = False,
+    count_lonely: bool = False,
+    epsilon: float = 0.0,
     tile: int = 512,
 ) -> Tensor:
     """Supervised contrastive loss of a batch against itself and a queue.
@@ -27,28 +29,41 @@ def supervised_contrast(
 
     Args:
         latents: (N, P), of unit length.
-        classes: (N,), in [0, number_of_classes).
-        queue_latents: (K, P), of unit length, without gradient; K may be 0.
+        classes: (N,), in [0, number_of_classes); a row of another class has no positives.
+        queue_latents: (K, P), without gradient; K may be 0.
         queue_classes: (K,).
         temperature: τ.
         number_of_classes: C.
+        queue_anchors: the queue's rows are anchors too.
+        count_lonely: anchors without a positive count as 0 in the mean; else they are left out of it.
+        epsilon: added to |P(i)| and to the denominator's sum.
         tile: anchors whose similarities are held in memory at once.
 
     Returns:
         Scalar.
 
     Source: the paper's contrastive representation learning; Khosla et al. 2020, equation 2. The sum over
-    positives is taken by class sums, the denominators tile by tile.
+    positives is taken by class sums, the denominators tile by tile. The last three switches are quirks of the
+    released code.
     """
-    member = F.one_hot(classes, number_of_classes).to(latents.dtype)
-    queue_member = F.one_hot(queue_classes, number_of_classes).to(latents.dtype)
+    if queue_anchors:
+        latents, classes = torch.cat((latents, queue_latents)), torch.cat((classes, queue_classes))
+        queue_latents, queue_classes = latents[:0].detach(), classes[:0]
+    names = torch.arange(number_of_classes, device=classes.device)
+    member = (classes[:, None] == names).to(latents.dtype)
+    queue_member = (queue_classes[:, None] == names).to(latents.dtype)
     sums = member.T @ latents + queue_member.T @ queue_latents  # (C, P)
-    positives = (member.sum(0) + queue_member.sum(0))[classes] - 1
-    attraction = (latents * (member @ sums - latents)).sum(-1) / temperature
+    positives = member @ (member.sum(0) + queue_member.sum(0)) - member.sum(1)
+    own = latents * member.sum(1, keepdim=True)
+    attraction = (latents * (member @ sums - own)).sum(-1) / temperature
     repulsion: Tensor = _LogDenominator.apply(latents, queue_latents, temperature, tile)  # type: ignore[no-untyped-call]
+    if epsilon:
+        repulsion = torch.logaddexp(repulsion, repulsion.new_tensor(epsilon).log())
     anchors = positives > 0
-    losses = torch.where(anchors, repulsion - attraction / positives.clamp(min=1), 0)
-    return losses.sum() / anchors.sum().clamp(min=1)
+    number = (positives + epsilon).clamp(min=1)
+    losses = torch.where(anchors, (positives * repulsion - attraction) / number, 0)
+    counted = len(losses) if count_lonely else anchors.sum()
+    return losses.sum() / torch.as_tensor(counted).clamp(min=1)
 
 
 class _LogDenominator(torch.autograd.Function):

@@ -8,7 +8,6 @@ import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 
 from carat.config import TrainingConfig
 from carat.data.batches import Batch
@@ -16,7 +15,7 @@ from carat.errors import RunError
 from carat.evaluation.metrics import compute_metrics
 from carat.evaluation.thresholds import apply_thresholds, search_thresholds
 from carat.methods import Method
-from carat.training.optimiser import BertAdam, decay_groups, linear_schedule
+from carat.training.optimiser import clip_gradients, make_optimiser
 
 MONITOR = "valid/micro_f1"
 """What chooses the epoch."""
@@ -115,8 +114,9 @@ class MethodModule(L.LightningModule):
         }
         self.history.append({"epoch": float(self.current_epoch + 1)} | logged)
 
+    def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
+        clip_gradients(self.method.parameters(), self.config.clip, self.config.clip_tensors)
+
     def configure_optimizers(self) -> Any:
-        groups = decay_groups(self.method, self.config.weight_decay)
-        optimiser = BertAdam(groups, lr=self.config.learning_rate)
-        schedule = LambdaLR(optimiser, linear_schedule(self.steps, self.config.warmup))
+        optimiser, schedule = make_optimiser(self.method, self.config, self.steps)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -6,8 +6,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from carat.config import TrainingConfig
+from carat.methods import Method
 
 
 class BertAdam(Optimizer):
@@ -66,30 +71,43 @@ class BertAdam(Optimizer):
         torch._foreach_add_(params, update, alpha=-group["lr"])
 
 
-def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameters in two groups: biases and LayerNorms do not decay."""
-    spared = {
-        id(p)
-        for part in module.modules()
-        for name, p in part.named_parameters(recurse=False)
-        if isinstance(part, nn.LayerNorm) or name.startswith("bias")
-    }
-    params = [p for p in module.parameters() if p.requires_grad]
+def decay_groups(
+    parameters: Iterable[Tensor], spared: Iterable[Tensor], weight_decay: float
+) -> list[dict[str, Any]]:
+    """The trainable parameters in two groups: those that decay, and the spared ones that do not."""
+    still = {id(p) for p in spared}
+    params = [p for p in parameters if p.requires_grad]
     return [
-        {"params": [p for p in params if id(p) not in spared], "weight_decay": weight_decay},
-        {"params": [p for p in params if id(p) in spared], "weight_decay": 0.0},
+        {"params": [p for p in params if id(p) not in still], "weight_decay": weight_decay},
+        {"params": [p for p in params if id(p) in still], "weight_decay": 0.0},
     ]
 
 
-def linear_schedule(steps: int, warmup: float) -> Callable[[int], float]:
+def clip_gradients(parameters: Iterable[Tensor], whole: float, each: float) -> None:
+    """Scale gradients down to a norm of `whole` together, then of `each` for every one; 0 is no limit."""
+    params = [p for p in parameters if p.grad is not None]
+    if whole:
+        clip_grad_norm_(params, whole)
+    if each:
+        for p in params:
+            clip_grad_norm_(p, each)
+
+
+def linear_schedule(steps: int, warmup: float, idle_first_step: bool = False) -> Callable[[int], float]:
     """Factor of the learning rate by step: linear from 0 over the warm-up share, then linear to 0.
 
-    Step s (from 0) is the one about to be taken; the first has a factor above 0.
+    Step s (from 0) is the one about to be taken; the first has a factor above 0, unless it is to be idle, as
+    in the released code, where step s has the factor of the share s / steps of the training.
 
     >>> factor = linear_schedule(10, 0.2)
     >>> [round(factor(s), 3) for s in (0, 1, 2, 9)]
     [0.5, 1.0, 0.889, 0.111]
+    >>> factor = linear_schedule(10, 0.2, idle_first_step=True)
+    >>> [round(factor(s), 3) for s in (0, 1, 2, 9)]
+    [0.0, 0.5, 1.0, 0.125]
     """
+    if idle_first_step:
+        return lambda step: _released_factor(step / steps, warmup)
     rising = max(1, round(steps * warmup)) if warmup else 0
 
     def factor(step: int) -> float:
@@ -98,3 +116,17 @@ def linear_schedule(steps: int, warmup: float) -> Callable[[int], float]:
         return max(0.0, (steps - step) / (steps - max(rising, 1) + 1))
 
     return factor
+
+
+def _released_factor(share: float, warmup: float) -> float:
+    if share < warmup:
+        return share / warmup
+    return max(0.0, (1 - share) / (1 - warmup)) if warmup < 1 else 0.0
+
+
+def make_optimiser(method: Method, config: TrainingConfig, steps: int) -> tuple[BertAdam, LambdaLR]:
+    """Optimiser and schedule, to be stepped together, of a training of so many steps."""
+    groups = decay_groups(method.parameters(), method.spared_from_decay(), config.weight_decay)
+    optimiser = BertAdam(groups, lr=config.learning_rate)
+    factor = linear_schedule(steps, config.warmup, config.idle_first_step)
+    return optimiser, LambdaLR(optimiser, factor)

@@ -20,7 +20,6 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from safetensors.torch import save
 
 from carat import run
 from carat.config import Experiment, load_experiment
@@ -29,7 +28,7 @@ from carat.data.store import Store, open_store
 from carat.data.summary import cautions, left_out
 from carat.errors import ConfigError, RunError, did_you_mean
 from carat.evaluation.reports import draw_curves
-from carat.methods import Geometry, Method, build_method
+from carat.methods import Geometry, build_method
 from carat.training.module import MONITOR, MethodModule
 
 PRECISION = {"float32": "32-true", "bf16": "bf16-mixed"}
@@ -81,7 +80,8 @@ def train(
     geometry = Geometry(tuple(store.label_names), {m: store.manifest.modalities[m].width for m in modalities})
     L.seed_everything(experiment.seed, workers=True, verbose=False)
     method = build_method(experiment.method, geometry)
-    loaders, notes = _loaders(store, experiment, modalities, method.max_length, accelerator == "gpu")
+    pad_to = {m: _padded_length(store, m, method.max_length[m], experiment.data.padding) for m in modalities}
+    loaders, notes = _loaders(store, experiment, method.max_length, pad_to, accelerator == "gpu")
 
     notes += cautions(store)
     if out.exists():
@@ -98,7 +98,7 @@ def train(
     _fit(module, loaders, experiment, accelerator, out)
     spent = {"seconds": round(time.monotonic() - started, 1), "epochs": len(module.history)}
     run.write_json(out / run.ENVIRONMENT, environment | spent)
-    return _finish(module, store, modalities, notes, out)
+    return _finish(module, store, pad_to, notes, out)
 
 
 def find_accelerator(wanted: str) -> str:
@@ -131,10 +131,16 @@ def choose_modalities(store: Store, wanted: list[str] | None) -> list[str]:
     return wanted
 
 
+def _padded_length(store: Store, modality: str, max_length: int, padding: str) -> int:
+    """How many steps of a sequence are visible at least: 0 when padding is masked."""
+    return min(int(store.lengths(modality).max()), max_length) if padding == "visible" else 0
+
+
 def _loaders(
-    store: Store, experiment: Experiment, modalities: list[str], max_length: int, gpu: bool
+    store: Store, experiment: Experiment, max_length: Mapping[str, int], pad_to: dict[str, int], gpu: bool
 ) -> tuple[dict[str, Any], list[str]]:
     data = experiment.data
+    modalities = list(pad_to)
     loaders: dict[str, Any] = {}
     notes: list[str] = []
     for split in ("train", "valid"):
@@ -148,6 +154,7 @@ def _loaders(
             modalities,
             batch_size=data.batch_size,
             max_length=max_length,
+            pad_to=pad_to,
             shuffle=split == "train",
             bucket=data.bucket,
             seed=experiment.seed,
@@ -182,7 +189,6 @@ def _fit(
             precision=PRECISION[config.precision],  # type: ignore[arg-type]
             max_epochs=config.epochs,
             accumulate_grad_batches=config.accumulate,
-            gradient_clip_val=config.clip or None,
             callbacks=callbacks,
             logger=[CSVLogger(logs, name="csv", version=""), TensorBoardLogger(logs, name="tb", version="")],
             num_sanity_val_steps=0,
@@ -204,19 +210,21 @@ def _fit(
 
 
 def _finish(
-    module: MethodModule, store: Store, modalities: list[str], notes: list[str], out: Path
+    module: MethodModule, store: Store, pad_to: dict[str, int], notes: list[str], out: Path
 ) -> TrainedRun:
     scores = [row[MONITOR] for row in module.history]
     best = scores.index(max(scores))
     _write_history(module.history, out / run.METRICS)
     draw_curves(module.history, best + 1, out / run.CURVES)
-    _save_weights(module.method, out / run.WEIGHTS)
+    run.write_weights(out, module.method.state_dict())
     described = store.manifest.modalities
     card = run.RunCard(
         labels=store.label_names,
         modalities={
-            m: run.ModalityCard(**described[m].model_dump(include={"width", "source", "transform"}))
-            for m in modalities
+            m: run.ModalityCard(
+                **described[m].model_dump(include={"width", "source", "transform"}), pad_to=steps
+            )
+            for m, steps in pad_to.items()
         },
         store=store.manifest.name,
         fingerprint=store.manifest.fingerprint,
@@ -231,13 +239,6 @@ def _finish(
     )
     run.write_json(out / run.CARD, card.model_dump())
     return TrainedRun(out, card)
-
-
-def _save_weights(method: Method, file: Path) -> None:
-    temporary = file.with_name(f".{file.name}.unfinished")
-    weights = {name: x.detach().cpu().contiguous() for name, x in method.state_dict().items()}
-    temporary.write_bytes(save(weights))  # `save_file` would make it private to the user
-    temporary.replace(file)
 
 
 def _write_history(history: list[dict[str, float]], file: Path) -> None:

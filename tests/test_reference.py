@@ -1,0 +1,107 @@
+"""The fast objective and updates equal the equations, in value and gradient."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from carat.config import CaratConfig
+from carat.methods import CaratMethod, Geometry
+from carat.model.aggregation import draw_shuffle
+from tests.reference import Memory, Reference
+
+NAMES = ("text", "visual", "audio")
+QUEUE = 43
+
+
+def compare(
+    batch: int,
+    modalities: int,
+    labels: int,
+    hidden: int,
+    latent: int,
+    seed: int,
+    dtype: torch.dtype,
+    tol: float,
+) -> None:
+    """Two steps, so that the second meets moved prototypes and a filled queue; the reference in float64."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    def same(fast: Tensor, plain: Tensor, what: str) -> None:
+        scale = plain.detach().abs().max().clamp(min=1e-3) if plain.numel() else 1
+        error = ((fast.double() - plain) / scale).detach().abs()
+        assert fast.shape == plain.shape
+        assert (error <= tol).all(), f"{what}: relative error {error.max()}"
+
+    config = CaratConfig.model_validate(
+        {"hidden": hidden, "latent": latent, "encoder": {"heads": 1}, "contrast": {"queue": QUEUE}}
+    )
+    torch.manual_seed(seed)
+    geometry = Geometry(tuple(f"l{i}" for i in range(labels)), dict.fromkeys(NAMES[:modalities], 2))
+    method = CaratMethod(config, geometry).to(dtype).train()
+    means = method.model.prototypes.means
+    means.copy_(draw(*means.shape))
+    keys = list(product(range(modalities), range(labels), (True, False)))
+    memory = Memory(
+        {(m, label, sign): means[m, label, int(not sign)].double().clone() for m, label, sign in keys}
+    )
+    parts = ("latent", "reconstruction", "classifier", "aggregation")
+    fast = {name: p for name, p in method.model.named_parameters() if name.split(".")[0] in parts}
+    plain = {name: p.detach().double().requires_grad_() for name, p in fast.items()}
+    for _ in range(2):
+        u = draw(batch, modalities, labels, hidden).requires_grad_()
+        exact = u.detach().double().requires_grad_()
+        presence = torch.rand(batch, modalities, generator=generator) < 0.7
+        presence[:, 0] |= ~presence.any(1)
+        truth = torch.randint(0, 2, (batch, labels), generator=generator)
+        index = draw_shuffle(presence, labels, generator)
+        outputs = method.model.fuse(u, presence)
+        found = method.losses_of_shuffle(outputs, truth.to(dtype), *index)
+        reference = Reference(plain, exact, presence, truth.double())
+        reference.forward(memory)
+        expected = reference.losses(memory, *index)
+        same(outputs.scores, reference.scores(), "scores")
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            same(found[name], value, name)
+        ours = torch.autograd.grad(found["total"], [u, *fast.values()])
+        theirs = torch.autograd.grad(expected["total"], [exact, *plain.values()])
+        for name, gradient, value in zip(["u", *plain], ours, theirs, strict=True):
+            same(gradient, value, f"gradient of {name}")
+        method.update_after_step(outputs, truth.to(dtype))
+        reference.update(memory, QUEUE)
+        for m, label, sign in keys:
+            same(means[m, label, int(not sign)], memory.prototypes[m, label, sign], "prototype")
+        rows, classes = method.queue.contents()
+        oldest = -int(method.queue.pointer) if len(rows) == QUEUE else 0
+        same(rows.roll(oldest, dims=0), torch.stack([row for _, row in memory.queue]), "queue")
+        assert classes.roll(oldest).tolist() == [kind for kind, _ in memory.queue]
+
+
+SIZES = {
+    "batch": st.sampled_from([1, 2, 3, 5]),
+    "modalities": st.sampled_from([1, 2, 3]),
+    "labels": st.sampled_from([1, 2, 3]),
+    "hidden": st.sampled_from([2, 5, 7, 11]),
+    "latent": st.sampled_from([2, 3, 5]),
+    "seed": st.integers(0, 999),
+}
+
+
+@settings(max_examples=15)
+@given(**SIZES)
+def test_double_precision(**sizes: int) -> None:
+    compare(**sizes, dtype=torch.float64, tol=1e-10)
+
+
+@settings(max_examples=7)
+@given(**SIZES)
+def test_single_precision(**sizes: int) -> None:
+    compare(**sizes, dtype=torch.float32, tol=1e-5)
