@@ -10,27 +10,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
 import cyclopts
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from benchmarks.floors import Floor, constant, pooled_sentences, words
 from carat import run as run_folder
+from carat.campaign import Job, read_scores, run_jobs
 from carat.config import load_experiment
 from carat.data.store import Store, open_store
 from carat.evaluation.confidence import intervals, paired_difference
 from carat.evaluation.metrics import Metrics, compute_metrics
-from carat.evaluation.thresholds import apply_thresholds
-from carat.predictor import load
+from carat.evaluation.reports import in_brackets, mean_and_spread, signed
 from carat.sections import merge
-from carat.training.train import train
 
 SHORTENED: dict[str, Any] = {
     "method": {
@@ -62,33 +58,18 @@ class Row:
     note: str
 
 
-def train_one(store: str, out: str, experiment: dict[str, Any]) -> None:
-    """Train on one core, unless a run of the same experiment on the same data is there."""
-    torch.set_num_threads(1)
-    opened = open_store(store)
-    if (Path(out) / run_folder.CARD).is_file():
-        card, trained = run_folder.read_run(out)
-        same = trained == load_experiment(overrides=experiment)
-        if same and card.fingerprint == opened.manifest.fingerprint:
-            return
-    train(experiment, opened, out, overwrite=True)
-
-
-def from_runs(folders: Sequence[Path], store: Store) -> Row:
+def from_runs(jobs: Sequence[Job], runs: Path, store: Store) -> Row:
     """Test predictions of finished runs, with their validation thresholds."""
     rows = store.indices("test")
     labels = np.asarray(store.labels)[rows]
-    predicted, metrics, validation, epochs = [], [], [], []
-    for folder in folders:
-        predictor = load(folder)
-        named = dict(predictor.predict_store(store, "test"))
-        scores = np.array([list(named[id].scores.values()) for id in store.ids[rows].tolist()])
-        guess = apply_thresholds(scores, np.array(list(predictor.card.thresholds.values())))
-        predicted.append(guess)
-        metrics.append(compute_metrics(scores, guess, labels, store.label_names))
-        validation.append(predictor.card.validation["micro_f1"])
-        epochs.append(str(predictor.card.epoch))
-    return Row(np.stack(predicted), metrics, validation, f"epochs kept: {', '.join(epochs)}")
+    scored = [read_scores(job, runs) for job in jobs]
+    assert all(np.array_equal(x.rows, rows) for x in scored), "a run left samples out"
+    return Row(
+        np.stack([x.predicted for x in scored]),
+        [compute_metrics(x.scores, x.predicted, labels, store.label_names) for x in scored],
+        [x.card.validation["micro_f1"] or 0.0 for x in scored],
+        f"epochs kept: {', '.join(str(x.card.epoch) for x in scored)}",
+    )
 
 
 def from_floors(floors: Sequence[Floor], store: Store) -> Row:
@@ -100,18 +81,6 @@ def from_floors(floors: Sequence[Floor], store: Store) -> Row:
         [floor.validation_micro_f1 for floor in floors],
         " / ".join(floor.note for floor in floors),
     )
-
-
-def mean_and_spread(values: Sequence[float]) -> str:
-    """`.123 ± .004`; no spread for a single value."""
-    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.3f}{spread}".replace("0.", ".")
-
-
-def bracket(interval: tuple[float, float], signed: bool = False) -> str:
-    """An interval as `.123 – .456`."""
-    form = "{:+.3f} … {:+.3f}" if signed else "{:.3f} – {:.3f}"
-    return form.format(*interval).replace("0.", ".")
 
 
 def tables(rows: dict[str, Row], store: Store) -> str:
@@ -127,13 +96,13 @@ def tables(rows: dict[str, Row], store: Store) -> str:
     ]
     for name, row in rows.items():
         difference, spread = paired_difference(row.predicted, floor, labels, groups, "micro_f1")
-        versus = f"{difference:+.3f} ({bracket(spread, signed=True)})".replace("0.", ".")
+        versus = f"{signed(difference)} ({in_brackets(spread, signed=True)})"
         cells = [
             name,
             str(len(row.metrics)),
             mean_and_spread(row.validation),
             mean_and_spread([m.micro_f1 for m in row.metrics]),
-            bracket(intervals(row.predicted, labels, groups)["micro_f1"]),
+            in_brackets(intervals(row.predicted, labels, groups)["micro_f1"]),
             "" if name == THIRD_FLOOR else versus,
             mean_and_spread([m.macro_f1 for m in row.metrics]),
             *(
@@ -157,8 +126,8 @@ def tables(rows: dict[str, Row], store: Store) -> str:
         versus = ""
         if alone is not None and alone is not row:
             difference, spread = paired_difference(guess, alone.predicted[:, trimodal], *part, "micro_f1")
-            versus = f"{difference:+.3f} ({bracket(spread, signed=True)})".replace("0.", ".")
-        interval = bracket(intervals(guess, *part)["micro_f1"])
+            versus = f"{signed(difference)} ({in_brackets(spread, signed=True)})"
+        interval = in_brackets(intervals(guess, *part)["micro_f1"])
         lines.append(f"| {name} | {mean_and_spread(found)} | {interval} | {versus} |")
     names = store.label_names
     lines += ["", "F1 by label:", "", f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
@@ -204,7 +173,7 @@ def main(
     sentence: Path,
     runs: Path,
     seeds: int = 3,
-    jobs: int = 2,
+    workers: int = 2,
     out: Annotated[Path, cyclopts.Parameter(help="Page to write.")] = Path("results/mosei_reduced.md"),
 ) -> None:
     """Train, evaluate and write the page.
@@ -219,21 +188,19 @@ def main(
         Folder of the runs; finished ones are kept.
     seeds
         Runs per setting.
-    jobs
+    workers
         Trainings at a time, one core each.
     """
     stores = {"glove": glove, "sentence": sentence}
-    folders: dict[str, list[Path]] = {name: [] for name in SETTINGS}
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        waiting = []
-        for seed in range(seeds):
-            for name, (source, modalities) in SETTINGS.items():
-                folder = runs / f"{source}-{'-'.join(modalities)}-{seed}"
-                own = merge(SHORTENED, {"data": {"modalities": modalities}, "seed": seed})
-                waiting.append(pool.submit(train_one, str(stores[source]), str(folder), own))
-                folders[name].append(folder)
-        for job in waiting:
-            job.result()
+    jobs: dict[str, list[Job]] = {name: [] for name in SETTINGS}
+    for seed in range(seeds):
+        for name, (source, modalities) in SETTINGS.items():
+            own = merge(SHORTENED, {"data": {"modalities": modalities}, "seed": seed})
+            experiment = load_experiment(overrides=own)
+            jobs[name].append(Job(f"{source}-{'-'.join(modalities)}", experiment, stores[source]))
+    everything = [job for group in zip(*jobs.values(), strict=True) for job in group]
+    if failed := run_jobs(everything, runs, workers, print):
+        raise SystemExit("\n".join(f"{job.called}: {problem}" for job, problem in failed.items()))
     opened = {name: open_store(path) for name, path in stores.items()}
     for part in ("ids", "labels", "groups"):
         values = [getattr(store, part) for store in opened.values()]
@@ -245,8 +212,8 @@ def main(
             [pooled_sentences(opened["sentence"], seed) for seed in range(seeds)], opened["sentence"]
         ),
     }
-    rows |= {name: from_runs(folders[name], opened[source]) for name, (source, _) in SETTINGS.items()}
-    written = page(rows, opened["glove"], [f for group in folders.values() for f in group], seeds)
+    rows |= {name: from_runs(jobs[name], runs, opened[source]) for name, (source, _) in SETTINGS.items()}
+    written = page(rows, opened["glove"], [job.folder(runs) for job in everything], seeds)
     out.write_text(written, encoding="utf-8")
     print(written)
 

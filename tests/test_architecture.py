@@ -20,6 +20,8 @@ ALLOWED: dict[str, set[str]] = {
     "peers": {"config", "errors", "methods", "model", "objective"},
     "evaluation": {"errors"},
     "run": {"config", "data", "errors", "sections"},
+    "campaign": {"config", "data", "errors", "evaluation", "predictor", "run", "training"},
+    "ablation": {"campaign", "config", "data", "errors", "evaluation", "run", "sections"},
     "convert": {"config", "errors", "methods", "model", "run", "sections"},
     "training": {"config", "data", "errors", "evaluation", "methods", "run"},
     "predictor": {"config", "data", "errors", "evaluation", "methods", "progress", "run"},
@@ -27,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "display": {"evaluation", "predictor"},
     "__main__": {"cli"},
     "cli": {
+        "ablation",
         "convert",
         "sections",
         "config",

@@ -220,9 +220,10 @@ PRESETS: dict[str, dict[str, Any]] = {
                 "feedforward": 64,
                 "dropout": 0.1,
             },
-            "contrast": {"queue": 1024},
+            "contrast": {"queue": 512},
         },
-        "training": {"epochs": 10, "learning_rate": 1e-3},
+        "data": {"batch_size": 32},
+        "training": {"epochs": 5, "learning_rate": 1e-3},
     },
 }
 """Named starting points.

@@ -140,7 +140,8 @@ class CaratMethod(Method):
             name: cross_entropy(max_over_present(logits, presence)[0], labels)
             for name, logits in zip(LEVELS, outputs.logits.unbind(1), strict=False)
         }
-        terms["contrast"] = self._contrast(outputs, labels)
+        if self.config.weights.contrast:  # the one term that costs something
+            terms["contrast"] = self._contrast(outputs, labels)
         terms["mse_reconstruction"] = distance(outputs.decoded, levels[0], presence)
         for name, level in zip(LEVELS[1:], levels[1:], strict=False):
             terms[f"mse_{name}"] = distance(level, levels[0], presence)

@@ -135,15 +135,26 @@ class Predictor:
                 ids = store.ids[batch.rows.numpy()].tolist()
                 yield from zip(ids, self._name(scores, carried_by), strict=True)
 
+    def score(
+        self, store: Store, split: str
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.uint8]]:
+        """Rows of the store (N,), scores (N, L) and true labels (N, L) of the samples that can be scored.
+
+        Raises:
+            DataError: the store does not fit the run, or has no such split.
+        """
+        check_fit(str(self.folder), self.card, str(store.folder), store.label_names, _widths(store))
+        scored = [(batch.rows.numpy(), scores) for batch, scores, _ in self._score_store(store, split)]
+        rows, scores = (np.concatenate(parts) for parts in zip(*scored, strict=True))
+        return rows, scores, np.asarray(store.labels)[rows]
+
     def evaluate(self, store: Store, split: str = "test") -> Report:
         """Metrics of a split, with the thresholds found on validation when the run was trained.
 
         Raises:
             DataError: the store does not fit the run, or has no such split.
         """
-        check_fit(str(self.folder), self.card, str(store.folder), store.label_names, _widths(store))
-        scored = [(b.rows.numpy(), b.labels.numpy(), s) for b, s, _ in self._score_store(store, split)]
-        rows, labels, scores = (np.concatenate(parts) for parts in zip(*scored, strict=True))
+        rows, scores, labels = self.score(store, split)
         notes = self.notes(store, [split])
         return make_report(split, scores, labels, store.groups[rows], self.card.thresholds, notes)
 

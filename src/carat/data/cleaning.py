@@ -23,8 +23,8 @@ class Cleaning(Section):
     drop_columns: list[Annotated[int, Field(ge=0)]] = []
     """Columns to leave out, counted from 0 in the source."""
     non_finite: Literal["zero", "error", "as-released"] = "zero"
-    """Set inf and NaN to 0 (they are counted in the manifest), refuse them, or do as the authors' released code
-    does to audio: set -inf to 0 and leave the others, with which a training diverges."""
+    """Set inf and NaN to 0 (they are counted in the manifest), refuse them, or do as the authors' released
+    code does to audio: set -inf to 0 and leave the others, with which a training diverges."""
     standardise: bool = False
     """Subtract the mean and divide by the standard deviation of each column over the training split."""
 

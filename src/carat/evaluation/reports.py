@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -85,6 +86,60 @@ def draw_curves(history: Sequence[Mapping[str, float]], best_epoch: int, file: P
         axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
         axes.grid(alpha=0.3)
     figure.savefig(file, format="svg", metadata={"Date": None})
+
+
+def draw_differences(differences: Mapping[str, tuple[float, Interval]], file: Path) -> None:
+    """Differences of micro-F1 to a base with their 95 % intervals, one line each, as SVG.
+
+    Args:
+        differences: difference and interval by name, in the order from top to bottom.
+        file: where to write.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 1.2 + 0.28 * len(differences)), layout="constrained")
+    axes = figure.subplots()
+    for place, (difference, (low, high)) in enumerate(differences.values()):
+        sure = low > 0 or high < 0
+        colour = "#888" if not sure else "#2a7" if low > 0 else "#c33"
+        axes.plot([low, high], [place, place], color=colour, linewidth=2)
+        axes.plot([difference], [place], "o", color=colour)
+    axes.axvline(0, color="#444", linewidth=1)
+    axes.set_yticks(range(len(differences)), list(differences))
+    axes.set_ylim(len(differences) - 0.4, -0.6)
+    axes.set(title="Difference to the full method", xlabel="test micro-F1, 95 % interval (paired bootstrap)")
+    axes.grid(alpha=0.3, axis="x")
+    figure.savefig(file, format="svg", metadata={"Date": None})
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """`.123 ± .004`, the standard deviation over the values; no spread for a single one.
+
+    >>> mean_and_spread([0.5, 0.75]), mean_and_spread([-0.25])
+    ('.625 ± .177', '-.250')
+    """
+    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    return _short(f"{np.mean(values):.3f}{spread}")
+
+
+def in_brackets(interval: Interval, signed: bool = False) -> str:
+    """An interval as `.123 – .456`, or signed as `-.012 … +.345`.
+
+    >>> in_brackets((0.25, 1.5)), in_brackets((-0.25, 0.5), signed=True)
+    ('.250 – 1.500', '-.250 … +.500')
+    """
+    form = "{:+.3f} … {:+.3f}" if signed else "{:.3f} – {:.3f}"
+    return _short(form.format(*interval))
+
+
+def signed(value: float) -> str:
+    """`+.123` or `-.123`."""
+    return _short(f"{value:+.3f}")
+
+
+def _short(text: str) -> str:
+    """Without the zero before the point."""
+    return re.sub(r"\b0\.", ".", text)
 
 
 def _plain(value: Any) -> Any:

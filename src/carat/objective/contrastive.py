@@ -56,49 +56,62 @@ def supervised_contrast(
     positives = member @ (member.sum(0) + queue_member.sum(0)) - member.sum(1)
     own = latents * member.sum(1, keepdim=True)
     attraction = (latents * (member @ sums - own)).sum(-1) / temperature
-    repulsion: Tensor = _LogDenominator.apply(latents, queue_latents, temperature, tile)  # type: ignore[no-untyped-call]
-    if epsilon:
-        repulsion = torch.logaddexp(repulsion, repulsion.new_tensor(epsilon).log())
-    anchors = positives > 0
+    anchors = (positives > 0).to(latents.dtype)
     number = (positives + epsilon).clamp(min=1)
-    losses = torch.where(anchors, (positives * repulsion - attraction) / number, 0)
-    counted = len(losses) if count_lonely else anchors.sum()
-    return losses.sum() / torch.as_tensor(counted).clamp(min=1)
+    counted = torch.as_tensor(len(anchors) if count_lonely else anchors.sum()).clamp(min=1)
+    pull = (attraction / number * anchors).sum() / counted
+    weights = positives / number * anchors / counted
+    push: Tensor = _WeightedLogDenominator.apply(  # type: ignore[no-untyped-call]
+        latents, queue_latents, weights, temperature, epsilon, tile
+    )
+    return push - pull
 
 
-class _LogDenominator(torch.autograd.Function):
-    """log Σ_{a ≠ i} exp(⟨i, a⟩/τ) over batch and queue, for every batch row; recomputed in the backward."""
+class _WeightedLogDenominator(torch.autograd.Function):
+    """Σᵢ wᵢ log(ε + Σ_{a ≠ i} exp(⟨i, a⟩/τ)), i over the batch, a over batch and queue.
 
-    @staticmethod
-    def forward(ctx: Any, latents: Tensor, queue: Tensor, temperature: float, tile: int) -> Tensor:
-        keys = torch.cat((latents.detach(), queue))
-        logs = [
-            _similarities(latents, keys, temperature, start, tile).logsumexp(-1)
-            for start in range(0, len(latents), tile)
-        ]
-        result = torch.cat(logs) if logs else latents.new_zeros(0)
-        result = result.clamp(min=torch.finfo(result.dtype).min)  # a row alone has log 0
-        ctx.save_for_backward(latents, keys, result)
-        ctx.temperature, ctx.tile = temperature, tile
-        return result
+    Value and gradient come from the same tile, so that similarities are formed once and never kept.
+    """
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        (gradient,) = gradients
-        latents, keys, result = ctx.saved_tensors
-        own = torch.zeros_like(latents)
-        for start in range(0, len(latents), ctx.tile):
-            rows = slice(start, start + ctx.tile)
-            share = _similarities(latents, keys, ctx.temperature, start, ctx.tile)
-            share = share.sub_(result[rows, None]).exp_().mul_(gradient[rows, None] / ctx.temperature)
-            own[rows] += share @ keys
-            own += share[:, : len(latents)].T @ latents[rows]
-        return own, None, None, None
+    def forward(
+        ctx: Any,
+        latents: Tensor,
+        queue: Tensor,
+        weights: Tensor,
+        temperature: float,
+        epsilon: float,
+        tile: int,
+    ) -> Tensor:
+        rows = latents.detach()
+        keys = torch.cat((rows, queue))
+        value, gradient = rows.new_zeros(()), torch.zeros_like(rows)
+        for start in range(0, len(rows), tile):
+            own = slice(start, start + tile)
+            shares = (rows[own] / temperature) @ keys.T
+            shares.diagonal(start).fill_(float("-inf"))
+            largest = shares.amax(1, keepdim=True).clamp(min=torch.finfo(rows.dtype).min)  # a row alone
+            shares.sub_(largest).exp_()
+            sums = shares.sum(1, keepdim=True)
+            value += weights[own] @ _log(sums, largest, epsilon)[:, 0]
+            if not ctx.needs_input_grad[0]:
+                continue
+            denominators = sums + epsilon * (-largest).exp() if epsilon else sums
+            shares.mul_(
+                weights[own, None] / denominators.clamp(min=torch.finfo(rows.dtype).tiny) / temperature
+            )
+            gradient[own] += shares @ keys
+            gradient += shares[:, : len(rows)].T @ rows[own]
+        ctx.save_for_backward(gradient)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradients[0] * gradient, None, None, None, None, None
 
 
-def _similarities(latents: Tensor, keys: Tensor, temperature: float, start: int, tile: int) -> Tensor:
-    """Scaled similarities of a tile of anchors with all keys, −inf with themselves."""
-    similarities = latents[start : start + tile].detach() @ keys.T
-    similarities /= temperature
-    similarities.diagonal(start).fill_(float("-inf"))
-    return similarities
+def _log(sums: Tensor, largest: Tensor, epsilon: float) -> Tensor:
+    """log(ε + e^largest · sums); the lowest finite number where there is nothing to sum."""
+    logs = (sums.log() + largest).clamp(min=torch.finfo(sums.dtype).min)
+    return torch.logaddexp(logs, logs.new_tensor(epsilon).log()) if epsilon else logs

@@ -1,0 +1,202 @@
+"""What each part of CARAT is worth, and what each quirk of the released code does."""
+
+from __future__ import annotations
+
+import csv
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carat import run
+from carat.campaign import Job, Say, Scored, claim, read_scores, run_jobs
+from carat.config import OFFICIAL, PRESETS, Experiment
+from carat.data.store import Store, open_store
+from carat.errors import ConfigError, RunError
+from carat.evaluation.confidence import Interval, paired_difference
+from carat.evaluation.metrics import compute_metrics
+from carat.evaluation.reports import draw_differences, in_brackets, mean_and_spread, signed
+from carat.sections import merge, parse
+
+FULL = "full"
+METRICS = {"micro_f1": "micro-F1", "macro_f1": "macro-F1", "accuracy": "accuracy (Jaccard)"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant: its metrics by seed on the test split, and how it differs from the full method."""
+
+    name: str
+    samples: int
+    """Test samples that it can score: those that have one of its modalities."""
+    metrics: Mapping[str, Sequence[float]]
+    """By name, one value per seed."""
+    validation: Sequence[float]
+    """Validation micro-F1 by seed."""
+    difference: float
+    """Test micro-F1 minus that of the full method, on the samples that both score; mean over the seeds."""
+    interval: Interval
+    """95 %, by paired bootstrap over groups."""
+
+
+def variants(experiment: Experiment, modalities: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What each variant changes in the experiment, by name.
+
+    Args:
+        experiment: the full method.
+        modalities: those it uses.
+    """
+    decisive = experiment.method.weights.beta
+    found: dict[str, dict[str, Any]] = {
+        FULL: {},
+        "no label-wise features": {"method": {"label_wise": False}},
+        "no reconstruction": {"method": {"levels": 0, "weights": {"original": decisive}}},
+        "only first level": {"method": {"levels": 1, "weights": {"alpha": decisive}}},
+        "no contrast": {"method": {"weights": {"contrast": 0.0}}},
+        "no prototypes": {"method": {"prototypes": False}},
+        "no aggregation": {"method": {"aggregation": False}},
+        "no sample shuffle": {"method": {"shuffle": {"samples": False}}},
+        "no modality shuffle": {"method": {"shuffle": {"modalities": False}}},
+    }
+    for size in (1, 2):
+        if size < len(modalities):
+            for chosen in combinations(modalities, size):
+                found[f"only {' + '.join(chosen)}"] = {"data": {"modalities": list(chosen)}}
+    found |= {f"official: {quirk}": changes for quirk, changes in OFFICIAL.items()}
+    return found | {"official: all of these": PRESETS["official"]}
+
+
+def ablate(
+    experiment: Experiment,
+    store: str | Path,
+    out: str | Path,
+    *,
+    seeds: int = 3,
+    workers: int = 1,
+    overwrite: bool = False,
+    say: Say = lambda line: None,
+) -> list[Row]:
+    """Train every variant with several seeds and write `ablation.md`, `.csv` and `.svg`.
+
+    Finished trainings are not repeated: after an interruption the same call goes on.
+
+    Args:
+        experiment: the full method.
+        store: with splits train, valid and test.
+        out: folder to make or to go on with.
+        seeds: how many, counted from the experiment's.
+        workers: trainings at a time, one core each.
+        overwrite: start anew where another ablation was.
+        say: called with lines of progress.
+
+    Raises:
+        DataError: the store is damaged or lacks a split.
+        RunError: the folder holds something else, or a training failed.
+    """
+    folder = Path(out)
+    opened = open_store(store)
+    opened.indices("test")
+    modalities = experiment.data.modalities or opened.modalities
+    plan = {"data": opened.manifest.fingerprint, "experiment": experiment.model_dump()}
+    chosen = variants(experiment, modalities)
+    jobs = {
+        name: [_job(name, changes, experiment, Path(store), seed) for seed in range(seeds)]
+        for name, changes in chosen.items()
+    }
+    claim(folder, plan, overwrite)
+    by_seed = [job for group in zip(*jobs.values(), strict=True) for job in group]
+    failed = run_jobs(by_seed, folder, workers, say)
+    if failed:
+        job, problem = next(iter(failed.items()))
+        raise RunError(f"{len(failed)} of {len(by_seed)} trainings failed, first {job.called}: {problem}")
+    scored = {name: [read_scores(job, folder) for job in group] for name, group in jobs.items()}
+    rows = [_row(name, scored[name], scored[FULL], opened) for name in chosen]
+    _write(rows, opened, jobs, folder)
+    return rows
+
+
+def _job(name: str, changes: Mapping[str, Any], experiment: Experiment, store: Path, seed: int) -> Job:
+    values = merge(merge(experiment.model_dump(), changes), {"seed": experiment.seed + seed})
+    slug = re.sub(r"[^\w+]+", "-", name.replace(" + ", "+"))
+    try:
+        return Job(slug, parse(Experiment, values, name), store)
+    except ConfigError as error:
+        raise ConfigError(f"variant {error}") from error
+
+
+def _row(name: str, scored: Sequence[Scored], full: Sequence[Scored], store: Store) -> Row:
+    rows = scored[0].rows
+    shared = np.intersect1d(rows, full[0].rows)
+    labels, groups = np.asarray(store.labels), store.groups
+    found = [compute_metrics(x.scores, x.predicted, labels[rows], store.label_names) for x in scored]
+    difference, interval = paired_difference(
+        _on(scored, shared), _on(full, shared), labels[shared], groups[shared], "micro_f1"
+    )
+    return Row(
+        name,
+        len(rows),
+        {metric: [float(getattr(m, metric)) for m in found] for metric in METRICS},
+        [float(x.card.validation["micro_f1"] or 0) for x in scored],
+        difference,
+        interval,
+    )
+
+
+def _on(scored: Sequence[Scored], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Predictions (S, N, L) on some rows."""
+    return np.stack([x.predicted[np.isin(x.rows, rows)] for x in scored])
+
+
+def _write(rows: Sequence[Row], store: Store, jobs: Mapping[str, Sequence[Job]], out: Path) -> None:
+    run.write_atomically(out / "ablation.md", _markdown(rows, store, jobs))
+    with (out / "ablation.csv").open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(
+            ["variant", "seed", "samples", "validation_micro_f1", *METRICS, "difference", "low", "high"]
+        )
+        for row in rows:
+            for i, job in enumerate(jobs[row.name]):
+                values = [row.metrics[metric][i] for metric in METRICS]
+                seed = job.experiment.seed
+                writer.writerow(
+                    [row.name, seed, row.samples, row.validation[i], *values, row.difference, *row.interval]
+                )
+    draw_differences({row.name: (row.difference, row.interval) for row in rows[1:]}, out / "ablation.svg")
+
+
+def _markdown(rows: Sequence[Row], store: Store, jobs: Mapping[str, Sequence[Job]]) -> str:
+    full = jobs[FULL]
+    seeds = ", ".join(str(job.experiment.seed) for job in full)
+    environment = run.describe_environment()
+    groups = len(set(store.groups[store.indices("test")].tolist()))
+    about = (
+        f"{len(store)} samples, fingerprint {store.manifest.fingerprint[:16]}; seeds {seeds}; test split, "
+        "mean ± standard deviation over the seeds; epoch and threshold chosen on validation. Difference: test "
+        f"micro-F1 minus that of `{FULL}` on the samples that both can score, with the 95 % interval of a "
+        f"paired bootstrap over {groups} groups. `official: …` sets one quirk of the authors' released code "
+        "(docs/method.md); what it does to non-finite values is a matter of the recipe, and nothing to a store "
+        "without any."
+    )
+    lines = [
+        f"# Ablation of CARAT on {store.manifest.name}",
+        "",
+        textwrap.fill(about, 118),
+        "",
+        f"Commit {environment['commit'] or 'unknown'}, {environment['processor']}, torch "
+        f"{environment['packages']['torch']}, one core per training.",
+        "",
+        f"| | samples | {' | '.join(METRICS.values())} | difference | 95 % interval |",
+        "|---" * (len(METRICS) + 4) + "|",
+    ]
+    for row in rows:
+        cells = [row.name, str(row.samples), *(mean_and_spread(row.metrics[metric]) for metric in METRICS)]
+        own = row.name == FULL
+        cells += ["", ""] if own else [signed(row.difference), in_brackets(row.interval, signed=True)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", "![Differences to the full method](ablation.svg)", ""])

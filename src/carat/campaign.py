@@ -1,0 +1,220 @@
+"""Many trainings: planned, in parallel, and not repeated when they are finished."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carat import run
+from carat.config import Experiment
+from carat.data.store import Store, open_store
+from carat.errors import CaratError, RunError
+from carat.evaluation.thresholds import apply_thresholds
+
+SCORES = "scores"
+RUNS = "runs"
+FAILURE = "failure.json"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One training and its scores on the test split."""
+
+    name: str
+    """Of its folder, below which the seeds lie."""
+    experiment: Experiment
+    store: Path
+
+    @property
+    def called(self) -> str:
+        """For people."""
+        return f"{self.name}, seed {self.experiment.seed}"
+
+    def folder(self, out: Path) -> Path:
+        """Of its run."""
+        return out / RUNS / self.name / f"seed{self.experiment.seed}"
+
+    def scores_file(self, out: Path) -> Path:
+        """Of its scores."""
+        return out / SCORES / self.name / f"seed{self.experiment.seed}.npz"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a finished job says of the test split."""
+
+    rows: NDArray[np.int64]
+    """(N,) rows of the store that could be scored, ascending."""
+    scores: NDArray[np.float32]
+    """(N, L)."""
+    predicted: NDArray[np.bool_]
+    """(N, L), by the thresholds found on validation."""
+    card: run.RunCard
+
+
+def run_jobs(jobs: Sequence[Job], out: Path, workers: int, say: Say = lambda line: None) -> dict[Job, str]:
+    """Do the jobs that are not finished yet, each on one core; results do not depend on `workers`.
+
+    A job is finished when its run folder holds the same experiment on the same data and its scores are
+    written. Jobs that fail are tried again at the next call. When this process ends, however it does, its
+    workers end too.
+
+    Args:
+        jobs: what to do.
+        out: folder of all runs and scores.
+        workers: trainings at a time.
+        say: called with a line of progress for each job.
+
+    Returns:
+        Why jobs failed, in one line each.
+    """
+    stores = {path: open_store(path) for path in {job.store for job in jobs}}
+    todo = [job for job in jobs if not _is_finished(job, stores[job.store], out)]
+    if len(todo) < len(jobs):
+        say(f"{len(jobs) - len(todo)} of {len(jobs)} trainings are finished already")
+    failed: dict[Job, str] = {}
+    started = time.monotonic()
+    for done, (job, problem) in enumerate(_in_parallel(todo, out, workers), start=1):
+        if problem:
+            failed[job] = problem
+        minutes = (time.monotonic() - started) / done * (len(todo) - done) / 60
+        left = f", about {math.ceil(minutes)} min left" if done < len(todo) else ""
+        outcome = problem or f"validation micro-F1 {_validation(job, out):.4f}"
+        say(f"[{done}/{len(todo)}] {job.called}: {outcome}{left}")
+    return failed
+
+
+def read_scores(job: Job, out: Path) -> Scored:
+    """The scores of a finished job."""
+    with np.load(job.scores_file(out), allow_pickle=False) as arrays:
+        rows, scores = arrays["rows"], arrays["scores"]
+    card, _ = run.read_run(job.folder(out))
+    return Scored(rows, scores, apply_thresholds(scores, np.array(list(card.thresholds.values()))), card)
+
+
+def claim(out: Path, plan: dict[str, Any], overwrite: bool) -> None:
+    """Make a folder for a campaign, or make sure that it holds the same one.
+
+    Args:
+        out: the folder.
+        plan: what must be the same, as plain data.
+        overwrite: replace a campaign.
+
+    Raises:
+        RunError: it holds something else.
+    """
+    file = out / "plan.json"
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out}: is no folder")
+    if file.is_file():
+        if overwrite:
+            for path in out.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        else:
+            _compare(file, plan)
+    elif out.exists() and any(out.iterdir()):
+        raise RunError(f"{out}: exists and was not made by this command; choose another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    run.write_json(file, plan)
+
+
+def _compare(file: Path, plan: dict[str, Any]) -> None:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file}: cannot be read ({error}); --overwrite starts anew") from error
+    for key, value in json.loads(json.dumps(plan)).items():
+        if found.get(key) != value:
+            raise RunError(f"{file.parent}: was started with another {key}; --overwrite starts anew")
+
+
+def _in_parallel(jobs: Sequence[Job], out: Path, workers: int) -> Iterator[tuple[Job, str]]:
+    if not jobs:
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(jobs)), spawn, initializer=_prepare) as pool:
+        waiting = {pool.submit(_work, job, out): job for job in jobs}
+        try:
+            for future in as_completed(waiting):
+                yield waiting[future], future.result()
+        except BrokenProcessPool as error:
+            raise RunError(
+                f"a training process was killed, perhaps for want of memory: try fewer --workers; what is "
+                f"finished in {out} is kept"
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in multiprocessing.active_children():
+                child.kill()
+            raise
+
+
+def _prepare() -> None:
+    """In every worker: one core, and an end when the parent ends."""
+    import torch
+
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+def _work(job: Job, out: Path) -> str:
+    """Train and score; why it failed, or nothing."""
+    from carat.predictor import load
+    from carat.training.train import train
+
+    store, folder = open_store(job.store), job.folder(out)
+    try:
+        if not _is_trained(job, store, out):
+            train(job.experiment, store, folder, overwrite=True)
+        rows, scores, _ = load(folder, "cpu").score(store, "test")
+    except CaratError as error:
+        return f"failed: {error}"
+    file = job.scores_file(out)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}")
+    np.savez(temporary, rows=rows, scores=scores)
+    temporary.replace(file)
+    for name in (run.CHECKPOINTS, run.LOGS):  # weights and metrics are in the run itself
+        shutil.rmtree(folder / name, ignore_errors=True)
+    return ""
+
+
+def _is_trained(job: Job, store: Store, out: Path) -> bool:
+    try:
+        card, experiment = run.read_run(job.folder(out))
+    except CaratError:
+        return False
+    return experiment == job.experiment and card.fingerprint == store.manifest.fingerprint
+
+
+def _is_finished(job: Job, store: Store, out: Path) -> bool:
+    return job.scores_file(out).is_file() and _is_trained(job, store, out)
+
+
+def _validation(job: Job, out: Path) -> float:
+    value = run.read_run(job.folder(out))[0].validation["micro_f1"]
+    return float("nan") if value is None else value
