@@ -177,11 +177,11 @@ def _markdown(rows: Sequence[Row], store: Store, jobs: Mapping[str, Sequence[Job
     groups = len(set(store.groups[store.indices("test")].tolist()))
     about = (
         f"{len(store)} samples, fingerprint {store.manifest.fingerprint[:16]}; seeds {seeds}; test split, "
-        "mean ± standard deviation over the seeds; epoch and threshold chosen on validation. Difference: test "
-        f"micro-F1 minus that of `{FULL}` on the samples that both can score, with the 95 % interval of a "
+        "mean ± standard deviation over the seeds; epoch and threshold chosen on validation. Difference: "
+        f"test micro-F1 minus that of `{FULL}` on the samples that both can score, with the 95 % interval of a "
         f"paired bootstrap over {groups} groups. `official: …` sets one quirk of the authors' released code "
-        "(docs/method.md); what it does to non-finite values is a matter of the recipe, and nothing to a store "
-        "without any."
+        "(docs/method.md); what it does to non-finite values is a matter of the recipe, and nothing to a "
+        "store without any."
     )
     lines = [
         f"# Ablation of CARAT on {store.manifest.name}",
