@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carat import run
-from carat.campaign import Job, Say, Scored, claim, read_scores, run_jobs
+from carat.campaign import Job, Say, Scored, claim, different, read_environment, read_scores, run_jobs
 from carat.config import OFFICIAL, PRESETS, Experiment
 from carat.data.store import Store, open_store
 from carat.errors import ConfigError, RunError
@@ -42,7 +42,7 @@ class Row:
     difference: float
     """Test micro-F1 minus that of the full method, on the samples that both score; mean over the seeds."""
     interval: Interval
-    """95 %, by paired bootstrap over groups."""
+    """95 %, by paired bootstrap over groups and seeds."""
 
 
 def variants(experiment: Experiment, modalities: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -136,7 +136,7 @@ def _row(name: str, scored: Sequence[Scored], full: Sequence[Scored], store: Sto
     labels, groups = np.asarray(store.labels), store.groups
     found = [compute_metrics(x.scores, x.predicted, labels[rows], store.label_names) for x in scored]
     difference, interval = paired_difference(
-        _on(scored, shared), _on(full, shared), labels[shared], groups[shared], "micro_f1"
+        _on(scored, shared), _on(full, shared), labels[shared], groups[shared], "micro_f1", over_seeds=True
     )
     return Row(
         name,
@@ -154,7 +154,7 @@ def _on(scored: Sequence[Scored], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _write(rows: Sequence[Row], store: Store, jobs: Mapping[str, Sequence[Job]], out: Path) -> None:
-    run.write_atomically(out / "ablation.md", _markdown(rows, store, jobs))
+    run.write_atomically(out / "ablation.md", _markdown(rows, store, jobs, out))
     with (out / "ablation.csv").open("w", newline="", encoding="utf-8") as opened:
         writer = csv.writer(opened)
         writer.writerow(
@@ -170,26 +170,30 @@ def _write(rows: Sequence[Row], store: Store, jobs: Mapping[str, Sequence[Job]],
     draw_differences({row.name: (row.difference, row.interval) for row in rows[1:]}, out / "ablation.svg")
 
 
-def _markdown(rows: Sequence[Row], store: Store, jobs: Mapping[str, Sequence[Job]]) -> str:
+def _markdown(rows: Sequence[Row], store: Store, jobs: Mapping[str, Sequence[Job]], out: Path) -> str:
     full = jobs[FULL]
     seeds = ", ".join(str(job.experiment.seed) for job in full)
-    environment = run.describe_environment()
+    runs = [read_environment(job, out) for group in jobs.values() for job in group]
     groups = len(set(store.groups[store.indices("test")].tolist()))
     about = (
-        f"{len(store)} samples, fingerprint {store.manifest.fingerprint[:16]}; seeds {seeds}; test split, "
-        "mean ± standard deviation over the seeds; epoch and threshold chosen on validation. Difference: "
-        f"test micro-F1 minus that of `{FULL}` on the samples that both can score, with the 95 % interval of a "
-        f"paired bootstrap over {groups} groups. `official: …` sets one quirk of the authors' released code "
-        "(docs/method.md); what it does to non-finite values is a matter of the recipe, and nothing to a "
-        "store without any."
+        f"{len(store)} samples, fingerprint {store.manifest.fingerprint[:16]}; seeds {seeds}; test split, mean "
+        "± standard deviation over the seeds; epoch and threshold chosen on validation. Difference: test "
+        f"micro-F1 minus that of `{FULL}` on the samples that both can score, with the 95 % interval of a paired "
+        f"bootstrap over {groups} groups and the seeds. `official: …` sets one quirk of the authors' released "
+        "code (docs/method.md); the poolers change nothing but the random numbers, and show how much is "
+        "chance; what the released code does to non-finite values is a matter of the recipe, and nothing to a store "
+        "without any."
     )
+    commit, processor = (different(x[key] for x in runs) for key in ("commit", "processor"))
+    torch = different(x["packages"]["torch"] for x in runs)
     lines = [
         f"# Ablation of CARAT on {store.manifest.name}",
         "",
         textwrap.fill(about, 118),
         "",
-        f"Commit {environment['commit'] or 'unknown'}, {environment['processor']}, torch "
-        f"{environment['packages']['torch']}, one core per training.",
+        f"Made by `carat ablate --data STORE --out DIR --seeds {len(full)}`; see DIR/plan.json.",
+        f"Store: {'; '.join(store.manifest.notes) or 'no notes'}.",
+        f"Trained at commit {commit}; {processor}, torch {torch}, one core per training.",
         "",
         f"| | samples | {' | '.join(METRICS.values())} | difference | 95 % interval |",
         "|---" * (len(METRICS) + 4) + "|",

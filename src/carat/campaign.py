@@ -9,7 +9,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -107,6 +107,17 @@ def read_scores(job: Job, out: Path) -> Scored:
         rows, scores = arrays["rows"], arrays["scores"]
     card, _ = run.read_run(job.folder(out))
     return Scored(rows, scores, apply_thresholds(scores, np.array(list(card.thresholds.values()))), card)
+
+
+def read_environment(job: Job, out: Path) -> dict[str, Any]:
+    """Versions, machine, commit and seconds of a finished job."""
+    found: dict[str, Any] = json.loads((job.folder(out) / run.ENVIRONMENT).read_text(encoding="utf-8"))
+    return found
+
+
+def different(values: Iterable[Any]) -> str:
+    """What occurs among values, for a sentence."""
+    return ", ".join(sorted({"unknown" if value is None else str(value) for value in values}))
 
 
 def claim(out: Path, plan: dict[str, Any], overwrite: bool) -> None:

@@ -64,6 +64,10 @@ class Method(nn.Module, ABC):
     def update_after_step(self, outputs: Any, labels: Tensor) -> None:
         """Change what is learnt without gradient; called after the backward pass, before the next batch."""
 
+    def attention(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Where each label looks: (B, L, T_m) by modality, zeros where absent; nothing if labels do not."""
+        return {}
+
     def spared_from_decay(self) -> Iterable[nn.Parameter]:
         """Parameters without weight decay: biases and LayerNorms."""
         for part in self.modules():
@@ -116,6 +120,14 @@ class CaratMethod(Method):
     def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> CaratOutputs:
         outputs: CaratOutputs = self.model(features, masks)
         return outputs
+
+    def attention(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        found = {}
+        for m in self.model.encoder:
+            _, weights = self.model.attend(m, features[m], masks[m])
+            found[m] = weights.new_zeros(len(masks[m]), *weights.shape[1:])
+            found[m][masks[m].any(1)] = weights
+        return found
 
     def losses(
         self, outputs: CaratOutputs, labels: Tensor, generator: torch.Generator | None = None

@@ -96,9 +96,10 @@ class Predictor:
         names = names or [f"sample {i}" for i in range(len(samples))]
         checked = [self._check(sample, name, raw) for sample, name in zip(samples, names, strict=True)]
         size = self.experiment.data.batch_size
+        device = next(self.method.parameters()).device
         out: list[Prediction] = []
         for start in range(0, len(checked), size):
-            batch = collate(checked[start : start + size], self.widths, self._pad_to)
+            batch = collate(checked[start : start + size], self.widths, self._pad_to).to(device)
             out += self._name(*self._score(batch))
         return out
 
@@ -132,7 +133,7 @@ class Predictor:
         """
         for split_name in [split] if split else list(store.manifest.splits):
             for batch, scores, carried_by in self._score_store(store, split_name):
-                ids = store.ids[batch.rows.numpy()].tolist()
+                ids = store.ids[batch.rows.cpu().numpy()].tolist()
                 yield from zip(ids, self._name(scores, carried_by), strict=True)
 
     def score(
@@ -143,8 +144,8 @@ class Predictor:
         Raises:
             DataError: the store does not fit the run, or has no such split.
         """
-        check_fit(str(self.folder), self.card, str(store.folder), store.label_names, _widths(store))
-        scored = [(batch.rows.numpy(), scores) for batch, scores, _ in self._score_store(store, split)]
+        self.check_labels(store)
+        scored = [(batch.rows.cpu().numpy(), scores) for batch, scores, _ in self._score_store(store, split)]
         rows, scores = (np.concatenate(parts) for parts in zip(*scored, strict=True))
         return rows, scores, np.asarray(store.labels)[rows]
 
@@ -180,9 +181,20 @@ class Predictor:
         check_fit(str(self.folder), self.card, str(store.folder), None, _widths(store))
         return [m for m in self.widths if m in store.modalities]
 
-    def _score_store(
-        self, store: Store, split: str
-    ) -> Iterator[tuple[Batch, NDArray[np.float32], NDArray[np.int64]]]:
+    def check_labels(self, store: Store) -> None:
+        """Refuse a store whose labels or widths are not the run's.
+
+        Raises:
+            DataError: says what differs.
+        """
+        check_fit(str(self.folder), self.card, str(store.folder), store.label_names, _widths(store))
+
+    def batches(self, store: Store, split: str) -> Iterator[Batch]:
+        """The samples of a split that can be scored, on the method's device, with every modality of the run.
+
+        Raises:
+            DataError: the store does not fit the run, or has no such split.
+        """
         data = self.experiment.data
         modalities = self._shared(store)
         rows = usable_rows(store, split, modalities)
@@ -196,18 +208,22 @@ class Predictor:
             max_length=self.method.max_length,
             pad_to=self._pad_to,
         )
+        device = next(self.method.parameters()).device
         for batch in track(loader, f"Scoring {split}", total=len(loader)):
+            size = len(batch.rows)
+            features = {m: batch.features.get(m, torch.zeros(size, 1, d)) for m, d in self.widths.items()}
+            masks = {m: batch.masks.get(m, torch.zeros(size, 1, dtype=torch.bool)) for m in self.widths}
+            yield Batch(features, masks, batch.labels, batch.rows).to(device)
+
+    def _score_store(
+        self, store: Store, split: str
+    ) -> Iterator[tuple[Batch, NDArray[np.float32], NDArray[np.int64]]]:
+        for batch in self.batches(store, split):
             yield batch, *self._score(batch)
 
     @torch.inference_mode()
     def _score(self, batch: Batch) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        size = len(batch.rows)
-        features = {m: batch.features.get(m, torch.zeros(size, 1, d)) for m, d in self.widths.items()}
-        masks = {m: batch.masks.get(m, torch.zeros(size, 1, dtype=torch.bool)) for m in self.widths}
-        device = next(self.method.parameters()).device
-        outputs = self.method(
-            {m: x.to(device) for m, x in features.items()}, {m: x.to(device) for m, x in masks.items()}
-        )
+        outputs = self.method(batch.features, batch.masks)
         scores = outputs.scores.float().cpu().numpy()
         if not np.isfinite(scores).all():
             raise DataError(

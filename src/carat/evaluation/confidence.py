@@ -91,7 +91,7 @@ def intervals(
     values = _bootstrap(predicted, labels, groups, resamples, seed)
     if len(np.unique(groups)) < 2:  # one group says nothing of the spread between groups
         return dict.fromkeys(values, (float("nan"), float("nan")))
-    return {name: _percentiles(x[1:]) for name, x in values.items()}
+    return {name: _percentiles(x[:, 1:].mean(0)) for name, x in values.items()}
 
 
 def paired_difference(
@@ -101,6 +101,7 @@ def paired_difference(
     groups: NDArray[Any],
     metric: str,
     *,
+    over_seeds: bool = False,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[float, Interval]:
@@ -110,21 +111,31 @@ def paired_difference(
         predicted, rival: as for `intervals`; their numbers of seeds may differ.
         labels, groups, resamples, seed: as for `intervals`.
         metric: a key of `statistics`.
+        over_seeds: resample the seeds too, so that the interval holds the chance of training; in pairs where
+            both have as many.
     """
     ours, theirs = (_bootstrap(p, labels, groups, resamples, seed)[metric] for p in (predicted, rival))
-    return float(ours[0] - theirs[0]), _percentiles(ours[1:] - theirs[1:])
+    difference = float(ours[:, 0].mean() - theirs[:, 0].mean())
+    ours, theirs = ours[:, 1:], theirs[:, 1:]
+    if over_seeds:
+        random = np.random.default_rng((seed, 1))
+        drawn = random.integers(len(ours), size=ours.shape)
+        rivals = drawn if len(theirs) == len(ours) else random.integers(len(theirs), size=theirs.shape)
+        ours = np.take_along_axis(ours, drawn, axis=0)
+        theirs = np.take_along_axis(theirs, rivals, axis=0)
+    return difference, _percentiles(ours.mean(0) - theirs.mean(0))
 
 
 def _bootstrap(
     predicted: NDArray[Any], labels: NDArray[Any], groups: NDArray[Any], resamples: int, seed: int
 ) -> dict[str, NDArray[np.float64]]:
-    """Metrics (1 + R,), averaged over seeds: of the data itself, then of the resamples."""
+    """Metrics (S, 1 + R): of the data itself, then of the resamples."""
     seeds = predicted[None] if predicted.ndim == 2 else predicted
     counts = [group_counts(guess, labels, groups) for guess in seeds]
     number = len(counts[0]["samples"])
     draws = np.vstack([np.ones(number), resample(number, resamples, seed)])
     found = [statistics({name: draws @ x for name, x in count.items()}) for count in counts]
-    return {name: np.mean([values[name] for values in found], axis=0) for name in found[0]}
+    return {name: np.array([values[name] for values in found]) for name in found[0]}
 
 
 def _percentiles(values: NDArray[np.float64]) -> Interval:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from carat.evaluation.confidence import Interval, intervals
 from carat.evaluation.metrics import Metrics, compute_metrics
 from carat.evaluation.thresholds import apply_thresholds
+from carat.pictures import new_figure, save
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,8 @@ def draw_curves(history: Sequence[Mapping[str, float]], best_epoch: int, file: P
         best_epoch: the epoch that was kept.
         file: where to write.
     """
-    from matplotlib.figure import Figure
-
     epochs = [row["epoch"] for row in history]
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = new_figure(9, 3.6)
     loss, score = figure.subplots(1, 2)
     loss.plot(epochs, [row["train/total"] for row in history], marker="o", color="#444")
     loss.set(title="Training", xlabel="epoch", ylabel="objective")
@@ -85,7 +84,7 @@ def draw_curves(history: Sequence[Mapping[str, float]], best_epoch: int, file: P
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
         axes.grid(alpha=0.3)
-    figure.savefig(file, format="svg", metadata={"Date": None})
+    save(figure, file)
 
 
 def draw_differences(differences: Mapping[str, tuple[float, Interval]], file: Path) -> None:
@@ -95,9 +94,7 @@ def draw_differences(differences: Mapping[str, tuple[float, Interval]], file: Pa
         differences: difference and interval by name, in the order from top to bottom.
         file: where to write.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 1.2 + 0.28 * len(differences)), layout="constrained")
+    figure = new_figure(8, 1.2 + 0.28 * len(differences))
     axes = figure.subplots()
     for place, (difference, (low, high)) in enumerate(differences.values()):
         sure = low > 0 or high < 0
@@ -109,7 +106,7 @@ def draw_differences(differences: Mapping[str, tuple[float, Interval]], file: Pa
     axes.set_ylim(len(differences) - 0.4, -0.6)
     axes.set(title="Difference to the full method", xlabel="test micro-F1, 95 % interval (paired bootstrap)")
     axes.grid(alpha=0.3, axis="x")
-    figure.savefig(file, format="svg", metadata={"Date": None})
+    save(figure, file)
 
 
 def mean_and_spread(values: Sequence[float]) -> str:

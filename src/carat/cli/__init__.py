@@ -1,0 +1,47 @@
+"""The command line: commands only, nothing imports it."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+from cyclopts import CycloptsError, MissingArgumentError
+from pydantic import ValidationError
+
+from carat.cli import data, runs, studies  # noqa: F401  each registers its commands
+from carat.cli.app import app
+from carat.config import Experiment
+from carat.errors import CaratError
+from carat.sections import explain
+
+
+def main() -> None:
+    """Entry point: bad input ends with one line on standard error and exit code 2."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        app(arguments, exit_on_error=False, print_error=False)
+    except KeyboardInterrupt as stop:
+        print(": ".join(["carat: interrupted", *map(str, stop.args)]), file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+    except (CaratError, CycloptsError, ValidationError, OSError) as error:
+        if debug:
+            traceback.print_exc()
+        print(f"carat: error: {_one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        return f"{error.argument.name} is missing; see --help"
+    if isinstance(error, OSError):
+        return f"{error.filename or 'system'}: {error.strerror or error}"
+    cause: BaseException | None = None if isinstance(error, CaratError) else error
+    while cause is not None:  # cyclopts wraps what pydantic finds in options
+        if isinstance(cause, ValidationError):
+            return explain(cause, Experiment)
+        cause = cause.__cause__
+    return " ".join(str(error).split())

@@ -1,0 +1,208 @@
+"""`carat train`, `evaluate`, `predict`, `convert`: make and use runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from carat.cli.app import AsJson, Options, Overwrite, app, resolve, say
+from carat.errors import CaratError, ConfigError
+
+Raw = Annotated[
+    bool,
+    Parameter(
+        help="The file holds features as the extractor gave them: clean them as the recipe did.", negative=()
+    ),
+]
+
+
+@app.command
+def train(
+    experiment_file: Path | None = None,
+    /,
+    *,
+    data: Path,
+    out: Path,
+    preset: str | None = None,
+    overwrite: Overwrite = False,
+    experiment: Options = None,
+) -> None:
+    """Train a method on a store and write a run folder.
+
+    Values come from the preset, then the experiment file, then the command line; later ones win. The epoch
+    and the threshold are chosen on the validation split; the test split is not looked at.
+
+    **Examples**
+
+        carat train --preset small --data demo-store --out demo-run
+
+        carat train my-experiment.yaml --data mosei --out run1 --seed 1 --training.epochs 10
+
+        carat train --data mosei --out two --data.modalities text audio --data.long truncate
+
+    Parameters
+    ----------
+    experiment_file
+        YAML with what differs from the preset; docs/experiments.md describes every key.
+    data
+        Folder of the store, with splits train and valid.
+    out
+        Folder of the run to make.
+    preset
+        Starting point: paper (the default, the method as published), official (as the authors' released
+        code) or small (a minute on a laptop).
+    """
+    from carat.training.train import train as run_training
+
+    resolved = resolve(experiment_file, preset, experiment)
+    made = run_training(resolved, data, out, overwrite=overwrite)
+    card = made.card
+    thresholds = sorted(set(card.thresholds.values()))
+    shown = f"{thresholds[0]:.2f}" if len(thresholds) == 1 else f"{thresholds[0]:.2f}…{thresholds[-1]:.2f}"
+    for note in card.notes:
+        say(f"note: {note}")
+    say(
+        f"best epoch {card.epoch}: validation micro-F1 {card.validation['micro_f1']:.4f} at threshold {shown}"
+    )
+    say(f"run → {out}")
+    say(f"training curves → {out / 'curves.svg'}")
+
+
+@app.command
+def evaluate(run: Path, /, *, data: Path, split: str = "test", as_json: AsJson = False) -> None:
+    """Evaluate a run on a split, with the thresholds found on validation, and 95 % intervals.
+
+    Intervals are bootstrapped by group (video or dialogue). Accuracy is the mean sample Jaccard.
+
+    **Examples**
+
+        carat evaluate demo-run --data demo-store
+
+        carat evaluate demo-run --data demo-store --split valid --json
+
+    Parameters
+    ----------
+    run
+        Folder made by `carat train`.
+    data
+        Folder of a store with the run's labels.
+    split
+        Which split.
+    """
+    from carat.data.store import open_store
+    from carat.display import show_report
+    from carat.predictor import load
+
+    report = load(run).evaluate(open_store(data), split)
+    if as_json:
+        print(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
+    else:
+        show_report(report)
+
+
+@app.command
+def predict(
+    run: Path,
+    /,
+    *,
+    data: Path,
+    out: Path,
+    split: str | None = None,
+    raw: Raw = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Score samples: each label's score, which labels are present, which modality carried each.
+
+    **Examples**
+
+        carat predict demo-run --data demo-store --split test --out scores.csv
+
+        carat predict demo-run --data clip.npz --out scores.jsonl
+
+        carat predict my-run --data raw-clips.npz --raw --out scores.parquet
+
+    Parameters
+    ----------
+    run
+        Folder made by `carat train`.
+    data
+        Folder of a store, or an `.npz` with arrays (T, d) named `modality`; for several samples,
+        `id/modality`.
+    out
+        File to write: .csv, .parquet or .jsonl.
+    split
+        Only this split of the store.
+    """
+    from carat.data.store import open_store
+    from carat.display import show_predictions
+    from carat.predictions import check_output, write_predictions
+    from carat.predictor import load, read_features
+
+    check_output(out, overwrite)
+    if not data.exists():
+        raise CaratError(f"{data}: no such store or file")
+    if split and not data.is_dir():
+        raise ConfigError(f"--split needs a store, but {data} is a file")
+    predictor = load(run)
+    if data.is_dir():
+        store = open_store(data)
+        notes = predictor.notes(store, [split] if split else list(store.manifest.splits))
+        stream = predictor.predict_store(store, split)
+    else:
+        samples, notes = predictor.own_features(read_features(data), raw)
+        names = [f"{data}, '{id}'" for id in samples]
+        found = predictor.predict_batch(list(samples.values()), names=names, raw=raw)
+        stream = zip(samples, found, strict=True)
+    for note in notes:
+        say(f"note: {note}")
+    first: list[tuple[str, Any]] = []
+    count = write_predictions(_keep(stream, first, 5), out, overwrite=overwrite)
+    show_predictions(first)
+    say(f"{count} predictions → {out}")
+
+
+@app.command
+def convert(
+    official: Path,
+    run: Path,
+    /,
+    *,
+    layout: Literal["mosei-aligned", "mosei-unaligned", "m3ed"],
+    overwrite: Overwrite = False,
+) -> None:
+    """Turn weights of the authors' released code into a run, to evaluate or predict with.
+
+    Every key of the state dictionary must be there, of the right shape, and none may be left over; pickled
+    files are read without running code. Labels get the published threshold .25.
+
+    **Examples**
+
+        carat convert pytorch_model.bin official-run --layout mosei-aligned
+
+        carat convert official.safetensors official-run --layout m3ed --overwrite
+
+    Parameters
+    ----------
+    official
+        State dictionary by the released code's names: .bin, .pt or .safetensors.
+    run
+        Folder of the run to make.
+    layout
+        What it was trained on: says labels, their order, and whether visual and audio are aligned first.
+    """
+    from carat.convert import convert as convert_weights
+
+    card = convert_weights(official, layout, run, overwrite=overwrite)
+    for note in card.notes:
+        say(f"note: {note}")
+    say(f"run → {run}")
+
+
+def _keep(stream: Any, first: list[Any], count: int) -> Any:
+    for item in stream:
+        if len(first) < count:
+            first.append(item)
+        yield item

@@ -1,0 +1,1 @@
+"""Pictures of what a trained method does, each with its numbers as CSV."""

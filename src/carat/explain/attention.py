@@ -1,0 +1,98 @@
+"""Where each label looks in single samples: the words of a text, the steps of the other modalities."""
+
+from __future__ import annotations
+
+import csv
+import re
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from carat.data.batches import collate
+from carat.data.formats.glove import tokenize
+from carat.data.store import Store
+from carat.errors import DataError, did_you_mean
+from carat.pictures import heat_map, new_figure, save
+from carat.predictor import Predictor
+
+WIDEST = 60
+"""Time steps that a picture shows."""
+
+
+def find_rows(store: Store, ids: Sequence[str]) -> list[int]:
+    """Rows of samples.
+
+    Raises:
+        DataError: the store has no such sample.
+    """
+    known = {id: row for row, id in enumerate(store.ids.tolist())}
+    for id in ids:
+        if id not in known:
+            raise DataError(f"{store.folder}: no sample '{id}'{did_you_mean(id, known)}")
+    return [known[id] for id in ids]
+
+
+def name_steps(store: Store, row: int, modality: str, steps: int) -> list[str]:
+    """Words where the steps are those of the transcript, else numbers from 1."""
+    words = tokenize(store.transcript(row))
+    source = store.manifest.modalities[modality].source
+    if source.startswith("glove") and len(words) >= steps:
+        return words[:steps]
+    return [str(step + 1) for step in range(steps)]
+
+
+def draw_attention(predictor: Predictor, store: Store, row: int, out: Path) -> list[Path]:
+    """Write `attention_<id>.svg` and `.csv` of one sample; nothing if no modality of it has several steps."""
+    sample = store[row]
+    longest = predictor.method.max_length
+    features = {
+        m: np.asarray(x, dtype=np.float32)[: longest[m]]
+        for m, x in sample.features.items()
+        if m in predictor.widths
+    }
+    device = next(predictor.method.parameters()).device
+    batch = collate([features], predictor.widths).to(device)
+    with torch.inference_mode():
+        weights = predictor.method.attention(batch.features, batch.masks)
+    found: dict[str, NDArray[np.float32]] = {
+        m: x[0].cpu().numpy() for m, x in weights.items() if m in features
+    }
+    shown = {m: x[:, :WIDEST] for m, x in found.items() if x.shape[1] > 1}
+    if not shown:
+        return []
+    prediction = predictor.predict_batch([features], names=[sample.id])[0]
+    slug = re.sub(r"[^\w.-]+", "_", sample.id)
+    true = [name for name, there in zip(predictor.labels, sample.labels, strict=True) if there]
+    title = [
+        f"{sample.id}: where each label looks",
+        f"true: {', '.join(true) or 'none'}; predicted: {', '.join(prediction.labels) or 'none'}",
+    ]
+    if sample.transcript:
+        title.append(textwrap.fill(f"“{textwrap.shorten(sample.transcript, 240, placeholder=' …')}”", 110))
+    widest = max(x.shape[1] for x in shown.values())
+    height = 1.2 + sum(1.0 + 0.25 * len(predictor.labels) for _ in shown)
+    figure = new_figure(max(7.0, 2.5 + 0.3 * widest), height)
+    figure.suptitle("\n".join(title), fontsize=9)
+    for axes, (m, x) in zip(figure.subplots(len(shown), 1, squeeze=False)[:, 0], shown.items(), strict=True):
+        names = name_steps(store, row, m, x.shape[1]) if found[m].shape[1] == len(features[m]) else None
+        columns = names or [str(step + 1) for step in range(x.shape[1])]
+        image = heat_map(axes, x, predictor.labels, columns, highest=None, form=None)
+        axes.set_title(m + (f", first {WIDEST} steps" if found[m].shape[1] > WIDEST else ""), fontsize=9)
+        axes.tick_params(labelsize=8)
+        axes.set_xlabel("word" if not columns[0].isdecimal() else "time step", fontsize=8)
+        figure.colorbar(image, ax=axes, label="attention", fraction=0.03, pad=0.01)
+    files = [out / f"attention_{slug}.svg", out / f"attention_{slug}.csv"]
+    save(figure, files[0])
+    with files[1].open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(["modality", "step", "word", *predictor.labels])
+        for m, x in found.items():
+            names = name_steps(store, row, m, x.shape[1])
+            for step in range(x.shape[1]):
+                word = "" if names[step].isdecimal() else names[step]
+                writer.writerow([m, step + 1, word, *x[:, step].tolist()])
+    return files
