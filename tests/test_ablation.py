@@ -154,12 +154,13 @@ def test_a_killed_ablation_gives_the_same_table(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "carat", "ablate", "--data", str(store.folder), "--seeds", "1"]
     command += ["--training.epochs", "1", "--workers", "2"]
     subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, capture_output=True)
-    killed = subprocess.Popen([*command, "--out", str(tmp_path / "cut")], stderr=subprocess.PIPE, text=True)
-    assert killed.stderr is not None
-    for _ in range(5):
-        killed.stderr.readline()
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.wait()
+    with subprocess.Popen(
+        [*command, "--out", str(tmp_path / "cut")], stderr=subprocess.PIPE, text=True
+    ) as killed:
+        assert killed.stderr is not None
+        for _ in range(5):
+            killed.stderr.readline()
+        os.kill(killed.pid, signal.SIGKILL)
     again = subprocess.run(
         [*command, "--out", str(tmp_path / "cut")], check=True, capture_output=True, text=True
     )

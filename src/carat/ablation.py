@@ -176,13 +176,13 @@ def _markdown(rows: Sequence[Row], store: Store, jobs: Mapping[str, Sequence[Job
     runs = [read_environment(job, out) for group in jobs.values() for job in group]
     groups = len(set(store.groups[store.indices("test")].tolist()))
     about = (
-        f"{len(store)} samples, fingerprint {store.manifest.fingerprint[:16]}; seeds {seeds}; test split, mean "
-        "± standard deviation over the seeds; epoch and threshold chosen on validation. Difference: test "
-        f"micro-F1 minus that of `{FULL}` on the samples that both can score, with the 95 % interval of a paired "
-        f"bootstrap over {groups} groups and the seeds. `official: …` sets one quirk of the authors' released "
-        "code (docs/method.md); the poolers change nothing but the random numbers, and show how much is "
-        "chance; what the released code does to non-finite values is a matter of the recipe, and nothing to a store "
-        "without any."
+        f"{len(store)} samples, fingerprint {store.manifest.fingerprint[:16]}; seeds {seeds}; test "
+        "split, mean ± standard deviation over the seeds; epoch and threshold chosen on validation. "
+        f"Difference: test micro-F1 minus that of `{FULL}` on the samples that both can score, with "
+        f"the 95 % interval of a paired bootstrap over {groups} groups and the seeds. `official: …` "
+        "sets one quirk of the authors' released code (docs/method.md); the poolers change nothing "
+        "but the random numbers, and show how much is chance; what the released code does to non- "
+        "finite values is a matter of the recipe, and nothing to a store without any."
     )
     commit, processor = (different(x[key] for x in runs) for key in ("commit", "processor"))
     torch = different(x["packages"]["torch"] for x in runs)
