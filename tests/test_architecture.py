@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"config", "data", "errors", "evaluation", "methods", "run"},
     "predictor": {"config", "data", "errors", "evaluation", "methods", "progress", "run"},
     "predictions": {"errors", "predictor"},
-    "display": {"evaluation", "predictor"},
+    "display": {"data", "evaluation", "predictor"},
     "__main__": {"cli"},
     "cli": {
         "ablation",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -10,6 +10,9 @@ from rich.text import Text
 
 from carat.evaluation.reports import Report
 from carat.predictor import Prediction
+
+if TYPE_CHECKING:
+    from carat.data.check import Finding
 
 
 def show_summary(summary: dict[str, Any]) -> None:
@@ -38,6 +41,17 @@ def show_summary(summary: dict[str, Any]) -> None:
             print(f"{m}: {line}")
     for line in summary["notes"]:
         print(line)
+
+
+def show_findings(findings: list[Finding]) -> None:
+    """Verdicts of the doctor, one line each."""
+    colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for finding in findings:
+        table.add_row(
+            Text(finding.verdict, style=colours[finding.verdict]), Text(finding.check), Text(finding.message)
+        )
+    Console().print(table)
 
 
 def show_report(report: Report) -> None:

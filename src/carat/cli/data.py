@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
@@ -13,6 +14,8 @@ from carat.cli.app import AsJson, Overwrite, app, say
 data = App(name="data", help="Make and inspect stores: checked data sets that training and evaluation read.")
 app.command(data)
 
+FormatName = Literal["mosei-aligned", "mosei-unaligned", "mmsa", "csd", "m3ed", "erc", "mosei-labels"]
+Flag = Annotated[bool, Parameter(negative=())]
 Verify = Annotated[bool, Parameter(help="Read every byte and compare it with the fingerprint.", negative=())]
 
 
@@ -67,6 +70,140 @@ def build(recipe: Path, store: Path, /, *, overwrite: Overwrite = False) -> None
 
     made = build_store(recipe, store, overwrite=overwrite)
     say(f"{made!r} → {store}")
+
+
+@data.command(name="import")
+def import_(
+    format: FormatName,
+    file: Path,
+    store: Path | None = None,
+    /,
+    *,
+    labels: Path | None = None,
+    words: Path | None = None,
+    text: Path | None = None,
+    visual: Path | None = None,
+    audio: Path | None = None,
+    folds: Path | None = None,
+    unaligned: Flag = False,
+    by_index: Flag = False,
+    level: Literal["dialogue", "utterance"] = "dialogue",
+    as_released: Flag = False,
+    keep_padding: Flag = False,
+    dtype: Literal["float32", "float16"] = "float32",
+    overwrite: Overwrite = False,
+) -> None:
+    """Turn a data file of the field into a checked store; pickles are read without running code.
+
+    Zeros before and after a sequence are stripped, inf and NaN become 0 and are counted. docs/data.md says
+    where each file comes from and which is which.
+
+    **Examples**
+
+        carat data import mosei-aligned train_valid_test.pt mosei
+
+        carat data import mosei-unaligned mosei_senti_data_noalign.pkl mosei-raw --labels segments.csv
+
+        carat data import mosei-unaligned noalign.pkl mosei-raw --labels train_valid_test.pt --by-index
+
+        carat data import mmsa unaligned_50.pkl mosei-mmsa --labels segments.csv
+
+        carat data import csd mosei --words w.csd --text t.csd --audio a.csd --labels l.csd --folds f.json
+
+        carat data import m3ed m3ed_features.pkl m3ed
+
+        carat data import erc IEMOCAP_features.pkl iemocap --level utterance
+
+    Parameters
+    ----------
+    format
+        What the file is.
+    file
+        The data file; left out for csd, which names each of its files.
+    store
+        Folder of the store to make.
+    labels
+        Label table with video, segment or times, and six intensities; or the aligned file; or label sequence.
+    words, text, visual, audio
+        Computational sequences of csd: words, their vectors, and the other modalities.
+    folds
+        Which videos are train, valid and test, for csd: JSON or a table.
+    unaligned
+        csd: keep visual and audio whole instead of one average per word.
+    by_index
+        mosei-unaligned: pair with the aligned file by place; refused where the data contradicts it.
+    level
+        m3ed and erc: what a sample is.
+    as_released
+        m3ed: swap audio and visual as the published reader does.
+    keep_padding
+        Leave zeros before and after sequences.
+    dtype
+        Of the features on disk.
+    """
+    from carat.data.importing import Sources, import_data
+
+    sources = Sources(labels, words, text, visual, audio, folds, unaligned, by_index, level, as_released)
+    source, target = (file, store) if store is not None else (None, file)
+    made = import_data(
+        format, source, target, sources, keep_padding=keep_padding, dtype=dtype, overwrite=overwrite
+    )
+    for m, described in made.manifest.modalities.items():
+        for line in described.cleaning:
+            say(f"{m}: {line}")
+    for note in made.manifest.notes:
+        say(f"note: {note}")
+    say(f"{made!r} → {made.folder}")
+
+
+@data.command
+def check(
+    store: Path,
+    /,
+    *,
+    known: Literal["mosei", "m3ed"] | None = None,
+    format: FormatName | None = None,
+    labels: Path | None = None,
+    by_index: Flag = False,
+    as_json: AsJson = False,
+) -> None:
+    """Examine a store or a data file: what is wrong with it, verdict by verdict; exit code 1 if anything is.
+
+    **Examples**
+
+        carat data check mosei
+
+        carat data check mosei --known mosei --json
+
+        carat data check train_valid_test.pt --format mosei-aligned
+
+    Parameters
+    ----------
+    store
+        Folder of a store; or a data file, which is imported to a temporary folder first.
+    known
+        Which published data set it must be; by default its labels tell, and other counts are no fault.
+    format
+        What a data file is, as for `carat data import`.
+    labels, by_index
+        As for `carat data import`.
+    """
+    from carat.data.check import check_store
+    from carat.data.check_file import check_file
+    from carat.data.importing import Sources
+    from carat.data.store import open_store
+    from carat.display import show_findings
+
+    if store.is_dir():
+        findings = check_store(open_store(store), known)
+    else:
+        findings = check_file(store, format, Sources(labels=labels, by_index=by_index), known)
+    if as_json:
+        print(json.dumps([vars(finding) for finding in findings], indent=2, ensure_ascii=False))
+    else:
+        show_findings(findings)
+    if any(finding.verdict == "fail" for finding in findings):
+        sys.exit(1)
 
 
 @data.command

@@ -38,6 +38,12 @@ class Table:
     def __len__(self) -> int:
         return len(self._table)
 
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+        names: list[str] = self._table.column_names
+        return names
+
     def text(self, column: str) -> list[str]:
         """A column as text; missing cells are empty.
 

@@ -1,0 +1,312 @@
+"""Pickles are read as data, and nothing else in them has any effect."""
+
+from __future__ import annotations
+
+import collections
+import io
+import os
+import pickle
+import resource
+import struct
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.data.field_files import python_2
+
+from carat.data.pickled.globals import Floats
+from carat.data.pickled.reading import read_pickle, to_array
+from carat.errors import CaratError, DataError
+
+DATA: dict[str, Any] = {
+    "plain": [1, -2, 2.5, "ü€", b"\xff\x00", None, True, False, 10**30, (1, 2), {3, 4}, frozenset([5])],
+    "array": np.arange(12.0).reshape(3, 4),
+    "fortran": np.asfortranarray(np.arange(6, dtype="f4").reshape(2, 3)),
+    "big-endian": np.arange(5, dtype=">i2"),
+    "empty": np.zeros((0, 3)),
+    "bool": np.array([True, False]),
+    "text": np.array(["ab", "c"]),
+    "bytes": np.array([b"ab", b"c"]),
+    "objects": np.array(["v1", 3.5, None], dtype=object),
+    "scalar": np.float32(0.5),
+    "ordered": collections.OrderedDict(a=1, b=2),
+    "default": collections.defaultdict(list, {"k": [1]}),
+    "floats": [0.25 * i for i in range(3001)],
+    "nested": [[0.5 * i + j for j in range(35)] for i in range(7)],
+    "large": np.random.default_rng(0).random((67, 311)).astype("f4"),
+}
+
+
+def same(found: Any, expected: Any) -> bool:
+    if isinstance(expected, np.ndarray):
+        return (
+            isinstance(found, np.ndarray)
+            and found.shape == expected.shape
+            and found.dtype.kind == expected.dtype.kind
+            and bool((found == expected).all())
+        )
+    if isinstance(expected, dict):
+        return list(found) == list(expected) and all(same(found[k], x) for k, x in expected.items())
+    if isinstance(expected, (list, tuple)):
+        flat: list[Any] = []
+        for x in found:
+            flat += x.values.tolist() if isinstance(x, Floats) else [x]
+        return type(found) is type(expected) and len(flat) == len(expected) and all(map(same, flat, expected))
+    return bool(found == expected)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_plain_data_and_arrays_of_every_protocol(tmp_path: Path, protocol: int) -> None:
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(DATA, protocol=protocol))
+    found = read_pickle(tmp_path / "x.pkl")
+    for name, expected in DATA.items():
+        assert same(found[name], expected), name
+    assert to_array(found["floats"], "x").tolist() == DATA["floats"]
+    assert to_array(found["nested"], "x").tolist() == DATA["nested"]
+
+
+def test_python_2_text_is_bytes_and_arrays_are_arrays(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).random((31, 1103))
+    (tmp_path / "x.pkl").write_bytes(python_2({"a": ["x", 3], "b": array, "n": (1, {"c": True})}))
+    assert pickle.loads((tmp_path / "x.pkl").read_bytes(), encoding="latin1")["a"] == ["x", 3]
+    found = read_pickle(tmp_path / "x.pkl")
+    assert found[b"a"] == [b"x", 3]
+    assert (found[b"b"] == array).all()
+    assert found[b"n"] == (1, {b"c": True})
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_files_of_torch(tmp_path: Path, zipped: bool) -> None:
+    whole = torch.arange(24.0).reshape(4, 6)
+    value = {
+        "whole": whole,
+        "turned": whole.T,
+        "part": whole[1:3, 2:],
+        "ints": torch.arange(5),
+        "half": torch.ones(3, dtype=torch.float16),
+        "empty": torch.zeros(0, 3),
+        "data": DATA,
+    }
+    torch.save(value, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
+    found = read_pickle(tmp_path / "x.pt")
+    for name, tensor in value.items():
+        if isinstance(tensor, torch.Tensor):
+            assert (found[name] == tensor.numpy()).all(), name
+            assert found[name].shape == tuple(tensor.shape)
+    assert same(found["data"]["nested"], DATA["nested"])
+
+
+def test_large_arrays_stay_in_the_file(tmp_path: Path) -> None:
+    array = np.zeros((1000, 5000), dtype="f4")
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"a": array}, protocol=4))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = read_pickle(tmp_path / "x.pkl")["a"]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10_000  # KiB, of 20 MB
+    assert found.shape == array.shape
+    assert not found.flags.writeable
+
+
+class Calls:
+    """Pickles as a call of a function."""
+
+    def __init__(self, function: Any, *args: Any) -> None:
+        self.function, self.args = function, args
+
+    def __reduce__(self) -> Any:
+        return self.function, self.args
+
+
+def archive(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", compression) as opened:
+        for name, content in members.items():
+            opened.writestr(name, content)
+    return out.getvalue()
+
+
+PLAIN = pickle.dumps({"a": 1}, protocol=2)
+ARRAY = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R"
+FLOAT32 = b"cnumpy\ndtype\nX\x02\x00\x00\x00f4\x89\x88\x87R(K\x03X\x01\x00\x00\x00<NNN"
+FLOAT32 += b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+HOSTILE: dict[str, tuple[bytes, str]] = {
+    "system by reduce": (
+        pickle.dumps(Calls(os.system, "touch HACKED")),
+        r"'posix\.system', which could run code",
+    ),
+    "eval": (
+        pickle.dumps(Calls(eval, "open('HACKED','w')"), protocol=0),
+        r"'__builtin__\.eval', which could",
+    ),
+    "numpy.load gadget": (
+        b"\x80\x02cnumpy\nload\nX\x05\x00\x00\x00x.npyNN\x88\x87R.",
+        r"'numpy\.load', which could run code",
+    ),
+    "getattr chain": (
+        b"\x80\x04\x8c\x08builtins\x8c\x07getattr\x93.",
+        r"'builtins\.getattr', which could run code",
+    ),
+    "torch loader": (
+        b"\x80\x02ctorch.storage\n_load_from_bytes\nC\x01x\x85R.",
+        r"'torch\.storage\._load_from_bytes'",
+    ),
+    "script archive": (
+        archive({"m/data.pkl": PLAIN, "m/code/__torch__.py": b"import os", "m/version": b"3"}),
+        "code: it is a TorchScript archive",
+    ),
+    "setstate of a dict": (b"\x80\x02}}X\x01\x00\x00\x00aK\x01sb.", "a state of dict"),
+    "setstate of an array": (b"\x80\x02" + ARRAY + b"}b.", "a state of Array"),
+    "instance": (b"(ios\nsystem\n.", "opcode b'i', which is not read"),
+    "object": (b"(cbuiltins\nset\no.", "opcode b'o', which is not read"),
+    "extension": (b"\x80\x02\x82\x01.", r"opcode b'\\x82', which is not read"),
+    "memo bomb": (b"\x80\x02]" + b"r\xff\xff\xff\xff" * 1000 + b"j\xfe\xff\xff\xff.", "damaged or no pickle"),
+    "the same over and over": (
+        b"\x80\x02](" + b"K\x01" * 5000 + b"eq\x00" + b"c__builtin__\nset\nh\x00\x85R0" * 3000 + b"N.",
+        "far more than its size",
+    ),
+    "truncated": (pickle.dumps(DATA)[:900], "is truncated|damaged"),
+    "declared size": (
+        b"\x80\x04\x8e" + struct.pack("<Q", 10 << 30) + b"abc.",
+        "10737418240 bytes that lie behind",
+    ),
+    "declared shape": (
+        b"\x80\x03" + ARRAY + b"(K\x01J\x00\x00\x00\x40J\x0a\x00\x00\x00\x86" + FLOAT32 + b"\x89C\x04abcdtb.",
+        r"an array of shape \(1073741824, 10\) and type float32 with 4 bytes of content",
+    ),
+    "negative shape": (
+        b"\x80\x03" + ARRAY + b"(K\x01J\xff\xff\xff\xff\x85" + FLOAT32 + b"\x89C\x04abcdtb.",
+        "whose shape",
+    ),
+    "path in zip": (archive({"../../HACKED": b"x", "m/data.pkl": PLAIN}), "a member outside of it"),
+    "absolute path in zip": (archive({"/tmp/HACKED": b"x", "m/data.pkl": PLAIN}), "a member outside of it"),
+    "compressed zip": (archive({"m/data.pkl": PLAIN * 9}, zipfile.ZIP_DEFLATED), "a compressed member"),
+    "zip without data": (archive({"m/other.pkl": PLAIN}), r"no data\.pkl"),
+    "wrong protocol": (b"\x80\x09N.", "pickle protocol 9"),
+    "unhashable key": (b"\x80\x02}]K\x01s.", "a key of type list"),
+    "deep key": (b"\x80\x02}" + b")" + b"\x85" * 50 + b"K\x01s.", "a key of type tuple"),
+    "no pickle": (b"hello world", "damaged or no pickle|which is not read"),
+    "empty": (b"", "nothing: it is empty"),
+    "nothing on the stack": (b"\x80\x02.", "damaged or no pickle"),
+    "python object array": (
+        b"\x80\x03" + ARRAY + b"(K\x01K\x02\x85cnumpy\ndtype\nX\x02\x00\x00\x00O8\x89\x88\x87R\x89]tb.",
+        "an array of 2 objects without them",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files_are_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    content, message = HOSTILE[name]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.pt").write_bytes(content)
+    peak, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    with pytest.raises(DataError, match=message) as refused:
+        read_pickle(tmp_path / "evil.pt")
+    assert time.monotonic() - started < 2
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 1 << 20  # KiB
+    assert "\n" not in str(refused.value)
+    assert str(refused.value).startswith(f"{tmp_path / 'evil.pt'}: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["evil.pt"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_nothing_is_built_from_what_is_allowed_with_wrong_arguments(tmp_path: Path) -> None:
+    for call in (
+        b"cnumpy\nndarray\nK\x05\x85R.",
+        b"cnumpy\ndtype\nX\x01\x00\x00\x00O\x85Rq\x00" + ARRAY + b"(K\x01K\x01\x85h\x00\x89C\x01atb.",
+        b"c_codecs\nencode\nX\x01\x00\x00\x00aX\x03\x00\x00\x00rot\x86R.",
+        b"ccollections\nOrderedDict\nK\x05\x85R.",
+        b"c__builtin__\nset\nK\x05\x85R.",
+        b"ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x02K\x03tR.",
+        b"cnumpy.core.multiarray\nscalar\nK\x01K\x02\x86R.",
+        b"K\x01K\x02\x85R.",
+        b"Q.",
+    ):
+        (tmp_path / "x.pkl").write_bytes(b"\x80\x03" + call)
+        with pytest.raises(DataError):
+            read_pickle(tmp_path / "x.pkl")
+
+
+SEEDS = [pickle.dumps(DATA, protocol=p) for p in (0, 2, 4, 5)]
+
+
+def seed_files() -> list[bytes]:
+    found = list(SEEDS)
+    for zipped in (True, False):
+        out = io.BytesIO()
+        torch.save(
+            {"t": torch.arange(6.0).reshape(2, 3), "d": [1, "x", np.arange(3)]},
+            out,
+            _use_new_zipfile_serialization=zipped,
+        )
+        found.append(out.getvalue())
+    return [*found, python_2({"a": ["x", 3], "b": np.arange(4.0)})]
+
+
+FILES = seed_files()
+
+
+def mutated(random: np.random.Generator) -> bytes:
+    """A file with bytes changed, removed, repeated or moved."""
+    content = bytearray(FILES[random.integers(len(FILES))])
+    for _ in range(random.integers(1, 6)):
+        place, size = int(random.integers(len(content))), int(random.integers(1, 9))
+        what = random.integers(5)
+        if what == 0:
+            content[place] = int(random.integers(256))
+        elif what == 1:
+            del content[place : place + size]
+        elif what == 2:
+            content[place:place] = content[place : place + size]
+        elif what == 3:
+            content[place : place + size] = random.bytes(size)
+        else:
+            del content[place:]
+        content = content or bytearray(b".")
+    return bytes(content)
+
+
+def fuzz(folder: Path, seed: int, inputs: int) -> None:
+    """Every mutated file is read or refused with a carat error, within time and memory."""
+    random = np.random.default_rng(seed)
+    file = folder / "mutated"
+    for i in range(inputs):
+        content = mutated(random)
+        file.write_bytes(content)
+        started = time.monotonic()
+        try:
+            read_pickle(file)
+        except CaratError:
+            pass
+        except Exception as error:  # what is looked for
+            raise AssertionError(f"seed {seed}, input {i}: {type(error).__name__} {error}") from error
+        assert time.monotonic() - started < 5, f"seed {seed}, input {i}"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 3 << 20  # KiB; other tests' share included
+
+
+def test_mutated_files(tmp_path: Path) -> None:
+    fuzz(tmp_path, seed=0, inputs=1500)
+
+
+@pytest.mark.slow
+def test_many_mutated_files(tmp_path: Path) -> None:
+    fuzz(tmp_path, seed=1, inputs=20_000)
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.binary(max_size=60), protocol=st.sampled_from([b"", b"\x80\x02", b"\x80\x04"]))
+def test_random_opcodes(tmp_path: Path, content: bytes, protocol: bytes) -> None:
+    (tmp_path / "x").write_bytes(protocol + content + b".")
+    said = "fine"
+    try:
+        read_pickle(tmp_path / "x")
+    except CaratError as error:
+        said = str(error)
+    assert "\n" not in said
