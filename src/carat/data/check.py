@@ -146,7 +146,7 @@ def _labels_against_published(c: Context) -> tuple[Verdict, str]:
         positives = np.asarray(c.store.labels)[c.splits["test"]].sum(0, dtype=int)
         found = [int(positives[named.index(label)]) for label in published.labels]
         expected = list(published.positives)
-        if sorted(found) == sorted(expected) != found:
+        if found != expected and sorted(found) == sorted(expected):
             pairs = zip(published.labels, found, strict=True)
             moved = [(a, published.labels[expected.index(n)]) for a, n in pairs]
             swaps = [f"'{a}' has the positives of '{b}'" for a, b in moved if a != b]
@@ -208,7 +208,7 @@ def _duplicated_samples(c: Context) -> tuple[Verdict, str]:
         inside = len(pairs)
         if len(rows):
             i, j = (f"'{c.store.ids[r]}' ({list(c.splits)[split[r]]})" for r in rows[:2])
-            share = np.bincount(split[rows], minlength=len(sizes)) / sizes
+            share = np.bincount(split[rows], minlength=len(sizes)) / np.maximum(sizes, 1)
             if m in lenient and (share.max() < 0.02 or len(rows) < 6):
                 said += len(rows)
             else:

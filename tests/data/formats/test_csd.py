@@ -41,10 +41,9 @@ def write(file: Path, root: str, videos: dict[str, Video], **settings: Any) -> N
 def change(file: Path, path: str, how: Callable[[Any, str], None]) -> None:
     """Replace what is at a path by what `how` makes there."""
     with h5py.File(file, "r+") as opened:
-        parent, _, name = path.rpartition("/")
         if path in opened:
             del opened[path]
-        how(opened.require_group(parent), name)
+        how(opened, path)
 
 
 def contents() -> dict[str, dict[str, Video]]:
@@ -315,7 +314,11 @@ def huge_chunks(group: Any, name: str) -> None:
     group.create_dataset(name, (WORDS, TEXT), "f8", chunks=(2**27, 1), maxshape=(None, TEXT))
 
 
-def szip_like(group: Any, name: str) -> None:
+def references(group: Any, name: str) -> None:
+    group.create_dataset(name, (WORDS, TEXT), h5py.ref_dtype)
+
+
+def scaled(group: Any, name: str) -> None:
     group.create_dataset(name, data=np.ones((WORDS, TEXT), dtype=np.int32), scaleoffset=0)
 
 
@@ -338,6 +341,20 @@ def bomb(group: Any, name: str) -> None:
     )
 
 
+def lzf_bomb(group: Any, name: str) -> None:
+    dataset = group.create_dataset(name, (WORDS, TEXT), "f4", chunks=(WORDS, TEXT), compression="lzf")
+    dataset.id.write_direct_chunk((0, 0), bytes(1 << 20))
+
+
+def shuffled_last(group: Any, name: str) -> None:
+    settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    settings.set_chunk((WORDS, TEXT))
+    settings.set_deflate(9)
+    settings.set_shuffle()
+    space = h5py.h5s.create_simple((WORDS, TEXT))
+    h5py.h5d.create(group.id, name.encode(), h5py.h5t.IEEE_F32LE, space, settings)
+
+
 def array(values: Any) -> Callable[[Any, str], None]:
     return lambda group, name: group.create_dataset(name, data=values)
 
@@ -357,9 +374,11 @@ def nothing(group: Any, name: str) -> None:
         ("text", "All text/data/a/features", virtual, "a/features: virtual datasets are refused"),
         ("text", "All text/data/a/features", huge, r"data of \(1099511627776, 5\) would take 219902325"),
         ("text", "All text/data/a/features", huge_chunks, r"chunks of \(134217728, 1\) would take 1073"),
-        ("text", "All text/data/a/features", szip_like, "filter 6 is refused, allowed are gzip, shuffle"),
+        ("text", "All text/data/a/features", scaled, "filter 6 is refused, allowed are gzip, shuffle"),
         ("text", "All text/data/a/features", compressed_twice, "filters gzip, gzip: one compression"),
         ("text", "All text/data/a/features", bomb, "a chunk grows beyond the 260 bytes of its shape"),
+        ("text", "All text/data/a/features", lzf_bomb, "lzf chunk of 1048576 bytes, which may be any size"),
+        ("text", "All text/data/a/features", shuffled_last, "shuffle must come before gzip"),
         ("text", "All text/data/a/features", nothing, "a/features: missing"),
         ("text", "All text/data/a/intervals", nothing, "a/intervals: missing"),
         ("labels", "All labels/data", nothing, "labels.csd, All labels/data: missing"),
@@ -367,11 +386,16 @@ def nothing(group: Any, name: str) -> None:
         ("labels", "All labels", array([1]), "All labels: expected a Group, found a Dataset"),
         ("text", "All text/data/a/features", array(3.0), r"a/features: expected two axes, found \(\)"),
         ("text", "All text/data/a/features", array(h5py.Empty("f4")), "expected two axes, found None"),
-        ("text", "All text/data/a/features", array([[b"x"]] * WORDS), "expected numbers, found |S1"),
         (
             "text",
             "All text/data/a/features",
-            array(np.zeros((WORDS, TEXT), dtype=h5py.ref_dtype)),
+            array(np.full((WORDS, 1), b"x")),
+            r"expected numbers, found \|S1",
+        ),
+        (
+            "text",
+            "All text/data/a/features",
+            references,
             "a/features: expected numbers, found object",
         ),
         ("words", "All words/data/a/features", array(np.ones((WORDS, 1))), "expected words, found float64"),
@@ -400,7 +424,7 @@ def test_refusals(folder: Path, name: str, path: str, how: Callable[[Any, str], 
 
 def test_vectors_too_few(folder: Path) -> None:
     write(folder / "text.csd", "t", {"a": (np.ones((2, TEXT)), spans(2, 1))})
-    with pytest.raises(DataError, match="2 vectors for the 13 words of .*, 11 of them without silence"):
+    with pytest.raises(DataError, match=r"2 vectors for the 13 words of .*, 11 of them without silence"):
         list(opened(folder).samples)
 
 
@@ -417,8 +441,25 @@ def test_many_words_that_point_to_one_long_text(folder: Path) -> None:
     raw = bytearray((folder / "words.csd").read_bytes())
     raw[at : at + 16 * rows] = raw[at : at + 16] * rows
     (folder / "words.csd").write_bytes(raw)
-    with pytest.raises(DataError, match="a/features: words of more than 7[0-9]{7} bytes"):
+    with pytest.raises(DataError, match=r"a/features: words of more than 7[0-9]{7} bytes"):
         list(opened(folder).samples)
+
+
+@pytest.mark.parametrize("forged", ["free space without size", "overlapping heaps"])
+def test_text_that_would_hang_the_library(folder: Path, forged: str) -> None:
+    with h5py.File(folder / "words.csd", "w") as made:
+        made.create_dataset("w/data/a/features", data=[["läuft"]] * WORDS, dtype=h5py.string_dtype())
+        made.create_dataset("w/data/a/intervals", data=spans(WORDS, 11))
+    assert by_id(opened(folder))["a/0"].transcript == " ".join(["läuft"] * 5)
+    raw = bytearray((folder / "words.csd").read_bytes())
+    if forged == "overlapping heaps":
+        raw += (b"GCOL\x01" + bytes(3) + b"\xff" * 4 + bytes(4)) * 1009
+    else:
+        objects = raw.index(b"GCOL") + 16
+        raw[objects : objects + 16] = bytes(16)
+    (folder / "words.csd").write_bytes(raw)
+    with pytest.raises(DataError, match=r"words.csd: cannot be read as HDF5 \(damaged text at byte [0-9]+\)"):
+        opened(folder)
 
 
 def test_intervals_that_all_overlap(folder: Path) -> None:
@@ -426,7 +467,7 @@ def test_intervals_that_all_overlap(folder: Path) -> None:
     both = np.tile([0.0, 1.0], (many, 1))
     write(folder / "words.csd", "w", {"a": (np.full((many, 1), b"w"), both)})
     write(folder / "visual.csd", "v", {"a": (np.ones((many, 1)), both)})
-    with pytest.raises(DataError, match="visual.csd, v/data/a/intervals: more than 67108864 overlaps"):
+    with pytest.raises(DataError, match=r"visual.csd, v/data/a/intervals: more than 67108864 overlaps"):
         list(opened(folder, text=None, modalities={"visual": folder / "visual.csd"}).samples)
 
 
@@ -462,7 +503,7 @@ def test_wrong_folds(folder: Path, name: str, content: str, message: str) -> Non
     (folder / name).write_text(content)
     with pytest.raises(DataError, match=message):
         opened(folder, name)
-    with pytest.raises(DataError, match="absent.json: no such file"):
+    with pytest.raises(DataError, match=r"absent.json: no such file"):
         opened(folder, "absent.json")
 
 
@@ -481,6 +522,8 @@ def test_without_h5py(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_mutated_files_raise_nothing_else(folder: Path) -> None:
     random = np.random.default_rng(0)
+    for name, videos in contents().items():
+        write(folder / f"{name}.csd", name, {"a": videos["a"]})
     whole = {name: (folder / f"{name}.csd").read_bytes() for name in contents()}
     refused = 0
     for _ in range(200):
@@ -491,8 +534,7 @@ def test_mutated_files_raise_nothing_else(folder: Path) -> None:
         (folder / f"{name}.csd").write_bytes(raw.tobytes())
         try:
             list(opened(folder, aligned=bool(random.integers(2))).samples)
-        except DataError as error:
-            assert "\n" not in str(error)
+        except DataError:
             refused += 1
         (folder / f"{name}.csd").write_bytes(whole[name])
     assert refused > 20

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
+import struct
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,8 +37,9 @@ RATIO = 8
 """Times the size of the file that a dataset may take beyond that; more means that it is forged."""
 MOST_OVERLAPS = 1 << 26
 """Pairs of words and frames in one segment; more means that the intervals are forged."""
-DEFLATE = 1032
-"""Times its size to which gzip data can grow at most."""
+HEAP = b"GCOL\x01"
+GROWTH = {"gzip": 1032, "lzf": 88}
+"""Times its size to which compressed data can grow at most."""
 FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
 """The only filters that are run, by their number in HDF5."""
 
@@ -84,6 +87,7 @@ def open_csd(
     for file in (words, *files.values()):
         with _opened(file):
             pass
+    _check_heaps(words)
     notes = []
     if without:
         notes.append(f"{len(without)} videos without a fold left out, e.g. '{without[0]}'")
@@ -247,7 +251,7 @@ def _samples(
                 transcript="" if said is None else " ".join(said.features[:, 0]),
                 intensities=video.intensities[k],
             )
-    notes.extend(f"{m}: {count} videos without a sequence" for m, count in absent.items())
+    notes.extend(f"{m}: {absent[m]} videos without a sequence" for m in files if absent[m])
     if empty:
         notes.append(f"{len(empty)} segments without words or frames left out, e.g. '{empty[0]}'")
 
@@ -438,22 +442,25 @@ class _Data:
         names = [FILTERS[number] for number in filters]
         if len(set(names)) < len(names) or {"gzip", "lzf"} <= set(names):
             raise DataError(f"{place}: filters {', '.join(names)}: one compression at most, each once")
-        if "gzip" not in names:
+        compression = next((name for name in names if name in GROWTH), None)
+        if compression is None:
             return
-        place_of_gzip = names.index("gzip")
-        if "shuffle" in names[place_of_gzip:]:
-            raise DataError(f"{place}: filters {', '.join(names)}: shuffle must come before gzip")
+        place_of_it = names.index(compression)
+        if "shuffle" in names[place_of_it:]:
+            raise DataError(f"{place}: filters {', '.join(names)}: shuffle must come before {compression}")
         declared = math.prod(dataset.chunks) * dataset.dtype.itemsize
         chunks: list[Any] = []
         dataset.id.chunk_iter(chunks.append)
         for chunk in chunks:
-            skipped = chunk.filter_mask >> place_of_gzip & 1
-            if chunk.size * DEFLATE > self.limit and not skipped:
-                raw = dataset.id.read_direct_chunk(chunk.chunk_offset)[1]
-                inflater = zlib.decompressobj()
-                # with the checksum that gzip may have got before or after it
-                if len(inflater.decompress(raw, declared + 5)) > declared + 4:
-                    raise DataError(f"{place}: a chunk grows beyond the {declared} bytes of its shape")
+            skipped = chunk.filter_mask >> place_of_it & 1
+            if skipped or chunk.size * GROWTH[compression] <= self.limit:
+                continue
+            if compression == "lzf":
+                raise DataError(f"{place}: lzf chunk of {chunk.size} bytes, which may be any size in memory")
+            raw = dataset.id.read_direct_chunk(chunk.chunk_offset)[1]
+            # with the checksum that may have been added before
+            if len(zlib.decompressobj().decompress(raw, declared + 5)) > declared + 4:
+                raise DataError(f"{place}: a chunk grows beyond the {declared} bytes of its shape")
 
     def _words(self, dataset: Any, place: str) -> NDArray[Any]:
         """(T, d) `str` objects; read in blocks, since many words may point to the same long text."""
@@ -470,6 +477,29 @@ class _Data:
             if size > self.limit:
                 raise DataError(f"{place}: words of more than {self.limit} bytes")
         return words
+
+
+def _check_heaps(file: Path) -> None:
+    """Refuses what makes libhdf5 2.0 loop for ever: objects without size where texts of any length are kept.
+
+    Only words are ever read from there. A heap is `GCOL`, version 1, its size, and objects: number, uses,
+    size, and as many bytes, filled up to a multiple of 8; number 0 is free space, whose size includes this.
+    """
+    with file.open("rb") as raw, mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        last = len(content) - 11  # of a signature, so that the size is there too
+        begin = content.find(HEAP, 0, last)
+        objects = 0
+        while begin >= 0:
+            (size,) = struct.unpack_from("<Q", content, begin + 8)
+            at, end = begin + 16, min(begin + size, len(content))
+            while at + 16 <= end:
+                number, size = struct.unpack_from("<H6xQ", content, at)
+                taken = size if number == 0 else 16 + -(-size // 8) * 8
+                objects += 1
+                if taken % 2**64 == 0 or 16 * objects > len(content):
+                    raise DataError(f"{file}: cannot be read as HDF5 (damaged text at byte {at})")
+                at += taken
+            begin = content.find(HEAP, begin + 1, last)
 
 
 def _child(parent: Any, name: str, place: str, kind: Any) -> Any:

@@ -233,11 +233,8 @@ def _numbers(
             raise DataError(f"{what}: '{unknown[:40]}' is none of {', '.join(names)}")
         return np.array([known[x] for x in said], dtype=np.int64)
     found = to_array(values, what)
-    if (
-        found.ndim != 1
-        or found.dtype.kind not in "iuf"
-        or (found.astype(np.int64, copy=False) != found).any()
-    ):
+    numeric = found.ndim == 1 and found.dtype.kind in "iuf"
+    if not numeric or not (np.abs(found) < 1000).all() or (found != found.round()).any():
         raise DataError(f"{what}: expected one number per utterance, found {found.dtype} {found.shape}")
     numbers = found.astype(np.int64)
     if names and len(numbers) and not (numbers.min() >= 0 and numbers.max() < len(names)):

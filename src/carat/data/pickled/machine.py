@@ -114,8 +114,6 @@ class Machine:
         handler = GLOBALS.get(function.name)
         if handler is None:
             raise RefusedError(f"'{function.name}', which is not read")
-        if function.name.startswith("collections."):
-            args = args if function.name.endswith("OrderedDict") else ()
         self.spend(*args)
         self.stack.append(handler(tuple(map(finished, args))))
 

@@ -40,7 +40,7 @@ def read_pickle(file: str | os.PathLike[str]) -> Any:
             return read_archive(path, buffer)
         machine = Machine(buffer)
         first = machine.run()
-        if first == LEGACY_MAGIC:
+        if isinstance(first, int) and first == LEGACY_MAGIC:
             return read_legacy(buffer, machine.place)
         return first
 
