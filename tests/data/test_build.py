@@ -233,3 +233,32 @@ def test_reduced_mosei(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     with_audio = [(store.lengths("audio")[store.indices(s)] > 0).sum() for s in store.manifest.splits]
     assert with_audio == [4389, 508, 768]
     store.verify()
+
+
+def test_real_word_aligned_sequences_go_through_a_recipe(shared: Path, tmp_path: Path) -> None:
+    file = shared / "data" / "sequences" / "youtube_mmmo_word_aligned.npz"
+    arrays = np.load(file)
+    lines = ["id,place,fold,negative,neutral,positive"]
+    for i, row in enumerate(arrays["youtube_y"].astype(int).tolist()):
+        lines.append(",".join(map(str, [f"y{i}", i, ("train", "train", "valid", "test")[i % 4], *row])))
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    recipe = {
+        "name": "youtube",
+        "table": "table.csv",
+        "id": "id",
+        "split": "fold",
+        "labels": {"columns": ["negative", "neutral", "positive"]},
+        "modalities": {
+            m: {"source": "array", "file": str(file), "values": f"youtube_{m}", "column": "place"}
+            for m in ("text", "audio", "visual")
+        },
+    }
+    store = build(tmp_path, recipe)
+    assert len(store) == 96
+    for row in range(96):
+        for m in store.modalities:
+            expected = np.nan_to_num(arrays[f"youtube_{m}"][row], posinf=0, neginf=0)
+            np.testing.assert_array_equal(store.features(m, row), expected)
+        assert store.labels[row].tolist() == arrays["youtube_y"][row].tolist()
+    widths = {m: x.width for m, x in store.manifest.modalities.items()}
+    assert widths == {"text": 300, "audio": 74, "visual": 36}

@@ -128,7 +128,7 @@ class _Seen:
             kept = strip_padding(x)
             self.stripped += len(x) - len(kept)
             x = kept
-        elif not x.any():
+        elif not len(strip_padding(x)):
             x = x[:0]
         if not len(x):
             self.absent += 1
@@ -179,7 +179,8 @@ def strip_padding(x: NDArray[Any]) -> NDArray[Any]:
     >>> strip_padding(np.array([[0, 0], [1, 0], [0, 0], [0, 2], [0, 0]])).tolist()
     [[1, 0], [0, 0], [0, 2]]
     """
-    filled = np.flatnonzero(x.any(axis=1))
+    with np.errstate(invalid="ignore"):  # a signalling NaN is no zero, and no reason to warn
+        filled = np.flatnonzero(x.any(axis=1))
     return x[filled[0] : filled[-1] + 1] if len(filled) else x[:0]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import sys
 import zlib
 from collections.abc import Callable
@@ -453,7 +454,7 @@ def test_text_that_would_hang_the_library(folder: Path, forged: str) -> None:
     assert by_id(opened(folder))["a/0"].transcript == " ".join(["läuft"] * 5)
     raw = bytearray((folder / "words.csd").read_bytes())
     if forged == "overlapping heaps":
-        raw += (b"GCOL\x01" + bytes(3) + b"\xff" * 4 + bytes(4)) * 1009
+        raw += struct.pack("<5s3xQH6xQ", b"GCOL\x01", 2**40, 1, 16) * 1009
     else:
         objects = raw.index(b"GCOL") + 16
         raw[objects : objects + 16] = bytes(16)

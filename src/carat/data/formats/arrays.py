@@ -19,12 +19,13 @@ class ArraySource:
     """Features by key; a vector (d,) counts as a sequence of one step.
 
     Three layouts: an `.npz` whose array names are the keys; an `.npz` with one array of keys and one of
-    values (N, d) or (N, T, d); an `.npy` of values with an `.npy` of keys beside it.
+    values (N, d) or (N, T, d); an `.npy` of values with an `.npy` of keys beside it. In the last two, places
+    from 0 are the keys where none are named.
 
     Args:
         file: `.npz` or `.npy`.
         values: in an `.npz` of the second layout, name of the values.
-        keys: in an `.npz` of the second layout, name of the keys; for an `.npy`, file of the keys.
+        keys: in an `.npz` of the second layout, name of the keys; for an `.npy`, file of the keys; or None.
 
     Raises:
         DataError: names the file, what was found and what was expected.
@@ -40,12 +41,13 @@ class ArraySource:
             self.values: Any = loaded
             self.place: dict[str, Any] = {key: key for key in loaded}
             return
+        self.values = _member(file, loaded, values or "") if isinstance(loaded, dict) else loaded
         if keys is None:
-            raise DataError(f"{file}: name the array of keys with 'keys'")
-        if isinstance(loaded, dict):
-            self.values, names = _member(file, loaded, values or ""), _member(file, loaded, keys)
+            names: Any = np.arange(len(self.values) if self.values.ndim else 0)
+        elif isinstance(loaded, dict):
+            names = _member(file, loaded, keys)
         else:
-            self.values, names = loaded, load_arrays(file.parent / keys)
+            names = load_arrays(file.parent / keys)
         if self.values.ndim < 2:
             raise DataError(f"{file}: expected values (N, d) or (N, T, d), found {self.values.shape}")
         if not isinstance(names, np.ndarray) or names.shape != self.values.shape[:1]:
