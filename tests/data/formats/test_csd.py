@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import struct
 import sys
 import zlib
 from collections.abc import Callable
@@ -252,16 +251,10 @@ def test_compressed_files(folder: Path, settings: dict[str, Any]) -> None:
             np.testing.assert_array_equal(x, expected[id].features[m])
 
 
-def test_words_of_any_length(folder: Path) -> None:
-    words = np.array([["läuft"], ["日本"], *[["x" * i] for i in range(11)]], dtype=object)
-    files = contents()["words"]
-    files["a"] = words, files["a"][1]
-    with h5py.File(folder / "words.csd", "w") as opened_file:
-        for id, (features, times) in files.items():
-            kind = h5py.string_dtype() if id == "a" else None
-            opened_file.create_dataset(f"w/data/{id}/features", data=features, dtype=kind)
-            opened_file.create_dataset(f"w/data/{id}/intervals", data=times)
-    assert by_id(opened(folder))["a/0"].transcript == "läuft 日本  x xx"
+def test_words_beyond_ascii(folder: Path) -> None:
+    words = np.array([[word.encode()] for word in ["läuft", "日本", "", *"abcdefghij"]])
+    write(folder / "words.csd", "w", {"a": (words, spans(WORDS, 11))})
+    assert by_id(opened(folder, text=None))["a/0"].transcript == "läuft 日本  a b"
 
 
 def test_into_a_store(folder: Path) -> None:
@@ -337,9 +330,8 @@ def bomb(group: Any, name: str) -> None:
         name, (WORDS, TEXT), "f4", chunks=(WORDS, TEXT), compression="gzip", fletcher32=True
     )
     deflate = zlib.compressobj(9)
-    dataset.id.write_direct_chunk(
-        (0, 0), b"".join(deflate.compress(bytes(1 << 20)) for _ in range(101)) + deflate.flush()
-    )
+    blocks = [deflate.compress(bytes(1 << 20)) for _ in range(101)]
+    dataset.id.write_direct_chunk((0, 0), b"".join([*blocks, deflate.flush()]))
 
 
 def lzf_bomb(group: Any, name: str) -> None:
@@ -371,15 +363,15 @@ def nothing(group: Any, name: str) -> None:
         ("text", "All text/data/a/features", to_another_file, "a/features: a ExternalLink is refused"),
         ("labels", "All labels", to_another_file, "labels.csd, All labels: a ExternalLink is refused"),
         ("words", "All words/data", soft, "words.csd, All words/data: a SoftLink is refused"),
-        ("text", "All text/data/a/features", outside, "a/features: external storage is refused"),
-        ("text", "All text/data/a/features", virtual, "a/features: virtual datasets are refused"),
-        ("text", "All text/data/a/features", huge, r"data of \(1099511627776, 5\) would take 219902325"),
-        ("text", "All text/data/a/features", huge_chunks, r"chunks of \(134217728, 1\) would take 1073"),
-        ("text", "All text/data/a/features", scaled, "filter 6 is refused, allowed are gzip, shuffle"),
-        ("text", "All text/data/a/features", compressed_twice, "filters gzip, gzip: one compression"),
+        ("text", "All text/data/a/features", outside, "a/features: external storage and virtual"),
+        ("text", "All text/data/a/features", virtual, "a/features: external storage and virtual"),
+        ("text", "All text/data/a/features", huge, r"\(1099511627776, 5\) in chunks .* takes 2199023"),
+        ("text", "All text/data/a/features", huge_chunks, r"in chunks of \(134217728, 1\) takes 1073741824"),
+        ("text", "All text/data/a/features", scaled, "a/features: filters 6; expected shuffle"),
+        ("text", "All text/data/a/features", compressed_twice, "a/features: filters gzip, gzip; expected"),
         ("text", "All text/data/a/features", bomb, "a chunk grows beyond the 260 bytes of its shape"),
         ("text", "All text/data/a/features", lzf_bomb, "lzf chunk of 1048576 bytes, which may be any size"),
-        ("text", "All text/data/a/features", shuffled_last, "shuffle must come before gzip"),
+        ("text", "All text/data/a/features", shuffled_last, "a/features: filters gzip, shuffle; expected"),
         ("text", "All text/data/a/features", nothing, "a/features: missing"),
         ("text", "All text/data/a/intervals", nothing, "a/intervals: missing"),
         ("labels", "All labels/data", nothing, "labels.csd, All labels/data: missing"),
@@ -399,19 +391,30 @@ def nothing(group: Any, name: str) -> None:
             references,
             "a/features: expected numbers, found object",
         ),
-        ("words", "All words/data/a/features", array(np.ones((WORDS, 1))), "expected words, found float64"),
-        ("words", "All words/data/a/features", array([[b"\xff"]] * WORDS), "a/features, row 0: not UTF-8"),
-        ("words", "All words/data/a/features", array([[b"a", b"b"]] * WORDS), "width 2, expected 1 word"),
+        (
+            "words",
+            "All words/data/a/features",
+            array(np.ones((WORDS, 1))),
+            "expected text of fixed length, found float64",
+        ),
+        ("words", "All words/data/a/features", array(np.full((WORDS, 1), b"\xff")), "a/features: not UTF-8"),
+        ("words", "All words/data/a/features", array(np.full((WORDS, 2), b"a")), "width 2, expected 1 word"),
+        ("words", "All words/data/a/features", array([["any"]] * WORDS), "of fixed length, found object"),
         ("labels", "All labels/data/a/features", array(np.zeros((3, 5))), "width 5, expected 7: sentiment"),
         ("labels", "All labels/data/a/features", array(np.full((3, 7), np.nan)), "inf or NaN among the"),
         ("labels", "All labels/data/a/features", array(np.zeros((2, 7))), "2 features, but 3 intervals"),
         ("visual", "All visual/data/a/intervals", array(np.zeros((31, 3))), "width 3, expected 2: start"),
-        ("visual", "All visual/data/a/intervals", array(np.full((31, 2), np.inf)), "a/intervals: inf or NaN"),
+        (
+            "visual",
+            "All visual/data/a/intervals",
+            array(np.full((31, 2), np.inf)),
+            "a/intervals: expected seconds, found inf",
+        ),
         (
             "text",
             "All text/data/a/intervals",
             array(spans(WORDS, 11) + 0.01),
-            r"text/data/a/intervals: vector 0 \(without silence\) has \[.*\], but its word in",
+            r"text/data/a/intervals: up to 0\.010 s from the words of .*/data/a, expected 0\.001",
         ),
     ],
 )
@@ -429,46 +432,12 @@ def test_vectors_too_few(folder: Path) -> None:
         list(opened(folder).samples)
 
 
-def test_many_words_that_point_to_one_long_text(folder: Path) -> None:
-    """A file holds the text once, and each of the words would be a copy of it."""
-    rows, length = 2003, 1 << 20
-    times = np.zeros((rows, 2))
-    with h5py.File(folder / "words.csd", "w") as made:
-        words = made.create_dataset("w/data/a/features", (rows, 1), h5py.string_dtype())
-        words[0] = "x" * length
-        words[1:] = "y"
-        made.create_dataset("w/data/a/intervals", data=times)
-        at = words.id.get_offset()
-    raw = bytearray((folder / "words.csd").read_bytes())
-    raw[at : at + 16 * rows] = raw[at : at + 16] * rows
-    (folder / "words.csd").write_bytes(raw)
-    with pytest.raises(DataError, match=r"a/features: words of more than 7[0-9]{7} bytes"):
-        list(opened(folder).samples)
-
-
-@pytest.mark.parametrize("forged", ["free space without size", "overlapping heaps"])
-def test_text_that_would_hang_the_library(folder: Path, forged: str) -> None:
-    with h5py.File(folder / "words.csd", "w") as made:
-        made.create_dataset("w/data/a/features", data=[["läuft"]] * WORDS, dtype=h5py.string_dtype())
-        made.create_dataset("w/data/a/intervals", data=spans(WORDS, 11))
-    assert by_id(opened(folder))["a/0"].transcript == " ".join(["läuft"] * 5)
-    raw = bytearray((folder / "words.csd").read_bytes())
-    if forged == "overlapping heaps":
-        raw += struct.pack("<5s3xQH6xQ", b"GCOL\x01", 2**40, 1, 16) * 1009
-    else:
-        objects = raw.index(b"GCOL") + 16
-        raw[objects : objects + 16] = bytes(16)
-    (folder / "words.csd").write_bytes(raw)
-    with pytest.raises(DataError, match=r"words.csd: cannot be read as HDF5 \(damaged text at byte [0-9]+\)"):
-        opened(folder)
-
-
 def test_intervals_that_all_overlap(folder: Path) -> None:
     many = 10_007
     both = np.tile([0.0, 1.0], (many, 1))
     write(folder / "words.csd", "w", {"a": (np.full((many, 1), b"w"), both)})
     write(folder / "visual.csd", "v", {"a": (np.ones((many, 1)), both)})
-    with pytest.raises(DataError, match=r"visual.csd, v/data/a/intervals: more than 67108864 overlaps"):
+    with pytest.raises(DataError, match=r"visual.csd, v/data/a: more than 67108864 overlaps"):
         list(opened(folder, text=None, modalities={"visual": folder / "visual.csd"}).samples)
 
 
@@ -490,9 +459,9 @@ def test_damaged_files(folder: Path, name: str) -> None:
     [
         ("f.json", '{"train": ["a"], "test": ["b", "a[1]"]}', "video 'a' is in two folds, train and test"),
         ("f.csv", "video,fold\na,train\na,dev\n", "video 'a' is in two folds, train and valid"),
-        ("f.json", '{"train": ["a"], "tset": ["b"]}', "'b': fold 'tset' is none of train, valid"),
+        ("f.json", '{"train": ["a"], "tset": ["b"]}', "f.json: fold 'tset' is none of train, valid"),
         ("f.json", '{"train": "a"}', "expected lists of ids by fold"),
-        ("f.json", '{"train": [["a"]]}', "train: expected ids that are text, found list"),
+        ("f.json", '{"train": [["a"]]}', "expected lists of ids by fold"),
         ("f.json", "{", "f.json: cannot be read as JSON"),
         ("f.json", "[" * 100_000, "f.json: cannot be read as JSON"),
         ("f.json", '{"train": ["none"]}', "labels.csd: none of its videos has a fold"),
@@ -504,7 +473,7 @@ def test_wrong_folds(folder: Path, name: str, content: str, message: str) -> Non
     (folder / name).write_text(content)
     with pytest.raises(DataError, match=message):
         opened(folder, name)
-    with pytest.raises(DataError, match=r"absent.json: no such file"):
+    with pytest.raises(DataError, match=r"absent.json: cannot be read as JSON"):
         opened(folder, "absent.json")
 
 

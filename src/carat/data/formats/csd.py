@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-import mmap
-import struct
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,17 +29,16 @@ TEXT = "text"
 SILENCE = "sp"
 TOLERANCE = 1e-3
 """Seconds by which a word and its vector may differ."""
-SMALL = 64 << 20
-"""Bytes that any dataset may take in memory."""
-RATIO = 8
-"""Times the size of the file that a dataset may take beyond that; more means that it is forged."""
-MOST_OVERLAPS = 1 << 26
-"""Pairs of words and frames in one segment; more means that the intervals are forged."""
-HEAP = b"GCOL\x01"
+LATEST = 1e9
+"""Seconds."""
+SMALL, RATIO = 64 << 20, 8
+"""A dataset may take as many bytes, and as many times the size of its file beyond; more is forged."""
+MOST = 1 << 26
+"""Pairs of words and frames in one segment, and values that come of them; more is forged."""
+FILTERS = {2: "shuffle", 1: "gzip", 32000: "lzf", 3: "fletcher32"}
+"""The only filters that are run, by their number in HDF5, in the order of writing."""
 GROWTH = {"gzip": 1032, "lzf": 88}
 """Times its size to which compressed data can grow at most."""
-FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
-"""The only filters that are run, by their number in HDF5."""
 
 
 def open_csd(
@@ -57,21 +54,21 @@ def open_csd(
 
     A sample is one row of the label file, `<video>/<row>`; a label is present where its intensity is above 0.
     Words belong to the segment in which their middle lies; silence (`sp`) is dropped. Ids with a suffix, such
-    as `video[3]`, belong to the group `video`, and to that entry of a file that has none for `video[3]`.
+    as `video[3]`, belong to the group `video`; a file without `video[3]` is asked for `video`.
 
     Args:
         words: words (T, 1); the pivot, and the transcript.
         labels: (S, 7), sentiment and the six intensities of `MOSEI`.
         folds: which videos are train, valid (or dev) and test: JSON, ids by fold; or a table with the columns
-            `video_id` and `fold`.
+            `video_id` (or `video`) and `fold` (or `split`).
         modalities: sequence by modality, without text.
         aligned: one step per word, the mean of the frames that overlap it, and zeros where none does; or
             else all frames whose middle lies in the segment. Inf and NaN are left out of means.
         text: word vectors, with the intervals of the words.
 
     Returns:
-        The data set; its files are open only while a video is read. `count` is what the label file has, and
-        the notes say at the end how many segments were left out because nothing was found for them.
+        The data set; its files are open only while a video is read. `count` is what the label file has; how
+        many segments were left out because nothing was found for them is in the notes at the end.
 
     Raises:
         DataError: names the file, the place inside, what was found and what was expected; also while the
@@ -82,21 +79,17 @@ def open_csd(
     files = dict(modalities) if text is None else {TEXT: text, **modalities}
     if not files:
         raise DataError("word vectors or another modality are needed beside the words")
-    fold = _folds(folds)
-    segments, without = _segments(labels, fold)
+    videos, without = _labels(labels, _folds(folds))
     for file in (words, *files.values()):
         with _opened(file):
             pass
-    _check_heaps(words)
-    notes = []
-    if without:
-        notes.append(f"{len(without)} videos without a fold left out, e.g. '{without[0]}'")
+    notes = [f"{len(without)} videos without a fold left out, e.g. '{without[0]}'"] if without else []
     return Foreign(
         name=labels.stem,
         labels=MOSEI,
         sources={m: f"csd:{hash_file(f).sha256[:12]}{':aligned' * aligned}" for m, f in files.items()},
-        samples=_samples(segments, words, files, aligned, notes),
-        count=sum(len(video.intervals) for video in segments),
+        samples=_samples(videos, words, files, aligned, notes),
+        count=sum(len(segments.intervals) for _, _, segments in videos),
         notes=notes,
     )
 
@@ -119,21 +112,14 @@ class _Steps:
         middle = self.intervals.mean(1)
         return self[(start <= middle) & (middle < end)]
 
+    def in_order(self) -> _Steps:
+        """Sorted by start."""
+        return self[np.argsort(self.intervals[:, 0], kind="stable")]
 
-@dataclass(frozen=True)
-class _Video:
-    """The segments of one entry of the label file."""
 
-    id: str
-    split: str
-    intervals: NDArray[np.float64]
-    """(S, 2)."""
-    intensities: NDArray[np.float32]
-    """(S, 6)."""
-
-    @property
-    def group(self) -> str:
-        return _group(self.id)
+NOTHING = _Steps("", np.empty((0, 1), dtype=str), np.empty((0, 2)))
+_Video = tuple[str, str, _Steps]
+"""Id, split, and intensities (S, 6) of its segments."""
 
 
 def _group(id: str) -> str:
@@ -141,179 +127,134 @@ def _group(id: str) -> str:
     return id.partition("[")[0] or id
 
 
-# Folds and labels
-
-
 def _folds(file: Path) -> dict[str, str]:
     """Split by video."""
-    pairs = _json_folds(file) if file.suffix == ".json" else _table_folds(file)
+    if file.suffix == ".json":
+        pairs = _json_pairs(file)
+    else:
+        table = Table(file)
+        video = "video" if "video" in table.columns and "video_id" not in table.columns else "video_id"
+        fold = "split" if "split" in table.columns and "fold" not in table.columns else "fold"
+        pairs = list(zip(table.text(video), table.text(fold), strict=True))
     found: dict[str, str] = {}
     for id, fold in pairs:
-        if not fold:
-            continue
-        if fold not in FOLDS:
-            raise DataError(f"{file}, video '{id}': fold '{fold}' is none of {', '.join(FOLDS)}")
-        split = found.setdefault(_group(id), FOLDS[fold])
-        if split != FOLDS[fold]:
-            raise DataError(f"{file}: video '{_group(id)}' is in two folds, {split} and {FOLDS[fold]}")
+        if fold and fold not in FOLDS:
+            raise DataError(f"{file}: fold '{_clean(fold)}' is none of {', '.join(FOLDS)}")
+        split = found.setdefault(_group(id), FOLDS[fold]) if fold else ""
+        if fold and split != FOLDS[fold]:
+            video = _clean(_group(id))
+            raise DataError(f"{file}: video '{video}' is in two folds, {split} and {FOLDS[fold]}")
     return found
 
 
-def _json_folds(file: Path) -> list[tuple[str, str]]:
-    if not file.is_file():
-        raise DataError(f"{file}: no such file")
+def _json_pairs(file: Path) -> list[tuple[str, str]]:
     try:
         folds = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{file}: cannot be read as JSON ({_line(error)})") from error
-    if not isinstance(folds, dict) or not all(isinstance(ids, list) for ids in folds.values()):
-        raise DataError(f'{file}: expected lists of ids by fold, such as {{"train": [...]}}')
-    pairs = [(id, fold) for fold, ids in folds.items() for id in ids]
-    for id, fold in pairs:
-        if not isinstance(id, str):
-            raise DataError(f"{file}, {_clean(fold)}: expected ids that are text, found {type(id).__name__}")
-    return [(_clean(id), _clean(fold)) for id, fold in pairs]
+    lists = folds.values() if isinstance(folds, dict) else [None]
+    if not all(isinstance(ids, list) and all(isinstance(id, str) for id in ids) for ids in lists):
+        raise DataError(f'{file}: expected lists of ids by fold, such as {{"train": ["video"]}}')
+    return [(id, fold) for fold, ids in folds.items() for id in ids]
 
 
-def _table_folds(file: Path) -> list[tuple[str, str]]:
-    table = Table(file)
-    video = "video" if "video" in table.columns and "video_id" not in table.columns else "video_id"
-    fold = "split" if "split" in table.columns and "fold" not in table.columns else "fold"
-    return list(zip(map(_clean, table.text(video)), map(_clean, table.text(fold)), strict=True))
-
-
-def _segments(file: Path, folds: Mapping[str, str]) -> tuple[list[_Video], list[str]]:
-    """Videos of the label file that have a fold, and the ids of those that have none."""
+def _labels(file: Path, folds: Mapping[str, str]) -> tuple[list[_Video], list[str]]:
+    """The videos that have a fold, and the ids of those that have none."""
     videos, without = [], []
     with _opened(file) as data:
-        for id in data.entries():
-            split = folds.get(_group(id))
-            if split is None:
+        for id in data.ids():
+            if _group(id) not in folds:
                 without.append(id)
-                continue
-            steps = data.read(id)
-            if steps is None:
-                continue
-            if steps.features.shape[1] != 1 + len(MOSEI):
-                raise DataError(
-                    f"{steps.place}/features: width {steps.features.shape[1]}, expected {1 + len(MOSEI)}: "
-                    f"sentiment, {', '.join(MOSEI)}"
-                )
-            with np.errstate(all="ignore"):
-                intensities = steps.features[:, 1:].astype(np.float32)
-            if not np.isfinite(intensities).all():
-                raise DataError(f"{steps.place}/features: inf or NaN among the intensities")
-            videos.append(_Video(id, split, steps.intervals, intensities))
+            elif (steps := data.read(id)) is not None:
+                width = steps.features.shape[1]
+                if width != 1 + len(MOSEI):
+                    wanted = f"{1 + len(MOSEI)}: sentiment, {', '.join(MOSEI)}"
+                    raise DataError(f"{steps.place}/features: width {width}, expected {wanted}")
+                with np.errstate(all="ignore"):
+                    intensities = steps.features[:, 1:].astype(np.float32)
+                if not np.isfinite(intensities).all():
+                    raise DataError(f"{steps.place}/features: inf or NaN among the intensities")
+                videos.append((id, folds[_group(id)], replace(steps, features=intensities)))
     if not videos:
         raise DataError(f"{file}: none of its videos has a fold and a segment")
     return videos, without
 
 
-# Samples
-
-
 def _samples(
-    videos: Sequence[_Video], words: Path, files: Mapping[str, Path], aligned: bool, notes: list[str]
+    videos: list[_Video], words: Path, files: Mapping[str, Path], aligned: bool, notes: list[str]
 ) -> Iterator[ForeignSample]:
     """Reads video by video; says in `notes`, when through, what was left out."""
     empty: list[str] = []
     absent: Counter[str] = Counter()
-    for video in videos:
-        spoken = _read(words, video, text=True)
-        steps = {m: _read(file, video) for m, file in files.items()}
-        if TEXT in steps:
-            steps[TEXT] = _fit(steps[TEXT], spoken)
-        if spoken is not None:
-            spoken = spoken[_sounds(spoken)]
-        absent.update(m for m, of_video in steps.items() if of_video is None)
-        for k, (start, end) in enumerate(video.intervals):
-            said = None if spoken is None else spoken.within(start, end)
-            features = {}
-            for m, of_video in steps.items():
-                if of_video is None:
-                    continue
-                if m == TEXT or not aligned:
-                    rows = of_video.within(start, end).features
-                else:
-                    rows = of_video.features[:0] if said is None else _average(of_video, said.intervals)
-                if len(rows):
-                    features[m] = rows
-            id = f"{video.id}/{k}"
+    for id, split, segments in videos:
+        spoken = _read(words, id, text=True)
+        found = {m: steps for m, file in files.items() if (steps := _read(file, id)) is not None}
+        if spoken is None:
+            spoken = NOTHING
+            found.pop(TEXT, None)
+        sounds = spoken.features[:, 0] != SILENCE
+        found = {m: _fit(x, spoken, sounds) if m == TEXT else x.in_order() for m, x in found.items()}
+        absent.update(set(files) - set(found))
+        spoken = spoken[sounds]
+        for k, (start, end) in enumerate(segments.intervals):
+            said = spoken.within(start, end)
+            rows = {
+                m: _average(x, said.intervals) if aligned and m != TEXT else x.within(start, end).features
+                for m, x in found.items()
+            }
+            features = {m: x for m, x in rows.items() if len(x)}
             if not features:
-                empty.append(id)
+                empty.append(f"{id}/{k}")
                 continue
             yield ForeignSample(
-                id,
-                video.split,
-                (video.intensities[k] > 0).astype(np.uint8),
+                f"{id}/{k}",
+                split,
+                (segments.features[k] > 0).astype(np.uint8),
                 features,
-                group=video.group,
-                transcript="" if said is None else " ".join(said.features[:, 0]),
-                intensities=video.intensities[k],
+                group=_group(id),
+                transcript=" ".join(said.features[:, 0]),
+                intensities=segments.features[k],
             )
     notes.extend(f"{m}: {absent[m]} videos without a sequence" for m in files if absent[m])
     if empty:
         notes.append(f"{len(empty)} segments without words or frames left out, e.g. '{empty[0]}'")
 
 
-def _read(file: Path, video: _Video, *, text: bool = False) -> _Steps | None:
-    """The steps of a video in order of time, None where the file has none."""
+def _read(file: Path, id: str, *, text: bool = False) -> _Steps | None:
     with _opened(file) as data:
-        id = video.id if data.has(video.id) else video.group
-        steps = data.read(id, text=text) if data.has(id) else None
-    if steps is None:
-        return None
-    return steps[np.argsort(steps.intervals[:, 0], kind="stable")]
+        return data.read(id, _group(id), text=text)
 
 
-def _sounds(words: _Steps) -> NDArray[np.bool_]:
-    """(T,), False for silence."""
-    return np.array(words.features[:, 0] != SILENCE, dtype=bool)
-
-
-def _fit(vectors: _Steps | None, words: _Steps | None) -> _Steps | None:
+def _fit(vectors: _Steps, words: _Steps, sounds: NDArray[np.bool_]) -> _Steps:
     """The word vectors without those of silence, which some files have and others have not.
 
     Raises:
         DataError: the vectors are not those of the words.
     """
-    if vectors is None or words is None:
-        return None
-    sounds = _sounds(words)
     if len(vectors.intervals) == len(words.intervals):
         vectors = vectors[sounds]
-    expected = words.intervals[sounds]
+    place, expected = f"{vectors.place}/intervals", words.intervals[sounds]
     if len(vectors.intervals) != len(expected):
         raise DataError(
-            f"{vectors.place}/intervals: {len(vectors.intervals)} vectors for the {len(words.intervals)} "
-            f"words of {words.place}, {len(expected)} of them without silence"
+            f"{place}: {len(vectors.intervals)} vectors for the {len(words.intervals)} words of "
+            f"{words.place}, {len(expected)} of them without silence"
         )
-    apart = np.flatnonzero(np.abs(vectors.intervals - expected).max(1, initial=0) > TOLERANCE)
-    if len(apart):
-        found, wanted = vectors.intervals[apart[0]].tolist(), expected[apart[0]].tolist()
-        raise DataError(
-            f"{vectors.place}/intervals: vector {apart[0]} (without silence) has {found}, "
-            f"but its word in {words.place} has {wanted}"
-        )
+    apart = np.abs(vectors.intervals - expected).max(initial=0)
+    if apart > TOLERANCE:
+        raise DataError(f"{place}: up to {apart:.3f} s from the words of {words.place}, expected {TOLERANCE}")
     return vectors
 
 
 def _average(frames: _Steps, intervals: NDArray[np.float64]) -> NDArray[Any]:
-    """(W, d): mean of the frames that overlap each interval, zeros where none does.
-
-    Args:
-        frames: sorted by their start.
-        intervals: (W, 2).
-    """
+    """(W, d): mean of the frames, in order, that overlap each interval (W, 2); zeros where none does."""
     starts, ends = frames.intervals.T
     # candidates of each word: frames that start before it ends, from the first that may end after its start
     first = np.searchsorted(np.maximum.accumulate(ends), intervals[:, 0], side="right")
     last = np.searchsorted(starts, intervals[:, 1], side="left")
-    if np.maximum(last - first, 0).sum() > MOST_OVERLAPS:
-        raise DataError(f"{frames.place}/intervals: more than {MOST_OVERLAPS} overlaps with words")
-    means = np.zeros(
-        (len(intervals), frames.features.shape[1]), dtype=np.result_type(frames.features, np.float32)
-    )
+    shape = len(intervals), frames.features.shape[1]
+    if max(math.prod(shape), np.maximum(last - first, 0).sum()) > MOST:
+        raise DataError(f"{frames.place}: more than {MOST} overlaps with {len(intervals)} words, or values")
+    means = np.zeros(shape, dtype=np.result_type(frames.features.dtype, np.float32))
     with np.errstate(all="ignore"):
         for word, ((start, end), a, b) in enumerate(zip(intervals, first, last, strict=True)):
             overlap = np.minimum(ends[a:b], end) - np.maximum(starts[a:b], start)
@@ -349,171 +290,103 @@ def _opened(file: Path) -> Iterator[_Data]:
 
 
 class _Data:
-    """The `data` group of an open file.
-
-    Only hard links are followed, only what a sequence needs is read, and nothing that is declared too large.
-    """
+    """The `data` group of an open file: only what is asked for is read, and nothing declared too large."""
 
     def __init__(self, file: Path, opened: Any, name: str) -> None:
-        import h5py
+        self._limit = SMALL + RATIO * file.stat().st_size
+        self._place = f"{file}, {_clean(name)}/data"
+        root = _child(opened, name, "Group", f"{file}, {_clean(name)}")
+        self._group = _child(root, "data", "Group", self._place)
 
-        self.limit = SMALL + RATIO * file.stat().st_size
-        self.block = max(1, self.limit // max(1, file.stat().st_size))
-        """Rows of text that take no more than the limit, were each as large as the file."""
-        self.place = f"{file}, {_clean(name)}/data"
-        root = _child(opened, name, f"{file}, {_clean(name)}", h5py.Group)
-        self._group = _child(root, "data", self.place, h5py.Group)
-
-    def entries(self) -> list[str]:
-        """Ids of the videos.
-
-        Raises:
-            DataError: an id with line breaks or the like, or one that is a path.
-        """
+    def ids(self) -> list[str]:
+        """Of the videos, checked: they are looked up in other files, and shown."""
         ids = list(self._group)
         for id in ids:
             if not id.isprintable() or "/" in id:
-                raise DataError(f"{self.place}: {id!a} is refused as an id")
+                raise DataError(f"{self._place}: {id!a} is refused as an id")
         return ids
 
-    def has(self, id: str) -> bool:
-        """Whether there is an entry for a video."""
-        return self._group.get(id, getlink=True) is not None
-
-    def read(self, id: str, *, text: bool = False) -> _Steps | None:
-        """Features and intervals of a video, None where it has no steps.
+    def read(self, *ids: str, text: bool = False) -> _Steps | None:
+        """What there is for the first of the ids that is there, None if there is nothing.
 
         Raises:
             DataError: says what is missing, refused, or of the wrong shape.
         """
-        import h5py
-
-        place = f"{self.place}/{_clean(id)}"
-        entry = _child(self._group, id, place, h5py.Group)
-        features = self._array(entry, "features", f"{place}/features", text)
-        intervals = self._array(entry, "intervals", f"{place}/intervals", False)
+        found = [id for id in ids if self._group.get(id, getlink=True) is not None]
+        if not found:
+            return None
+        place = f"{self._place}/{_clean(found[0])}"
+        entry = _child(self._group, found[0], "Group", place)
+        intervals = self._array(entry, "intervals", place, "fiu").astype(np.float64)
+        features = self._array(entry, "features", place, "S" if text else "fiu")
         if intervals.shape[1] != 2:
             raise DataError(f"{place}/intervals: width {intervals.shape[1]}, expected 2: start and end")
         if len(features) != len(intervals):
             raise DataError(f"{place}: {len(features)} features, but {len(intervals)} intervals")
+        if not (np.abs(intervals) < LATEST).all():
+            raise DataError(f"{place}/intervals: expected seconds, found inf, NaN or more than {LATEST:.0e}")
         if text and features.shape[1] != 1:
             raise DataError(f"{place}/features: width {features.shape[1]}, expected 1 word")
-        if not np.isfinite(intervals).all():
-            raise DataError(f"{place}/intervals: inf or NaN")
-        return _Steps(place, features, intervals.astype(np.float64)) if len(features) else None
-
-    def _array(self, entry: Any, name: str, place: str, text: bool) -> NDArray[Any]:
-        """(T, d), numbers in the order of this machine's bytes, or `str` objects."""
-        import h5py
-
-        dataset = _child(entry, name, place, h5py.Dataset)
-        shape, dtype = dataset.shape, dataset.dtype
-        if shape is None or len(shape) != 2:
-            raise DataError(f"{place}: expected two axes, found {shape}")
-        if text and h5py.check_string_dtype(dtype) is None:
-            raise DataError(f"{place}: expected words, found {dtype}")
-        if not text and (dtype.kind not in "fiu" or dtype.itemsize > 8):
-            raise DataError(f"{place}: expected numbers, found {dtype}")
-        if dataset.external is not None:
-            raise DataError(f"{place}: external storage is refused")
-        if dataset.is_virtual:
-            raise DataError(f"{place}: virtual datasets are refused")
-        for what, sizes in (("data", shape), ("chunks", dataset.chunks or ())):
-            needed = math.prod(sizes) * dtype.itemsize
-            if needed > self.limit:
-                raise DataError(
-                    f"{place}: {what} of {sizes} would take {needed} bytes, which a file of this size cannot "
-                    f"hold (at most {self.limit})"
-                )
-        self._check_filters(dataset, place)
         if text:
-            return self._words(dataset, place)
+            try:
+                features = np.char.decode(features)
+            except UnicodeDecodeError as error:
+                raise DataError(f"{place}/features: not UTF-8 ({_line(error)})") from error
+        return _Steps(place, features, intervals) if len(features) else None
+
+    def _array(self, entry: Any, name: str, place: str, kinds: str) -> NDArray[Any]:
+        """(T, d), in the order of this machine's bytes."""
+        place = f"{place}/{name}"
+        dataset = _child(entry, name, "Dataset", place)
+        dtype = dataset.dtype
+        if dataset.shape is None or len(dataset.shape) != 2:
+            raise DataError(f"{place}: expected two axes, found {dataset.shape}")
+        # text of variable length too: libhdf5 2.0 loops for ever, or takes gigabytes, where it is damaged
+        if dtype.kind not in kinds or (dtype.kind == "f" and dtype.itemsize > 8):
+            wanted = "text of fixed length" if kinds == "S" else "numbers"
+            raise DataError(f"{place}: expected {wanted}, found {dtype}")
+        if dataset.external is not None or dataset.is_virtual:
+            raise DataError(f"{place}: external storage and virtual datasets are refused")
+        needed = max(math.prod(dataset.shape), math.prod(dataset.chunks or ())) * dtype.itemsize
+        if needed > self._limit:
+            layout = f"{dataset.shape} in chunks of {dataset.chunks}"
+            raise DataError(f"{place}: {layout} takes {needed} bytes, more than expected ({self._limit})")
+        self._check_filters(dataset, place)
         array: NDArray[Any] = dataset[()]
-        return array.astype(dtype.newbyteorder("="))
+        return array.astype(dtype.newbyteorder("="), copy=False)
 
     def _check_filters(self, dataset: Any, place: str) -> None:
-        """Only known filters, one compression, and no chunk that grows far beyond its declared size."""
+        """Only known filters, and no chunk that grows far beyond its declared size."""
         settings = dataset.id.get_create_plist()
-        filters = [settings.get_filter(i)[0] for i in range(settings.get_nfilters())]
-        unknown = [str(number) for number in filters if number not in FILTERS]
-        if unknown:
-            allowed = ", ".join(FILTERS.values())
-            raise DataError(f"{place}: filter {unknown[0]} is refused, allowed are {allowed}")
-        names = [FILTERS[number] for number in filters]
-        if len(set(names)) < len(names) or {"gzip", "lzf"} <= set(names):
-            raise DataError(f"{place}: filters {', '.join(names)}: one compression at most, each once")
-        compression = next((name for name in names if name in GROWTH), None)
-        if compression is None:
-            return
-        place_of_it = names.index(compression)
-        if "shuffle" in names[place_of_it:]:
-            raise DataError(f"{place}: filters {', '.join(names)}: shuffle must come before {compression}")
-        declared = math.prod(dataset.chunks) * dataset.dtype.itemsize
+        numbers = [settings.get_filter(i)[0] for i in range(settings.get_nfilters())]
+        names = [FILTERS.get(number, str(number)) for number in numbers]
+        if names != [name for name in FILTERS.values() if name in names] or {"gzip", "lzf"} <= set(names):
+            raise DataError(f"{place}: filters {', '.join(names)}; expected shuffle, gzip or lzf, fletcher32")
         chunks: list[Any] = []
-        dataset.id.chunk_iter(chunks.append)
+        if set(names) & set(GROWTH):
+            dataset.id.chunk_iter(chunks.append)
         for chunk in chunks:
-            skipped = chunk.filter_mask >> place_of_it & 1
-            if skipped or chunk.size * GROWTH[compression] <= self.limit:
+            run = [name for i, name in enumerate(names) if not chunk.filter_mask >> i & 1]
+            if max((GROWTH.get(name, 1) for name in run), default=1) * chunk.size <= self._limit:
                 continue
-            if compression == "lzf":
+            if "lzf" in run:
                 raise DataError(f"{place}: lzf chunk of {chunk.size} bytes, which may be any size in memory")
             raw = dataset.id.read_direct_chunk(chunk.chunk_offset)[1]
-            # with the checksum that may have been added before
-            if len(zlib.decompressobj().decompress(raw, declared + 5)) > declared + 4:
+            declared = math.prod(dataset.chunks) * dataset.dtype.itemsize
+            if "gzip" in run and len(zlib.decompressobj().decompress(raw, declared + 1)) > declared:
                 raise DataError(f"{place}: a chunk grows beyond the {declared} bytes of its shape")
 
-    def _words(self, dataset: Any, place: str) -> NDArray[Any]:
-        """(T, d) `str` objects; read in blocks, since many words may point to the same long text."""
-        words = np.empty(dataset.shape, dtype=object)
-        size = 0
-        for begin in range(0, len(words), self.block):
-            rows = slice(begin, begin + self.block)
-            for place_in, raw in np.ndenumerate(dataset[rows]):
-                size += len(raw)
-                try:
-                    words[rows][place_in] = raw.decode()
-                except UnicodeDecodeError as error:
-                    raise DataError(f"{place}, row {begin + place_in[0]}: not UTF-8") from error
-            if size > self.limit:
-                raise DataError(f"{place}: words of more than {self.limit} bytes")
-        return words
 
-
-def _check_heaps(file: Path) -> None:
-    """Refuses what makes libhdf5 2.0 loop for ever: objects without size where texts of any length are kept.
-
-    Only words are ever read from there. A heap is `GCOL`, version 1, its size, and objects: number, uses,
-    size, and as many bytes, filled up to a multiple of 8; number 0 is free space, whose size includes this.
-    """
-    with file.open("rb") as raw, mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        last = len(content) - 11  # of a signature, so that the size is there too
-        begin = content.find(HEAP, 0, last)
-        objects = 0
-        while begin >= 0:
-            (size,) = struct.unpack_from("<Q", content, begin + 8)
-            at, end = begin + 16, min(begin + size, len(content))
-            while at + 16 <= end:
-                number, size = struct.unpack_from("<H6xQ", content, at)
-                taken = size if number == 0 else 16 + -(-size // 8) * 8
-                objects += 1
-                if taken % 2**64 == 0 or 16 * objects > len(content):
-                    raise DataError(f"{file}: cannot be read as HDF5 (damaged text at byte {at})")
-                at += taken
-            begin = content.find(HEAP, begin + 1, last)
-
-
-def _child(parent: Any, name: str, place: str, kind: Any) -> Any:
-    """A group or dataset below another one, reached by a hard link."""
-    import h5py
-
+def _child(parent: Any, name: str, kind: str, place: str) -> Any:
+    """A Group or Dataset below another one, reached by a hard link."""
     link = None if "/" in name else parent.get(name, getlink=True)
     if link is None:
         raise DataError(f"{place}: missing")
-    if type(link) is not h5py.HardLink:
+    if type(link).__name__ != "HardLink":
         raise DataError(f"{place}: a {type(link).__name__} is refused, only hard links are followed")
     child = parent[name]
-    if type(child) is not kind:
-        raise DataError(f"{place}: expected a {kind.__name__}, found a {type(child).__name__}")
+    if type(child).__name__ != kind:
+        raise DataError(f"{place}: expected a {kind}, found a {type(child).__name__}")
     return child
 
 

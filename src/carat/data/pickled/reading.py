@@ -106,7 +106,7 @@ def text(value: Any, what: str) -> str:
         DataError: something else.
     """
     if isinstance(value, np.ndarray) and value.size == 1:
-        value = value.reshape(-1)[0].item()
+        value = value.reshape(-1).tolist()[0]
     if isinstance(value, (bytes, memoryview)):
         content = bytes(value)
         try:
