@@ -47,6 +47,8 @@ def test_all_parts_modalities_and_quirks_are_there() -> None:
         "official: all of these",
     ]
     assert "only a + b" not in variants(Experiment(), ["a", "b"])
+    official = variants(load_experiment(preset="official"), ["text"])
+    assert not [name for name in official if name.startswith("official")]
 
 
 @pytest.mark.parametrize("name", NAMES[1:])

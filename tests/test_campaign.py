@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -75,10 +77,16 @@ def test_changed_experiment_and_unfinished_run_are_trained_again(
 
 def test_a_failure_is_said_and_the_others_go_on(here: list[str], store: Store, tmp_path: Path) -> None:
     wild, tame = job(store, "wild", learning_rate=1e30), job(store, "tame")
-    failed = run_jobs([wild, tame], tmp_path, 1)
+    failed = run_jobs([tame, wild, job(store, "more")], tmp_path, 1)
     assert list(failed) == [wild]
     assert "training diverged" in failed[wild]
-    assert tame.scores_file(tmp_path).is_file()
+    assert len(here) == 3
+
+
+def test_a_failure_of_the_first_ends_it(here: list[str], store: Store, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"wild, seed 0: failed: .*training diverged"):
+        run_jobs([job(store, "wild", learning_rate=1e30), job(store, "tame")], tmp_path, 1)
+    assert len(here) == 1
 
 
 def test_in_processes_of_their_own(store: Store, tmp_path: Path) -> None:
@@ -89,20 +97,56 @@ def test_in_processes_of_their_own(store: Store, tmp_path: Path) -> None:
         assert not (one.folder(tmp_path / "two") / "checkpoints").exists()
 
 
+def test_damaged_files_of_a_finished_job_are_made_again(
+    here: list[str], store: Store, tmp_path: Path
+) -> None:
+    one = job(store)
+    for file in (one.scores_file(tmp_path), one.folder(tmp_path) / "weights.safetensors"):
+        assert run_jobs([one], tmp_path, 1) == {}
+        file.write_bytes(file.read_bytes()[:99])
+        one.scores_file(tmp_path).write_bytes(b"PK")
+        assert run_jobs([one], tmp_path, 1) == {}
+        assert len(read_scores(one, tmp_path).rows) > 0
+
+
+def test_a_run_that_was_ended_before_it_began_is_no_obstacle(
+    here: list[str], store: Store, tmp_path: Path
+) -> None:
+    one = job(store)
+    one.folder(tmp_path).mkdir(parents=True)
+    (one.folder(tmp_path) / ".environment.json.unfinished").touch()
+    assert run_jobs([one], tmp_path, 1) == {}
+
+
+def test_only_one_process_works_in_a_folder(tmp_path: Path) -> None:
+    with campaign.lock(tmp_path):
+        code = f"import pathlib, carat.campaign as c\nwith c.lock(pathlib.Path({str(tmp_path)!r})): pass"
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert other.returncode
+    assert "another carat is at work in it" in other.stderr
+    with campaign.lock(tmp_path):
+        pass
+
+
 def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
-    plan = {"data": "x", "experiment": Experiment().model_dump()}
-    claim(tmp_path / "o", plan, overwrite=False)
-    claim(tmp_path / "o", plan, overwrite=False)
-    (tmp_path / "o" / "runs").mkdir()
-    with pytest.raises(RunError, match="was started with another data; --overwrite starts anew"):
-        claim(tmp_path / "o", plan | {"data": "y"}, overwrite=False)
-    claim(tmp_path / "o", plan | {"data": "y"}, overwrite=True)
-    assert not (tmp_path / "o" / "runs").exists()
+    plan = {"store": "x", "experiment": Experiment().model_dump()}
+    own = {"plan.json", "runs", "scores"}
+    claim(tmp_path / "o", plan, own, overwrite=False)
+    claim(tmp_path / "o", plan | {"store": "y"}, own, overwrite=False)  # nothing was finished
+    claim(tmp_path / "o", plan, own, overwrite=False)
+    (tmp_path / "o" / "scores").mkdir()
+    claim(tmp_path / "o", plan, own, overwrite=False)
+    with pytest.raises(RunError, match="was started with another store; --overwrite starts anew"):
+        claim(tmp_path / "o", plan | {"store": "y"}, own, overwrite=False)
+    claim(tmp_path / "o", plan | {"store": "y"}, own, overwrite=True)
+    assert not (tmp_path / "o" / "scores").exists()
+    (tmp_path / "o" / "scores").mkdir()
     (tmp_path / "o" / "plan.json").write_text("{")
     with pytest.raises(RunError, match=r"plan\.json: cannot be read"):
-        claim(tmp_path / "o", plan, overwrite=False)
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "thesis.tex").write_text("precious")
-    for overwrite in (False, True):
-        with pytest.raises(RunError, match="was not made by this command; choose another folder"):
-            claim(tmp_path / "other", plan, overwrite=overwrite)
+        claim(tmp_path / "o", plan, own, overwrite=False)
+    for name in ("thesis.tex", ".git"):
+        (tmp_path / "o" / name).write_text("precious")
+        for overwrite in (False, True):
+            with pytest.raises(RunError, match=rf"holds '{name}', which was not made by this command"):
+                claim(tmp_path / "o", plan, own, overwrite=overwrite)
+        (tmp_path / "o" / name).unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carat import run
-from carat.campaign import Job, Say, Scored, claim, different, read_environment, read_scores, run_jobs
+from carat.campaign import (
+    PLAN,
+    RUNS,
+    SCORES,
+    Job,
+    Say,
+    Scored,
+    claim,
+    different,
+    lock,
+    read_environment,
+    read_scores,
+    run_jobs,
+)
 from carat.config import OFFICIAL, PRESETS, Experiment
 from carat.data.store import Store, open_store
 from carat.errors import ConfigError, RunError
@@ -25,6 +39,7 @@ from carat.evaluation.reports import draw_differences, in_brackets, mean_and_spr
 from carat.sections import merge, parse
 
 FULL = "full"
+FILES = {PLAN, run.EXPERIMENT, RUNS, SCORES, "ablation.md", "ablation.csv", "ablation.svg"}
 METRICS = {"micro_f1": "micro-F1", "macro_f1": "macro-F1", "accuracy": "accuracy (Jaccard)"}
 
 
@@ -46,7 +61,7 @@ class Row:
 
 
 def variants(experiment: Experiment, modalities: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What each variant changes in the experiment, by name.
+    """What each variant changes in the experiment, by name; variants that change nothing are left out.
 
     Args:
         experiment: the full method.
@@ -69,7 +84,9 @@ def variants(experiment: Experiment, modalities: Sequence[str]) -> dict[str, dic
             for chosen in combinations(modalities, size):
                 found[f"only {' + '.join(chosen)}"] = {"data": {"modalities": list(chosen)}}
     found |= {f"official: {quirk}": changes for quirk, changes in OFFICIAL.items()}
-    return found | {"official: all of these": PRESETS["official"]}
+    found["official: all of these"] = PRESETS["official"]
+    own = experiment.model_dump()
+    return {name: changes for name, changes in found.items() if name == FULL or merge(own, changes) != own}
 
 
 def ablate(
@@ -97,21 +114,23 @@ def ablate(
 
     Raises:
         DataError: the store is damaged or lacks a split.
-        RunError: the folder holds something else, or a training failed.
+        RunError: the folder holds something else, another process is at work in it, or a training failed.
     """
     folder = Path(out)
     opened = open_store(store)
     opened.indices("test")
     modalities = experiment.data.modalities or opened.modalities
-    plan = {"data": opened.manifest.fingerprint, "experiment": experiment.model_dump()}
+    plan = {"store": opened.manifest.fingerprint, "experiment": experiment.model_dump()}
     chosen = variants(experiment, modalities)
     jobs = {
         name: [_job(name, changes, experiment, Path(store), seed) for seed in range(seeds)]
         for name, changes in chosen.items()
     }
-    claim(folder, plan, overwrite)
+    claim(folder, plan, FILES, overwrite)
     by_seed = [job for group in zip(*jobs.values(), strict=True) for job in group]
-    failed = run_jobs(by_seed, folder, workers, say)
+    with lock(folder):
+        run.write_experiment(folder, experiment)
+        failed = run_jobs(by_seed, folder, workers, say)
     if failed:
         job, problem = next(iter(failed.items()))
         raise RunError(f"{len(failed)} of {len(by_seed)} trainings failed, first {job.called}: {problem}")
@@ -170,6 +189,22 @@ def _write(rows: Sequence[Row], store: Store, jobs: Mapping[str, Sequence[Job]],
     draw_differences({row.name: (row.difference, row.interval) for row in rows[1:]}, out / "ablation.svg")
 
 
+def _differences(experiment: Experiment) -> dict[str, Any]:
+    """What an experiment sets otherwise than the paper's."""
+
+    def differing(own: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+        found = {}
+        for key, value in own.items():
+            if isinstance(value, Mapping) and isinstance(usual.get(key), Mapping):
+                if below := differing(value, usual[key]):
+                    found[key] = below
+            elif key not in usual or value != usual[key]:
+                found[key] = value
+        return found
+
+    return differing(experiment.model_dump(), Experiment().model_dump())
+
+
 def _markdown(rows: Sequence[Row], store: Store, jobs: Mapping[str, Sequence[Job]], out: Path) -> str:
     full = jobs[FULL]
     seeds = ", ".join(str(job.experiment.seed) for job in full)
@@ -189,9 +224,10 @@ def _markdown(rows: Sequence[Row], store: Store, jobs: Mapping[str, Sequence[Job
     lines = [
         f"# Ablation of CARAT on {store.manifest.name}",
         "",
-        textwrap.fill(about, 118),
+        textwrap.fill(about, 118, break_on_hyphens=False),
         "",
-        f"Made by `carat ablate --data STORE --out DIR --seeds {len(full)}`; see DIR/plan.json.",
+        f"Made by `carat ablate DIR/experiment.yaml --data STORE --out DIR --seeds {len(full)}`; the full "
+        f"method is the paper's but for `{json.dumps(_differences(full[0].experiment))}`.",
         f"Store: {'; '.join(store.manifest.notes) or 'no notes'}.",
         f"Trained at commit {commit}; {processor}, torch {torch}, one core per training.",
         "",

@@ -9,9 +9,11 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import zipfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -28,7 +30,8 @@ from carat.evaluation.thresholds import apply_thresholds
 
 SCORES = "scores"
 RUNS = "runs"
-FAILURE = "failure.json"
+PLAN = "plan.json"
+LOCK = ".lock"
 
 Say = Callable[[str], None]
 
@@ -69,6 +72,23 @@ class Scored:
     card: run.RunCard
 
 
+@contextmanager
+def lock(out: Path) -> Iterator[None]:
+    """Keep other processes out of a folder.
+
+    Raises:
+        RunError: another one is at work in it.
+    """
+    import fcntl
+
+    with (out / LOCK).open("w") as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(f"{out}: another carat is at work in it") from error
+        yield
+
+
 def run_jobs(jobs: Sequence[Job], out: Path, workers: int, say: Say = lambda line: None) -> dict[Job, str]:
     """Do the jobs that are not finished yet, each on one core; results do not depend on `workers`.
 
@@ -84,6 +104,9 @@ def run_jobs(jobs: Sequence[Job], out: Path, workers: int, say: Say = lambda lin
 
     Returns:
         Why jobs failed, in one line each.
+
+    Raises:
+        RunError: the first job failed, so that the others most likely would, or a process was killed.
     """
     stores = {path: open_store(path) for path in {job.store for job in jobs}}
     todo = [job for job in jobs if not _is_finished(job, stores[job.store], out)]
@@ -92,6 +115,8 @@ def run_jobs(jobs: Sequence[Job], out: Path, workers: int, say: Say = lambda lin
     failed: dict[Job, str] = {}
     started = time.monotonic()
     for done, (job, problem) in enumerate(_in_parallel(todo, out, workers), start=1):
+        if problem and job is jobs[0]:
+            raise RunError(f"{job.called}: {problem}")
         if problem:
             failed[job] = problem
         minutes = (time.monotonic() - started) / done * (len(todo) - done) / 60
@@ -120,28 +145,31 @@ def different(values: Iterable[Any]) -> str:
     return ", ".join(sorted({"unknown" if value is None else str(value) for value in values}))
 
 
-def claim(out: Path, plan: dict[str, Any], overwrite: bool) -> None:
+def claim(out: Path, plan: dict[str, Any], own: Collection[str], overwrite: bool) -> None:
     """Make a folder for a campaign, or make sure that it holds the same one.
 
     Args:
         out: the folder.
         plan: what must be the same, as plain data.
+        own: names of all files and folders that the campaign makes.
         overwrite: replace a campaign.
 
     Raises:
         RunError: it holds something else.
     """
-    file = out / "plan.json"
+    file = out / PLAN
     if out.exists() and not out.is_dir():
         raise RunError(f"{out}: is no folder")
-    if file.is_file():
-        if overwrite:
-            for path in out.iterdir():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        else:
-            _compare(file, plan)
-    elif out.exists() and any(out.iterdir()):
-        raise RunError(f"{out}: exists and was not made by this command; choose another folder")
+    there = sorted(path.name for path in out.iterdir()) if out.exists() else []
+    foreign = [name for name in there if name not in {*own, LOCK} and not name.endswith(".unfinished")]
+    if foreign or (there and not file.is_file()):
+        what = f"holds '{(foreign or there)[0]}', which was not made by this command"
+        raise RunError(f"{out}: {what}; choose another folder")
+    if file.is_file() and not overwrite and (out / SCORES).exists():
+        _compare(file, plan)
+    elif there:
+        for path in out.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     out.mkdir(parents=True, exist_ok=True)
     run.write_json(file, plan)
 
@@ -170,10 +198,14 @@ def _in_parallel(jobs: Sequence[Job], out: Path, workers: int) -> Iterator[tuple
                 f"a training process was killed, perhaps for want of memory: try fewer --workers; what is "
                 f"finished in {out} is kept"
             ) from error
-        except BaseException:
+        except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
             for child in multiprocessing.active_children():
                 child.kill()
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt(
+                    f"what is finished in {out} is kept; the same command goes on"
+                ) from None
             raise
 
 
@@ -201,9 +233,16 @@ def _work(job: Job, out: Path) -> str:
     try:
         if not _is_trained(job, store, out):
             train(job.experiment, store, folder, overwrite=True)
-        rows, scores, _ = load(folder, "cpu").score(store, "test")
+        try:
+            predictor = load(folder, "cpu")
+        except RunError:  # damaged since
+            train(job.experiment, store, folder, overwrite=True)
+            predictor = load(folder, "cpu")
+        rows, scores, _ = predictor.score(store, "test")
     except CaratError as error:
         return f"failed: {error}"
+    except Exception as error:  # one training must not end the others
+        return f"failed unexpectedly: {type(error).__name__} {' '.join(str(error).split())[:200]}"
     file = job.scores_file(out)
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}")
@@ -223,7 +262,11 @@ def _is_trained(job: Job, store: Store, out: Path) -> bool:
 
 
 def _is_finished(job: Job, store: Store, out: Path) -> bool:
-    return job.scores_file(out).is_file() and _is_trained(job, store, out)
+    try:
+        read_scores(job, out)
+    except (CaratError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return False
+    return _is_trained(job, store, out)
 
 
 def _validation(job: Job, out: Path) -> float:

@@ -34,6 +34,8 @@ LAYER = {
     "output_norm": "output.LayerNorm",
 }
 QUEUE_CLASSES, QUEUE_POINTER = "queue_label", "queue_ptr"
+WRAPPERS = ("state_dict", "model_state_dict")
+"""Under which a checkpoint may keep the state dictionary."""
 THRESHOLD = 0.25
 """The published one."""
 
@@ -141,8 +143,12 @@ def read_state(file: str | os.PathLike[str]) -> dict[str, Tensor]:
     except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
         if isinstance(error, FileNotFoundError):
             raise CaratError(f"{path}: no such file") from error
-        problem = re.sub(r"\x1b\[\d*m", "", str(error)).strip().splitlines()[:1]
-        raise CaratError(f"{path}: no weights that can be read safely ({''.join(problem)})") from error
+        culprit = re.search(r"GLOBAL (\S+)", str(error))
+        other = getattr(error, "strerror", None) or "no state dictionary"
+        problem = f"it names '{culprit[1]}'" if culprit else other
+        raise CaratError(f"{path}: no weights that can be read safely ({problem})") from error
+    if isinstance(found, dict):
+        found = next((found[key] for key in WRAPPERS if isinstance(found.get(key), dict)), found)
     if not isinstance(found, dict) or not found:
         raise CaratError(f"{path}: expected a state dictionary, found {type(found).__name__}")
     state: dict[str, Tensor] = dict(found)

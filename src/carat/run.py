@@ -72,6 +72,9 @@ def prepare_folder(out: Path, overwrite: bool) -> None:
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
+    begun = {ENVIRONMENT, f".{ENVIRONMENT}.unfinished", f".{EXPERIMENT}.unfinished"}
+    if out.is_dir() and {path.name for path in out.iterdir()} <= begun:
+        return  # a run that was ended before it could begin
     if not (out / EXPERIMENT).is_file() or not (out / ENVIRONMENT).is_file():
         raise RunError(f"{out}: exists and is not a carat run; choose another folder")
     foreign = sorted(

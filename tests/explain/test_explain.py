@@ -22,7 +22,7 @@ from carat.explain.contributions import contributions
 from carat.explain.explanation import explain, typical
 from carat.explain.gather import Gathered, gather
 from carat.explain.latents import choose_points, separation
-from carat.explain.sensitivity import draw_sensitivity
+from carat.explain.sensitivity import draw_sensitivity, read_sweep
 from carat.predictor import Predictor, load
 from carat.training.train import TrainedRun
 
@@ -153,7 +153,11 @@ def test_everything_in_one_call(  # type: ignore[no-untyped-def]
         assert int(line["truth"]) == (truth[:, i] & truth[:, j]).sum()
     code, _, err = run(*arguments)
     assert code == 2
-    assert "exists already; --overwrite" in err
+    assert "holds pictures already; --overwrite replaces them" in err
+    (tmp_path / "o" / "notes.txt").write_text("precious")
+    code, _, err = run(*arguments, "--overwrite")
+    assert code == 2
+    assert "holds 'notes.txt', which is no picture" in err
 
 
 def test_pictures_are_the_same_again(trained: TrainedRun, store: Store, tmp_path: Path) -> None:
@@ -188,7 +192,7 @@ def sweep_of(trained: TrainedRun, folder: Path, settings: list[tuple[float, floa
 def test_sensitivity_by_hand(trained: TrainedRun, tmp_path: Path) -> None:
     sweep_of(trained, tmp_path / "sweep", [(0.1, 0.5), (1.0, 0.7), (0.1, 0.6), (10.0, 0.4)])
     (tmp_path / "sweep" / "r3" / "weights.safetensors").unlink()  # unfinished: no result
-    svg, table = draw_sensitivity(tmp_path / "sweep", trained.card.fingerprint, tmp_path)
+    svg, table = draw_sensitivity(read_sweep(tmp_path / "sweep", trained.card.fingerprint), tmp_path)
     ElementTree.parse(svg)
     found = [
         (x["setting"], float(x["value"]), int(x["runs"]), x["mean_validation_micro_f1"]) for x in read(table)
@@ -198,12 +202,12 @@ def test_sensitivity_by_hand(trained: TrainedRun, tmp_path: Path) -> None:
         ("method.weights.contrast", 1.0, 1, "0.7"),
     ]
     for fingerprint, folder, message in [
-        ("another", tmp_path / "sweep", "0 finished runs on this data"),
+        ("another", tmp_path / "sweep", "0 finished runs on the same data"),
         (trained.card.fingerprint, tmp_path / "none", "no such folder"),
-        (trained.card.fingerprint, trained.folder, "1 finished runs on this data, and no number differs"),
+        (trained.card.fingerprint, trained.folder, "1 finished runs on the same data; a curve needs two"),
     ]:
         with pytest.raises(RunError, match=message):
-            draw_sensitivity(folder, fingerprint, tmp_path)
+            read_sweep(folder, fingerprint)
 
 
 def test_store_of_other_labels_is_refused(trained: TrainedRun, tmp_path: Path) -> None:

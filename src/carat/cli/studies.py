@@ -99,7 +99,7 @@ def explain(
     split
         Which split.
     samples
-        Ids of samples whose attention is drawn; by default three that the run gets right.
+        Ids of samples whose attention is drawn; by default three, those that the run gets right first.
     points
         How many points t-SNE shows.
     sweep

@@ -104,7 +104,10 @@ def draw_differences(differences: Mapping[str, tuple[float, Interval]], file: Pa
     axes.axvline(0, color="#444", linewidth=1)
     axes.set_yticks(range(len(differences)), list(differences))
     axes.set_ylim(len(differences) - 0.4, -0.6)
-    axes.set(title="Difference to the full method", xlabel="test micro-F1, 95 % interval (paired bootstrap)")
+    axes.set(
+        title="Difference to the full method (grey: the interval holds 0)",
+        xlabel="test micro-F1, 95 % interval (paired bootstrap)",
+    )
     axes.grid(alpha=0.3, axis="x")
     save(figure, file)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from carat.explain.attention import draw_attention, find_rows
 from carat.explain.contributions import draw_co_occurrence, draw_contributions
 from carat.explain.gather import Gathered, gather
 from carat.explain.latents import draw_latents
-from carat.explain.sensitivity import draw_sensitivity
+from carat.explain.sensitivity import draw_sensitivity, read_sweep
 from carat.predictor import load
 
+PICTURE = re.compile(r"(latents|contributions|co_occurrence|sensitivity|attention_.*)\.(svg|csv)")
+"""Names of the files that are written."""
 SAMPLES = 3
 """Samples whose attention is drawn when none are named."""
 KEPT = 2000
@@ -42,11 +45,12 @@ def explain(
         data: folder of a store with the run's labels.
         out: folder to make.
         split: which split.
-        samples: ids whose attention is drawn; by default three that the run gets right, with several labels.
+        samples: ids whose attention is drawn; by default three, those that the run gets right and that have
+            several labels first.
         points: how many points t-SNE shows.
         sweep: folder of runs on the run's data whose settings differ, for curves of sensitivity.
         seed: of drawing and t-SNE.
-        overwrite: write into a folder that holds something.
+        overwrite: replace pictures that are there.
 
     Returns:
         The files that were written.
@@ -57,9 +61,9 @@ def explain(
         RunError: no run, or no sweep.
     """
     folder = Path(out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not overwrite:
-        raise ConfigError(f"{folder}: exists already; --overwrite writes into it")
+    _check_target(folder, overwrite)
     store, predictor = open_store(data), load(run)
+    curves = read_sweep(Path(sweep), predictor.card.fingerprint) if sweep is not None else None
     rows = find_rows(store, samples) if samples else None
     gathered = gather(predictor, store, split, KEPT, seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,9 +74,22 @@ def explain(
         files += draw_co_occurrence(gathered, folder)
         for row in typical(gathered) if rows is None else rows:
             files += draw_attention(predictor, store, row, folder)
-    if sweep is not None:
-        files += draw_sensitivity(Path(sweep), predictor.card.fingerprint, folder)
+    if curves is not None:
+        files += draw_sensitivity(curves, folder)
     return files
+
+
+def _check_target(folder: Path, overwrite: bool) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: is no folder")
+    there = sorted(path.name for path in folder.iterdir())
+    foreign = [name for name in there if not PICTURE.fullmatch(name)]
+    if foreign:
+        raise ConfigError(f"{folder}: holds '{foreign[0]}', which is no picture; choose another folder")
+    if there and not overwrite:
+        raise ConfigError(f"{folder}: holds pictures already; --overwrite replaces them")
 
 
 def typical(gathered: Gathered) -> list[int]:

@@ -80,10 +80,7 @@ def draw_latents(gathered: Gathered, store: Store, out: Path, number: int, seed:
     if len(points.place) < 20:
         return []
     flat, apart = embed(points, seed), separation(points)
-    titles = {
-        "before": f"before: features u (silhouette {apart['before']:.2f})",
-        "after": f"after: latents z (silhouette {apart['after']:.2f})",
-    }
+    titles = {"before": "before: features u", "after": "after: latents z"}
     by: dict[str, tuple[Sequence[str], NDArray[Any]]] = {
         "modality": (gathered.modalities, points.place[:, 1]),
         "polarity of the label": (["label absent", "label present"], points.present.astype(int)),
@@ -91,7 +88,8 @@ def draw_latents(gathered: Gathered, store: Store, out: Path, number: int, seed:
     }
     figure = new_figure(13, 8.6)
     figure.suptitle(
-        f"t-SNE of {len(points.place)} label-specific features before and after contrast, {gathered.split}"
+        f"t-SNE of {len(points.place)} label-specific features before and after contrast, {gathered.split}; "
+        f"silhouette of modality × label × polarity {apart['before']:.2f} before, {apart['after']:.2f} after"
     )
     grid = figure.subplots(2, 3)
     for line, (space, title) in zip(grid, titles.items(), strict=True):

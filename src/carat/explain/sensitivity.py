@@ -48,15 +48,12 @@ def read_sweep(folder: Path, fingerprint: str) -> Results:
         if len(by_value) > 1:
             results[name] = dict(sorted(by_value.items()))
     if not results:
-        raise RunError(
-            f"{folder}: {len(runs)} finished runs on this data, and no number differs between them"
-        )
+        raise RunError(f"{folder}: {len(runs)} finished runs on the same data; a curve needs two that differ")
     return results
 
 
-def draw_sensitivity(folder: Path, fingerprint: str, out: Path) -> list[Path]:
+def draw_sensitivity(results: Results, out: Path) -> list[Path]:
     """Write `sensitivity.svg` and `.csv`: a curve for each setting that differs; see `read_sweep`."""
-    results = read_sweep(folder, fingerprint)
     columns = min(3, len(results))
     lines = -(-len(results) // columns)
     figure = new_figure(4.2 * columns, 0.6 + 3 * lines)
