@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from carat.errors import ConfigError
-from carat.sections import expand, merge
+from carat.sections import expand, merge, read_yaml
 
 
 def test_merge_leaves_its_arguments_alone() -> None:
@@ -18,3 +20,21 @@ def test_expand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CARAT_X")
     with pytest.raises(ConfigError, match="needs the environment variable CARAT_X"):
         expand("${CARAT_X}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "!!python/object/apply:os.system ['touch HACKED']",
+        "a: !!python/object/new:os.system ['touch HACKED']",
+        "a: !!python/name:os.system",
+        "a: !!python/module:os",
+    ],
+)
+def test_yaml_with_python_tags_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="not valid YAML") as refused:
+        read_yaml(tmp_path / "r.yaml")
+    assert "\n" not in str(refused.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["r.yaml"]

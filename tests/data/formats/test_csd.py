@@ -339,6 +339,11 @@ def lzf_bomb(group: Any, name: str) -> None:
     dataset.id.write_direct_chunk((0, 0), bytes(1 << 20))
 
 
+def too_short(group: Any, name: str) -> None:
+    dataset = group.create_dataset(name, (WORDS, TEXT), "f4", chunks=(WORDS, TEXT), fletcher32=True)
+    dataset.id.write_direct_chunk((0, 0), bytes(3))
+
+
 def shuffled_last(group: Any, name: str) -> None:
     settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     settings.set_chunk((WORDS, TEXT))
@@ -371,6 +376,7 @@ def nothing(group: Any, name: str) -> None:
         ("text", "All text/data/a/features", compressed_twice, "a/features: filters gzip, gzip; expected"),
         ("text", "All text/data/a/features", bomb, "a chunk grows beyond the 260 bytes of its shape"),
         ("text", "All text/data/a/features", lzf_bomb, "lzf chunk of 1048576 bytes, which may be any size"),
+        ("text", "All text/data/a/features", too_short, "a chunk of 3 bytes, too short for its checksum"),
         ("text", "All text/data/a/features", shuffled_last, "a/features: filters gzip, shuffle; expected"),
         ("text", "All text/data/a/features", nothing, "a/features: missing"),
         ("text", "All text/data/a/intervals", nothing, "a/intervals: missing"),
