@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from carat.cli.app import AsJson, Overwrite, app, say
+from carat.errors import ConfigError, DataError
 
 data = App(name="data", help="Make and inspect stores: checked data sets that training and evaluation read.")
 app.command(data)
@@ -124,8 +125,14 @@ def import_(
         Folder of the store to make.
     labels
         Label table with video, segment or times, and six intensities; or the aligned file; or label sequence.
-    words, text, visual, audio
-        Computational sequences of csd: words, their vectors, and the other modalities.
+    words
+        csd: the sequence of words.
+    text
+        csd: the sequence of word vectors.
+    visual
+        csd: a visual sequence.
+    audio
+        csd: an audio sequence.
     folds
         Which videos are train, valid and test, for csd: JSON or a table.
     unaligned
@@ -162,12 +169,14 @@ def check(
     /,
     *,
     known: Literal["mosei", "m3ed"] | None = None,
-    format: FormatName | None = None,
+    format: Literal["mosei-aligned", "mosei-unaligned", "mmsa", "m3ed", "erc"] | None = None,
     labels: Path | None = None,
     by_index: Flag = False,
     as_json: AsJson = False,
 ) -> None:
-    """Examine a store or a data file: what is wrong with it, verdict by verdict; exit code 1 if anything is.
+    """Examine a store or a data file: what is wrong with it, verdict by verdict.
+
+    Exit code 1 if anything fails, 2 for a wrong command.
 
     **Examples**
 
@@ -184,18 +193,25 @@ def check(
     known
         Which published data set it must be; by default its labels tell, and other counts are no fault.
     format
-        What a data file is, as for `carat data import`.
-    labels, by_index
+        What a data file is, as for `carat data import`; told by its content when left out.
+    labels
+        Labels of a data file, as for `carat data import`.
+    by_index
         As for `carat data import`.
     """
-    from carat.data.check import check_store
+    from carat.data.check import Finding, check_store
     from carat.data.check_file import check_file
     from carat.data.importing import Sources
     from carat.data.store import open_store
     from carat.display import show_findings
 
+    if store.is_dir() and (format or labels or by_index):
+        raise ConfigError("--format, --labels and --by-index are for data files, but this is a folder")
     if store.is_dir():
-        findings = check_store(open_store(store), known)
+        try:
+            findings = check_store(open_store(store), known)
+        except DataError as error:
+            findings = [Finding("opens", "fail", str(error))]
     else:
         findings = check_file(store, format, Sources(labels=labels, by_index=by_index), known)
     if as_json:

@@ -216,6 +216,7 @@ def shift_between(
         too few samples have both.
     """
     found = {}
+    furthest = min(furthest, len(x) - 1)
     for k in range(-furthest, furthest + 1):
         a, b = x[max(k, 0) : len(x) + min(k, 0)], y[max(-k, 0) : len(y) + min(-k, 0)]
         both = (a > 0) & (b > 0)

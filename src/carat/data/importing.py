@@ -46,7 +46,10 @@ class Format:
 
 def _csd(file: Path | None, given: Sources) -> Foreign:
     from carat.data.formats.csd import open_csd
+    from carat.data.formats.hdf5_trial import try_reading
 
+    files = (given.words, given.labels, given.text, given.visual, given.audio)
+    try_reading(file for file in files if file is not None)
     others = {m: path for m in ("visual", "audio") if (path := getattr(given, m)) is not None}
     return open_csd(
         _path(given.words),
@@ -115,7 +118,7 @@ def import_data(
         raise ConfigError(f"unknown format '{format}'{did_you_mean(format, FORMATS) or _known()}")
     chosen = FORMATS[format]
     if chosen.has_file and file is None:
-        raise ConfigError(f"format {format} needs its file before the store")
+        raise ConfigError(f"format {format} needs its file and the store")
     if not chosen.has_file and file is not None:
         raise ConfigError(f"format {format} takes no file before the store; name each by its option")
     for field in fields(Sources):

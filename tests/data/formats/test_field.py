@@ -220,10 +220,35 @@ def test_iemocap_makes_validation_dialogues_and_says_so(tmp_path: Path) -> None:
     assert store.label_names == ["happy", "sad", "neutral", "angry", "excited", "frustrated"]
     assert dict(store.manifest.splits) == {"train": 21, "valid": 2, "test": 1}
     assert store.ids[store.indices("valid")].tolist() == ["D09", "D19"]
-    assert "every 10th training dialogue, 2, became one" in store.manifest.notes[0]
+    assert "2 of training, one in 10, became some" in store.manifest.notes[0]
+    assert "taken as iemocap: emotions happy, sad" in store.manifest.notes[1]
     assert {m: x.width for m, x in store.manifest.modalities.items()} == {
         m: DIALOGUE_WIDTHS[m] for m in ("text", "visual", "audio")
     }
+
+
+def test_m3ed_is_not_taken_for_meld(tmp_path: Path) -> None:
+    files.m3ed(tmp_path / "f.pkl")
+    with pytest.raises(DataError, match=r"f\.pkl: has the order of M3ED's parts; import it as m3ed"):
+        import_data("erc", tmp_path / "f.pkl", tmp_path / "store")
+
+
+@pytest.mark.parametrize("format", ["m3ed", "erc"])
+def test_few_dialogues_can_be_checked(run, tmp_path: Path, format: str) -> None:  # type: ignore[no-untyped-def]
+    files.m3ed(tmp_path / "f.pkl") if format == "m3ed" else files.iemocap(tmp_path / "f.pkl")
+    code, out, err = run("data", "check", tmp_path / "f.pkl", "--json")
+    assert code in (0, 1), err
+    assert json.loads(out)[0] == {"check": "opens", "verdict": "ok", "message": f"as {format}, 6 samples"}
+
+
+def test_a_store_that_does_not_open_is_a_finding(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    files.m3ed(tmp_path / "f.pkl")
+    store = import_data("m3ed", tmp_path / "f.pkl", tmp_path / "store")
+    (store.folder / "split.npy").unlink()
+    code, out, _ = run("data", "check", store.folder, "--json")
+    assert code == 1
+    assert json.loads(out)[0]["verdict"] == "fail"
+    assert run("data", "check", store.folder, "--format", "m3ed")[0] == 2
 
 
 def test_meld_is_told_by_its_seven_emotions(tmp_path: Path) -> None:

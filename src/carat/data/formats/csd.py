@@ -81,7 +81,7 @@ def open_csd(
         raise DataError("word vectors or another modality are needed beside the words")
     videos, without = _labels(labels, _folds(folds))
     for file in (words, *files.values()):
-        with _opened(file):
+        with opened(file):
             pass
     notes = [f"{len(without)} videos without a fold left out, e.g. '{without[0]}'"] if without else []
     return Foreign(
@@ -161,7 +161,7 @@ def _json_pairs(file: Path) -> list[tuple[str, str]]:
 def _labels(file: Path, folds: Mapping[str, str]) -> tuple[list[_Video], list[str]]:
     """The videos that have a fold, and the ids of those that have none."""
     videos, without = [], []
-    with _opened(file) as data:
+    with opened(file) as data:
         for id in data.ids():
             if _group(id) not in folds:
                 without.append(id)
@@ -221,7 +221,7 @@ def _samples(
 
 
 def _read(file: Path, id: str, *, text: bool = False) -> _Steps | None:
-    with _opened(file) as data:
+    with opened(file) as data:
         return data.read(id, _group(id), text=text)
 
 
@@ -266,7 +266,7 @@ def _average(frames: _Steps, intervals: NDArray[np.float64]) -> NDArray[Any]:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[_Data]:
+def opened(file: Path) -> Iterator[_Data]:
     """The `data` group of a file; whatever goes wrong while it is open becomes a `DataError`."""
     try:
         import h5py  # type: ignore[import-untyped]

@@ -82,6 +82,8 @@ def open_erc(file: Path, level: Level = "dialogue") -> Foreign:
     vectors = [i for i, kind in enumerate(kinds) if kind == "vectors"]
     texts = [i for i, kind in enumerate(kinds) if kind == "texts"]
     listed = [i for i, kind in enumerate(kinds) if kind == "names"]
+    if len(parts) >= 10 and kinds[2] == "numbers" and kinds[7:10] == ["names"] * 3:
+        raise DataError(f"{file}: has the order of M3ED's parts; import it as m3ed")
     if not numbered or not vectors or len(listed) < 2:
         raise DataError(
             f"{file}: expected labels, features and two lists of dialogues, found {len(numbered)}, "
@@ -99,6 +101,7 @@ def open_erc(file: Path, level: Level = "dialogue") -> Foreign:
     )
     names, called = (MELD, "meld") if largest == len(MELD) - 1 else (IEMOCAP, "iemocap")
     splits, notes = _splits([_names(file, parts, i) for i in listed])
+    notes.append(f"taken as {called}: emotions {', '.join(names)}, modalities {', '.join(chosen)}")
     dialogues = Dialogues(
         labels=labels,
         features={m: _by_dialogue(file, parts, place) for m, place in chosen.items()},
@@ -116,7 +119,7 @@ def _splits(lists: Sequence[Sequence[str]]) -> tuple[dict[str, Sequence[str]], l
     step = min(round(1 / VALID_SHARE), len(train))
     valid = train[step - 1 :: step]
     rest = [name for i, name in enumerate(train) if i % step != step - 1]
-    note = f"the file has no validation dialogues: every {step}th training dialogue, {len(valid)}, became one"
+    note = f"the file has no validation dialogues: {len(valid)} of training, one in {step}, became some"
     return {"train": rest, "valid": valid, "test": test}, [note]
 
 

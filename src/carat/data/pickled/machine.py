@@ -57,7 +57,7 @@ class Machine:
                 return finished(self.stack.pop())
             operation = operations[code]
             if operation is None:
-                raise RefusedError(f"opcode {bytes([code])!r}, which is not read")
+                raise RefusedError(f"opcode {bytes([code])!r}: no pickle, or one of objects")
             operation(self)
             if len(self.stack) + len(self.marks) > DEEPEST:
                 raise RefusedError("more than a million values on the stack")
@@ -65,7 +65,7 @@ class Machine:
     def take(self, size: int) -> memoryview:
         """The next bytes."""
         if size < 0 or self.place + size > len(self.buffer):
-            raise RefusedError(f"{size} bytes that lie behind its end: it is truncated")
+            raise ValueError(f"it is truncated: {size} bytes are needed where it ends")
         start = self.place
         self.place += size
         return self.buffer[start : self.place]
@@ -84,7 +84,7 @@ class Machine:
                 self.place += end + 1
                 return bytes(content + part[:end])
             if not part:
-                raise RefusedError("a line without end: it is truncated")
+                raise ValueError("it is truncated: a line without end")
             content += part
             self.place += len(part)
 
@@ -147,7 +147,7 @@ class Machine:
             length *= 4
         count = int(other[0]) if len(other) else len(rows)
         if not count:
-            raise RefusedError("a number behind its end: it is truncated")
+            raise ValueError("it is truncated: a number where it ends")
         self.place = start + 9 * count
         values = rows[:count, 1:].copy().view(">f8")[:, 0].astype(np.float64)
         if count >= 8 and self.marks and isinstance(stack[self.marks[-1] - 1] if stack else None, list):

@@ -145,12 +145,14 @@ def _told(path: Path) -> Iterator[None]:
         IndexError, KeyError, ValueError, TypeError, struct.error, OverflowError, MemoryError, RecursionError,
         AttributeError, zipfile.BadZipFile, NotImplementedError,
     ) as error:  # fmt: skip
-        problem = " ".join(str(error).split())[:120] or type(error).__name__
+        problem = " ".join(str(error).split())[:120]
+        if isinstance(error, (KeyError, IndexError)) or not problem:
+            problem = "it refers to what is not there"
         raise DataError(f"{path}: damaged or no pickle ({problem})") from error
 
 
 def _map(path: Path) -> memoryview:
     with path.open("rb") as opened:
         if not os.fstat(opened.fileno()).st_size:
-            raise RefusedError("nothing: it is empty")
+            raise ValueError("it is empty")
         return memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
