@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 
 from carat.data.foreign import Foreign, ForeignSample
 from carat.data.formats.label_table import FOLDS, MOSEI
+from carat.data.formats.sequence_file import Steps, first_line, opened, shown
 from carat.data.formats.table import Table
 from carat.data.manifest import hash_file
 from carat.errors import DataError
@@ -29,16 +28,8 @@ TEXT = "text"
 SILENCE = "sp"
 TOLERANCE = 1e-3
 """Seconds by which a word and its vector may differ."""
-LATEST = 1e9
-"""Seconds."""
-SMALL, RATIO = 64 << 20, 8
-"""A dataset may take as many bytes, and as many times the size of its file beyond; more is forged."""
 MOST = 1 << 26
 """Pairs of words and frames in one segment, and values that come of them; more is forged."""
-FILTERS = {2: "shuffle", 1: "gzip", 32000: "lzf", 3: "fletcher32"}
-"""The only filters that are run, by their number in HDF5, in the order of writing."""
-GROWTH = {"gzip": 1032, "lzf": 88}
-"""Times its size to which compressed data can grow at most."""
 
 
 def open_csd(
@@ -94,31 +85,8 @@ def open_csd(
     )
 
 
-@dataclass(frozen=True)
-class _Steps:
-    """What a file holds for one video."""
-
-    place: str
-    features: NDArray[Any]
-    """(T, d) numbers, or (T, 1) text."""
-    intervals: NDArray[np.float64]
-    """(T, 2) start and end in seconds, finite."""
-
-    def __getitem__(self, chosen: NDArray[Any]) -> _Steps:
-        return replace(self, features=self.features[chosen], intervals=self.intervals[chosen])
-
-    def within(self, start: float, end: float) -> _Steps:
-        """The steps whose middle lies in [start, end)."""
-        middle = self.intervals.mean(1)
-        return self[(start <= middle) & (middle < end)]
-
-    def in_order(self) -> _Steps:
-        """Sorted by start."""
-        return self[np.argsort(self.intervals[:, 0], kind="stable")]
-
-
-NOTHING = _Steps("", np.empty((0, 1), dtype=str), np.empty((0, 2)))
-_Video = tuple[str, str, _Steps]
+NOTHING = Steps("", np.empty((0, 1), dtype=str), np.empty((0, 2)))
+_Video = tuple[str, str, Steps]
 """Id, split, and intensities (S, 6) of its segments."""
 
 
@@ -139,10 +107,10 @@ def _folds(file: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for id, fold in pairs:
         if fold and fold not in FOLDS:
-            raise DataError(f"{file}: fold '{_clean(fold)}' is none of {', '.join(FOLDS)}")
+            raise DataError(f"{file}: fold '{shown(fold)}' is none of {', '.join(FOLDS)}")
         split = found.setdefault(_group(id), FOLDS[fold]) if fold else ""
         if fold and split != FOLDS[fold]:
-            video = _clean(_group(id))
+            video = shown(_group(id))
             raise DataError(f"{file}: video '{video}' is in two folds, {split} and {FOLDS[fold]}")
     return found
 
@@ -151,7 +119,7 @@ def _json_pairs(file: Path) -> list[tuple[str, str]]:
     try:
         folds = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{file}: cannot be read as JSON ({_line(error)})") from error
+        raise DataError(f"{file}: cannot be read as JSON ({first_line(error)})") from error
     lists = folds.values() if isinstance(folds, dict) else [None]
     if not all(isinstance(ids, list) and all(isinstance(id, str) for id in ids) for ids in lists):
         raise DataError(f'{file}: expected lists of ids by fold, such as {{"train": ["video"]}}')
@@ -220,12 +188,12 @@ def _samples(
         notes.append(f"{len(empty)} segments without words or frames left out, e.g. '{empty[0]}'")
 
 
-def _read(file: Path, id: str, *, text: bool = False) -> _Steps | None:
+def _read(file: Path, id: str, *, text: bool = False) -> Steps | None:
     with opened(file) as data:
         return data.read(id, _group(id), text=text)
 
 
-def _fit(vectors: _Steps, words: _Steps, sounds: NDArray[np.bool_]) -> _Steps:
+def _fit(vectors: Steps, words: Steps, sounds: NDArray[np.bool_]) -> Steps:
     """The word vectors without those of silence, which some files have and others have not.
 
     Raises:
@@ -245,7 +213,7 @@ def _fit(vectors: _Steps, words: _Steps, sounds: NDArray[np.bool_]) -> _Steps:
     return vectors
 
 
-def _average(frames: _Steps, intervals: NDArray[np.float64]) -> NDArray[Any]:
+def _average(frames: Steps, intervals: NDArray[np.float64]) -> NDArray[Any]:
     """(W, d): mean of the frames, in order, that overlap each interval (W, 2); zeros where none does."""
     starts, ends = frames.intervals.T
     # candidates of each word: frames that start before it ends, from the first that may end after its start
@@ -263,137 +231,3 @@ def _average(frames: _Steps, intervals: NDArray[np.float64]) -> NDArray[Any]:
             total = np.where(finite, rows, 0).sum(0, dtype=np.float64)
             means[word] = total / np.maximum(finite.sum(0), 1)
     return means
-
-
-@contextmanager
-def opened(file: Path) -> Iterator[_Data]:
-    """The `data` group of a file; whatever goes wrong while it is open becomes a `DataError`."""
-    try:
-        import h5py  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise DataError("reading .csd files needs the extra: pip install 'carat[csd]'") from error
-    if not file.is_file():
-        raise DataError(f"{file}: no such file")
-    try:
-        with h5py.File(file, "r") as opened:
-            names = list(opened)
-            if len(names) != 1:
-                raise DataError(f"{file}: expected one group at the root, found {len(names)}")
-            yield _Data(file, opened, names[0])
-    except DataError:
-        raise
-    except Exception as error:  # h5py raises whatever a damaged file leads it to
-        raise DataError(f"{file}: cannot be read as HDF5 ({_line(error)})") from error
-
-
-class _Data:
-    """The `data` group of an open file: only what is asked for is read, and nothing declared too large."""
-
-    def __init__(self, file: Path, opened: Any, name: str) -> None:
-        self._limit = SMALL + RATIO * file.stat().st_size
-        self._place = f"{file}, {_clean(name)}/data"
-        root = _child(opened, name, "Group", f"{file}, {_clean(name)}")
-        self._group = _child(root, "data", "Group", self._place)
-
-    def ids(self) -> list[str]:
-        """Of the videos, checked: they are looked up in other files, and shown."""
-        ids = list(self._group)
-        for id in ids:
-            if not id.isprintable() or "/" in id:
-                raise DataError(f"{self._place}: {id!a} is refused as an id")
-        return ids
-
-    def read(self, *ids: str, text: bool = False) -> _Steps | None:
-        """What there is for the first of the ids that is there, None if there is nothing.
-
-        Raises:
-            DataError: says what is missing, refused, or of the wrong shape.
-        """
-        found = [id for id in ids if self._group.get(id, getlink=True) is not None]
-        if not found:
-            return None
-        place = f"{self._place}/{_clean(found[0])}"
-        entry = _child(self._group, found[0], "Group", place)
-        intervals = self._array(entry, "intervals", place, "fiu").astype(np.float64)
-        features = self._array(entry, "features", place, "S" if text else "fiu")
-        if intervals.shape[1] != 2:
-            raise DataError(f"{place}/intervals: width {intervals.shape[1]}, expected 2: start and end")
-        if len(features) != len(intervals):
-            raise DataError(f"{place}: {len(features)} features, but {len(intervals)} intervals")
-        if not (np.abs(intervals) < LATEST).all():
-            raise DataError(f"{place}/intervals: expected seconds, found inf, NaN or more than {LATEST:.0e}")
-        if text and features.shape[1] != 1:
-            raise DataError(f"{place}/features: width {features.shape[1]}, expected 1 word")
-        if text:
-            try:
-                features = np.char.decode(features)
-            except UnicodeDecodeError as error:
-                raise DataError(f"{place}/features: not UTF-8 ({_line(error)})") from error
-        return _Steps(place, features, intervals) if len(features) else None
-
-    def _array(self, entry: Any, name: str, place: str, kinds: str) -> NDArray[Any]:
-        """(T, d), in the order of this machine's bytes."""
-        place = f"{place}/{name}"
-        dataset = _child(entry, name, "Dataset", place)
-        dtype = dataset.dtype
-        if dataset.shape is None or len(dataset.shape) != 2:
-            raise DataError(f"{place}: expected two axes, found {dataset.shape}")
-        # text of variable length too: libhdf5 2.0 loops for ever, or takes gigabytes, where it is damaged
-        if dtype.kind not in kinds or (dtype.kind == "f" and dtype.itemsize > 8):
-            wanted = "text of fixed length" if kinds == "S" else "numbers"
-            raise DataError(f"{place}: expected {wanted}, found {dtype}")
-        if dataset.external is not None or dataset.is_virtual:
-            raise DataError(f"{place}: external storage and virtual datasets are refused")
-        needed = max(math.prod(dataset.shape), math.prod(dataset.chunks or ())) * dtype.itemsize
-        if needed > self._limit:
-            layout = f"{dataset.shape} in chunks of {dataset.chunks}"
-            raise DataError(f"{place}: {layout} takes {needed} bytes, more than expected ({self._limit})")
-        self._check_filters(dataset, place)
-        array: NDArray[Any] = dataset[()]
-        return array.astype(dtype.newbyteorder("="), copy=False)
-
-    def _check_filters(self, dataset: Any, place: str) -> None:
-        """Only known filters, and no chunk that grows far beyond its declared size."""
-        settings = dataset.id.get_create_plist()
-        numbers = [settings.get_filter(i)[0] for i in range(settings.get_nfilters())]
-        names = [FILTERS.get(number, str(number)) for number in numbers]
-        if names != [name for name in FILTERS.values() if name in names] or {"gzip", "lzf"} <= set(names):
-            raise DataError(f"{place}: filters {', '.join(names)}; expected shuffle, gzip or lzf, fletcher32")
-        chunks: list[Any] = []
-        if names:
-            dataset.id.chunk_iter(chunks.append)
-        for chunk in chunks:
-            run = [name for i, name in enumerate(names) if not chunk.filter_mask >> i & 1]
-            if "fletcher32" in run and chunk.size < 4:  # libhdf5 2.0 crashes
-                raise DataError(f"{place}: a chunk of {chunk.size} bytes, too short for its checksum")
-            if max((GROWTH.get(name, 1) for name in run), default=1) * chunk.size <= self._limit:
-                continue
-            if "lzf" in run:
-                raise DataError(f"{place}: lzf chunk of {chunk.size} bytes, which may be any size in memory")
-            raw = dataset.id.read_direct_chunk(chunk.chunk_offset)[1]
-            declared = math.prod(dataset.chunks) * dataset.dtype.itemsize
-            if "gzip" in run and len(zlib.decompressobj().decompress(raw, declared + 1)) > declared:
-                raise DataError(f"{place}: a chunk grows beyond the {declared} bytes of its shape")
-
-
-def _child(parent: Any, name: str, kind: str, place: str) -> Any:
-    """A Group or Dataset below another one, reached by a hard link."""
-    link = None if "/" in name else parent.get(name, getlink=True)
-    if link is None:
-        raise DataError(f"{place}: missing")
-    if type(link).__name__ != "HardLink":
-        raise DataError(f"{place}: a {type(link).__name__} is refused, only hard links are followed")
-    child = parent[name]
-    if type(child).__name__ != kind:
-        raise DataError(f"{place}: expected a {kind}, found a {type(child).__name__}")
-    return child
-
-
-def _line(error: Exception) -> str:
-    """First line of an error's message."""
-    return _clean((str(error).splitlines() or [type(error).__name__])[0])
-
-
-def _clean(text: str) -> str:
-    """Without line breaks and the like, to be shown."""
-    return "".join(c if c.isprintable() else "?" for c in text)

@@ -65,7 +65,7 @@ def limit(size: int) -> None:
 
 def main(file: Path) -> None:
     """Read every entry, within limits of time and memory."""
-    from carat.data.formats.csd import opened
+    from carat.data.formats.sequence_file import opened
 
     limit(file.stat().st_size if file.is_file() else 0)
     try:
