@@ -63,6 +63,11 @@ class Predictor:
         """Features per time step by modality, in the order of the M axis."""
         return {m: modality.width for m, modality in self.card.modalities.items()}
 
+    @property
+    def device(self) -> torch.device:
+        """Where the method is."""
+        return next(self.method.parameters()).device
+
     def __repr__(self) -> str:
         return f"Predictor({str(self.folder)!r}, {', '.join(self.labels)}; {', '.join(self.widths)})"
 
@@ -96,10 +101,9 @@ class Predictor:
         names = names or [f"sample {i}" for i in range(len(samples))]
         checked = [self._check(sample, name, raw) for sample, name in zip(samples, names, strict=True)]
         size = self.experiment.data.batch_size
-        device = next(self.method.parameters()).device
         out: list[Prediction] = []
         for start in range(0, len(checked), size):
-            batch = collate(checked[start : start + size], self.widths, self._pad_to).to(device)
+            batch = collate(checked[start : start + size], self.widths, self._pad_to).to(self.device)
             out += self._name(*self._score(batch))
         return out
 
@@ -208,12 +212,11 @@ class Predictor:
             max_length=self.method.max_length,
             pad_to=self._pad_to,
         )
-        device = next(self.method.parameters()).device
         for batch in track(loader, f"Scoring {split}", total=len(loader)):
             size = len(batch.rows)
             features = {m: batch.features.get(m, torch.zeros(size, 1, d)) for m, d in self.widths.items()}
             masks = {m: batch.masks.get(m, torch.zeros(size, 1, dtype=torch.bool)) for m in self.widths}
-            yield Batch(features, masks, batch.labels, batch.rows).to(device)
+            yield Batch(features, masks, batch.labels, batch.rows).to(self.device)
 
     def _score_store(
         self, store: Store, split: str

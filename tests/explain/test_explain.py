@@ -17,7 +17,7 @@ import yaml
 from carat.data.store import Store, open_store
 from carat.data.writer import StoreWriter
 from carat.errors import CaratError, DataError, RunError
-from carat.explain.attention import draw_attention, find_rows, name_steps
+from carat.explain.attention import draw_attention, find_rows, spoken
 from carat.explain.contributions import contributions
 from carat.explain.explanation import explain, typical
 from carat.explain.gather import Gathered, gather
@@ -119,8 +119,9 @@ def test_words_name_the_steps_of_word_vectors(tmp_path: Path) -> None:
         features = {"text": np.ones((4, 2)), "audio": np.ones((4, 2))}
         writer.append("x", "train", [1], features, transcript="I don't, no")
     store = open_store(tmp_path / "s")
-    assert name_steps(store, 0, "text", 4) == ["i", "do", "n't", ","]
-    assert name_steps(store, 0, "audio", 4) == ["1", "2", "3", "4"]
+    assert spoken(store, 0, "text", 4) == ["i", "do", "n't", ","]
+    assert spoken(store, 0, "audio", 4) is None
+    assert spoken(store, 0, "text", 6) is None
 
 
 def test_typical_samples_are_right_and_rich(gathered: Gathered) -> None:

@@ -36,13 +36,11 @@ def find_rows(store: Store, ids: Sequence[str]) -> list[int]:
     return [known[id] for id in ids]
 
 
-def name_steps(store: Store, row: int, modality: str, steps: int) -> list[str]:
-    """Words where the steps are those of the transcript, else numbers from 1."""
+def spoken(store: Store, row: int, modality: str, steps: int) -> list[str] | None:
+    """The words that the steps stand for, where they are those of the transcript."""
     words = tokenize(store.transcript(row))
     source = store.manifest.modalities[modality].source
-    if source.startswith("glove") and len(words) >= steps:
-        return words[:steps]
-    return [str(step + 1) for step in range(steps)]
+    return words[:steps] if source.startswith("glove") and len(words) >= steps else None
 
 
 def draw_attention(predictor: Predictor, store: Store, row: int, out: Path) -> list[Path]:
@@ -54,12 +52,15 @@ def draw_attention(predictor: Predictor, store: Store, row: int, out: Path) -> l
         for m, x in sample.features.items()
         if m in predictor.widths
     }
-    device = next(predictor.method.parameters()).device
-    batch = collate([features], predictor.widths).to(device)
+    batch = collate([features], predictor.widths).to(predictor.device)
     with torch.inference_mode():
         weights = predictor.method.attention(batch.features, batch.masks)
     found: dict[str, NDArray[np.float32]] = {
         m: x[0].cpu().numpy() for m, x in weights.items() if m in features
+    }
+    words = {
+        m: spoken(store, row, m, x.shape[1]) if x.shape[1] == len(features[m]) else None
+        for m, x in found.items()
     }
     shown = {m: x[:, :WIDEST] for m, x in found.items() if x.shape[1] > 1}
     if not shown:
@@ -78,12 +79,11 @@ def draw_attention(predictor: Predictor, store: Store, row: int, out: Path) -> l
     figure = new_figure(max(7.0, 2.5 + 0.3 * widest), height)
     figure.suptitle("\n".join(title), fontsize=9)
     for axes, (m, x) in zip(figure.subplots(len(shown), 1, squeeze=False)[:, 0], shown.items(), strict=True):
-        names = name_steps(store, row, m, x.shape[1]) if found[m].shape[1] == len(features[m]) else None
-        columns = names or [str(step + 1) for step in range(x.shape[1])]
+        columns = (words[m] or [str(step + 1) for step in range(x.shape[1])])[:WIDEST]
         image = heat_map(axes, x, predictor.labels, columns, highest=None, form=None)
         axes.set_title(m + (f", first {WIDEST} steps" if found[m].shape[1] > WIDEST else ""), fontsize=9)
         axes.tick_params(labelsize=8)
-        axes.set_xlabel("word" if not columns[0].isdecimal() else "time step", fontsize=8)
+        axes.set_xlabel("word" if words[m] else "time step", fontsize=8)
         figure.colorbar(image, ax=axes, label="attention", fraction=0.03, pad=0.01)
     files = [out / f"attention_{slug}.svg", out / f"attention_{slug}.csv"]
     save(figure, files[0])
@@ -91,8 +91,6 @@ def draw_attention(predictor: Predictor, store: Store, row: int, out: Path) -> l
         writer = csv.writer(opened)
         writer.writerow(["modality", "step", "word", *predictor.labels])
         for m, x in found.items():
-            names = name_steps(store, row, m, x.shape[1])
-            for step in range(x.shape[1]):
-                word = "" if names[step].isdecimal() else names[step]
+            for step, word in enumerate(words[m] or [""] * x.shape[1]):
                 writer.writerow([m, step + 1, word, *x[:, step].tolist()])
     return files

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from carat.data.foreign import ForeignSample
 from carat.data.formats.table import Table
 from carat.errors import DataError
 
@@ -51,6 +53,20 @@ class Segment:
     def labels(self) -> NDArray[np.uint8]:
         """(6,): present where the intensity is above 0."""
         return (self.intensities > 0).astype(np.uint8)
+
+    def sample(
+        self, split: str, features: Mapping[str, NDArray[Any]], transcript: str | None = None
+    ) -> ForeignSample:
+        """Features from elsewhere with the labels of this segment; its own text where none is given."""
+        return ForeignSample(
+            f"{self.video}/{self.segment or f'{self.start:.2f}'}",
+            split,
+            self.labels,
+            features,
+            group=self.video,
+            transcript=self.text if transcript is None else transcript,
+            intensities=self.intensities,
+        )
 
 
 class LabelTable:

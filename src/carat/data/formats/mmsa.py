@@ -64,19 +64,9 @@ def open_mmsa(file: Path, labels: Path) -> Foreign:
                         raise DataError(f"{what}: its length in {LENGTHS[m]} is no number of steps")
                     features[m] = features[m][: int(min(steps[0], len(features[m])))]
             said = (
-                text(item(part["raw_text"], i), f"{file}, {split}, raw_text")
-                if "raw_text" in part
-                else row.text
+                text(item(part["raw_text"], i), f"{file}, {split}, raw_text") if "raw_text" in part else None
             )
-            yield ForeignSample(
-                f"{row.video}/{row.segment}",
-                split,
-                row.labels,
-                features,
-                group=row.video,
-                transcript=said,
-                intensities=row.intensities,
-            )
+            yield row.sample(split, features, said)
 
     notes = [f"labels by video and segment from {labels.name}"]
     if lost:

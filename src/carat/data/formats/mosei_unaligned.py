@@ -130,15 +130,7 @@ def _by_index(opened: UnalignedFile, other: AlignedFile) -> Iterator[ForeignSamp
 
 def _from_table(opened: UnalignedFile, pairs: list[tuple[str, int, Segment]]) -> Iterator[ForeignSample]:
     for split, i, segment in pairs:
-        yield ForeignSample(
-            f"{segment.video}/{segment.segment or f'{segment.start:.2f}'}",
-            split,
-            segment.labels,
-            opened.features(split, i),
-            group=segment.video,
-            transcript=segment.text,
-            intensities=segment.intensities,
-        )
+        yield segment.sample(split, opened.features(split, i))
 
 
 def _by_time(opened: UnalignedFile, table: LabelTable) -> tuple[list[tuple[str, int, Segment]], int]:
