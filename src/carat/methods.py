@@ -122,12 +122,7 @@ class CaratMethod(Method):
         return outputs
 
     def attention(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        found = {}
-        for m in self.model.encoder:
-            _, weights = self.model.attend(m, features[m], masks[m])
-            found[m] = weights.new_zeros(len(masks[m]), *weights.shape[1:])
-            found[m][masks[m].any(1)] = weights
-        return found
+        return {m: self.model.attend(m, features[m], masks[m])[1] for m in self.model.encoder}
 
     def losses(
         self, outputs: CaratOutputs, labels: Tensor, generator: torch.Generator | None = None

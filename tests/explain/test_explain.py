@@ -23,6 +23,7 @@ from carat.explain.explanation import explain, typical
 from carat.explain.gather import Gathered, gather
 from carat.explain.latents import choose_points, separation
 from carat.explain.sensitivity import draw_sensitivity, read_sweep
+from carat.model.layout import lay_out
 from carat.predictor import Predictor, load
 from carat.training.train import TrainedRun
 
@@ -103,9 +104,9 @@ def test_attention_is_that_of_the_network(predictor: Predictor, store: Store, tm
     model: Any = predictor.method.get_submodule("model")
     for m in ("text", "audio"):
         x = torch.from_numpy(np.array(store[row].features[m]))[None]
-        mask = torch.ones(x.shape[:2], dtype=torch.bool)
+        mask = torch.ones(x.shape[:2], dtype=torch.bool)  # nothing to sort or trim
         with torch.no_grad():
-            hidden = model.encoder[m](model.input_norm[m](x), mask)
+            hidden = model.encoder[m](model.input_norm[m](x), lay_out(mask))
             expected = model.label_attention[m].score(hidden)[0].softmax(0)
         rows = [line for line in read(table) if line["modality"] == m]
         found = np.array([[float(line[name]) for name in predictor.labels] for line in rows])

@@ -13,6 +13,7 @@ from carat.model.alignment import Alignment
 from carat.model.encoder import Encoder
 from carat.model.label_attention import LabelAttention
 from carat.model.latent import Latent
+from carat.model.layout import lay_out
 from carat.model.prototypes import OwnLatent, Prototypes
 from carat.model.reconstruction import Reconstruction
 
@@ -125,21 +126,20 @@ class Carat(nn.Module):
             mask: (B, T), valid = True.
 
         Returns:
-            Features u (B, L, D) and the attention A (R, L, T') of the R samples that have the modality; T' is
-            the longest of them, or the steps of the alignment.
+            Features u (B, L, D) and the attention A (B, L, T'); T' is the longest sample's length, or
+            the steps of the alignment.
         """
-        rows = mask.any(1)
-        features = x.new_zeros(len(x), self.labels, self.hidden)
-        if not rows.any():
-            return features, x.new_zeros(0, self.labels, 0)
-        longest = int(mask.nonzero()[:, 1].max()) + 1
-        x, mask = x[rows, :longest], mask[rows, :longest]
-        x = self.input_norm[modality](x)
+        batch, layout = len(x), lay_out(mask)
+        x, mask = layout.select(x), layout.whole.mask
+        if not mask.numel():
+            return x.new_zeros(batch, self.labels, self.hidden), x.new_zeros(batch, self.labels, 0)
+        x, within = self.input_norm[modality](x), layout
         if modality in self.alignment:
             x, mask = self.alignment[modality](x, mask)
-        hidden = self.encoder[modality](x, mask)
+            within = lay_out(mask)
+        hidden = self.encoder[modality](x, within)
         attended, weights = self.label_attention[modality](hidden, mask)
-        return features.to(attended.dtype).index_put((rows,), attended), weights
+        return layout.restore(attended, batch), layout.restore(weights, batch)
 
     def fuse(self, original: Tensor, presence: Tensor) -> CaratOutputs:
         """Reconstruct, classify and aggregate label-specific features u (B, M, L, D), presence (B, M)."""

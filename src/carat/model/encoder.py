@@ -6,6 +6,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from carat.model.dropout import add_dropped, dropout
+from carat.model.layout import Group, Layout, on_host
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, share: float) -> Tensor:
+    """softmax(Q Kᵀ / √d) V, with dropout of the weights.
+
+    Args:
+        query, key, value: (B, heads, T, d).
+        mask: (B, T) keys, valid = True; None: all.
+        share: of the weights to drop, see `dropout`.
+
+    Returns:
+        (B, heads, T, d).
+    """
+    if not share or not on_host(query):
+        keys = None if mask is None else mask[:, None, None]
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=keys, dropout_p=share)
+    similar = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # SDPA has no fast dropout on a CPU
+    if mask is not None:
+        bias = torch.zeros_like(mask, dtype=similar.dtype).masked_fill_(~mask, float("-inf"))
+        similar = similar + bias[:, None, None]
+    return dropout(similar.softmax(-1), share).to(value.dtype) @ value
+
 
 class EncoderLayer(nn.Module):
     """Post-norm Transformer layer with exact GELU, as BERT's.
@@ -29,21 +53,25 @@ class EncoderLayer(nn.Module):
         self.narrow = nn.Linear(feedforward, hidden)
         self.output_norm = nn.LayerNorm(hidden, eps=norm_eps)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x (B, T, D), mask (B, T) with valid = True and one valid step at least in every row."""
-        dropout = self.dropout if self.training else 0.0
-        query, key, value = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, T, D / heads)
-            for part in self.query_key_value(x).chunk(3, dim=-1)
-        )
-        attended = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask[:, None, None, :], dropout_p=dropout
-        )
-        attended = self.attended(attended.transpose(1, 2).flatten(2))
-        x = self.attention_norm(x + F.dropout(attended, dropout))
+    def forward(self, x: Tensor, groups: list[Group]) -> Tensor:
+        """Packed rows x (N, D) of these groups → (N, D)."""
+        share = self.dropout if self.training else 0.0
+        projected = self.query_key_value(x)
+        attended = [self._attend(projected[group.rows], group, share) for group in groups]
+        mixed = self.attended(attended[0] if len(attended) == 1 else torch.cat(attended))
+        x = self.attention_norm(add_dropped(x, mixed, share))
         fed = self.narrow(F.gelu(self.widen(x)))
-        out: Tensor = self.output_norm(x + F.dropout(fed, dropout))
+        out: Tensor = self.output_norm(add_dropped(x, fed, share))
         return out
+
+    def _attend(self, projected: Tensor, group: Group, share: float) -> Tensor:
+        """Packed queries, keys and values (N, 3·D) of one group → (N, D)."""
+        heads = group.unpack(projected).view(
+            *group.mask.shape, 3, self.heads, -1
+        )  # (R, T, 3, heads, D / heads)
+        query, key, value = heads.permute(2, 0, 3, 1, 4)
+        attended = attend(query, key, value, None if group.full else group.mask, share)
+        return group.pack(attended.transpose(1, 2).flatten(2))
 
 
 class Encoder(nn.Module):
@@ -76,7 +104,7 @@ class Encoder(nn.Module):
         self.project = nn.Linear(width, hidden)
         self.positions = nn.Parameter(torch.empty(max_length, hidden))
         self.norm = nn.LayerNorm(hidden, eps=norm_eps)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
         self.layers = nn.ModuleList(
             EncoderLayer(hidden, heads, feedforward, dropout, norm_eps) for _ in range(layers)
         )
@@ -88,9 +116,12 @@ class Encoder(nn.Module):
                 nn.init.normal_(part.weight, std=0.02)
                 nn.init.zeros_(part.bias)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x (B, T, d) with T ≤ max_length, mask (B, T) with valid = True → hidden states (B, T, D)."""
-        hidden: Tensor = self.dropout(self.norm(self.project(x) + self.positions[: x.shape[1]]))
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """Hidden states (R, T, D) of x (R, T, d) with T ≤ max_length, zeros where the layout has padding."""
+        whole = layout.whole
+        positions = self.positions[: x.shape[1]].expand(len(x), -1, -1)
+        rows = self.norm(self.project(whole.pack(x)) + whole.pack(positions))
+        rows = dropout(rows, self.dropout if self.training else 0.0)
         for layer in self.layers:
-            hidden = layer(hidden, mask)
-        return hidden
+            rows = layer(rows, layout.groups)
+        return whole.unpack(rows)
