@@ -12,6 +12,7 @@ from torch import Tensor
 from carat.config import CaratConfig
 from carat.methods import CaratMethod, Geometry
 from carat.model.aggregation import draw_shuffle
+from carat.model.queue import EMPTY
 from tests.reference import Memory, Reference
 
 NAMES = ("text", "visual", "audio")
@@ -79,7 +80,8 @@ def compare(
         reference.update(memory, QUEUE)
         for m, label, sign in keys:
             same(means[m, label, int(not sign)], memory.prototypes[m, label, sign], "prototype")
-        rows, classes = method.queue.contents()
+        filled = method.queue.classes != EMPTY
+        rows, classes = method.queue.rows[filled], method.queue.classes[filled]
         oldest = -int(method.queue.pointer) if len(rows) == QUEUE else 0
         same(rows.roll(oldest, dims=0), torch.stack([row for _, row in memory.queue]), "queue")
         assert classes.roll(oldest).tolist() == [kind for kind, _ in memory.queue]

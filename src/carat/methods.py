@@ -15,7 +15,8 @@ from carat.config import CaratConfig
 from carat.errors import ConfigError, did_you_mean
 from carat.model.aggregation import apply_shuffle, draw_shuffle, gather_jointly
 from carat.model.carat import Carat, CaratOutputs, max_over_present
-from carat.model.queue import LatentQueue
+from carat.model.layout import on_host
+from carat.model.queue import EMPTY, LatentQueue
 from carat.objective.contrastive import supervised_contrast
 from carat.objective.terms import cross_entropy, distance, weighted_sum
 
@@ -92,6 +93,7 @@ class CaratMethod(Method):
         _check(config, geometry)
         encoder = config.encoder
         self.config = config
+        self.weights: dict[str, float] = config.weights.model_dump()
         self.max_length = {m: encoder.max_lengths.get(m, encoder.max_length) for m in geometry.widths}
         self.number_of_labels = len(geometry.labels)
         self.layers = {m: encoder.layers.get(m, encoder.other_layers) for m in geometry.widths}
@@ -160,7 +162,7 @@ class CaratMethod(Method):
             shuffled = aggregation(move(levels[-1], samples, modalities))
             terms["aggregate"] = cross_entropy(outputs.aggregated, targets, presence)
             terms["shuffled"] = cross_entropy(shuffled, moved, presence)
-        weights = self.config.weights.model_dump(include=set(terms))
+        weights = {name: self.weights[name] for name in terms}
         return terms | {"total": weighted_sum(terms, weights)}
 
     def update_after_step(self, outputs: CaratOutputs, labels: Tensor) -> None:
@@ -175,7 +177,8 @@ class CaratMethod(Method):
             return supervised_contrast(
                 rows,
                 classes,
-                *self.queue.contents(),
+                self.queue.rows,
+                self.queue.classes,
                 temperature=contrast.temperature,
                 number_of_classes=2 * outputs.presence.shape[1] * self.number_of_labels,
                 queue_anchors=contrast.queue_anchors,
@@ -190,9 +193,10 @@ class CaratMethod(Method):
                 yield parameter
 
     def _contrast_rows(self, outputs: CaratOutputs, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit latents (N, P) of the present modalities and their classes (N,).
+        """Unit latents (N, P) and their classes (N,), `EMPTY` for those of absent modalities.
 
-        Order: sample, level, modality, label. Class: l + L · (2 · modality + (0 if positive else 1)).
+        Order: sample, level, modality, label. Class: l + L · (2 · modality + (0 if positive else 1)). Where
+        shapes may depend on values, absent modalities are left out.
         """
         rows = F.normalize(outputs.latents.to(self.queue.rows.dtype), dim=-1)  # (B, K, M, L, P)
         batch, levels, modalities, size, _ = rows.shape
@@ -203,7 +207,9 @@ class CaratMethod(Method):
         classes = label + size * (2 * modality + absent_label)  # (B, M, L)
         classes = classes[:, None].expand(batch, levels, modalities, size)
         present = outputs.presence[:, None, :, None].expand_as(classes)
-        return rows[present], classes[present]
+        if on_host(rows) and not present.all():
+            return rows[present], classes[present]
+        return rows.flatten(0, -2), torch.where(present, classes, EMPTY).flatten()
 
 
 def _check(config: CaratConfig, geometry: Geometry) -> None:

@@ -179,35 +179,28 @@ def test_prototypes_follow_the_batch_in_order(batch: int, seed: int) -> None:
     torch.testing.assert_close(prototypes.means, expected, atol=1e-5, rtol=1e-5)
 
 
-@given(pushes=st.lists(st.integers(0, 17), max_size=8))
-def test_queue_keeps_the_last_rows(pushes: list[int]) -> None:
-    queue, history = LatentQueue(7, P), torch.zeros(0, P)
-    for number in pushes:
-        rows = torch.randn(number, P)
-        queue.push(rows, torch.arange(number))
-        history = torch.cat((history, rows))[-7:]
-        found, classes = queue.contents()
-        assert sorted(found.tolist()) == sorted(history.tolist())
-        assert len(classes) == len(history)
-        assert (classes != EMPTY).all()
-    assert queue.pointer == sum(pushes) % 7
+@given(pushes=st.lists(st.lists(st.booleans(), max_size=23), max_size=8))
+def test_queue_is_a_ring_of_the_last_rows_that_are_there(pushes: list[list[bool]]) -> None:
+    queue, ring, pointer = LatentQueue(7, P), [(EMPTY, [0.0] * P)] * 7, 0
+    for there in pushes:
+        rows = torch.randn(len(there), P)
+        classes = torch.where(torch.tensor(there, dtype=torch.bool), torch.arange(len(there)), EMPTY)
+        queue.push(rows, classes)
+        for kind, row in zip(classes.tolist(), rows.tolist(), strict=True):
+            if kind != EMPTY:
+                ring[pointer] = kind, row
+                pointer = (pointer + 1) % 7
+        assert queue.pointer == pointer
+        assert queue.classes.tolist() == [kind for kind, _ in ring]
+        assert queue.rows.tolist() == [row for _, row in ring]
 
 
 def test_noise_fills_the_queue_until_latents_replace_it() -> None:
     queue = LatentQueue(7, P, noise=True)
-    rows, classes = queue.contents()
-    torch.testing.assert_close(rows.norm(dim=0), torch.ones(P))
-    assert classes.tolist() == [NOISE] * 7
+    torch.testing.assert_close(queue.rows.norm(dim=0), torch.ones(P))
+    assert queue.classes.tolist() == [NOISE] * 7
     queue.push(torch.ones(5, P), torch.arange(5))
-    assert queue.contents()[1].tolist() == [0, 1, 2, 3, 4, NOISE, NOISE]
-
-
-def test_queue_contents_do_not_change_under_the_reader() -> None:
-    queue = LatentQueue(3, P)
-    queue.push(torch.ones(3, P), torch.tensor([1, 2, 3]))
-    rows, _ = queue.contents()
-    queue.push(torch.zeros(3, P), torch.tensor([4, 5, 6]))
-    assert rows.sum() == 3 * P
+    assert queue.classes.tolist() == [0, 1, 2, 3, 4, NOISE, NOISE]
 
 
 def test_reconstruction_by_hand() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from carat.objective.contrastive import supervised_contrast
+from carat.objective.contrastive import ABSENT, supervised_contrast
 
 
 def slow(
@@ -64,6 +65,29 @@ def test_tiles_change_nothing(tile: int) -> None:
     queue, queue_classes = rows(7, 5, 3, 1)
     whole = fast(latents, classes, queue, queue_classes, tile=10_000)
     torch.testing.assert_close(fast(latents, classes, queue, queue_classes, tile=tile), whole)
+
+
+@pytest.mark.parametrize("switches", [{}, {"queue_anchors": True, "count_lonely": True, "epsilon": 1e-3}])
+def test_absent_rows_are_as_if_they_were_not_there(switches: dict[str, Any]) -> None:
+    latents, classes = rows(11, 5, 3, 0)
+    queue, queue_classes = rows(7, 5, 3, 1)
+    here, queue_here = torch.arange(11) % 3 > 0, torch.arange(7) % 4 > 0
+    leaf = latents.requires_grad_()
+    options = {"temperature": 0.3, "number_of_classes": 3, "tile": 4} | switches
+    found = supervised_contrast(
+        leaf,
+        classes.where(here, ABSENT),
+        queue,
+        queue_classes.where(queue_here, ABSENT),
+        **options,
+    )
+    expected = supervised_contrast(
+        leaf[here], classes[here], queue[queue_here], queue_classes[queue_here], **options
+    )
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad(x, leaf)[0] for x in (found, expected)]
+    torch.testing.assert_close(*gradients)
+    assert not gradients[0][~here].any()
 
 
 def test_numerical_gradient() -> None:

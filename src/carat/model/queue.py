@@ -33,16 +33,25 @@ class LatentQueue(nn.Module):
         self.register_buffer("classes", torch.full((size,), NOISE if noise else EMPTY))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
 
-    def contents(self) -> tuple[Tensor, Tensor]:
-        """Copies of the filled rows (K, P) and their classes (K,); later pushes do not change them."""
-        filled = self.classes != EMPTY
-        return self.rows[filled], self.classes[filled]
-
     @torch.no_grad()
     def push(self, rows: Tensor, classes: Tensor) -> None:
-        """Append rows (N, P) of the given classes (N,), dropping the oldest; only the last `size` count."""
+        """Append rows (N, P) of the given classes (N,), dropping the oldest; only the last `size` count.
+
+        Rows of class `EMPTY` are passed over. Each place of the ring looks up what it becomes, so that no
+        shape depends on how many there are.
+        """
+        if not len(rows):
+            return
         size = len(self.rows)
-        place = (self.pointer + torch.arange(len(rows), device=self.rows.device)) % size
-        self.rows[place[-size:]] = rows[-size:].to(self.rows.dtype)
-        self.classes[place[-size:]] = classes[-size:]
-        self.pointer.copy_((self.pointer + len(rows)) % size)
+        there = classes != EMPTY
+        number = there.sum()
+        in_order = (~there).to(torch.uint8).argsort(stable=True)  # those to append, then the others
+        after = (torch.arange(size, device=rows.device) - self.pointer) % size  # places behind the pointer
+        newest = (
+            after + (number - 1 - after).div(size, rounding_mode="floor") * size
+        )  # of those that fit there
+        source = in_order[newest.clamp(0, len(rows) - 1)]
+        replaced = after < number
+        self.rows.copy_(torch.where(replaced[:, None], rows[source].to(self.rows.dtype), self.rows))
+        self.classes.copy_(torch.where(replaced, classes[source], self.classes))
+        self.pointer.copy_((self.pointer + number) % size)

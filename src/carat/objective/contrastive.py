@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
+
+ABSENT = -1
+"""Class of a row that is not there: neither anchor nor compared with."""
 
 
 def supervised_contrast(
@@ -19,7 +24,7 @@ def supervised_contrast(
     queue_anchors: bool = False,
     count_lonely: bool = False,
     epsilon: float = 0.0,
-    tile: int = 512,
+    tile: int | None = None,
 ) -> Tensor:
     """Supervised contrastive loss of a batch against itself and a queue.
 
@@ -29,7 +34,8 @@ def supervised_contrast(
 
     Args:
         latents: (N, P), of unit length.
-        classes: (N,), in [0, number_of_classes); a row of another class has no positives.
+        classes: (N,), in [0, number_of_classes); a row of another class has no positives, a row of class
+            `ABSENT` is ignored.
         queue_latents: (K, P), without gradient; K may be 0.
         queue_classes: (K,).
         temperature: τ.
@@ -37,38 +43,41 @@ def supervised_contrast(
         queue_anchors: the queue's rows are anchors too.
         count_lonely: anchors without a positive count as 0 in the mean; else they are left out of it.
         epsilon: added to |P(i)| and to the denominator's sum.
-        tile: anchors whose similarities are held in memory at once.
+        tile: anchors whose similarities are held in memory at once; chosen by the device when None.
 
     Returns:
         Scalar.
 
     Source: the paper's contrastive representation learning; Khosla et al. 2020, equation 2. The sum over
-    positives is taken by class sums, the denominators tile by tile. The last three switches are quirks of the
-    released code.
+    positives is taken by class sums, the denominators tile by tile, where value and gradient are formed
+    together. Three of the switches are quirks of the released code: queue_anchors, count_lonely, epsilon.
     """
-    if queue_anchors:
-        latents, classes = torch.cat((latents, queue_latents)), torch.cat((classes, queue_classes))
-        queue_latents, queue_classes = latents[:0].detach(), classes[:0]
-    names = torch.arange(number_of_classes, device=classes.device)
-    member = (classes[:, None] == names).to(latents.dtype)
-    queue_member = (queue_classes[:, None] == names).to(latents.dtype)
-    sums = member.T @ latents + queue_member.T @ queue_latents  # (C, P)
-    positives = member @ (member.sum(0) + queue_member.sum(0)) - member.sum(1)
-    own = latents * member.sum(1, keepdim=True)
-    attraction = (latents * (member @ sums - own)).sum(-1) / temperature
-    anchors = (positives > 0).to(latents.dtype)
-    number = (positives + epsilon).clamp(min=1)
-    counted = torch.as_tensor(len(anchors) if count_lonely else anchors.sum()).clamp(min=1)
-    pull = (attraction / number * anchors).sum() / counted
-    weights = positives / number * anchors / counted
+    keys = torch.cat((latents, queue_latents))
+    classes = torch.cat((classes, queue_classes))
+    number = len(keys) if queue_anchors else len(latents)  # anchors
+    member = (classes[:, None] == torch.arange(number_of_classes, device=classes.device)).to(keys.dtype)
+    positives = member[:number] @ member.sum(0) - member[:number].sum(1)
+    with_positive = (positives > 0).to(keys.dtype)
+    divisor = (positives + epsilon).clamp(min=1)
+    there = classes != ABSENT
+    counted = (there[:number].sum() if count_lonely else with_positive.sum()).clamp(min=1)
+    own = keys[:number] * member[:number].sum(1, keepdim=True)
+    attraction = (keys[:number] * (member[:number] @ (member.T @ keys) - own)).sum(-1) / temperature
+    pull = (attraction / divisor * with_positive).sum() / counted
+    weights = positives / divisor * with_positive / counted
     push: Tensor = _WeightedLogDenominator.apply(  # type: ignore[no-untyped-call]
-        latents, queue_latents, weights, temperature, epsilon, tile
+        latents, queue_latents, there, weights, temperature, epsilon, tile or _tile(keys)
     )
     return push - pull
 
 
+def _tile(keys: Tensor) -> int:
+    """Anchors at once: what a CPU's caches hold, or 256 MB of another device's memory."""
+    return 128 if keys.device.type == "cpu" else max(128, 2**26 // max(1, len(keys)))
+
+
 class _WeightedLogDenominator(torch.autograd.Function):
-    """Σᵢ wᵢ log(ε + Σ_{a ≠ i} exp(⟨i, a⟩/τ)), i over the batch, a over batch and queue.
+    """Σᵢ wᵢ log(ε + Σ_{a ≠ i} exp(⟨i, a⟩/τ)), i over the first rows of batch and queue, a over all of them.
 
     Value and gradient come from the same tile, so that similarities are formed once and never kept.
     """
@@ -78,40 +87,43 @@ class _WeightedLogDenominator(torch.autograd.Function):
         ctx: Any,
         latents: Tensor,
         queue: Tensor,
+        there: Tensor,
         weights: Tensor,
         temperature: float,
         epsilon: float,
         tile: int,
     ) -> Tensor:
         rows = latents.detach()
-        keys = torch.cat((rows, queue))
+        keys, number = torch.cat((rows, queue)), len(rows)
+        bias = torch.zeros_like(keys[:, 0]).masked_fill_(~there, float("-inf"))
         value, gradient = rows.new_zeros(()), torch.zeros_like(rows)
-        for start in range(0, len(rows), tile):
-            own = slice(start, start + tile)
-            shares = (rows[own] / temperature) @ keys.T
-            shares.diagonal(start).fill_(float("-inf"))
+        for start, stop in pairwise(
+            [*range(0, number, tile), *range(number, len(weights), tile), len(weights)]
+        ):
+            anchors, weight = keys[start:stop], weights[start:stop, None]
+            shares = (anchors / temperature) @ keys.T
+            shares.add_(bias).diagonal(start).fill_(float("-inf"))
             largest = shares.amax(1, keepdim=True).clamp(min=torch.finfo(rows.dtype).min)  # a row alone
             shares.sub_(largest).exp_()
             sums = shares.sum(1, keepdim=True)
-            value += weights[own] @ _log(sums, largest, epsilon)[:, 0]
+            value += (weight * _log(sums, largest, epsilon)).sum()
             if not ctx.needs_input_grad[0]:
                 continue
             denominators = sums + epsilon * (-largest).exp() if epsilon else sums
-            shares.mul_(
-                weights[own, None] / denominators.clamp(min=torch.finfo(rows.dtype).tiny) / temperature
-            )
-            gradient[own] += shares @ keys
-            gradient += shares[:, : len(rows)].T @ rows[own]
+            scale = weight / denominators.clamp(min=torch.finfo(rows.dtype).tiny) / temperature
+            if start < number:
+                gradient[start:stop] += (shares @ keys) * scale
+            gradient += shares[:, :number].T @ (anchors * scale)
         ctx.save_for_backward(gradient)
         return value
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradients[0] * gradient, None, None, None, None, None
+        return gradients[0] * gradient, None, None, None, None, None, None
 
 
 def _log(sums: Tensor, largest: Tensor, epsilon: float) -> Tensor:
     """log(ε + e^largest · sums); the lowest finite number where there is nothing to sum."""
     logs = (sums.log() + largest).clamp(min=torch.finfo(sums.dtype).min)
-    return torch.logaddexp(logs, logs.new_tensor(epsilon).log()) if epsilon else logs
+    return torch.logaddexp(logs, torch.full_like(logs, math.log(epsilon))) if epsilon else logs
