@@ -53,6 +53,15 @@ def test_padding_and_absent_values_have_no_effect() -> None:
     torch.testing.assert_close(wider.scores, clean.scores)
 
 
+@pytest.mark.parametrize("changes", [{}, {"levels": 0}, {"aggregation": False, "prototypes": False}])
+def test_score_is_what_forward_scores(changes: dict[str, Any]) -> None:
+    method = make(**changes).eval()
+    features, masks, _ = batch()
+    scored, outputs = method.score(features, masks), method(features, masks)
+    torch.testing.assert_close(scored.scores, outputs.scores)
+    assert (scored.carried_by == outputs.carried_by).all()
+
+
 def test_a_sample_does_not_depend_on_its_batch() -> None:
     method = make().eval()
     features, masks, _ = batch()

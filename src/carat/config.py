@@ -142,8 +142,8 @@ class DataConfig(Section):
     """Masked; or visible as in the released code: zeros up to the store's longest sequence count as steps."""
     long: Literal["error", "truncate"] = "error"
     """What to do with sequences longer than the encoder's max_length."""
-    workers: Count = 0
-    """Loader processes; 0 reads in the training process."""
+    workers: Count | None = None
+    """Loader processes; 0 reads in the training process. By default 2 for a GPU, else 0."""
 
 
 class TrainingConfig(Section):
@@ -169,6 +169,8 @@ class TrainingConfig(Section):
     """Stop after this many epochs without a better validation micro-F1; never by default."""
     precision: Literal["float32", "bf16"] = "float32"
     """Arithmetic of the forward pass."""
+    graph: Literal["eager", "compiled", "cuda-graphs"] = "eager"
+    """How a training step runs; the latter two are for GPUs, and fall back to eager where not possible."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Device; auto takes a GPU when there is one."""
 

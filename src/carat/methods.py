@@ -43,6 +43,16 @@ class Outputs(Protocol):
     """(B, L), index of the modality that carried each label."""
 
 
+@dataclass(frozen=True)
+class Scores:
+    """What use of a trained method needs of a forward pass."""
+
+    scores: Tensor
+    """(B, L), in [0, 1]."""
+    carried_by: Tensor
+    """(B, L), index of the modality that carried each label."""
+
+
 class Method(nn.Module, ABC):
     """A trainable recogniser of several emotions at once: module, objective and what changes after a step."""
 
@@ -62,12 +72,21 @@ class Method(nn.Module, ABC):
     ) -> dict[str, Tensor]:
         """The terms of the objective for labels (B, L), and under `total` what is to be minimised."""
 
+    def score(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Scores:
+        """Scores and carriers of `forward`, without what only the objective needs."""
+        outputs: Outputs = self(features, masks)
+        return Scores(outputs.scores, outputs.carried_by)
+
     def update_after_step(self, outputs: Any, labels: Tensor) -> None:
         """Change what is learnt without gradient; called after the backward pass, before the next batch."""
 
     def attention(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Where each label looks: (B, L, T_m) by modality, zeros where absent; nothing if labels do not."""
         return {}
+
+    def compile_step(self, mode: str) -> None:
+        """Compile what a training step computes, in place; `mode` is `torch.compile`'s."""
+        self.compile(mode=mode)
 
     def spared_from_decay(self) -> Iterable[nn.Parameter]:
         """Parameters without weight decay: biases and LayerNorms."""
@@ -122,6 +141,9 @@ class CaratMethod(Method):
     def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> CaratOutputs:
         outputs: CaratOutputs = self.model(features, masks)
         return outputs
+
+    def score(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Scores:
+        return Scores(*self.model.score(features, masks))
 
     def attention(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {m: self.model.attend(m, features[m], masks[m])[1] for m in self.model.encoder}
@@ -185,6 +207,11 @@ class CaratMethod(Method):
                 count_lonely=contrast.count_lonely,
                 epsilon=contrast.epsilon,
             )
+
+    def compile_step(self, mode: str) -> None:
+        super().compile_step(mode)
+        compiled = torch.compile(self.losses_of_shuffle, mode=mode)
+        self.losses_of_shuffle = compiled  # type: ignore[method-assign]
 
     def spared_from_decay(self) -> Iterable[nn.Parameter]:
         decaying = [norm.weight for norm in self.model.input_norm.values()]

@@ -226,7 +226,7 @@ class Predictor:
 
     @torch.inference_mode()
     def _score(self, batch: Batch) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        outputs = self.method(batch.features, batch.masks)
+        outputs = self.method.score(batch.features, batch.masks)
         scores = outputs.scores.float().cpu().numpy()
         if not np.isfinite(scores).all():
             raise DataError(

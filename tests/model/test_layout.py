@@ -95,6 +95,24 @@ def test_attention_with_dropped_weights_by_hand(monkeypatch: pytest.MonkeyPatch)
     torch.testing.assert_close(attend(query, key, value, mask, 0.5), expected, atol=1e-5, rtol=1e-5)
 
 
+def test_long_attention_computed_twice_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for long in (5, 500):
+        monkeypatch.setattr("carat.model.encoder.LONG", long)
+        torch.manual_seed(7)
+        query, key, value = torch.randn(3, 3, 2, T, D, requires_grad=True).unbind(0)
+        mask = torch.arange(T) < torch.tensor([13, 4, 1])[:, None]
+        attended = attend(query, key, value, mask, 0.5)
+        found.append((attended, *torch.autograd.grad(attended.square().sum(), (query, key, value))))
+    torch.testing.assert_close(*found)
+    assert found[0][1].any()
+
+
+def test_long_sequences_attend_in_groups() -> None:
+    layout = lay_out(torch.ones(2 * GROUP, 500, dtype=torch.bool))
+    assert [len(group.mask) for group in layout.groups] == [GROUP, GROUP]
+
+
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
 def test_dropout_drops_its_share_and_keeps_the_mean(share: float) -> None:
     x = torch.ones(701, 1012)

@@ -53,12 +53,16 @@ class Batch:
         )
 
 
-def pad(sequences: Sequence[NDArray[Any]], width: int, visible: int = 0) -> tuple[Tensor, Tensor]:
+def pad(
+    sequences: Sequence[NDArray[Any]], width: int, visible: int = 0, limit: int = 0, round_to: int = 1
+) -> tuple[Tensor, Tensor]:
     """Sequences (T_i, d) → padded (B, T, d) and mask (B, T), T the longest, 1 at least.
 
-    Padding is valid up to the step `visible`, but for empty sequences.
+    Padding is valid up to the step `visible`, but for empty sequences. T is rounded up to a multiple of
+    `round_to`, as long as that is no more than `limit`.
     """
     longest = max(1, visible, *(len(x) for x in sequences)) if sequences else 1
+    longest = max(longest, min(limit, -(-longest // round_to) * round_to))
     padded = np.zeros((len(sequences), longest, width), dtype=np.float32)
     mask = np.zeros((len(sequences), longest), dtype=bool)
     for i, x in enumerate(sequences):
@@ -75,6 +79,7 @@ class StoreBatches(Dataset[Batch]):
         modalities: which, in this order.
         longest: time steps by modality after which sequences are cut.
         visible: see `pad`; by modality.
+        round_to: see `pad`; at most `longest`.
     """
 
     def __init__(
@@ -83,16 +88,19 @@ class StoreBatches(Dataset[Batch]):
         modalities: Sequence[str],
         longest: Mapping[str, int],
         visible: Mapping[str, int],
+        round_to: int = 1,
     ) -> None:
         self.store, self.modalities = store, list(modalities)
-        self.longest, self.visible = dict(longest), dict(visible)
+        self.longest, self.visible, self.round_to = dict(longest), dict(visible), round_to
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
         features, masks = {}, {}
         for m in self.modalities:
             sequences = [self.store.features(m, row)[: self.longest[m]] for row in rows]
             width = self.store.manifest.modalities[m].width
-            features[m], masks[m] = pad(sequences, width, self.visible.get(m, 0))
+            features[m], masks[m] = pad(
+                sequences, width, self.visible.get(m, 0), self.longest[m], self.round_to
+            )
         labels = torch.from_numpy(self.store.labels[rows].astype(np.float32))
         return Batch(features, masks, labels, torch.tensor(rows))
 
@@ -200,20 +208,22 @@ def make_loader(
     seed: int = 0,
     workers: int = 0,
     pin_memory: bool = False,
+    round_to: int = 1,
 ) -> DataLoader[Batch]:
     """Batches of these rows, sequences cut at `max_length` and padded in sight up to `pad_to` (see `pad`).
 
-    `Batches` says in which order they come.
+    With workers, each prepares four batches in advance. `Batches` says in which order they come.
     """
     lengths = np.sum([np.minimum(store.lengths(m)[rows], max_length[m]) for m in modalities], axis=0)
     sampler = Batches(rows, batch_size, lengths, shuffle=shuffle, bucket=bucket, seed=seed)
     return DataLoader(
-        StoreBatches(store, modalities, max_length, pad_to or {}),
+        StoreBatches(store, modalities, max_length, pad_to or {}, round_to),
         batch_size=None,
         sampler=sampler,
         num_workers=workers,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
+        prefetch_factor=4 if workers else None,
     )
 
 

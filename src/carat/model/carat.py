@@ -113,9 +113,21 @@ class Carat(nn.Module):
             features: (B, T_m, d_m) by modality; padding is ignored.
             masks: (B, T_m) by modality, valid = True; a sample may lack modalities, but not all.
         """
-        presence = torch.stack([masks[m].any(1) for m in self.encoder], dim=1)  # (B, M)
+        return self.fuse(*self.represent(features, masks))
+
+    def score(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Scores and `carried_by` of `forward` alone, without what only the objective needs."""
+        original, presence = self.represent(features, masks)
+        *_, rebuilt = self.rebuild(original, presence)
+        last = rebuilt[-1] if rebuilt else original
+        _, scores, carried_by = self.classify(last, self.label_logits(last[:, None])[:, 0], presence)
+        return scores, carried_by
+
+    def represent(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Label-specific features u (B, M, L, D) and presence (B, M)."""
+        presence = torch.stack([masks[m].any(1) for m in self.encoder], dim=1)
         original = torch.stack([self.attend(m, features[m], masks[m])[0] for m in self.encoder], dim=1)
-        return self.fuse(original, presence)
+        return original, presence
 
     def attend(self, modality: str, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Label-specific features of one modality; zeros where it is absent, which costs nothing.
@@ -143,19 +155,34 @@ class Carat(nn.Module):
 
     def fuse(self, original: Tensor, presence: Tensor) -> CaratOutputs:
         """Reconstruct, classify and aggregate label-specific features u (B, M, L, D), presence (B, M)."""
+        latent, decoded, rebuilt = self.rebuild(original, presence)
+        levels = torch.stack((original, *rebuilt), dim=1)  # (B, K, M, L, D)
+        latents = torch.stack((latent, *map(self.latent.encode, rebuilt)), dim=1)
+        logits = self.label_logits(levels)
+        aggregated, scores, carried_by = self.classify(levels[:, -1], logits[:, -1], presence)
+        return CaratOutputs(presence, levels, decoded, latents, logits, aggregated, scores, carried_by)
+
+    def rebuild(self, original: Tensor, presence: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Latents (B, M, L, P), decoded ũ and the rebuilt levels, (B, M, L, D) each."""
         latent = self.latent.encode(original)
         stand_in = self.latent.decode(self.prototypes.stand_in(latent, presence))
         decoded = torch.where(presence[..., None, None], self.latent.decode(latent), stand_in)
-        rebuilt = self.reconstruction(decoded, stand_in)
-        levels = torch.stack((original, *rebuilt), dim=1)  # (B, K, M, L, D)
-        latents = torch.stack((latent, *map(self.latent.encode, rebuilt)), dim=1)
-        logits = torch.einsum("bkmld,mld->bkml", levels, self.classifier)
-        strongest, carried_by = max_over_present(logits[:, -1], presence)
-        aggregated, scores = None, strongest.sigmoid()
-        if self.aggregation is not None:
-            aggregated = self.aggregation(levels[:, -1])
-            scores = (scores + mean_over_present(aggregated.sigmoid(), presence)) / 2
-        return CaratOutputs(presence, levels, decoded, latents, logits, aggregated, scores, carried_by)
+        return latent, decoded, self.reconstruction(decoded, stand_in)
+
+    def label_logits(self, levels: Tensor) -> Tensor:
+        """⟨feature, label classifier⟩: (B, K, M, L, D) → (B, K, M, L)."""
+        return torch.einsum("bkmld,mld->bkml", levels, self.classifier)
+
+    def classify(
+        self, last: Tensor, logits: Tensor, presence: Tensor
+    ) -> tuple[Tensor | None, Tensor, Tensor]:
+        """Joint logits (B, M, L), scores and carriers (B, L) of the last level (B, M, L, D) and its logits."""
+        strongest, carried_by = max_over_present(logits, presence)
+        if self.aggregation is None:
+            return None, strongest.sigmoid(), carried_by
+        aggregated: Tensor = self.aggregation(last)
+        joint = mean_over_present(aggregated.sigmoid(), presence)
+        return aggregated, (strongest.sigmoid() + joint) / 2, carried_by
 
 
 def max_over_present(logits: Tensor, presence: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from carat.model.dropout import add_dropped, dropout
 from carat.model.layout import Group, Layout, on_host
+
+LONG = 128
+"""Steps above which attention weights are computed again in the backward pass, not kept."""
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, share: float) -> Tensor:
@@ -24,7 +28,15 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, share
     if not share or not on_host(query):
         keys = None if mask is None else mask[:, None, None]
         return F.scaled_dot_product_attention(query, key, value, attn_mask=keys, dropout_p=share)
-    similar = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # SDPA has no fast dropout on a CPU
+    if key.shape[-2] > LONG and torch.is_grad_enabled():
+        found: Tensor = checkpoint(_attend, query, key, value, mask, share, use_reentrant=False)
+        return found
+    return _attend(query, key, value, mask, share)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, share: float) -> Tensor:
+    """By the definition: SDPA has no fast dropout on a CPU."""
+    similar = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if mask is not None:
         bias = torch.zeros_like(mask, dtype=similar.dtype).masked_fill_(~mask, float("-inf"))
         similar = similar + bias[:, None, None]

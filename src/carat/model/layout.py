@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 GROUP = 16
-"""Samples that attend together, when that saves padding."""
+"""Samples that attend together, when that saves padding or memory."""
+SMALL = 1 << 20
+"""Pairs of steps, over all samples, up to which memory is no reason to split."""
 
 
 def on_host(x: Tensor) -> bool:
@@ -97,9 +99,10 @@ def lay_out(mask: Tensor) -> Layout:
 
 
 def _split(whole: Group, lengths: list[int]) -> list[Group]:
-    """Groups of neighbours, the longest first; one group where that would save less than a fifth."""
+    """Groups of neighbours, the longest first; one where that is small and saves less than a fifth."""
     starts = range(0, len(lengths), GROUP)
-    if sum(len(lengths[i : i + GROUP]) * lengths[i] for i in starts) > 0.8 * whole.mask.numel():
+    small = sum(lengths[:1]) * whole.mask.numel() <= SMALL
+    if small and sum(len(lengths[i : i + GROUP]) * lengths[i] for i in starts) > 0.8 * whole.mask.numel():
         return [whole]
     groups: list[Group] = []
     for i in starts:

@@ -71,6 +71,8 @@ class MethodModule(L.LightningModule):
         self._generator = torch.Generator(self.device).manual_seed(self.seed)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
+        if self.config.graph == "cuda-graphs":
+            torch.compiler.cudagraph_mark_step_begin()
         outputs = self.method(batch.features, batch.masks)
         losses = self.method.losses(outputs, batch.labels, self._generator)
         terms = {f"train/{name}": value.detach() for name, value in losses.items()}
@@ -84,9 +86,12 @@ class MethodModule(L.LightningModule):
         self.method.update_after_step(*self._last)
         self._last = None
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch.to(device, non_blocking=True)  # Lightning would wait for anything that is not a tensor
+
     def validation_step(self, batch: Batch, index: int) -> None:
         with torch.autocast(self.device.type, enabled=False):  # thresholds are used in float32
-            self._scores.append(self.method(batch.features, batch.masks).scores)
+            self._scores.append(self.method.score(batch.features, batch.masks).scores)
         self._truth.append(batch.labels)
 
     def on_validation_epoch_end(self) -> None:

@@ -29,6 +29,7 @@ from carat.data.summary import cautions, left_out
 from carat.errors import ConfigError, RunError, did_you_mean
 from carat.evaluation.reports import draw_curves
 from carat.methods import Geometry, build_method
+from carat.training.compilation import ROUND_TO, compile_method
 from carat.training.module import MONITOR, MethodModule
 
 PRECISION = {"float32": "32-true", "bf16": "bf16-mixed"}
@@ -84,6 +85,9 @@ def train(
     loaders, notes = _loaders(store, experiment, method.max_length, pad_to, accelerator == "gpu")
 
     notes += cautions(store)
+    if experiment.training.graph != "eager":
+        problem = compile_method(method, experiment.training.graph, accelerator)
+        notes += [problem] if problem else []
     if out.exists():
         shutil.rmtree(out)
     out.mkdir(parents=True)
@@ -158,8 +162,9 @@ def _loaders(
             shuffle=split == "train",
             bucket=data.bucket,
             seed=experiment.seed,
-            workers=data.workers,
+            workers=data.workers if data.workers is not None else 2 * gpu,
             pin_memory=gpu,
+            round_to=ROUND_TO if experiment.training.graph != "eager" else 1,
         )
     return loaders, notes
 
