@@ -84,5 +84,5 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def finish(text: str, values: Mapping[str, Any]) -> None:
     """Print the table and, as the last line, the values with the machine as JSON."""
-    rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in values.items()}
+    rounded = {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in values.items()}
     print(text, json.dumps({"machine": machine()} | rounded), sep="\n\n")

@@ -28,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"config", "data", "errors", "evaluation", "methods", "run"},
     "predictor": {"config", "data", "errors", "evaluation", "methods", "progress", "run"},
     "predictions": {"errors", "predictor"},
+    "export": {"data", "errors", "evaluation", "methods", "predictor", "run", "__version__"},
     "display": {"data", "evaluation", "predictor"},
     "__main__": {"cli"},
     "cli": {
@@ -40,6 +41,7 @@ ALLOWED: dict[str, set[str]] = {
         "errors",
         "evaluation",
         "explain",
+        "export",
         "predictions",
         "predictor",
         "training",

@@ -53,7 +53,7 @@ def test_padding_and_absent_values_have_no_effect() -> None:
     torch.testing.assert_close(wider.scores, clean.scores)
 
 
-@pytest.mark.parametrize("changes", [{}, {"levels": 0}, {"aggregation": False, "prototypes": False}])
+@pytest.mark.parametrize("changes", [{}, {"levels": 0}, {"aggregation": False}])
 def test_score_is_what_forward_scores(changes: dict[str, Any]) -> None:
     method = make(**changes).eval()
     features, masks, _ = batch()

@@ -48,6 +48,13 @@ def test_one_sample_equals_the_store(predictor: Predictor, store: Store) -> None
         assert alone.labels == [n for n in store.label_names if alone.scores[n] > thresholds[n]]
 
 
+def test_scores_in_bf16_are_near(trained: TrainedRun, store: Store) -> None:
+    _, exact, _ = load(trained.folder).score(store, "test")
+    _, near, _ = load(trained.folder, precision="bf16").score(store, "test")
+    assert near.dtype == np.float32
+    assert 0 < np.abs(near - exact).max() < 0.03
+
+
 def test_batch_and_empty_modality(predictor: Predictor, store: Store) -> None:
     text = store.features("text", int(np.argmax(store.lengths("text"))))
     pair = [{"text": text}, {"text": text.tolist(), "audio": np.zeros((0, 20))}]

@@ -22,6 +22,10 @@ class RunError(CaratError):
     """A run folder that cannot be written, read or used with the given data."""
 
 
+class ExportError(CaratError):
+    """A run that cannot be written as one file, or whose file gives other numbers."""
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """A hint to append to an error about an unknown word, or an empty string.
 

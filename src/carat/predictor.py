@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ from carat.evaluation.reports import Report, make_report
 from carat.methods import Geometry, Method, build_method
 from carat.progress import track
 from carat.run import WEIGHTS, RunCard, check_fit, read_run
+
+Precision = Literal["float32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,18 @@ class Predictor:
         card: labels, modalities, thresholds.
         experiment: as it was trained.
         method: with its trained weights.
+        precision: of the arithmetic, see `load`.
     """
 
-    def __init__(self, folder: Path, card: RunCard, experiment: Experiment, method: Method) -> None:
-        self.folder, self.card, self.experiment = folder, card, experiment
+    def __init__(
+        self,
+        folder: Path,
+        card: RunCard,
+        experiment: Experiment,
+        method: Method,
+        precision: Precision = "float32",
+    ) -> None:
+        self.folder, self.card, self.experiment, self.precision = folder, card, experiment, precision
         self.method = method.eval()
         self._pad_to = {m: modality.pad_to for m, modality in card.modalities.items()}
 
@@ -226,7 +236,8 @@ class Predictor:
 
     @torch.inference_mode()
     def _score(self, batch: Batch) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        outputs = self.method.score(batch.features, batch.masks)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            outputs = self.method.score(batch.features, batch.masks)
         scores = outputs.scores.float().cpu().numpy()
         if not np.isfinite(scores).all():
             raise DataError(
@@ -277,12 +288,16 @@ class Predictor:
         return arrays
 
 
-def load(run: str | os.PathLike[str], device: str | None = None) -> Predictor:
+def load(
+    run: str | os.PathLike[str], device: str | None = None, precision: Precision = "float32"
+) -> Predictor:
     """Load a finished run; the store that it was trained on is not needed.
 
     Args:
         run: folder made by `carat train`.
         device: where to score, e.g. "cpu" or "cuda:1"; a GPU when there is one, by default.
+        precision: "float32", with which thresholds were searched, or "bf16", which is faster on processors
+            that know it and moves scores by about a hundredth.
 
     Raises:
         RunError: no run, an unfinished or a damaged one.
@@ -298,7 +313,7 @@ def load(run: str | os.PathLike[str], device: str | None = None) -> Predictor:
         problem = str(error).splitlines()[0]
         raise RunError(f"{folder / WEIGHTS}: damaged or of another experiment ({problem})") from error
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Predictor(folder, card, experiment, method.to(device))
+    return Predictor(folder, card, experiment, method.to(device), precision)
 
 
 def read_features(file: str | os.PathLike[str]) -> dict[str, dict[str, NDArray[Any]]]:

@@ -8,7 +8,7 @@ import traceback
 from cyclopts import CycloptsError, MissingArgumentError
 from pydantic import ValidationError
 
-from carat.cli import data, runs, studies  # noqa: F401  each registers its commands
+from carat.cli import data, exports, runs, studies  # noqa: F401  each registers its commands
 from carat.cli.app import app
 from carat.config import Experiment
 from carat.errors import CaratError

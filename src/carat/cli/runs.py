@@ -72,7 +72,15 @@ def train(
 
 
 @app.command
-def evaluate(run: Path, /, *, data: Path, split: str = "test", as_json: AsJson = False) -> None:
+def evaluate(
+    run: Path,
+    /,
+    *,
+    data: Path,
+    split: str = "test",
+    precision: Literal["float32", "bf16"] = "float32",
+    as_json: AsJson = False,
+) -> None:
     """Evaluate a run on a split, with the thresholds found on validation, and 95 % intervals.
 
     Intervals are bootstrapped by group (video or dialogue). Accuracy is the mean sample Jaccard.
@@ -91,12 +99,14 @@ def evaluate(run: Path, /, *, data: Path, split: str = "test", as_json: AsJson =
         Folder of a store with the run's labels.
     split
         Which split.
+    precision
+        Arithmetic; thresholds were searched in float32.
     """
     from carat.data.store import open_store
     from carat.display import show_report
     from carat.predictor import load
 
-    report = load(run).evaluate(open_store(data), split)
+    report = load(run, precision=precision).evaluate(open_store(data), split)
     if as_json:
         print(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
     else:
@@ -112,6 +122,7 @@ def predict(
     out: Path,
     split: str | None = None,
     raw: Raw = False,
+    precision: Literal["float32", "bf16"] = "float32",
     overwrite: Overwrite = False,
 ) -> None:
     """Score samples: each label's score, which labels are present, which modality carried each.
@@ -135,6 +146,8 @@ def predict(
         File to write: .csv, .parquet or .jsonl.
     split
         Only this split of the store.
+    precision
+        Arithmetic: bf16 is faster where the processor knows it; `evaluate` says what it costs.
     """
     from carat.data.store import open_store
     from carat.display import show_predictions
@@ -146,7 +159,7 @@ def predict(
         raise CaratError(f"{data}: no such store or file")
     if split and not data.is_dir():
         raise ConfigError(f"--split needs a store, but {data} is a file")
-    predictor = load(run)
+    predictor = load(run, precision=precision)
     if data.is_dir():
         store = open_store(data)
         notes = predictor.notes(store, [split] if split else list(store.manifest.splits))

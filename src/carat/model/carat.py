@@ -141,7 +141,7 @@ class Carat(nn.Module):
             Features u (B, L, D) and the attention A (B, L, T'); T' is the longest sample's length, or
             the steps of the alignment.
         """
-        batch, layout = len(x), lay_out(mask)
+        batch, layout = x.shape[0], lay_out(mask)
         x, mask = layout.select(x), layout.whole.mask
         if not mask.numel():
             return x.new_zeros(batch, self.labels, self.hidden), x.new_zeros(batch, self.labels, 0)
@@ -176,7 +176,7 @@ class Carat(nn.Module):
     def classify(
         self, last: Tensor, logits: Tensor, presence: Tensor
     ) -> tuple[Tensor | None, Tensor, Tensor]:
-        """Joint logits (B, M, L), scores and carriers (B, L) of the last level (B, M, L, D) and its logits."""
+        """Joint logits (B, M, L), scores and carriers (B, L) of the last level and its logits."""
         strongest, carried_by = max_over_present(logits, presence)
         if self.aggregation is None:
             return None, strongest.sigmoid(), carried_by

@@ -9,9 +9,10 @@ from torch.utils.checkpoint import checkpoint
 
 from carat.model.dropout import add_dropped, dropout
 from carat.model.layout import Group, Layout, on_host
+from carat.model.linear import linear
 
 LONG = 128
-"""Steps above which attention weights are computed again in the backward pass, not kept."""
+"""Steps above which attention weights are no longer held whole, or not until the backward pass."""
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, share: float) -> Tensor:
@@ -25,22 +26,27 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, share
     Returns:
         (B, heads, T, d).
     """
-    if not share or not on_host(query):
+    long = key.shape[-2] > LONG
+    if not on_host(query) or (long and not share):
         keys = None if mask is None else mask[:, None, None]
         return F.scaled_dot_product_attention(query, key, value, attn_mask=keys, dropout_p=share)
-    if key.shape[-2] > LONG and torch.is_grad_enabled():
+    if long and torch.is_grad_enabled():
         found: Tensor = checkpoint(_attend, query, key, value, mask, share, use_reentrant=False)
         return found
     return _attend(query, key, value, mask, share)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, share: float) -> Tensor:
-    """By the definition: SDPA has no fast dropout on a CPU."""
+    """By the definition: on a CPU, SDPA is slower for short sequences and has no fast dropout."""
     similar = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if mask is not None:
         bias = torch.zeros_like(mask, dtype=similar.dtype).masked_fill_(~mask, float("-inf"))
         similar = similar + bias[:, None, None]
     return dropout(similar.softmax(-1), share).to(value.dtype) @ value
+
+
+def _through(layer: nn.Linear, rows: Tensor) -> Tensor:
+    return linear(rows, layer.weight, layer.bias)
 
 
 class EncoderLayer(nn.Module):
@@ -68,11 +74,11 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor, groups: list[Group]) -> Tensor:
         """Packed rows x (N, D) of these groups → (N, D)."""
         share = self.dropout if self.training else 0.0
-        projected = self.query_key_value(x)
+        projected = _through(self.query_key_value, x)
         attended = [self._attend(projected[group.rows], group, share) for group in groups]
-        mixed = self.attended(attended[0] if len(attended) == 1 else torch.cat(attended))
+        mixed = _through(self.attended, attended[0] if len(attended) == 1 else torch.cat(attended))
         x = self.attention_norm(add_dropped(x, mixed, share))
-        fed = self.narrow(F.gelu(self.widen(x)))
+        fed = _through(self.narrow, F.gelu(_through(self.widen, x)))
         out: Tensor = self.output_norm(add_dropped(x, fed, share))
         return out
 
@@ -131,8 +137,8 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """Hidden states (R, T, D) of x (R, T, d) with T ≤ max_length, zeros where the layout has padding."""
         whole = layout.whole
-        positions = self.positions[: x.shape[1]].expand(len(x), -1, -1)
-        rows = self.norm(self.project(whole.pack(x)) + whole.pack(positions))
+        positions = self.positions[: x.shape[1]].expand(x.shape[0], -1, -1)
+        rows = self.norm(_through(self.project, whole.pack(x)) + whole.pack(positions))
         rows = dropout(rows, self.dropout if self.training else 0.0)
         for layer in self.layers:
             rows = layer(rows, layout.groups)

@@ -72,7 +72,7 @@ class MethodModule(L.LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         if self.config.graph == "cuda-graphs":
-            torch.compiler.cudagraph_mark_step_begin()
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         outputs = self.method(batch.features, batch.masks)
         losses = self.method.losses(outputs, batch.labels, self._generator)
         terms = {f"train/{name}": value.detach() for name, value in losses.items()}
