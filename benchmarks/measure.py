@@ -47,15 +47,20 @@ def peak_gb() -> float:
     raise RuntimeError("/proc/self/status names no VmHWM")
 
 
-def in_own_process(module: str, *arguments: str) -> dict[str, Any]:
-    """The last JSON line of `python -m module …`."""
+def output_of(module: str, *arguments: str) -> str:
+    """What `python -m module …` prints."""
     called = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(called, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(
             f"{' '.join(called[1:])} ended with {done.returncode}: {done.stderr.strip()[-2000:]}"
         )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return done.stdout
+
+
+def in_own_process(module: str, *arguments: str) -> dict[str, Any]:
+    """The last JSON line of `python -m module …`."""
+    found: dict[str, Any] = json.loads(output_of(module, *arguments).splitlines()[-1])
     return found
 
 

@@ -21,7 +21,7 @@ OFFICIAL = {"queue_anchors": True, "count_lonely": True, "epsilon": 1e-12, "nois
 @pytest.fixture
 def values_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     """The path of devices whose values the host does not see, taken on the CPU."""
-    for room in ("model.layout", "model.dropout", "model.encoder", "methods"):
+    for room in ("host", "model.layout", "model.dropout", "model.encoder", "methods"):
         monkeypatch.setattr(f"carat.{room}.on_host", lambda x: False)
 
 

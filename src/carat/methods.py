@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from carat.config import CaratConfig
 from carat.errors import ConfigError, did_you_mean
+from carat.host import on_host
 from carat.model.aggregation import apply_shuffle, draw_shuffle, gather_jointly
 from carat.model.carat import Carat, CaratOutputs, max_over_present
-from carat.model.layout import on_host
 from carat.model.queue import EMPTY, LatentQueue
 from carat.objective.contrastive import supervised_contrast
 from carat.objective.terms import cross_entropy, distance, weighted_sum

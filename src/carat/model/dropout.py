@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from carat.model.layout import on_host
+from carat.host import on_host
 
 LEVELS = 1 << 16
 """Probabilities are multiples of one in so many."""

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from carat.host import on_host
 from carat.model.dropout import add_dropped, dropout
-from carat.model.layout import Group, Layout, on_host
+from carat.model.layout import Group, Layout
 from carat.model.linear import linear
 
 LONG = 128

@@ -8,18 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from carat.host import on_host
+
 GROUP = 16
 """Samples that attend together, when that saves padding or memory."""
 SMALL = 1 << 20
 """Pairs of steps, over all samples, up to which memory is no reason to split."""
-
-
-def on_host(x: Tensor) -> bool:
-    """Whether shapes may depend on values: on a CPU, outside of compilation and export.
-
-    Elsewhere reading a value to form a shape would stop the device, or break the graph in two.
-    """
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from carat.host import product
+
 ABSENT = -1
 """Class of a row that is not there: neither anchor nor compared with."""
 
@@ -101,7 +103,7 @@ class _WeightedLogDenominator(torch.autograd.Function):
             [*range(0, number, tile), *range(number, len(weights), tile), len(weights)]
         ):
             anchors, weight = keys[start:stop], weights[start:stop, None]
-            shares = (anchors / temperature) @ keys.T
+            shares = product(anchors / temperature, keys)
             shares.add_(bias).diagonal(start).fill_(float("-inf"))
             largest = shares.amax(1, keepdim=True).clamp(min=torch.finfo(rows.dtype).min)  # a row alone
             shares.sub_(largest).exp_()
@@ -112,8 +114,8 @@ class _WeightedLogDenominator(torch.autograd.Function):
             denominators = sums + epsilon * (-largest).exp() if epsilon else sums
             scale = weight / denominators.clamp(min=torch.finfo(rows.dtype).tiny) / temperature
             if start < number:
-                gradient[start:stop] += (shares @ keys) * scale
-            gradient += shares[:, :number].T @ (anchors * scale)
+                gradient[start:stop] += product(shares, keys.T) * scale
+            gradient += product(shares[:, :number].T, (anchors * scale).T)
         ctx.save_for_backward(gradient)
         return value
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from carat.model import linear as room
+from carat import host as room
+from carat.host import product
 from carat.model.linear import linear
 
 
@@ -59,3 +60,11 @@ def test_pytorch_own_product_where_onednn_is_none(monkeypatch: pytest.MonkeyPatc
         assert found.dtype == (torch.bfloat16 if why == "autocast" else kind)
         assert type(found.grad_fn).__name__ != "_LinearBackward"
         assert torch.equal(found, F.linear(x, weight, bias))
+
+
+def test_product_by_both_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    x, weight = torch.randn(31, 7), torch.randn(7, 11).T
+    torch.testing.assert_close(product(x, weight), x @ weight.T)
+    monkeypatch.setattr(room, "ENOUGH", 1 << 40)
+    assert torch.equal(product(x, weight), F.linear(x, weight))
