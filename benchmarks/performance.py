@@ -1,6 +1,6 @@
 """Run all speed benchmarks, one after the other, and write results/performance.md.
 
-    python -m benchmarks.performance
+python -m benchmarks.performance
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ def page(texts: dict[str, str], values: dict[str, dict[str, Any]]) -> str:
 
 Made by `python -m benchmarks.performance`; do not edit: remarks stand in `results/performance_remarks.md`.
 
-Commit {", ".join(commits)}; {first["processor"]}, {first["threads"]} threads, torch {first["torch"]}; {device}.
-Times are medians of rounds in which everything takes its turn, so that ratios within a table hold although the
-machine is noisy; seconds of different tables do not compare. Random features and weights; fixed seeds.
+Commit {", ".join(commits)}; {first["processor"]}, {first["threads"]} threads, torch {first["torch"]};
+{device}. Times are medians of rounds in which everything takes its turn, so that ratios within a table hold
+although the machine is noisy; seconds of different tables do not compare. Random features and weights;
+fixed seeds.
 
 {sections}
 

@@ -225,7 +225,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "contrast": {"queue": 512},
         },
         "data": {"batch_size": 32},
-        "training": {"epochs": 5, "learning_rate": 1e-3},
+        "training": {"epochs": 5, "learning_rate": 2e-3},
     },
 }
 """Named starting points.
