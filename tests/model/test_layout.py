@@ -97,14 +97,17 @@ def test_attention_with_dropped_weights_by_hand(monkeypatch: pytest.MonkeyPatch)
 
 def test_long_attention_computed_twice_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
-    for long in (5, 500):
+    for long, held in ((5, 1), (5, 2 * 2 * T**2), (500, 1)):  # one sample at a time, two, all
         monkeypatch.setattr("carat.model.encoder.LONG", long)
+        monkeypatch.setattr("carat.model.encoder.HELD", held)
+        monkeypatch.setattr("carat.model.encoder.dropout", lambda x, share: x * (1 - share))
         torch.manual_seed(7)
         query, key, value = torch.randn(3, 3, 2, T, D, requires_grad=True).unbind(0)
         mask = torch.arange(T) < torch.tensor([13, 4, 1])[:, None]
         attended = attend(query, key, value, mask, 0.5)
         found.append((attended, *torch.autograd.grad(attended.square().sum(), (query, key, value))))
-    torch.testing.assert_close(*found)
+    torch.testing.assert_close(found[0], found[2])
+    torch.testing.assert_close(found[1], found[2])
     assert found[0][1].any()
 
 

@@ -13,7 +13,9 @@ from carat.model.layout import Group, Layout
 from carat.model.linear import linear
 
 LONG = 128
-"""Steps above which attention weights are no longer held whole, or not until the backward pass."""
+"""Steps above which attention weights are not kept for the backward pass, nor held all at once."""
+HELD = 1 << 21
+"""So many of them are held at once."""
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, share: float) -> Tensor:
@@ -31,10 +33,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, share
     if not on_host(query) or (long and not share):
         keys = None if mask is None else mask[:, None, None]
         return F.scaled_dot_product_attention(query, key, value, attn_mask=keys, dropout_p=share)
-    if long and torch.is_grad_enabled():
-        found: Tensor = checkpoint(_attend, query, key, value, mask, share, use_reentrant=False)
-        return found
-    return _attend(query, key, value, mask, share)
+    if not long:
+        return _attend(query, key, value, mask, share)
+    masks = torch.ones_like(key[:, 0, :, 0], dtype=torch.bool) if mask is None else mask
+    few = max(1, HELD // (key.shape[1] * key.shape[2] ** 2))  # samples at a time
+    parts = zip(*(torch.split(x, few) for x in (query, key, value, masks)), strict=True)
+    return torch.cat([checkpoint(_attend, *part, share, use_reentrant=False) for part in parts])
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, share: float) -> Tensor:

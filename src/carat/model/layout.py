@@ -12,7 +12,7 @@ from carat.host import on_host
 
 GROUP = 16
 """Samples that attend together, when that saves padding or memory."""
-SMALL = 1 << 20
+SMALL = 1 << 17
 """Pairs of steps, over all samples, up to which memory is no reason to split."""
 
 
