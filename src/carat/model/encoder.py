@@ -79,16 +79,21 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor, groups: list[Group]) -> Tensor:
         """Packed rows x (N, D) of these groups → (N, D)."""
         share = self.dropout if self.training else 0.0
-        projected = _through(self.query_key_value, x)
-        attended = [self._attend(projected[group.rows], group, share) for group in groups]
-        mixed = _through(self.attended, attended[0] if len(attended) == 1 else torch.cat(attended))
+        attended = self._attend(_through(self.query_key_value, x), groups, share)
+        mixed = _through(self.attended, attended)
         x = self.attention_norm(add_dropped(x, mixed, share))
         fed = _through(self.narrow, F.gelu(_through(self.widen, x)))
         out: Tensor = self.output_norm(add_dropped(x, fed, share))
         return out
 
-    def _attend(self, projected: Tensor, group: Group, share: float) -> Tensor:
-        """Packed queries, keys and values (N, 3·D) of one group → (N, D)."""
+    def _attend(self, projected: Tensor, groups: list[Group], share: float) -> Tensor:
+        """Packed queries, keys and values (N, 3·D) → (N, D), group by group."""
+        if len(groups) == 1:
+            return self._attend_together(projected, groups[0], share)
+        parts = torch.split(projected, [group.rows.stop - group.rows.start for group in groups])
+        return torch.cat([self._attend_together(*part, share) for part in zip(parts, groups, strict=True)])
+
+    def _attend_together(self, projected: Tensor, group: Group, share: float) -> Tensor:
         heads = group.unpack(projected).view(
             *group.mask.shape, 3, self.heads, -1
         )  # (R, T, 3, heads, D / heads)
