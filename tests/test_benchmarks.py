@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from benchmarks import contrast, scaling, step
+from benchmarks import contrast, device, scaling, step
 from benchmarks.measure import alternate, finish, in_own_process, table
 from benchmarks.performance import PARTS, page
 from benchmarks.roofline import needed
@@ -81,3 +81,10 @@ def test_page_and_printing(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_benchmark_that_fails_says_why() -> None:
     with pytest.raises(RuntimeError, match=r"benchmarks.step --rounds none ended with"):
         in_own_process("benchmarks.step", "--rounds", "none")
+
+
+def test_without_a_gpu_that_is_said() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(SystemExit, match="finds no GPU"):
+        device.main()

@@ -120,3 +120,12 @@ def test_collate_marks_what_is_missing() -> None:
     batch = collate([{"a": np.ones((2, 3))}, {"b": np.ones((5, 7))}], {"a": 3, "b": 7})
     assert batch.presence.tolist() == [[True, False], [False, True]]
     assert batch.to("cpu").masks["b"].sum(1).tolist() == [0, 5]
+
+
+def test_lengths_are_rounded_up_within_the_limit() -> None:
+    sequences = [np.ones((5, 3), np.float32), np.ones((0, 3), np.float32)]
+    for limit, steps in ((64, 8), (7, 7), (5, 5), (0, 5)):
+        features, mask = pad(sequences, 3, limit=limit, round_to=8)
+        assert features.shape == (2, steps, 3)
+        assert mask.sum(1).tolist() == [5, 0]
+        assert features.sum() == 15

@@ -71,7 +71,7 @@ class MethodModule(L.LightningModule):
         self._generator = torch.Generator(self.device).manual_seed(self.seed)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        if self.config.graph == "cuda-graphs":
+        if self.config.graph == "cuda-graphs" and self.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         outputs = self.method(batch.features, batch.masks)
         losses = self.method.losses(outputs, batch.labels, self._generator)
