@@ -17,7 +17,8 @@ import torch
 from carat import ablation, campaign
 from carat.ablation import FULL, ablate, variants
 from carat.campaign import Job, read_scores
-from carat.config import OFFICIAL, PRESETS, Experiment, load_experiment
+from carat.carat_config import OFFICIAL, OFFICIAL_TOGETHER
+from carat.config import Experiment, load_experiment
 from carat.data.batches import make_loader
 from carat.data.store import Store
 from carat.data.synthetic import synthesise
@@ -147,7 +148,7 @@ def test_official_preset_is_the_sum_of_its_quirks() -> None:
     for changes in OFFICIAL.values():
         assert merge(values, changes) != values
         values = merge(values, changes)
-    assert parse(Experiment, values, "all") == official == load_experiment(overrides=PRESETS["official"])
+    assert parse(Experiment, values, "all") == official == load_experiment(overrides=OFFICIAL_TOGETHER)
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ def test_later_sources_win(tmp_path: Path) -> None:
     found = load_experiment(file, overrides={"training": {"epochs": 4}})
     assert found.training.epochs == 4
     assert found.training.warmup == 0.2
-    assert found.method.hidden == PRESETS["small"]["method"]["hidden"]
+    assert found.method.hidden == 64
     assert load_experiment(file, preset="paper").method.hidden == 256
 
 
@@ -55,7 +55,7 @@ def test_later_sources_win(tmp_path: Path) -> None:
         ("training: {learning_rate: .inf}", "training.learning_rate: input should be a finite number"),
         ("seed: 4294967296", "seed: input should be less than 4294967296"),
         ("seed: 2020-99-99", "not valid YAML"),
-        ("method: {name: karat}", r"method.name: input should be 'carat', found 'karat'"),
+        ("method: {name: karat}", r"unknown method 'karat'; did you mean 'carat'\?"),
         ("preset: smal", r"unknown preset 'smal'; did you mean 'small'\?"),
         ("- 1\n- 2", r"expected 'key: value' lines, found list"),
         ("a: [1", r"line 1: not valid YAML"),

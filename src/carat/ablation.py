@@ -30,7 +30,8 @@ from carat.campaign import (
     read_scores,
     run_jobs,
 )
-from carat.config import OFFICIAL, PRESETS, Experiment
+from carat.carat_config import OFFICIAL, OFFICIAL_TOGETHER, CaratConfig
+from carat.config import Experiment
 from carat.data.store import Store, open_store
 from carat.errors import ConfigError, RunError
 from carat.evaluation.confidence import Interval, paired_difference
@@ -66,8 +67,14 @@ def variants(experiment: Experiment, modalities: Sequence[str]) -> dict[str, dic
     Args:
         experiment: the full method.
         modalities: those it uses.
+
+    Raises:
+        ConfigError: another method than CARAT.
     """
-    decisive = experiment.method.weights.beta
+    method = experiment.method
+    if not isinstance(method, CaratConfig):
+        raise ConfigError(f"carat ablate takes CARAT apart, not {method.name}")
+    decisive = method.weights.beta
     found: dict[str, dict[str, Any]] = {
         FULL: {},
         "no label-wise features": {"method": {"label_wise": False}},
@@ -84,7 +91,7 @@ def variants(experiment: Experiment, modalities: Sequence[str]) -> dict[str, dic
             for chosen in combinations(modalities, size):
                 found[f"only {' + '.join(chosen)}"] = {"data": {"modalities": list(chosen)}}
     found |= {f"official: {quirk}": changes for quirk, changes in OFFICIAL.items()}
-    found["official: all of these"] = PRESETS["official"]
+    found["official: all of these"] = OFFICIAL_TOGETHER
     own = experiment.model_dump()
     return {name: changes for name, changes in found.items() if name == FULL or merge(own, changes) != own}
 

@@ -1,132 +1,18 @@
-"""Experiments: every width, depth, weight and temperature, with the paper's values as defaults."""
+"""Experiments: method, data, training and threshold, checked, from presets, files and options."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from functools import reduce
+from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, create_model, field_validator
 
+from carat.carat_config import CaratConfig
 from carat.errors import ConfigError, did_you_mean
-from carat.sections import Section, merge, parse, read_yaml
-
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-Weight = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-
-
-class EncoderConfig(Section):
-    """One Transformer encoder per modality (post-norm, GELU, learned positions)."""
-
-    layers: dict[str, Positive] = {"text": 6, "visual": 4, "audio": 4}
-    """Transformer layers by modality."""
-    other_layers: Positive = 4
-    """Transformer layers of modalities not named in `layers`."""
-    heads: Positive = 8
-    """Attention heads; must divide `hidden`."""
-    feedforward: Positive = 256
-    """Width of the feed-forward part of a layer."""
-    dropout: Share = 0.3
-    """Dropout on embeddings, attention weights and hidden states."""
-    max_length: Positive = 500
-    """Longest sequence, in time steps, that has a position embedding."""
-    max_lengths: dict[str, Positive] = {}
-    """The same for modalities that differ from `max_length`."""
-    norm_eps: float = Field(default=1e-5, gt=0)
-    """Epsilon of every LayerNorm; 1e-12 in the released code."""
-    pooler: bool = False
-    """Give each encoder the pooler of the released code, whose output nothing uses."""
-
-
-class AlignmentConfig(Section):
-    """LSTM alignment of long modalities to a fixed number of steps (the paper's unaligned setting)."""
-
-    modalities: list[str] = []
-    """Modalities to align, e.g. [visual, audio]; none by default: label attention needs no equal lengths."""
-    steps: Positive = 50
-    """Time steps after alignment; at most `encoder.max_length`."""
-
-
-class ContrastConfig(Section):
-    """Supervised contrast of the latents, against the batch and a queue."""
-
-    temperature: float = Field(default=0.07, gt=0)
-    """Temperature of the similarities."""
-    queue: Positive = 8192
-    """Rows that the first-in-first-out queue holds."""
-    queue_anchors: bool = False
-    """Contrast the queue's rows too, not only the batch's, as the released code does."""
-    count_lonely: bool = False
-    """Count rows without a positive as 0 in the mean, as the released code does; else leave them out."""
-    noise: bool = False
-    """Start with a queue full of noise that no class matches, as the released code does; else empty."""
-    epsilon: Weight = 0.0
-    """Added to the number of positives and inside the logarithm; 1e-12 in the released code."""
-
-
-class ShuffleConfig(Section):
-    """Which label features trade places before they are classified jointly once more."""
-
-    samples: bool = True
-    """Shuffle over samples, for each modality and label."""
-    modalities: bool = True
-    """Shuffle over modalities, for each sample and label."""
-    joint_gather: bool = False
-    """Look both places up at once, as the released code does: some features come twice, some never."""
-
-
-class LossWeights(Section):
-    """Weight of each term in the objective."""
-
-    original: Weight = 0.01
-    """Cross-entropy of the original features' logits."""
-    alpha: Weight = 0.1
-    """Cross-entropy of the first reconstruction's logits."""
-    beta: Weight = 1.0
-    """Cross-entropy of the second reconstruction's logits."""
-    contrast: Weight = 1.0
-    """Supervised contrast of the latents."""
-    mse_reconstruction: Weight = 1.0
-    """Distance of decoded latents from the original features."""
-    mse_alpha: Weight = 1.0
-    """Distance of the first reconstruction from the original features."""
-    mse_beta: Weight = 0.0
-    """Distance of the second reconstruction from the original features."""
-    aggregate: Weight = 1.0
-    """Cross-entropy of the aggregated logits, each modality."""
-    shuffled: Weight = 0.1
-    """Cross-entropy of the aggregated logits of shuffled features."""
-
-
-class CaratConfig(Section):
-    """CARAT (Peng et al., AAAI 2024)."""
-
-    name: Literal["carat"] = "carat"
-    """Which method to train."""
-    hidden: Annotated[int, Field(ge=2)] = 256
-    """Width D of the label-specific features; a multiple of `encoder.heads`."""
-    latent: Positive = 64
-    """Width P of the contrastive latent space."""
-    momentum: float = Field(default=0.99, ge=0, lt=1)
-    """Share of a prototype that stays at each update."""
-    label_wise: bool = True
-    """One attention for each label; else one that all labels share."""
-    levels: Annotated[int, Field(ge=0, le=2)] = 2
-    """Levels of reconstruction: 2 is α and β, 1 only α, 0 none; the last one is scored."""
-    prototypes: bool = True
-    """A prototype stands in for a modality in its own reconstruction; else its own decoded latent does."""
-    aggregation: bool = True
-    """Classify all labels jointly too, also after the shuffle."""
-    decay_input_norm: bool = False
-    """Decay the weights of the input LayerNorms, as the released code does."""
-    encoder: EncoderConfig = EncoderConfig()
-    alignment: AlignmentConfig = AlignmentConfig()
-    contrast: ContrastConfig = ContrastConfig()
-    shuffle: ShuffleConfig = ShuffleConfig()
-    weights: LossWeights = LossWeights()
+from carat.peer_configs import METHOD_SECTIONS, MethodConfig
+from carat.sections import Count, Positive, Section, Share, Weight, merge, parse, read_yaml
 
 
 class DataConfig(Section):
@@ -165,6 +51,10 @@ class TrainingConfig(Section):
     """Then the largest norm of each parameter's gradient, 1 in the released code; 0 switches it off."""
     accumulate: Positive = 1
     """Batches whose gradients are averaged before a step."""
+    modality_dropout: Share = 0.0
+    """How often a modality is hidden from a training sample; one of those it has always stays."""
+    average: Share = 0.0
+    """Share that stays of the running mean of the weights at each step; the mean is used, unless it is 0."""
     early_stopping: Positive | None = None
     """Stop after this many epochs without a better validation micro-F1; never by default."""
     precision: Literal["float32", "bf16"] = "float32"
@@ -185,54 +75,58 @@ class ThresholdConfig(Section):
 class Experiment(Section):
     """Everything a training run depends on besides its data."""
 
-    method: CaratConfig = CaratConfig()
+    method: Annotated[MethodConfig, Field(discriminator="name")] = CaratConfig()
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
     threshold: ThresholdConfig = ThresholdConfig()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of weights, order of the data, dropout and shuffles."""
 
+    @field_validator("method", mode="before")
+    @classmethod
+    def _usual_unless_named(cls, value: Any) -> Any:
+        usual = cls.model_fields["method"].default.name
+        return {"name": usual} | value if isinstance(value, dict) else value
 
-OFFICIAL: dict[str, dict[str, Any]] = {
-    "visible padding": {"data": {"padding": "visible"}},
-    "LayerNorm epsilon 1e-12": {"method": {"encoder": {"norm_eps": 1e-12}}},
-    "decay of the input LayerNorms": {"method": {"decay_input_norm": True}},
-    "queue rows as anchors": {"method": {"contrast": {"queue_anchors": True}}},
-    "lonely rows counted": {"method": {"contrast": {"count_lonely": True}}},
-    "queue of noise": {"method": {"contrast": {"noise": True}}},
-    "epsilon in the contrast": {"method": {"contrast": {"epsilon": 1e-12}}},
-    "shuffle by joint gather": {"method": {"shuffle": {"joint_gather": True}}},
-    "clipping tensor by tensor": {"training": {"clip_tensors": 1.0}},
-    "idle first step": {"training": {"idle_first_step": True}},
-    "unused poolers": {"method": {"encoder": {"pooler": True}}},
-}
-"""What the authors' released code does differently, one by one; docs/method.md says the effect."""
+
+@cache
+def experiment_with(method: str) -> type[Experiment]:
+    """Experiments of one method only, whose options and errors speak of its keys and no other's."""
+    section = METHOD_SECTIONS[method]
+    made: type[Experiment] = create_model("Experiment", __base__=Experiment, method=(section, section()))
+    return made
+
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
-    "official": reduce(merge, OFFICIAL.values()),
-    "small": {
-        "method": {
-            "hidden": 64,
-            "latent": 32,
-            "encoder": {
-                "layers": {"text": 1, "visual": 1, "audio": 1},
-                "other_layers": 1,
-                "heads": 4,
-                "feedforward": 64,
-                "dropout": 0.1,
-            },
-            "contrast": {"queue": 512},
-        },
-        "data": {"batch_size": 32},
-        "training": {"epochs": 5, "learning_rate": 2e-3},
-    },
+    "official": {},
+    "small": {"data": {"batch_size": 32}, "training": {"epochs": 5, "learning_rate": 2e-3}},
 }
-"""Named starting points.
+"""Named starting points; what is a method's own is laid on top, see `STARTS` of its section.
 
-`paper` is the method as published, `official` repeats the authors' released code, `small` trains in a minute
-on a laptop.
+`paper` is a method as published, `official` repeats the authors' released code (CARAT only), `small` trains
+in a minute on a laptop.
 """
+
+
+def starting_point(preset: str, method: str = "carat") -> dict[str, Any]:
+    """What a preset says of a method, as part of an experiment.
+
+    Raises:
+        ConfigError: unknown preset or method, or one that this method does not have.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"unknown preset '{preset}'{_hint(preset, PRESETS)}")
+    if method not in METHOD_SECTIONS:
+        raise ConfigError(f"unknown method '{method}'{_hint(method, METHOD_SECTIONS)}")
+    starts = METHOD_SECTIONS[method].STARTS
+    if preset not in starts:
+        raise ConfigError(f"method {method} has no preset '{preset}'; it has: {', '.join(starts)}")
+    return merge(merge(PRESETS[preset], starts[preset]), {"method": {"name": method}})
+
+
+def _hint(word: str, known: Iterable[str]) -> str:
+    return did_you_mean(word, known) or f"; known: {', '.join(known)}"
 
 
 def load_experiment(
@@ -254,9 +148,18 @@ def load_experiment(
     3
     """
     written = merge(read_yaml(file) if file is not None else {}, overrides or {})
+    origin = str(file) if file is not None else "experiment"
     named = written.pop("preset", "paper")
-    preset = preset or str(named)
-    if preset not in PRESETS:
-        hint = did_you_mean(preset, PRESETS) or f"; known: {', '.join(PRESETS)}"
-        raise ConfigError(f"unknown preset '{preset}'{hint}")
-    return parse(Experiment, merge(PRESETS[preset], written), str(file) if file is not None else "experiment")
+    section = written.get("method") or {}
+    if isinstance(section, str):  # `method: mult`
+        written["method"] = section = {"name": section}
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"{origin}: method: expected keys and values or a name, found {section!r}")
+    method = str(section.get("name", "carat"))
+    try:
+        start = starting_point(preset or str(named), method)
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from error
+    values = merge(start, written)
+    parse(experiment_with(method), values, origin)
+    return parse(Experiment, values, origin)

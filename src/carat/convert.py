@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from carat import run
+from carat.carat_config import CaratConfig
 from carat.config import load_experiment
 from carat.errors import CaratError
 from carat.methods import CaratMethod, Geometry
@@ -265,6 +266,7 @@ def convert(
         changes, geometry = read_geometry(state, chosen.labels, chosen.aligned)
         changes["encoder"]["pooler"] = False
         experiment = load_experiment(preset="official", overrides={"method": changes})
+        assert isinstance(experiment.method, CaratConfig)
         method = CaratMethod(experiment.method, geometry)
         unused = load_released(method, state)
     except CaratError as error:

@@ -82,11 +82,12 @@ def show_predictions(named: list[tuple[str, Prediction]]) -> None:
     rows = [
         [
             id,
-            *(f"{x.scores[n]:.2f}{' *' if n in x.labels else '  '} {x.carried_by[n]}" for n in names),
+            *(f"{x.scores[n]:.2f}{' *' if n in x.labels else '  '} {x.carried_by.get(n, '')}" for n in names),
         ]
         for id, x in named
     ]
-    _table("First predictions (* present; then the modality that carried it)", ["id", *names], rows)
+    carriers = "; then the modality that carried it" if named[0][1].carried_by else ""
+    _table(f"First predictions (* present{carriers})", ["id", *names], rows)
 
 
 def _table(title: str, columns: list[str], rows: list[list[Any]]) -> None:

@@ -5,20 +5,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from carat.config import CaratConfig
+from carat.carat_config import CaratConfig
 from carat.errors import ConfigError, did_you_mean
 from carat.host import on_host
 from carat.model.aggregation import apply_shuffle, draw_shuffle, gather_jointly
 from carat.model.carat import Carat, CaratOutputs, max_over_present
 from carat.model.queue import EMPTY, LatentQueue
 from carat.objective.contrastive import supervised_contrast
-from carat.objective.terms import cross_entropy, distance, weighted_sum
+from carat.objective.label_loss import LabelLoss
+from carat.objective.terms import distance, weighted_sum
 
 LEVELS = ("original", "alpha", "beta")
 """Terms of the feature levels, in the order of the K axis."""
@@ -40,7 +42,7 @@ class Outputs(Protocol):
     scores: Tensor
     """(B, L), in [0, 1]."""
     carried_by: Tensor
-    """(B, L), index of the modality that carried each label."""
+    """(B, L), index of the modality that carried each label; −1 from a method that does not say."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,21 @@ class Scores:
     scores: Tensor
     """(B, L), in [0, 1]."""
     carried_by: Tensor
-    """(B, L), index of the modality that carried each label."""
+    """(B, L), index of the modality that carried each label; −1 from a method that does not say."""
+
+
+Sequences = Mapping[str, Tensor]
+"""One tensor per modality, (B, T_m, …)."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The training split, as a method may see it before the first step."""
+
+    labels: Tensor
+    """(N, L) float32, 0 or 1."""
+    batches: Iterable[tuple[Sequences, Sequences, Tensor]]
+    """Features (B, T_m, d_m), masks (B, T_m) and labels (B, L), every sample once, in that order."""
 
 
 class Method(nn.Module, ABC):
@@ -77,8 +93,16 @@ class Method(nn.Module, ABC):
         outputs: Outputs = self(features, masks)
         return Scores(outputs.scores, outputs.carried_by)
 
+    def prepare(self, data: TrainingData) -> None:
+        """Learn what one look at the training split tells; called once, before the first step."""
+
     def update_after_step(self, outputs: Any, labels: Tensor) -> None:
         """Change what is learnt without gradient; called after the backward pass, before the next batch."""
+
+    @property
+    def by_gradient(self) -> bool:
+        """Whether there is anything to train step by step; otherwise `prepare` has learnt everything."""
+        return any(parameter.requires_grad for parameter in self.parameters())
 
     def attention(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Where each label looks: (B, L, T_m) by modality, zeros where absent; nothing if labels do not."""
@@ -113,6 +137,7 @@ class CaratMethod(Method):
         encoder = config.encoder
         self.config = config
         self.weights: dict[str, float] = config.weights.model_dump()
+        self.label_loss = LabelLoss(len(geometry.labels), **config.loss.model_dump())
         self.max_length = {m: encoder.max_lengths.get(m, encoder.max_length) for m in geometry.widths}
         self.number_of_labels = len(geometry.labels)
         self.layers = {m: encoder.layers.get(m, encoder.other_layers) for m in geometry.widths}
@@ -145,6 +170,9 @@ class CaratMethod(Method):
     def score(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Scores:
         return Scores(*self.model.score(features, masks))
 
+    def prepare(self, data: TrainingData) -> None:
+        self.label_loss.balance(data.labels)
+
     def attention(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {m: self.model.attend(m, features[m], masks[m])[1] for m in self.model.encoder}
 
@@ -168,7 +196,7 @@ class CaratMethod(Method):
         presence = outputs.presence
         levels = outputs.features.unbind(1)  # (B, M, L, D) each
         terms = {
-            name: cross_entropy(max_over_present(logits, presence)[0], labels)
+            name: self.label_loss(max_over_present(logits, presence)[0], labels)
             for name, logits in zip(LEVELS, outputs.logits.unbind(1), strict=False)
         }
         if self.config.weights.contrast:  # the one term that costs something
@@ -182,8 +210,8 @@ class CaratMethod(Method):
             targets = labels[:, None].expand_as(outputs.aggregated)  # (B, M, L)
             moved = move(targets, samples, modalities)
             shuffled = aggregation(move(levels[-1], samples, modalities))
-            terms["aggregate"] = cross_entropy(outputs.aggregated, targets, presence)
-            terms["shuffled"] = cross_entropy(shuffled, moved, presence)
+            terms["aggregate"] = self.label_loss(outputs.aggregated, targets, presence)
+            terms["shuffled"] = self.label_loss(shuffled, moved, presence)
         weights = {name: self.weights[name] for name in terms}
         return terms | {"total": weighted_sum(terms, weights)}
 
@@ -262,10 +290,17 @@ def _check(config: CaratConfig, geometry: Geometry) -> None:
             raise ConfigError(f"modality '{m}': the name is taken by PyTorch, build the store with another")
 
 
-Builder = Callable[[Any, Geometry], Method]
-
-METHODS: dict[str, Builder] = {"carat": CaratMethod}
-"""Every method by the name that an experiment gives in `method.name`."""
+METHODS = {
+    "carat": "carat.methods:CaratMethod",
+    "carat+": "carat.methods:CaratMethod",
+    "prior": "carat.peers.prior:Prior",
+    "br": "carat.peers.pooled:BinaryRelevance",
+    "cc": "carat.peers.pooled:ClassifierChain",
+    "lp": "carat.peers.pooled:LabelPowerset",
+    "early-fusion": "carat.peers.early_fusion:EarlyFusion",
+    "late-fusion": "carat.peers.late_fusion:LateFusion",
+}
+"""Where every method is, by the name that an experiment gives in `method.name`; imported when it is built."""
 
 
 def build_method(config: Any, geometry: Geometry) -> Method:
@@ -276,4 +311,6 @@ def build_method(config: Any, geometry: Geometry) -> Method:
     """
     if config.name not in METHODS:
         raise ConfigError(f"unknown method '{config.name}'{did_you_mean(config.name, METHODS)}")
-    return METHODS[config.name](config, geometry)
+    module, _, name = METHODS[config.name].partition(":")
+    builder: Callable[[Any, Geometry], Method] = getattr(import_module(module), name)
+    return builder(config, geometry)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,7 +38,7 @@ class Prediction:
     labels: list[str]
     """Labels whose score is above the threshold found on validation."""
     carried_by: dict[str, str]
-    """By label, the present modality with the strongest evidence for it (argmax of the max-pooling)."""
+    """By label, the present modality with the strongest evidence for it; empty if the method does not say."""
 
 
 class Predictor:
@@ -76,7 +77,7 @@ class Predictor:
     @property
     def device(self) -> torch.device:
         """Where the method is."""
-        return next(self.method.parameters()).device
+        return next(chain(self.method.parameters(), self.method.buffers())).device
 
     def __repr__(self) -> str:
         return f"Predictor({str(self.folder)!r}, {', '.join(self.labels)}; {', '.join(self.widths)})"
@@ -251,7 +252,7 @@ class Predictor:
             Prediction(
                 scores={name: float(x) for name, x in zip(self.labels, row, strict=True)},
                 labels=[n for n, x in zip(self.labels, row, strict=True) if x > self.card.thresholds[n]],
-                carried_by={n: modalities[m] for n, m in zip(self.labels, carriers, strict=True)},
+                carried_by={n: modalities[m] for n, m in zip(self.labels, carriers, strict=True) if m >= 0},
             )
             for row, carriers in zip(scores, carried_by, strict=True)
         ]

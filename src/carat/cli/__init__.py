@@ -9,8 +9,8 @@ from cyclopts import CycloptsError, MissingArgumentError
 from pydantic import ValidationError
 
 from carat.cli import data, exports, runs, studies  # noqa: F401  each registers its commands
-from carat.cli.app import app
-from carat.config import Experiment
+from carat.cli.app import app, named_method, offer
+from carat.config import experiment_with
 from carat.errors import CaratError
 from carat.sections import explain
 
@@ -20,6 +20,8 @@ def main() -> None:
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    method = named_method(arguments)
+    offer(method)
     try:
         app(arguments, exit_on_error=False, print_error=False)
     except KeyboardInterrupt as stop:
@@ -30,11 +32,11 @@ def main() -> None:
     except (CaratError, CycloptsError, ValidationError, OSError) as error:
         if debug:
             traceback.print_exc()
-        print(f"carat: error: {_one_line(error)}", file=sys.stderr)
+        print(f"carat: error: {_one_line(error, method)}", file=sys.stderr)
         sys.exit(2)
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception, method: str) -> str:
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         return f"{error.argument.name} is missing; see --help"
     if isinstance(error, OSError):
@@ -42,6 +44,6 @@ def _one_line(error: Exception) -> str:
     cause: BaseException | None = None if isinstance(error, CaratError) else error
     while cause is not None:  # cyclopts wraps what pydantic finds in options
         if isinstance(cause, ValidationError):
-            return explain(cause, Experiment)
+            return explain(cause, experiment_with(method))
         cause = cause.__cause__
     return " ".join(str(error).split())

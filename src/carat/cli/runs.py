@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from carat.cli.app import AsJson, Options, Overwrite, app, resolve, say
+from carat.cli.app import AsJson, Options, Overwrite, app, resolve, say, takes_experiment
 from carat.errors import CaratError, ConfigError
 
 Raw = Annotated[
@@ -20,12 +20,14 @@ Raw = Annotated[
 
 
 @app.command
+@takes_experiment
 def train(
     experiment_file: Path | None = None,
     /,
     *,
     data: Path,
     out: Path,
+    method: str | None = None,
     preset: str | None = None,
     overwrite: Overwrite = False,
     experiment: Options = None,
@@ -39,6 +41,8 @@ def train(
 
         carat train --preset small --data demo-store --out demo-run
 
+        carat train --method mult --data mosei --out rival --method.hidden 64
+
         carat train my-experiment.yaml --data mosei --out run1 --seed 1 --training.epochs 10
 
         carat train --data mosei --out two --data.modalities text audio --data.long truncate
@@ -51,13 +55,15 @@ def train(
         Folder of the store, with splits train and valid.
     out
         Folder of the run to make.
+    method
+        Which method, carat by default: `carat methods` lists them. With `--help` the options are its own.
     preset
         Starting point: paper (the default, the method as published), official (as the authors' released
         code) or small (a minute on a laptop).
     """
     from carat.training.train import train as run_training
 
-    resolved = resolve(experiment_file, preset, experiment)
+    resolved = resolve(experiment_file, preset, experiment, method=method)
     made = run_training(resolved, data, out, overwrite=overwrite)
     card = made.card
     thresholds = sorted(set(card.thresholds.values()))

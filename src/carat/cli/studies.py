@@ -9,10 +9,11 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from carat.cli.app import Options, Overwrite, app, resolve, say
+from carat.cli.app import Options, Overwrite, app, resolve, say, takes_experiment
 
 
 @app.command
+@takes_experiment
 def ablate(
     experiment_file: Path | None = None,
     /,

@@ -17,6 +17,11 @@ def cross_entropy(logits: Tensor, targets: Tensor, valid: Tensor | None = None) 
         valid: (…) bool; all rows when None.
     """
     losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(-1)
+    return mean_of_valid(losses, valid)
+
+
+def mean_of_valid(losses: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Mean of losses (…) over the valid (…), all when None; 0 if there are none."""
     if valid is None:
         return losses.mean()
     return (losses * valid).sum() / valid.sum().clamp(min=1)

@@ -14,6 +14,7 @@ from carat.data.batches import Batch
 from carat.errors import RunError
 from carat.evaluation.metrics import compute_metrics
 from carat.evaluation.thresholds import apply_thresholds, search_thresholds
+from carat.hiding import hide_modalities
 from carat.methods import Method
 from carat.training.optimiser import clip_gradients, make_optimiser
 
@@ -70,16 +71,19 @@ class MethodModule(L.LightningModule):
     def on_fit_start(self) -> None:
         self._generator = torch.Generator(self.device).manual_seed(self.seed)
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
+    def training_step(self, batch: Batch, index: int) -> Tensor | None:
         if self.config.graph == "cuda-graphs" and self.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        outputs = self.method(batch.features, batch.masks)
+        masks = batch.masks
+        if self.config.modality_dropout:
+            masks = hide_modalities(masks, self.config.modality_dropout, self._generator)
+        outputs = self.method(batch.features, masks)
         losses = self.method.losses(outputs, batch.labels, self._generator)
         terms = {f"train/{name}": value.detach() for name, value in losses.items()}
         self.log_dict(terms, on_step=False, on_epoch=True, batch_size=len(batch.labels))
         self.log("loss", losses["total"].detach(), prog_bar=True, logger=False, batch_size=len(batch.labels))
         self._last = outputs, batch.labels
-        return losses["total"]
+        return losses["total"] if self.method.by_gradient else None
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         assert self._last is not None
@@ -123,5 +127,7 @@ class MethodModule(L.LightningModule):
         clip_gradients(self.method.parameters(), self.config.clip, self.config.clip_tensors)
 
     def configure_optimizers(self) -> Any:
+        if not self.method.by_gradient:
+            return None
         optimiser, schedule = make_optimiser(self.method, self.config, self.steps)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

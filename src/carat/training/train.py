@@ -18,7 +18,13 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    RichProgressBar,
+)
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from carat import run
@@ -28,7 +34,7 @@ from carat.data.store import Store, open_store
 from carat.data.summary import cautions, left_out
 from carat.errors import ConfigError, RunError, did_you_mean
 from carat.evaluation.reports import draw_curves
-from carat.methods import Geometry, build_method
+from carat.methods import Geometry, TrainingData, build_method
 from carat.training.compilation import ROUND_TO, compile_method
 from carat.training.module import MONITOR, MethodModule
 
@@ -85,6 +91,7 @@ def train(
     loaders, notes = _loaders(store, experiment, method.max_length, pad_to, accelerator == "gpu")
 
     notes += cautions(store)
+    method.prepare(_training_data(store, experiment, method.max_length, pad_to))
     if experiment.training.graph != "eager":
         problem = compile_method(method, experiment.training.graph, accelerator)
         notes += [problem] if problem else []
@@ -100,7 +107,11 @@ def train(
     )
     started = time.monotonic()
     _fit(module, loaders, experiment, accelerator, out)
-    spent = {"seconds": round(time.monotonic() - started, 1), "epochs": len(module.history)}
+    spent = {
+        "seconds": round(time.monotonic() - started, 1),
+        "epochs": len(module.history),
+        "parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
+    }
     run.write_json(out / run.ENVIRONMENT, environment | spent)
     return _finish(module, store, pad_to, notes, out)
 
@@ -169,6 +180,17 @@ def _loaders(
     return loaders, notes
 
 
+def _training_data(
+    store: Store, experiment: Experiment, max_length: Mapping[str, int], pad_to: dict[str, int]
+) -> TrainingData:
+    """The training split in the store's order, read only if a method asks for it."""
+    rows = usable_rows(store, "train", list(pad_to))
+    size = experiment.data.batch_size
+    loader = make_loader(store, rows, list(pad_to), batch_size=size, max_length=max_length, pad_to=pad_to)
+    labels = torch.from_numpy(store.labels[rows].astype("float32"))
+    return TrainingData(labels, ((batch.features, batch.masks, batch.labels) for batch in loader))
+
+
 def _fit(
     module: MethodModule, loaders: dict[str, Any], experiment: Experiment, accelerator: str, out: Path
 ) -> None:
@@ -184,6 +206,8 @@ def _fit(
     callbacks: list[Callback] = [checkpoint]
     if sys.stderr.isatty():
         callbacks.append(ProgressBar())
+    if config.average and module.method.by_gradient:
+        callbacks.insert(0, EMAWeightAveraging(decay=config.average, use_buffers=False))
     if config.early_stopping:
         callbacks.append(EarlyStopping(MONITOR, mode="max", patience=config.early_stopping))
     logs = out / run.LOGS
@@ -192,7 +216,7 @@ def _fit(
             accelerator=accelerator,
             devices=1,
             precision=PRECISION[config.precision],  # type: ignore[arg-type]
-            max_epochs=config.epochs,
+            max_epochs=config.epochs if module.method.by_gradient else 1,
             accumulate_grad_batches=config.accumulate,
             callbacks=callbacks,
             logger=[CSVLogger(logs, name="csv", version=""), TensorBoardLogger(logs, name="tb", version="")],
@@ -272,6 +296,8 @@ def _quiet_lightning() -> Iterator[None]:
                 ".*The number of training batches.*",
                 ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
                 ".*GPU available but not used.*",
+                ".*this fit will run with no optimizer.*",
+                ".*`training_step` returned `None`.*",
             ):
                 warnings.filterwarnings("ignore", known)
             for logger in loggers:

@@ -1,0 +1,32 @@
+"""Modalities taken away from samples: in training as a regulariser, at test time as a trial."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def still_there(presence: Tensor, drawn: Tensor, share: float) -> Tensor:
+    """Which modalities stay when each is taken away with a probability, but never a sample's last one.
+
+    Args:
+        presence: (B, M) bool, which modalities the samples have.
+        drawn: (B, M), uniform in [0, 1); of what a sample has, the one with the largest number always stays.
+        share: probability.
+
+    Returns:
+        (B, M) bool, a part of `presence`.
+    """
+    of_present = drawn.masked_fill(~presence, -1.0)
+    last = of_present == of_present.amax(1, keepdim=True)
+    return presence & ((drawn >= share) | last)
+
+
+def hide_modalities(
+    masks: dict[str, Tensor], share: float, generator: torch.Generator | None = None
+) -> dict[str, Tensor]:
+    """Masks (B, T_m) by modality in which modalities are absent at random, see `still_there`."""
+    presence = torch.stack([mask.any(1) for mask in masks.values()], dim=1)
+    drawn = torch.rand(presence.shape, device=presence.device, generator=generator)
+    kept = still_there(presence, drawn, share)
+    return {m: mask & kept[:, [place]] for place, (m, mask) in enumerate(masks.items())}
