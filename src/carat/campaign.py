@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,9 @@ from carat.data.store import Store, open_store
 from carat.errors import CaratError, RunError
 from carat.evaluation.thresholds import apply_thresholds
 
+if TYPE_CHECKING:  # PyTorch is for the workers
+    from carat.predictor import Predictor
+
 SCORES = "scores"
 RUNS = "runs"
 PLAN = "plan.json"
@@ -36,14 +39,25 @@ LOCK = ".lock"
 Say = Callable[[str], None]
 
 
+Arrays = dict[str, NDArray[Any]]
+
+
+def test_scores(predictor: Predictor, store: Store) -> Arrays:
+    """What most campaigns want of a trained method: rows (N,) and scores (N, L) of the test split."""
+    rows, scores, _ = predictor.score(store, "test")
+    return {"rows": rows, "scores": scores}
+
+
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One training and its scores on the test split."""
+    """One training and what is measured of it."""
 
     name: str
     """Of its folder, below which the seeds lie."""
     experiment: Experiment
     store: Path
+    measure: Callable[[Predictor, Store], Arrays] | None = test_scores
+    """What to keep of the trained method, a function of a module; None: nothing but the run itself."""
 
     @property
     def called(self) -> str:
@@ -55,7 +69,7 @@ class Job:
         return out / RUNS / self.name / f"seed{self.experiment.seed}"
 
     def scores_file(self, out: Path) -> Path:
-        """Of its scores."""
+        """Of what was measured."""
         return out / SCORES / self.name / f"seed{self.experiment.seed}.npz"
 
 
@@ -92,7 +106,7 @@ def lock(out: Path) -> Iterator[None]:
 def run_jobs(jobs: Sequence[Job], out: Path, workers: int, say: Say = lambda line: None) -> dict[Job, str]:
     """Do the jobs that are not finished yet, each on one core; results do not depend on `workers`.
 
-    A job is finished when its run folder holds the same experiment on the same data and its scores are
+    A job is finished when its run folder holds the same experiment on the same data and what it measures is
     written. Jobs that fail are tried again at the next call. When this process ends, however it does, its
     workers end too.
 
@@ -121,17 +135,29 @@ def run_jobs(jobs: Sequence[Job], out: Path, workers: int, say: Say = lambda lin
             failed[job] = problem
         minutes = (time.monotonic() - started) / done * (len(todo) - done) / 60
         left = f", about {math.ceil(minutes)} min left" if done < len(todo) else ""
-        outcome = problem or f"validation micro-F1 {_validation(job, out):.4f}"
+        outcome = problem or f"validation micro-F1 {read_validation(job, out):.4f}"
         say(f"[{done}/{len(todo)}] {job.called}: {outcome}{left}")
     return failed
 
 
 def read_scores(job: Job, out: Path) -> Scored:
-    """The scores of a finished job."""
-    with np.load(job.scores_file(out), allow_pickle=False) as arrays:
-        rows, scores = arrays["rows"], arrays["scores"]
+    """The test scores of a finished job."""
+    arrays = read_arrays(job, out)
+    rows, scores = arrays["rows"], arrays["scores"]
     card, _ = run.read_run(job.folder(out))
     return Scored(rows, scores, apply_thresholds(scores, np.array(list(card.thresholds.values()))), card)
+
+
+def read_arrays(job: Job, out: Path) -> Arrays:
+    """What a finished job has measured."""
+    with np.load(job.scores_file(out), allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def read_validation(job: Job, out: Path) -> float:
+    """Validation micro-F1 of a finished job; nan where undefined."""
+    value = run.read_run(job.folder(out))[0].validation["micro_f1"]
+    return float("nan") if value is None else value
 
 
 def read_environment(job: Job, out: Path) -> dict[str, Any]:
@@ -226,10 +252,12 @@ def _end_with_parent() -> None:
 
 def _work(job: Job, out: Path) -> str:
     """Train and score; why it failed, or nothing."""
+    from carat.memory import forget_peak
     from carat.predictor import load
     from carat.training.train import train
 
     store, folder = open_store(job.store), job.folder(out)
+    forget_peak()
     try:
         if not _is_trained(job, store, out):
             train(job.experiment, store, folder, overwrite=True)
@@ -237,17 +265,17 @@ def _work(job: Job, out: Path) -> str:
             predictor = load(folder, "cpu")
         except RunError:  # damaged since
             train(job.experiment, store, folder, overwrite=True)
-            predictor = load(folder, "cpu")
-        rows, scores, _ = predictor.score(store, "test")
+        arrays = job.measure(predictor, store) if job.measure else None
     except CaratError as error:
         return f"failed: {error}"
     except Exception as error:  # one training must not end the others
         return f"failed unexpectedly: {type(error).__name__} {' '.join(str(error).split())[:200]}"
-    file = job.scores_file(out)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}")
-    np.savez(temporary, rows=rows, scores=scores)
-    temporary.replace(file)
+    if arrays is not None:
+        file = job.scores_file(out)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f".{file.name}")
+        np.savez(temporary, **arrays)  # type: ignore[arg-type]  # a false alarm of numpy
+        temporary.replace(file)
     for name in (run.CHECKPOINTS, run.LOGS):  # weights and metrics are in the run itself
         shutil.rmtree(folder / name, ignore_errors=True)
     return ""
@@ -263,12 +291,8 @@ def _is_trained(job: Job, store: Store, out: Path) -> bool:
 
 def _is_finished(job: Job, store: Store, out: Path) -> bool:
     try:
-        read_scores(job, out)
+        if job.measure is not None:
+            read_arrays(job, out)
     except (CaratError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return False
     return _is_trained(job, store, out)
-
-
-def _validation(job: Job, out: Path) -> float:
-    value = run.read_run(job.folder(out))[0].validation["micro_f1"]
-    return float("nan") if value is None else value

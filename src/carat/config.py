@@ -72,15 +72,20 @@ class ThresholdConfig(Section):
     """One threshold for all labels (best micro-F1), or one for each (best F1 of the label)."""
 
 
-class Experiment(Section):
-    """Everything a training run depends on besides its data."""
+class SharedSettings(Section):
+    """What an experiment says of anything but the method."""
 
-    method: Annotated[MethodConfig, Field(discriminator="name")] = CaratConfig()
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
     threshold: ThresholdConfig = ThresholdConfig()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of weights, order of the data, dropout and shuffles."""
+
+
+class Experiment(SharedSettings):
+    """Everything a training run depends on besides its data."""
+
+    method: Annotated[MethodConfig, Field(discriminator="name")] = CaratConfig()
 
     @field_validator("method", mode="before")
     @classmethod
@@ -125,6 +130,12 @@ def starting_point(preset: str, method: str = "carat") -> dict[str, Any]:
     return merge(merge(PRESETS[preset], starts[preset]), {"method": {"name": method}})
 
 
+def _spelt_out(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`method: mult` as the section that it stands for."""
+    method = values.get("method")
+    return {**values, "method": {"name": method}} if isinstance(method, str) else dict(values)
+
+
 def _hint(word: str, known: Iterable[str]) -> str:
     return did_you_mean(word, known) or f"; known: {', '.join(known)}"
 
@@ -147,12 +158,10 @@ def load_experiment(
     >>> load_experiment(overrides={"training": {"epochs": 3}}).training.epochs
     3
     """
-    written = merge(read_yaml(file) if file is not None else {}, overrides or {})
+    written = merge(_spelt_out(read_yaml(file) if file is not None else {}), _spelt_out(overrides or {}))
     origin = str(file) if file is not None else "experiment"
     named = written.pop("preset", "paper")
     section = written.get("method") or {}
-    if isinstance(section, str):  # `method: mult`
-        written["method"] = section = {"name": section}
     if not isinstance(section, Mapping):
         raise ConfigError(f"{origin}: method: expected keys and values or a name, found {section!r}")
     method = str(section.get("name", "carat"))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from carat.evaluation.reports import Report
-from carat.predictor import Prediction
+from carat.peer_configs import METHOD_SECTIONS
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # some tables need no PyTorch
     from carat.data.check import Finding
+    from carat.evaluation.reports import Report
+    from carat.predictor import Prediction
 
 
 def show_summary(summary: dict[str, Any]) -> None:
@@ -90,10 +93,37 @@ def show_predictions(named: list[tuple[str, Prediction]]) -> None:
     _table(f"First predictions (* present{carriers})", ["id", *names], rows)
 
 
-def _table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
+def show_methods() -> None:
+    """Every method with its essence."""
+    rows = [[name, essence(name)] for name in METHOD_SECTIONS]
+    _table("Methods, for carat train --method NAME", ["name", "what it is"], rows, right=False)
+
+
+def essence(method: str) -> str:
+    """What a method is, in one sentence."""
+    return " ".join((METHOD_SECTIONS[method].__doc__ or "").split("\n\n")[0].split())
+
+
+def show_method(name: str) -> None:
+    """What a method is, its presets, and its keys as `--method.KEY` takes them."""
+    section = METHOD_SECTIONS[name]
+    print(f"{name}: {essence(name)}")
+    print(f"Presets: {', '.join(section.STARTS)}. Keys, with what they are by default:")
+    _table("", ["key", "default", "what it is"], list(_keys(section, "method")), right=False)
+
+
+def _keys(section: type[BaseModel], prefix: str) -> Iterator[list[str]]:
+    for key, field in section.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            yield from _keys(type(field.default), f"{prefix}.{key}")
+        else:
+            yield [f"{prefix}.{key}", str(field.default), field.description or ""]
+
+
+def _table(title: str, columns: list[str], rows: list[list[Any]], right: bool = True) -> None:
     table = Table(title=title, title_justify="left", title_style="bold")
     for i, column in enumerate(columns):  # as Text: brackets in names are no markup
-        table.add_column(Text(column), justify="left" if i == 0 else "right")
+        table.add_column(Text(column), justify="right" if i and right else "left")
     for row in rows:
         table.add_row(*(Text(cell if isinstance(cell, str) else _number(cell)) for cell in row))
     Console().print(table)

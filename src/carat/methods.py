@@ -104,6 +104,12 @@ class Method(nn.Module, ABC):
         """Whether there is anything to train step by step; otherwise `prepare` has learnt everything."""
         return any(parameter.requires_grad for parameter in self.parameters())
 
+    @property
+    def learnt(self) -> int:
+        """How many numbers are learnt: trainable parameters, or what `prepare` fills if there are none."""
+        trainable = sum(p.numel() for p in self.parameters() if p.requires_grad)
+        return trainable or sum(x.numel() for x in self.buffers())
+
     def attention(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Where each label looks: (B, L, T_m) by modality, zeros where absent; nothing if labels do not."""
         return {}

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from carat.config import Experiment
-from carat.data.batches import Batch, check_lengths, collate, make_loader, usable_rows
+from carat.data.batches import Batch, check_lengths, collate, hide, make_loader, usable_rows
 from carat.data.formats.arrays import load_arrays
 from carat.data.store import Store
 from carat.data.summary import leak, left_out
@@ -152,16 +152,24 @@ class Predictor:
                 yield from zip(ids, self._name(scores, carried_by), strict=True)
 
     def score(
-        self, store: Store, split: str
+        self, store: Store, split: str, seen: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.uint8]]:
         """Rows of the store (N,), scores (N, L) and true labels (N, L) of the samples that can be scored.
+
+        Args:
+            store: the data.
+            split: of it.
+            seen: which modalities may be seen, (rows of the store, M) in the order of the run's; samples
+                that are left without any are left out. All by default.
 
         Raises:
             DataError: the store does not fit the run, or has no such split.
         """
         self.check_labels(store)
-        scored = [(batch.rows.cpu().numpy(), scores) for batch, scores, _ in self._score_store(store, split)]
-        rows, scores = (np.concatenate(parts) for parts in zip(*scored, strict=True))
+        found = self._score_store(store, split, seen)
+        scored = [(batch.rows.cpu().numpy(), scores) for batch, scores, _ in found]
+        rows = np.concatenate([np.zeros(0, np.int64), *(rows for rows, _ in scored)])
+        scores = np.concatenate([np.zeros((0, len(self.labels)), np.float32), *(x for _, x in scored)])
         return rows, scores, np.asarray(store.labels)[rows]
 
     def evaluate(self, store: Store, split: str = "test") -> Report:
@@ -230,10 +238,12 @@ class Predictor:
             yield Batch(features, masks, batch.labels, batch.rows).to(self.device)
 
     def _score_store(
-        self, store: Store, split: str
+        self, store: Store, split: str, seen: NDArray[np.bool_] | None = None
     ) -> Iterator[tuple[Batch, NDArray[np.float32], NDArray[np.int64]]]:
         for batch in self.batches(store, split):
-            yield batch, *self._score(batch)
+            left = batch if seen is None else hide(batch, seen)
+            if left.rows.shape[0]:
+                yield left, *self._score(left)
 
     @torch.inference_mode()
     def _score(self, batch: Batch) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

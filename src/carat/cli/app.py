@@ -11,7 +11,7 @@ from typing import Annotated, TypeVar
 from cyclopts import App, Parameter
 
 from carat import __version__
-from carat.config import Experiment, experiment_with, load_experiment
+from carat.config import Experiment, SharedSettings, experiment_with, load_experiment
 from carat.errors import ConfigError
 from carat.peer_configs import METHOD_SECTIONS
 from carat.sections import merge, read_yaml
@@ -35,6 +35,9 @@ Overwrite = Annotated[bool, Parameter(help="Replace what is there.", negative=()
 AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON instead of tables.", negative=())]
 Options = Annotated[Experiment | None, Parameter(name="*")]
 """Every field of an experiment as an option; `offer` says of which method."""
+
+Shared = Annotated[SharedSettings | None, Parameter(name="*")]
+"""What several methods can have in common, as options."""
 
 F = TypeVar("F", bound=Callable[..., None])
 _COMMANDS: list[Callable[..., None]] = []

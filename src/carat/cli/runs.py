@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from carat.cli.app import AsJson, Options, Overwrite, app, resolve, say, takes_experiment
+from carat.config import starting_point
 from carat.errors import CaratError, ConfigError
 
 Raw = Annotated[
@@ -75,6 +76,30 @@ def train(
     )
     say(f"run → {out}")
     say(f"training curves → {out / 'curves.svg'}")
+
+
+@app.command
+def methods(name: str | None = None, /) -> None:
+    """List the methods that `carat train --method NAME` trains, or describe one of them.
+
+    **Examples**
+
+        carat methods
+
+        carat methods mult
+
+    Parameters
+    ----------
+    name
+        The method to describe: what it is, its presets, and every key of its section with the default.
+    """
+    from carat.display import show_method, show_methods
+
+    if name is None:
+        show_methods()
+    else:
+        starting_point("paper", name)
+        show_method(name)
 
 
 @app.command

@@ -164,6 +164,24 @@ class Batches(Sampler[list[int]]):
             yield self.rows[batch].tolist()
 
 
+def hide(batch: Batch, seen: NDArray[np.bool_]) -> Batch:
+    """The batch with fewer modalities; samples that are left without any are left out.
+
+    Args:
+        batch: padded sequences.
+        seen: (rows of the store, M), which modalities may be seen, in the order of the batch.
+    """
+    kept = torch.from_numpy(seen[batch.rows.cpu().numpy()]).to(batch.rows.device)
+    masks = {m: mask & kept[:, [place]] for place, (m, mask) in enumerate(batch.masks.items())}
+    left = torch.stack([mask.any(1) for mask in masks.values()], dim=1).any(1)
+    return Batch(
+        {m: x[left] for m, x in batch.features.items()},
+        {m: mask[left] for m, mask in masks.items()},
+        batch.labels[left],
+        batch.rows[left],
+    )
+
+
 def usable_rows(store: Store, split: str, modalities: Sequence[str]) -> NDArray[np.int64]:
     """Rows of a split that have one of the modalities at least; the others cannot be scored.
 

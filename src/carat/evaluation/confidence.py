@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -107,6 +109,38 @@ def paired_difference(
 ) -> tuple[float, Interval]:
     """Difference of a metric between two predictions of the same samples, and its 95 % interval.
 
+    Args: see `paired_test`.
+    """
+    found = paired_test(
+        predicted, rival, labels, groups, metric, over_seeds=over_seeds, resamples=resamples, seed=seed
+    )
+    return found.difference, found.interval
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A difference between two methods, by paired bootstrap."""
+
+    difference: float
+    interval: Interval
+    """95 %."""
+    p: float
+    """Two-sided: twice the share of resamples that are not on its side of 0; at least 1 / R."""
+
+
+def paired_test(
+    predicted: NDArray[Any],
+    rival: NDArray[Any],
+    labels: NDArray[Any],
+    groups: NDArray[Any],
+    metric: str,
+    *,
+    over_seeds: bool = False,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Paired:
+    """Difference of a metric between two predictions of the same samples, with interval and p-value.
+
     Args:
         predicted, rival: as for `intervals`; their numbers of seeds may differ.
         labels, groups, resamples, seed: as for `intervals`.
@@ -123,7 +157,24 @@ def paired_difference(
         rivals = drawn if len(theirs) == len(ours) else random.integers(len(theirs), size=theirs.shape)
         ours = np.take_along_axis(ours, drawn, axis=0)
         theirs = np.take_along_axis(theirs, rivals, axis=0)
-    return difference, _percentiles(ours.mean(0) - theirs.mean(0))
+    drawn_differences = ours.mean(0) - theirs.mean(0)
+    other_side = min((drawn_differences <= 0).mean(), (drawn_differences >= 0).mean())
+    p = float(np.clip(2 * other_side, 1 / resamples, 1))
+    return Paired(difference, _percentiles(drawn_differences), p)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """P-values corrected for as many tests (Holm 1979), in the given order.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    corrected = [0.0] * len(p)
+    highest = 0.0
+    for rank, place in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+        highest = max(highest, min(1.0, (len(p) - rank) * p[place]))
+        corrected[place] = highest
+    return corrected
 
 
 def _bootstrap(

@@ -119,7 +119,7 @@ def mean_and_spread(values: Sequence[float]) -> str:
     ('.625 ± .177', '-.250')
     """
     spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-    return _short(f"{np.mean(values):.3f}{spread}")
+    return short(f"{np.mean(values):.3f}{spread}")
 
 
 def in_brackets(interval: Interval, signed: bool = False) -> str:
@@ -129,15 +129,15 @@ def in_brackets(interval: Interval, signed: bool = False) -> str:
     ('.250 – 1.500', '-.250 … +.500')
     """
     form = "{:+.3f} … {:+.3f}" if signed else "{:.3f} – {:.3f}"
-    return _short(form.format(*interval))
+    return short(form.format(*interval))
 
 
 def signed(value: float) -> str:
     """`+.123` or `-.123`."""
-    return _short(f"{value:+.3f}")
+    return short(f"{value:+.3f}")
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
     """Without the zero before the point."""
     return re.sub(r"\b0\.", ".", text)
 

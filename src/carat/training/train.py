@@ -34,6 +34,7 @@ from carat.data.store import Store, open_store
 from carat.data.summary import cautions, left_out
 from carat.errors import ConfigError, RunError, did_you_mean
 from carat.evaluation.reports import draw_curves
+from carat.memory import peak_gb
 from carat.methods import Geometry, TrainingData, build_method
 from carat.training.compilation import ROUND_TO, compile_method
 from carat.training.module import MONITOR, MethodModule
@@ -110,7 +111,8 @@ def train(
     spent = {
         "seconds": round(time.monotonic() - started, 1),
         "epochs": len(module.history),
-        "parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
+        "peak_gb": round(peak_gb(), 3),
+        "parameters": method.learnt,
     }
     run.write_json(out / run.ENVIRONMENT, environment | spent)
     return _finish(module, store, pad_to, notes, out)

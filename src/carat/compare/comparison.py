@@ -1,0 +1,177 @@
+"""From a store to a leaderboard: tune, train with several seeds, judge, write."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from carat.campaign import PLAN, RUNS, SCORES, Job, Say, claim, lock, read_validation, run_jobs
+from carat.compare.leaderboard import Final, Standing, stand
+from carat.compare.measuring import measure
+from carat.compare.page import write_page
+from carat.compare.tables import About, write_tables
+from carat.compare.tuning import Study
+from carat.config import Experiment, load_experiment
+from carat.data.store import open_store
+from carat.errors import ConfigError, RunError, did_you_mean
+from carat.peer_configs import METHOD_SECTIONS
+from carat.sections import merge
+
+JOURNAL = "tuning.journal"
+PAGE = "leaderboard.html"
+FILES = {
+    PLAN,
+    RUNS,
+    SCORES,
+    JOURNAL,
+    f"{JOURNAL}.lock",
+    "leaderboard.md",
+    "leaderboard.csv",
+    "costs.csv",
+    PAGE,
+}
+
+
+def choose_methods(wanted: Sequence[str]) -> list[str]:
+    """The methods by name, in the order of the registry; `all` are all of them.
+
+    Raises:
+        ConfigError: unknown, or none.
+    """
+    for name in wanted:
+        if name != "all" and name not in METHOD_SECTIONS:
+            hint = did_you_mean(name, METHOD_SECTIONS) or f"; known: {', '.join(METHOD_SECTIONS)}"
+            raise ConfigError(f"--methods: unknown method '{name}'{hint}")
+    if not wanted:
+        raise ConfigError(f"--methods: name one at least of {', '.join(METHOD_SECTIONS)}")
+    return [name for name in METHOD_SECTIONS if "all" in wanted or name in wanted]
+
+
+def experiments_of(
+    methods: Sequence[str], preset: str, settings: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Experiment]:
+    """Where each method starts.
+
+    Args:
+        methods: by name.
+        preset: of all of them.
+        settings: what differs, by method; under `all` for all of them. A method's own wins.
+
+    Raises:
+        ConfigError: a key of `settings` is no method, or a value is wrong.
+    """
+    for name in settings:
+        if name != "all" and name not in METHOD_SECTIONS:
+            raise ConfigError(f"settings: unknown method '{name}'{did_you_mean(name, METHOD_SECTIONS)}")
+    return {
+        name: load_experiment(
+            preset=preset,
+            overrides=merge(
+                merge(settings.get("all", {}), settings.get(name, {})), {"method": {"name": name}}
+            ),
+        )
+        for name in methods
+    }
+
+
+def compare(
+    store: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    methods: Sequence[str] = ("all",),
+    preset: str = "small",
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    seeds: int = 5,
+    budget: int = 1,
+    workers: int = 1,
+    overwrite: bool = False,
+    say: Say = lambda line: None,
+) -> list[Standing]:
+    """Tune, train and judge methods alike, and write leaderboard.md, .csv, .html and costs.csv.
+
+    Every method gets the same number of trials, judged on validation by the experiment's first seed, and the
+    best settings are trained with every seed. The test split is scored, not chosen by. Finished trainings are
+    not repeated: after an interruption the same call goes on and ends with the same numbers, but for the
+    costs of what it trains.
+
+    Args:
+        store: with splits train, valid and test.
+        out: folder to make or to go on with.
+        methods: by name, or `all`.
+        preset: where every method starts.
+        settings: see `experiments_of`.
+        seeds: how many, counted from the experiment's.
+        budget: trials of each method, the first of which are the settings it starts with.
+        workers: trainings at a time, one core each.
+        overwrite: start anew where another comparison was.
+        say: called with lines of progress.
+
+    Raises:
+        ConfigError: a method or setting is unknown.
+        DataError: the store is damaged or lacks a split.
+        RunError: the folder holds something else, another process is at work in it, or a training failed.
+    """
+    folder, path, opened = Path(out), Path(store), open_store(store)
+    for split in ("train", "valid", "test"):
+        opened.indices(split)
+    starts = experiments_of(choose_methods(methods), preset, settings or {})
+    plan = {
+        "store": opened.manifest.fingerprint,
+        "preset": preset,
+        "settings": dict(settings or {}),
+        "budget": budget,
+    }
+    claim(folder, plan, FILES, overwrite)
+    with lock(folder):
+        studies = {name: Study(name, start, budget, folder / JOURNAL) for name, start in starts.items()}
+        trials = {name: study.experiments() for name, study in studies.items()}
+        if budget > 1:
+            jobs = [
+                _job(name, number, experiment, path, 0)
+                for name, tried in trials.items()
+                for number, experiment in enumerate(tried)
+            ]
+            say(f"tuning: {len(jobs)} trainings")
+            failed = run_jobs(jobs, folder, workers, say)
+            for job in jobs:
+                name, _, number = job.name.rpartition("/")
+                value = None if job in failed else read_validation(job, folder)
+                studies[name].tell(int(number.removeprefix("trial")), value)
+        finals = []
+        for name, tried in trials.items():
+            values = [
+                _validation(_job(name, number, experiment, path, 0), folder) if budget > 1 else 0.0
+                for number, experiment in enumerate(tried)
+            ]
+            best = values.index(max(values))
+            final = [_job(name, best, tried[best], path, seed, measured=True) for seed in range(seeds)]
+            finals.append(Final(name, final, len(tried), studies[name].trials[best]))
+        by_seed = [job for group in zip(*(final.jobs for final in finals), strict=True) for job in group]
+        say(f"with the chosen settings: {len(by_seed)} trainings")
+        failed = run_jobs(by_seed, folder, workers, say)
+        if failed:
+            job, problem = next(iter(failed.items()))
+            raise RunError(f"{len(failed)} of {len(by_seed)} trainings failed, first {job.called}: {problem}")
+        standings = stand(finals, opened, folder)
+        about = About.of(finals, starts, opened, folder, preset, dict(settings or {}), budget)
+        write_tables(standings, about, folder)
+        write_page(standings, about, folder / PAGE)
+    return standings
+
+
+def _job(
+    method: str, trial: int, experiment: Experiment, store: Path, seed: int, measured: bool = False
+) -> Job:
+    seeded = experiment.model_copy(update={"seed": experiment.seed + seed})
+    return Job(f"{method}/trial{trial}", seeded, store, measure if measured else None)
+
+
+def _validation(job: Job, out: Path) -> float:
+    """Of a trial; below all others if it failed."""
+    try:
+        value = read_validation(job, out)
+    except RunError:
+        return -1.0
+    return value if value == value else -1.0
