@@ -14,9 +14,10 @@ import pytest
 import torch
 import yaml
 
+from carat.config import load_experiment
 from carat.data.store import Store, open_store
 from carat.data.writer import StoreWriter
-from carat.errors import CaratError, DataError, RunError
+from carat.errors import CaratError, ConfigError, DataError, RunError
 from carat.explain.attention import draw_attention, find_rows, spoken
 from carat.explain.contributions import contributions
 from carat.explain.explanation import explain, typical
@@ -25,7 +26,7 @@ from carat.explain.latents import choose_points, separation
 from carat.explain.sensitivity import draw_sensitivity, read_sweep
 from carat.model.layout import lay_out
 from carat.predictor import Predictor, load
-from carat.training.train import TrainedRun
+from carat.training.train import TrainedRun, train
 
 
 @pytest.fixture(scope="module")
@@ -218,3 +219,10 @@ def test_store_of_other_labels_is_refused(trained: TrainedRun, tmp_path: Path) -
     with pytest.raises(CaratError, match="labels sad, but the run"):
         explain(trained.folder, tmp_path / "s", tmp_path / "o")
     assert not (tmp_path / "o").exists()
+
+
+def test_a_method_without_label_features_is_refused(store: Store, tmp_path: Path) -> None:
+    made = train(load_experiment(overrides={"method": "prior"}), store, tmp_path / "run")
+    with pytest.raises(ConfigError, match="prior has no label features"):
+        explain(made.folder, store.folder, tmp_path / "pictures")
+    assert not (tmp_path / "pictures").exists()

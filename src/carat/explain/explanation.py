@@ -56,7 +56,7 @@ def explain(
         The files that were written.
 
     Raises:
-        ConfigError: the folder is taken.
+        ConfigError: the folder is taken, or the run's method has nothing to draw.
         DataError: the store does not fit the run, or has no such split or sample.
         RunError: no run, or no sweep.
     """
@@ -66,6 +66,9 @@ def explain(
     curves = read_sweep(Path(sweep), predictor.card.fingerprint) if sweep is not None else None
     rows = find_rows(store, samples) if samples else None
     gathered = gather(predictor, store, split, KEPT, seed)
+    if gathered is None and curves is None:
+        name = predictor.experiment.method.name
+        raise ConfigError(f"{folder}: {name} has no label features by modality, nothing to draw but --sweep")
     folder.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
     if gathered is not None:
