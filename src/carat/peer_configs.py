@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from carat.carat_config import CaratConfig, CaratPlusConfig
-from carat.sections import Positive, Section, Share
+from carat.sections import Positive, Section, Share, Weight
 
 Starts = dict[str, dict[str, Any]]
 """What a preset says of a method, as part of an experiment."""
@@ -103,6 +103,52 @@ class LateFusionConfig(Section):
     encoder: SequenceEncoderConfig = SequenceEncoderConfig()
 
 
+class LdduWeights(Section):
+    """Weight of each term in LDDU's objective; but for the divergence, those of the authors' script."""
+
+    labels: Weight = 1.0
+    """Cross-entropy of the fused label logits."""
+    modalities: Weight = 0.3
+    """Cross-entropy of every modality's own label logits."""
+    contrast: Weight = 1.0
+    """Supervised contrast of the latents."""
+    divergence: Weight = 0.01
+    """Kullback-Leibler divergence from the standard normal, per dimension; 0 in the authors' script."""
+    calibration: Weight = 0.3
+    """How far the uncertainty is from ranking as the error does."""
+
+
+class LdduConfig(Section):
+    """LDDU (Huang et al., ACL Findings 2025); values of the authors' training script."""
+
+    STARTS: ClassVar[Starts] = {
+        "paper": {"training": {"epochs": 30, "learning_rate": 2e-4}},
+        "small": {
+            "method": {
+                "hidden": 64,
+                "latent": 32,
+                "queue": 512,
+                "weights": {"contrast": 0.1},
+                "encoder": SMALL_ENCODER,
+            },
+            "training": {"learning_rate": 1e-3},
+        },
+    }
+
+    name: Literal["lddu"] = "lddu"
+    """Which method to train."""
+    hidden: Positive = 256
+    """Width of the Transformers and label features."""
+    latent: Positive = 128
+    """Width of the space in which labels are Gaussians."""
+    encoder: SequenceEncoderConfig = SequenceEncoderConfig(layers=3)
+    temperature: float = Field(default=0.07, gt=0)
+    """Temperature of the contrast."""
+    queue: Positive = 8192
+    """Latents of past batches that the contrast compares with."""
+    weights: LdduWeights = LdduWeights()
+
+
 MethodConfig = (
     CaratConfig
     | CaratPlusConfig
@@ -112,6 +158,7 @@ MethodConfig = (
     | LabelPowersetConfig
     | EarlyFusionConfig
     | LateFusionConfig
+    | LdduConfig
 )
 """The section of any method."""
 
@@ -124,5 +171,6 @@ METHOD_SECTIONS: dict[str, type[MethodConfig]] = {
     "lp": LabelPowersetConfig,
     "early-fusion": EarlyFusionConfig,
     "late-fusion": LateFusionConfig,
+    "lddu": LdduConfig,
 }
 """By the name that an experiment gives in `method.name`."""

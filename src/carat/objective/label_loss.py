@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -49,7 +51,8 @@ class LabelLoss(nn.Module):
         return mean_of_valid(self.each(logits, targets).mean(-1), valid)
 
     def each(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss of every label (…, L)."""
+        """The loss of every label (…, L), in the targets' precision or better."""
+        logits = logits.to(torch.promote_types(logits.dtype, targets.dtype))  # bfloat16 under autocast
         if self.kind == "asymmetric":
             return self._asymmetric(logits, targets)
         losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
@@ -60,8 +63,9 @@ class LabelLoss(nn.Module):
 
     def _asymmetric(self, logits: Tensor, targets: Tensor) -> Tensor:
         """−y (1 − p)^γ⁺ log p − (1 − y) p_m^γ⁻ log(1 − p_m), p_m = max(p − margin, 0) (equation 7)."""
-        score = logits.sigmoid()
-        shifted = (score - self.margin).clamp(min=0)
-        present = (1 - score) ** self.gamma_present * F.logsigmoid(logits)
-        absent = shifted**self.gamma_absent * torch.log1p(-shifted)
+        falling = F.logsigmoid(-logits)  # log(1 − p): its powers have finite slopes, those of 1 − p do not
+        shifted = (logits.sigmoid() - self.margin).clamp(min=torch.finfo(logits.dtype).tiny)
+        margin = torch.full_like(logits, math.log(self.margin) if self.margin else float("-inf"))
+        present = (self.gamma_present * falling).exp() * F.logsigmoid(logits)
+        absent = shifted**self.gamma_absent * torch.logaddexp(falling, margin).clamp(max=0)
         return -torch.lerp(absent, present, targets)

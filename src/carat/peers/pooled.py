@@ -24,6 +24,8 @@ from carat.peers.parts import UNLIMITED, PeerOutputs, mean_over_time, presence_o
 
 CERTAIN = 1e-6
 """Probability that is left for what the training split never shows."""
+ROUNDING = 1e-5
+"""A feature whose deviation is a smaller part of its mean is a constant in float32."""
 
 Array = NDArray[np.float64]
 
@@ -64,13 +66,16 @@ class Pooled(Method):
         return torch.cat(parts, dim=1)
 
     def prepare(self, data: TrainingData) -> None:
+        self.center.zero_()
+        self.scale.fill_(1)
         pooled = torch.cat([self.pool(features, masks) for features, masks, _ in data.batches]).double()
         means, presence = pooled[:, : -len(self.widths)], pooled[:, -len(self.widths) :]
         there = self._spread(presence)
         number = there.sum(0).clamp(min=1)
         center = (means * there).sum(0) / number
         variance = ((means - center).square() * there).sum(0) / number
-        scale = torch.where(variance > 0, variance.sqrt(), torch.ones_like(variance))
+        deviation = variance.sqrt()
+        scale = torch.where(deviation > ROUNDING * center.abs(), deviation, torch.ones_like(deviation))
         self.center.copy_(center)
         self.scale.copy_(scale)
         standard = torch.cat(((means - center) / scale * there, presence), dim=1)
