@@ -305,6 +305,8 @@ METHODS = {
     "lp": "carat.peers.pooled:LabelPowerset",
     "early-fusion": "carat.peers.early_fusion:EarlyFusion",
     "late-fusion": "carat.peers.late_fusion:LateFusion",
+    "mult": "carat.peers.mult:Mult",
+    "misa": "carat.peers.misa:Misa",
     "lddu": "carat.peers.lddu:Lddu",
 }
 """Where every method is, by the name that an experiment gives in `method.name`; imported when it is built."""

@@ -103,6 +103,96 @@ class LateFusionConfig(Section):
     encoder: SequenceEncoderConfig = SequenceEncoderConfig()
 
 
+class MultConfig(Section):
+    """MulT: cross-modal Transformers between all modalities (Tsai et al. 2019)."""
+
+    STARTS: ClassVar[Starts] = {
+        "paper": {
+            "data": {"batch_size": 16},
+            "training": {
+                "epochs": 20,
+                "learning_rate": 1e-3,
+                "warmup": 0.0,
+                "weight_decay": 0.0,
+                "clip": 1.0,
+            },
+        },
+        "small": {"method": {"hidden": 24, "layers": 1, "heads": 4, "word_dropout": 0.1}},
+    }
+
+    name: Literal["mult"] = "mult"
+    """Which method to train."""
+    hidden: Positive = 40
+    """Width of the sequences after the temporal convolution."""
+    layers: Positive = 4
+    """Layers of each cross-modal and of each self-attention Transformer."""
+    heads: Positive = 8
+    """Attention heads; must divide `hidden`."""
+    kernel: Positive = 3
+    """Steps that the temporal convolution sees."""
+    words: str = "text"
+    """The modality of word embeddings, with a kernel and a dropout of its own; data may lack it."""
+    word_kernel: Positive = 1
+    """Its `kernel`; 1 or 3 is published."""
+    word_dropout: Share = 0.3
+    """Dropout of its features."""
+    dropout: Share = 0.1
+    """Dropout on attention weights and hidden states."""
+    output_dropout: Share = 0.1
+    """Dropout before the classifier."""
+
+
+class MisaFusionConfig(Section):
+    """The Transformer layer that fuses shared and private vectors."""
+
+    heads: Positive = 2
+    """Attention heads; must divide `latent`."""
+    feedforward: Positive = 2048
+    """Width of the feed-forward part."""
+    dropout: Share = 0.1
+    """Dropout on attention weights and hidden states."""
+
+
+class MisaWeightsConfig(Section):
+    """Weights of the objective's terms beside the cross-entropy."""
+
+    similarity: Weight = 0.7
+    """Alpha: central moment discrepancy between shared vectors."""
+    difference: Weight = 0.3
+    """Beta: soft orthogonality of shared and private vectors."""
+    reconstruction: Weight = 0.7
+    """Gamma: reconstruction from shared and private vectors."""
+
+
+class MisaConfig(Section):
+    """MISA: modality-invariant and modality-specific representations (Hazarika et al. 2020)."""
+
+    STARTS: ClassVar[Starts] = {
+        "paper": {
+            "data": {"batch_size": 16},
+            "training": {"learning_rate": 1e-4, "weight_decay": 0.0, "clip": 1.0, "early_stopping": 6},
+        },
+        "small": {
+            "method": {"hidden": 64, "latent": 64, "encoder": SMALL_ENCODER, "fusion": {"feedforward": 64}},
+            "training": {"epochs": 6, "learning_rate": 1.5e-3},
+        },
+    }
+
+    name: Literal["misa"] = "misa"
+    """Which method to train."""
+    hidden: Positive = 256
+    """Width of the Transformers that encode the sequences."""
+    latent: Positive = 128
+    """Width of projected, shared and private vectors."""
+    moments: Positive = 5
+    """Moments that the similarity compares, the mean included."""
+    dropout: Share = 0.1
+    """Dropout before the classifier."""
+    encoder: SequenceEncoderConfig = SequenceEncoderConfig()
+    fusion: MisaFusionConfig = MisaFusionConfig()
+    weights: MisaWeightsConfig = MisaWeightsConfig()
+
+
 class LdduWeights(Section):
     """Weight of each term in LDDU's objective; but for the divergence, those of the authors' script."""
 
@@ -158,6 +248,8 @@ MethodConfig = (
     | LabelPowersetConfig
     | EarlyFusionConfig
     | LateFusionConfig
+    | MultConfig
+    | MisaConfig
     | LdduConfig
 )
 """The section of any method."""
@@ -171,6 +263,8 @@ METHOD_SECTIONS: dict[str, type[MethodConfig]] = {
     "lp": LabelPowersetConfig,
     "early-fusion": EarlyFusionConfig,
     "late-fusion": LateFusionConfig,
+    "mult": MultConfig,
+    "misa": MisaConfig,
     "lddu": LdduConfig,
 }
 """By the name that an experiment gives in `method.name`."""
