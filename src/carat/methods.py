@@ -307,6 +307,8 @@ METHODS = {
     "late-fusion": "carat.peers.late_fusion:LateFusion",
     "mult": "carat.peers.mult:Mult",
     "misa": "carat.peers.misa:Misa",
+    "tailor": "carat.peers.tailor:Tailor",
+    "amp": "carat.peers.amp:Amp",
     "lddu": "carat.peers.lddu:Lddu",
 }
 """Where every method is, by the name that an experiment gives in `method.name`; imported when it is built."""

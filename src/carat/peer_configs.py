@@ -193,6 +193,90 @@ class MisaConfig(Section):
     weights: MisaWeightsConfig = MisaWeightsConfig()
 
 
+class TailorWeights(Section):
+    """Weight of each term beside the labels' cross-entropy."""
+
+    refined: Weight = 0.5
+    """Cross-entropy of the labels, read from what is common alone."""
+    private: Weight = 0.01
+    """Cross-entropy of the modality, read from private representations."""
+    common: Weight = 0.01
+    """The same, read from common representations, which learn to raise it."""
+    orthogonality: Weight = 5e-6
+    """Squared products of representations that are to be orthogonal."""
+
+
+class TailorConfig(Section):
+    """TAILOR: common and private representations, fused step by step, read by labels (AAAI 2022)."""
+
+    STARTS: ClassVar[Starts] = {
+        "paper": {"training": {"epochs": 30, "learning_rate": 5e-5}},
+        "small": {
+            "method": {"hidden": 64, "steps": 30, "cross_layers": 1, "encoder": SMALL_ENCODER},
+        },
+    }
+
+    name: Literal["tailor"] = "tailor"
+    """Which method to train."""
+    hidden: Positive = 256
+    """Width of all Transformers and representations."""
+    order: list[str] = ["audio", "visual", "text"]
+    """Order in which modalities are fused; others follow in the order of the data."""
+    steps: Positive = 60
+    """Steps of the time axis on which common representations are added; at most `encoder.max_length`."""
+    cross_layers: Positive = 3
+    """Layers of each cross-modal Transformer."""
+    decoder_layers: Positive = 1
+    """Layers of the label-guided decoder."""
+    common_dropout: Share = 0.3
+    """Dropout of the generator that all modalities share."""
+    private_dropout: Share = 0.1
+    """Dropout of the modalities' own generators and of the discriminator."""
+    encoder: SequenceEncoderConfig = SequenceEncoderConfig()
+    weights: TailorWeights = TailorWeights()
+
+
+class AmpWeights(Section):
+    """Weight of each adversarial term beside the labels' loss; 0 switches it off."""
+
+    masked: Weight = 0.1
+    """Labels' loss with the steps hidden that a network chooses, which learns to raise it."""
+    perturbed: Weight = 1.0
+    """Labels' loss with the fusion's parameters moved so that it rises."""
+
+
+class AmpConfig(Section):
+    """AMP: adversarial masking of time steps and adversarial perturbation of parameters (WWW 2023)."""
+
+    STARTS: ClassVar[Starts] = {
+        "paper": {"data": {"batch_size": 128}, "training": {"epochs": 10, "learning_rate": 5e-5}},
+        "small": {"method": {"hidden": 64, "fusion_layers": 1, "encoder": SMALL_ENCODER}},
+    }
+
+    name: Literal["amp"] = "amp"
+    """Which method to train."""
+    hidden: Positive = 512
+    """Width of all Transformers."""
+    fusion_layers: Positive = 3
+    """Layers of the Transformer over all modalities' sequences."""
+    decoder_layers: Positive = 1
+    """Layers of the labels' decoder."""
+    share: Share = 0.4
+    """Of a sequence's steps, how many the adversary hides."""
+    temperature: float = Field(default=0.1, gt=0)
+    """The lower, the closer a hidden step's share is to 0 or 1."""
+    radius: Weight = 0.05
+    """How far parameters are moved, relative to their own length."""
+    gamma_absent: Weight = 2.0
+    """Exponent of the asymmetric loss for absent labels."""
+    gamma_present: Weight = 1.0
+    """Exponent of the asymmetric loss for present labels."""
+    margin: Share = 0.05
+    """Scores below it count as 0 for absent labels."""
+    encoder: SequenceEncoderConfig = SequenceEncoderConfig(layers=3, feedforward=1024, dropout=0.1)
+    weights: AmpWeights = AmpWeights()
+
+
 class LdduWeights(Section):
     """Weight of each term in LDDU's objective; but for the divergence, those of the authors' script."""
 
@@ -250,6 +334,8 @@ MethodConfig = (
     | LateFusionConfig
     | MultConfig
     | MisaConfig
+    | TailorConfig
+    | AmpConfig
     | LdduConfig
 )
 """The section of any method."""
@@ -265,6 +351,8 @@ METHOD_SECTIONS: dict[str, type[MethodConfig]] = {
     "late-fusion": LateFusionConfig,
     "mult": MultConfig,
     "misa": MisaConfig,
+    "tailor": TailorConfig,
+    "amp": AmpConfig,
     "lddu": LdduConfig,
 }
 """By the name that an experiment gives in `method.name`."""

@@ -174,7 +174,7 @@ def test_training_is_repeatable_and_the_run_is_usable(name: str, store: Store, t
 @pytest.fixture
 def values_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     """The path of devices whose values the host does not see, taken on the CPU."""
-    for room in ("host", "model.layout", "model.dropout", "model.encoder", "methods"):
+    for room in ("host", "model.layout", "model.dropout", "model.encoder", "methods", "peers.fusion"):
         monkeypatch.setattr(f"carat.{room}.on_host", lambda x: False)
 
 
