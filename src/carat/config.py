@@ -68,8 +68,8 @@ class TrainingConfig(Section):
 class ThresholdConfig(Section):
     """How scores become labels; the threshold is searched on the validation split."""
 
-    kind: Literal["global", "per-label"] = "global"
-    """One threshold for all labels (best micro-F1), or one for each (best F1 of the label)."""
+    kind: Literal["global", "per-label", "compromise"] = "global"
+    """One for all labels (best micro-F1), one for each (its best F1), or between both (best sum of F1s)."""
 
 
 class SharedSettings(Section):

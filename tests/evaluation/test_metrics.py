@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,6 +113,22 @@ def test_no_grid_threshold_is_better(seed: int) -> None:
 def test_threshold_is_the_middle_of_the_best_run() -> None:
     scores, labels = np.array([[0.205], [0.605]]), np.array([[0], [1]])
     assert search_thresholds(scores, labels, "global").tolist() == [0.41]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_compromise_is_the_best_on_the_way_from_global_to_own(seed: int) -> None:
+    scores, labels = random_scores(seed, samples=47)
+    common, own = (search_thresholds(scores, labels, kind) for kind in ("global", "per-label"))
+    found = search_thresholds(scores, labels, "compromise")
+
+    def worth(thresholds: Any) -> float:
+        guess = scores > thresholds
+        return float(sum(sk.f1_score(labels, guess, average=x, zero_division=0) for x in ("micro", "macro")))
+
+    tried = [np.round(common + share / 10 * (own - common), 4) for share in range(11)]
+    assert any(np.array_equal(found, thresholds) for thresholds in tried)
+    assert worth(found) == pytest.approx(max(map(worth, tried)))
+    assert len({worth(thresholds) for thresholds in tried}) > 1
 
 
 def test_a_label_without_positives_takes_the_global_threshold() -> None:
