@@ -212,7 +212,13 @@ class TailorConfig(Section):
     STARTS: ClassVar[Starts] = {
         "paper": {"training": {"epochs": 30, "learning_rate": 5e-5}},
         "small": {
-            "method": {"hidden": 64, "steps": 30, "cross_layers": 1, "encoder": SMALL_ENCODER},
+            "method": {
+                "hidden": 64,
+                "steps": 30,
+                "cross_layers": 1,
+                "encoder": SMALL_ENCODER | {"heads": 2},
+            },
+            "training": {"learning_rate": 1e-3},
         },
     }
 
@@ -250,7 +256,10 @@ class AmpConfig(Section):
 
     STARTS: ClassVar[Starts] = {
         "paper": {"data": {"batch_size": 128}, "training": {"epochs": 10, "learning_rate": 5e-5}},
-        "small": {"method": {"hidden": 64, "fusion_layers": 1, "encoder": SMALL_ENCODER}},
+        "small": {
+            "method": {"hidden": 48, "fusion_layers": 1, "encoder": SMALL_ENCODER | {"heads": 2}},
+            "training": {"epochs": 4},
+        },
     }
 
     name: Literal["amp"] = "amp"
