@@ -150,3 +150,16 @@ def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
             with pytest.raises(RunError, match=rf"holds '{name}', which was not made by this command"):
                 claim(tmp_path / "o", plan, own, overwrite=overwrite)
         (tmp_path / "o" / name).unlink()
+
+
+def test_a_folder_with_a_finished_training_is_kept(tmp_path: Path) -> None:
+    """Also before anything is scored, as when a comparison is killed while it tunes."""
+    out, own = tmp_path / "o", {"plan.json", "runs", "scores"}
+    claim(out, {"store": "x"}, own, overwrite=False)
+    card = out / "runs" / "br" / "trial1" / "seed0" / "run.json"
+    card.parent.mkdir(parents=True)
+    card.write_text("{}")
+    claim(out, {"store": "x"}, own, overwrite=False)
+    assert card.exists()
+    with pytest.raises(RunError, match="was started with another store"):
+        claim(out, {"store": "y"}, own, overwrite=False)

@@ -191,7 +191,8 @@ def claim(out: Path, plan: dict[str, Any], own: Collection[str], overwrite: bool
     if foreign or (there and not file.is_file()):
         what = f"holds '{(foreign or there)[0]}', which was not made by this command"
         raise RunError(f"{out}: {what}; choose another folder")
-    if file.is_file() and not overwrite and (out / SCORES).exists():
+    begun = (out / SCORES).exists() or any((out / RUNS).rglob(run.CARD))
+    if file.is_file() and not overwrite and begun:
         _compare(file, plan)
     elif there:
         for path in out.iterdir():

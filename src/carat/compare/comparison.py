@@ -155,7 +155,7 @@ def compare(
             job, problem = next(iter(failed.items()))
             raise RunError(f"{len(failed)} of {len(by_seed)} trainings failed, first {job.called}: {problem}")
         standings = stand(finals, opened, folder)
-        about = About.of(finals, starts, opened, folder, preset, dict(settings or {}), budget)
+        about = About.of(finals, opened, folder, preset, dict(settings or {}), budget)
         write_tables(standings, about, folder)
         write_page(standings, about, folder / PAGE)
     return standings

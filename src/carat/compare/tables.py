@@ -15,7 +15,6 @@ import numpy as np
 from carat import run
 from carat.campaign import different, read_environment
 from carat.compare.leaderboard import BASE, COMPARED, Final, Standing
-from carat.config import Experiment
 from carat.data.store import Store
 from carat.evaluation.confidence import Paired
 from carat.evaluation.reports import in_brackets, mean_and_spread, short, signed
@@ -55,7 +54,6 @@ class About:
     def of(
         cls,
         finals: Sequence[Final],
-        starts: Mapping[str, Experiment],
         store: Store,
         out: Path,
         preset: str,
