@@ -69,7 +69,7 @@ class ThresholdConfig(Section):
     """How scores become labels; the threshold is searched on the validation split."""
 
     kind: Literal["global", "per-label", "compromise"] = "global"
-    """One for all labels (best micro-F1), one for each (its best F1), or between both (best sum of F1s)."""
+    """One for all labels (best micro-F1), one for each (its best F1), or between both (1 % of micro-F1)."""
 
 
 class SharedSettings(Section):

@@ -121,14 +121,15 @@ def test_a_compromise_is_the_best_on_the_way_from_global_to_own(seed: int) -> No
     common, own = (search_thresholds(scores, labels, kind) for kind in ("global", "per-label"))
     found = search_thresholds(scores, labels, "compromise")
 
-    def worth(thresholds: Any) -> float:
-        guess = scores > thresholds
-        return float(sum(sk.f1_score(labels, guess, average=x, zero_division=0) for x in ("micro", "macro")))
+    def f1(thresholds: Any, average: str) -> float:
+        return float(sk.f1_score(labels, scores > thresholds, average=average, zero_division=0))
 
     tried = [np.round(common + share / 10 * (own - common), 4) for share in range(11)]
     assert any(np.array_equal(found, thresholds) for thresholds in tried)
-    assert worth(found) == pytest.approx(max(map(worth, tried)))
-    assert len({worth(thresholds) for thresholds in tried}) > 1
+    allowed = [t for t in tried if f1(t, "micro") >= 0.99 * f1(common, "micro")]
+    assert any(np.array_equal(found, thresholds) for thresholds in allowed)
+    assert f1(found, "macro") == pytest.approx(max(f1(t, "macro") for t in allowed))
+    assert len(allowed) < len(tried) or f1(found, "macro") > f1(common, "macro")
 
 
 def test_a_label_without_positives_takes_the_global_threshold() -> None:

@@ -12,6 +12,8 @@ GRID = np.arange(1, 100) / 100
 
 SHARES = np.arange(11) / 10
 """Of the way from the global threshold to a label's own, that a compromise may go."""
+COST = 0.01
+"""Share of the global threshold's micro-F1 that a compromise may give up for macro-F1."""
 
 
 def apply_thresholds(scores: NDArray[Any], thresholds: NDArray[Any]) -> NDArray[np.bool_]:
@@ -34,8 +36,9 @@ def search_thresholds(scores: NDArray[Any], labels: NDArray[Any], kind: str) -> 
         scores: (N, L), in [0, 1].
         labels: (N, L), 0 or 1.
         kind: "global", one for all labels by micro-F1; "per-label", by the label's own F1, where a label
-            without positives takes the global one; or "compromise", as far from the global one towards the
-            label's own as is best for the sum of micro-F1 and macro-F1, the same share of the way for all.
+            without positives takes the global one; or "compromise", on the way from the global one to the
+            label's own, the same share for all, where macro-F1 is best of all that give up at most `COST` of
+            micro-F1.
 
     Returns:
         (L,).
@@ -59,13 +62,14 @@ def _compromise(
 ) -> NDArray[np.float64]:
     occurring = true.any(0)
     tried = [np.round(overall + share * (own - overall), 4) for share in SHARES]
-    worth = []
+    micro, macro = [], []
     for thresholds in tried:
         p = apply_thresholds(scores, thresholds)
         counts = (p & true).sum(0), (p & ~true).sum(0), (~p & true).sum(0)
-        macro = f1_from_counts(*counts)[occurring].mean() if occurring.any() else 0.0
-        worth.append(float(f1_from_counts(*(x.sum() for x in counts)) + macro))
-    best: NDArray[np.float64] = tried[int(np.argmax(worth))]
+        micro.append(float(f1_from_counts(*(x.sum() for x in counts))))
+        macro.append(float(f1_from_counts(*counts)[occurring].mean()) if occurring.any() else 0.0)
+    allowed = np.array(micro) >= (1 - COST) * micro[0]
+    best: NDArray[np.float64] = tried[int(np.argmax(np.where(allowed, macro, -1.0)))]
     return best
 
 
