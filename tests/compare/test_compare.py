@@ -222,6 +222,11 @@ def test_trials_do_not_depend_on_interruptions(tmp_path: Path) -> None:
     Study("carat", start, 3, tmp_path / "b").tell(2, None)
     parts = Study("carat", start, 4, tmp_path / "b")
     assert parts.trials == whole.trials
+    parts.tell(1, 0.4)
+    assert parts.best == 0
+    parts.tell(3, 0.6)
+    assert parts.best == 3
+    assert whole.best == 0  # nothing told yet
     assert whole.trials[0] == {}
     assert whole.experiments()[0] == start
     assert len({trial["training.learning_rate"] for trial in whole.trials[1:]}) == 3

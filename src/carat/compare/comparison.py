@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from carat.campaign import PLAN, RUNS, SCORES, Job, Say, claim, lock, read_validation, run_jobs
+from carat.campaign import PLAN, RUNS, SCORES, Arrays, Job, Say, claim, lock, read_validation, run_jobs
 from carat.compare.leaderboard import Final, Standing, stand
 from carat.compare.measuring import measure
 from carat.compare.page import write_page
 from carat.compare.tables import About, write_tables
 from carat.compare.tuning import Study
 from carat.config import Experiment, load_experiment
-from carat.data.store import open_store
+from carat.data.store import Store, open_store
 from carat.errors import ConfigError, RunError, did_you_mean
 from carat.peer_configs import METHOD_SECTIONS
+from carat.predictor import Predictor
 from carat.sections import merge
 
 JOURNAL = "tuning.journal"
@@ -125,35 +127,13 @@ def compare(
     }
     claim(folder, plan, FILES, overwrite)
     with lock(folder):
-        studies = {name: Study(name, start, budget, folder / JOURNAL) for name, start in starts.items()}
-        trials = {name: study.experiments() for name, study in studies.items()}
-        if budget > 1:
-            jobs = [
-                _job(name, number, experiment, path, 0)
-                for name, tried in trials.items()
-                for number, experiment in enumerate(tried)
-            ]
-            say(f"tuning: {len(jobs)} trainings")
-            failed = run_jobs(jobs, folder, workers, say)
-            for job in jobs:
-                name, _, number = job.name.rpartition("/")
-                value = None if job in failed else read_validation(job, folder)
-                studies[name].tell(int(number.removeprefix("trial")), value)
-        finals = []
-        for name, tried in trials.items():
-            values = [
-                _validation(_job(name, number, experiment, path, 0), folder) if budget > 1 else 0.0
-                for number, experiment in enumerate(tried)
-            ]
-            best = values.index(max(values))
-            final = [_job(name, best, tried[best], path, seed, measured=True) for seed in range(seeds)]
-            finals.append(Final(name, final, len(tried), studies[name].trials[best]))
-        by_seed = [job for group in zip(*(final.jobs for final in finals), strict=True) for job in group]
-        say(f"with the chosen settings: {len(by_seed)} trainings")
-        failed = run_jobs(by_seed, folder, workers, say)
+        finals = _tune(starts, budget, seeds, path, folder, workers, say)
+        jobs = [job for same in zip(*(final.jobs for final in finals), strict=True) for job in same]
+        say(f"with the chosen settings: {len(jobs)} trainings")
+        failed = run_jobs(jobs, folder, workers, say)
         if failed:
             job, problem = next(iter(failed.items()))
-            raise RunError(f"{len(failed)} of {len(by_seed)} trainings failed, first {job.called}: {problem}")
+            raise RunError(f"{len(failed)} of {len(jobs)} trainings failed, first {job.called}: {problem}")
         standings = stand(finals, opened, folder)
         about = About.of(finals, opened, folder, preset, dict(settings or {}), budget)
         write_tables(standings, about, folder)
@@ -161,17 +141,53 @@ def compare(
     return standings
 
 
+def _tune(
+    starts: Mapping[str, Experiment],
+    budget: int,
+    seeds: int,
+    store: Path,
+    out: Path,
+    workers: int,
+    say: Say,
+) -> list[Final]:
+    """Try settings on validation with the first seed, and plan the best of each method with every seed."""
+    studies = {name: Study(name, start, budget, out / JOURNAL) for name, start in starts.items()}
+    trials = {
+        name: [_job(name, number, tried, store) for number, tried in enumerate(study.experiments())]
+        for name, study in studies.items()
+    }
+    if budget > 1:
+        jobs = [job for tried in trials.values() for job in tried]
+        say(f"tuning: {len(jobs)} trainings")
+        run_jobs(jobs, out, workers, say)
+        for name, tried in trials.items():
+            for number, job in enumerate(tried):
+                studies[name].tell(number, _validation(job, out))
+    finals = []
+    for name, study in studies.items():
+        best = study.best if budget > 1 else 0
+        chosen = trials[name][best].experiment
+        planned = [_job(name, best, chosen, store, seed, measure) for seed in range(seeds)]
+        finals.append(Final(name, planned, len(study.trials), study.trials[best]))
+    return finals
+
+
 def _job(
-    method: str, trial: int, experiment: Experiment, store: Path, seed: int, measured: bool = False
+    method: str,
+    trial: int,
+    experiment: Experiment,
+    store: Path,
+    seed: int = 0,
+    measured: Callable[[Predictor, Store], Arrays] | None = None,
 ) -> Job:
     seeded = experiment.model_copy(update={"seed": experiment.seed + seed})
-    return Job(f"{method}/trial{trial}", seeded, store, measure if measured else None)
+    return Job(f"{method}/trial{trial}", seeded, store, measured)
 
 
-def _validation(job: Job, out: Path) -> float:
-    """Of a trial; below all others if it failed."""
+def _validation(job: Job, out: Path) -> float | None:
+    """Micro-F1 of a trial; None if it failed."""
     try:
         value = read_validation(job, out)
     except RunError:
-        return -1.0
-    return value if value == value else -1.0
+        return None
+    return value if math.isfinite(value) else None

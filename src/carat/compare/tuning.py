@@ -108,6 +108,12 @@ class Study:
             values = merge(values, changes)
         return parse(Experiment, values, "trial")
 
+    @property
+    def best(self) -> int:
+        """Number of the best trial; the first one if all failed."""
+        values = [-1.0 if trial.value is None else trial.value for trial in self._study.trials]
+        return values.index(max(values))
+
     def tell(self, number: int, value: float | None) -> None:
         """Note the validation micro-F1 of a trial; None if it failed."""
         import optuna
