@@ -14,7 +14,7 @@ from carat.campaign import Arrays, Job, read_arrays, read_environment, read_scor
 from carat.data.store import Store
 from carat.evaluation.confidence import Interval, Paired, holm, intervals, paired_test
 from carat.evaluation.metrics import Metrics, compute_metrics
-from carat.evaluation.thresholds import apply_thresholds, search_thresholds
+from carat.evaluation.thresholds import apply_thresholds, f1_from_counts, search_thresholds
 
 BASE = "carat"
 """The method that all others are compared with."""
@@ -166,11 +166,13 @@ def _missing(
     for key in keys:
         rows = measured[0][f"{key}/rows"]
         values = [
-            compute_metrics(
-                x[f"{key}/scores"], x[f"{key}/scores"] > np.array(t), labels[rows], names
-            ).micro_f1
+            _micro_f1(apply_thresholds(x[f"{key}/scores"], np.array(t)), labels[rows].astype(bool))
             for x, t in zip(measured, thresholds, strict=True)
             if len(rows)
         ]
         found[key] = len(rows), float(np.mean(values)) if values else float("nan")
     return found
+
+
+def _micro_f1(guess: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
+    return float(f1_from_counts((guess & true).sum(), (guess & ~true).sum(), (~guess & true).sum()))
