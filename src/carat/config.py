@@ -72,6 +72,18 @@ class ThresholdConfig(Section):
     """One for all labels (best micro-F1), one for each (its best F1), or between both (1 % of micro-F1)."""
 
 
+class MethodChoice(Section):
+    """What an experiment says of the method."""
+
+    method: Annotated[MethodConfig, Field(discriminator="name")] = CaratConfig()
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _usual_unless_named(cls, value: Any) -> Any:
+        usual = cls.model_fields["method"].default.name
+        return {"name": usual} | value if isinstance(value, dict) else value
+
+
 class SharedSettings(Section):
     """What an experiment says of anything but the method."""
 
@@ -82,16 +94,8 @@ class SharedSettings(Section):
     """Seed of weights, order of the data, dropout and shuffles."""
 
 
-class Experiment(SharedSettings):
+class Experiment(SharedSettings, MethodChoice):
     """Everything a training run depends on besides its data."""
-
-    method: Annotated[MethodConfig, Field(discriminator="name")] = CaratConfig()
-
-    @field_validator("method", mode="before")
-    @classmethod
-    def _usual_unless_named(cls, value: Any) -> Any:
-        usual = cls.model_fields["method"].default.name
-        return {"name": usual} | value if isinstance(value, dict) else value
 
 
 @cache
