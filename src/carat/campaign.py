@@ -266,6 +266,7 @@ def _work(job: Job, out: Path) -> str:
             predictor = load(folder, "cpu")
         except RunError:  # damaged since
             train(job.experiment, store, folder, overwrite=True)
+            predictor = load(folder, "cpu")
         arrays = job.measure(predictor, store) if job.measure else None
     except CaratError as error:
         return f"failed: {error}"

@@ -14,6 +14,8 @@ from carat.config import experiment_with
 from carat.errors import CaratError
 from carat.sections import explain
 
+offer("carat")  # until a command line names another method
+
 
 def main() -> None:
     """Entry point: bad input ends with one line on standard error and exit code 2."""
