@@ -89,6 +89,7 @@ def test_a_failure_of_the_first_ends_it(here: list[str], store: Store, tmp_path:
     assert len(here) == 1
 
 
+@pytest.mark.slow
 def test_in_processes_of_their_own(store: Store, tmp_path: Path) -> None:
     jobs = [job(store, seed=seed) for seed in (0, 1)]
     assert run_jobs(jobs, tmp_path / "two", 2) == {}

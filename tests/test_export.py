@@ -107,6 +107,7 @@ def same_as_predicted(
         assert modalities == list(expected.carried_by.values())
 
 
+@pytest.mark.slow
 def test_an_onnx_file_is_used_without_carat(  # type: ignore[no-untyped-def]
     run, trained: TrainedRun, store: Store, tmp_path: Path
 ) -> None:

@@ -163,6 +163,7 @@ def test_everything_in_one_call(  # type: ignore[no-untyped-def]
     assert "holds 'notes.txt', which is no picture" in err
 
 
+@pytest.mark.slow
 def test_pictures_are_the_same_again(trained: TrainedRun, store: Store, tmp_path: Path) -> None:
     for name in ("a", "b"):
         explain(trained.folder, store.folder, tmp_path / name, samples=[str(store.ids[5])], points=40)
