@@ -23,7 +23,7 @@ from carat import run as run_folder
 from carat.campaign import Job, read_scores, run_jobs
 from carat.config import load_experiment
 from carat.data.store import Store, open_store
-from carat.evaluation.confidence import intervals, paired_difference
+from carat.evaluation.confidence import Paired, intervals, paired_test
 from carat.evaluation.metrics import Metrics, compute_metrics
 from carat.evaluation.reports import in_brackets, mean_and_spread, signed
 from carat.sections import merge
@@ -83,6 +83,10 @@ def from_floors(floors: Sequence[Floor], store: Store) -> Row:
     )
 
 
+def _versus(test: Paired) -> str:
+    return f"{signed(test.difference)} ({in_brackets(test.interval, signed=True)})"
+
+
 def tables(rows: dict[str, Row], store: Store) -> str:
     """Markdown: all test samples, the trimodal ones, and labels one by one."""
     test = store.indices("test")
@@ -95,8 +99,7 @@ def tables(rows: dict[str, Row], store: Store) -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, row in rows.items():
-        difference, spread = paired_difference(row.predicted, floor, labels, groups, "micro_f1")
-        versus = f"{signed(difference)} ({in_brackets(spread, signed=True)})"
+        versus = _versus(paired_test(row.predicted, floor, labels, groups, "micro_f1"))
         cells = [
             name,
             str(len(row.metrics)),
@@ -125,8 +128,7 @@ def tables(rows: dict[str, Row], store: Store) -> str:
         alone = rows.get(name.replace("all modalities", "text only"))
         versus = ""
         if alone is not None and alone is not row:
-            difference, spread = paired_difference(guess, alone.predicted[:, trimodal], *part, "micro_f1")
-            versus = f"{signed(difference)} ({in_brackets(spread, signed=True)})"
+            versus = _versus(paired_test(guess, alone.predicted[:, trimodal], *part, "micro_f1"))
         interval = in_brackets(intervals(guess, *part)["micro_f1"])
         lines.append(f"| {name} | {mean_and_spread(found)} | {interval} | {versus} |")
     names = store.label_names

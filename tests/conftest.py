@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from carat import cli
+from carat import campaign, cli
 from carat.config import Experiment, load_experiment
 from carat.data.store import Store
 from carat.data.synthetic import synthesise
@@ -69,6 +69,34 @@ def shared() -> Path:
     if not (folder / "golden").is_dir():
         pytest.skip(f"needs the shared folder (CARAT_SHARED), not found at {folder}")
     return folder
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Do jobs in this process; the names of those that were done."""
+    done = []
+
+    def serially(jobs, out, workers):  # type: ignore[no-untyped-def]
+        for job in jobs:
+            done.append(job.called)
+            yield job, campaign._work(job, out)
+
+    monkeypatch.setattr(campaign, "_in_parallel", serially)
+    return done
+
+
+@pytest.fixture
+def values_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path of devices whose values the host does not see, taken on the CPU."""
+    for room in (
+        "host",
+        "model.layout",
+        "model.dropout",
+        "model.encoder",
+        "objective.contrastive",
+        "peers.fusion",
+    ):
+        monkeypatch.setattr(f"carat.{room}.on_host", lambda x: False)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from carat.data.batches import make_loader
 from carat.data.store import Store
 from carat.data.synthetic import synthesise
 from carat.errors import RunError
-from carat.evaluation.confidence import paired_difference
+from carat.evaluation.confidence import paired_test
 from carat.methods import Geometry, build_method
 from carat.sections import merge, parse
 from tests.conftest import TINY
@@ -113,7 +113,7 @@ def test_table_holds_what_was_measured(store: Store, tmp_path: Path, monkeypatch
     alone, full = ([read_scores(job, tmp_path / "o") for job in jobs[name]] for name in ("only-text", "full"))
     shared = alone[0].rows
     theirs = np.stack([x.predicted[[list(x.rows).index(row) for row in shared]] for x in full])
-    difference, interval = paired_difference(
+    test = paired_test(
         np.stack([x.predicted for x in alone]),
         theirs,
         np.asarray(store.labels)[shared],
@@ -121,7 +121,7 @@ def test_table_holds_what_was_measured(store: Store, tmp_path: Path, monkeypatch
         "micro_f1",
         over_seeds=True,
     )
-    assert (text.difference, text.interval) == (difference, interval)
+    assert (text.difference, text.interval) == (test.difference, test.interval)
     with (tmp_path / "o" / "ablation.csv").open() as opened:
         lines = list(csv.DictReader(opened))
     assert [(x["variant"], x["seed"]) for x in lines[:3]] == [

@@ -18,20 +18,6 @@ from carat.predictor import load
 from tests.conftest import TINY
 
 
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Do jobs in this process; the names of those that were done."""
-    done = []
-
-    def serially(jobs, out, workers):  # type: ignore[no-untyped-def]
-        for job in jobs:
-            done.append(job.called)
-            yield job, campaign._work(job, out)
-
-    monkeypatch.setattr(campaign, "_in_parallel", serially)
-    return done
-
-
 def job(store: Store, name: str = "a", seed: int = 0, **training: float) -> Job:
     overrides = TINY | {"seed": seed, "training": TINY["training"] | {"epochs": 1} | training}  # type: ignore[operator]
     return Job(name, load_experiment(overrides=overrides), store.folder)

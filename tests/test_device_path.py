@@ -18,13 +18,6 @@ from tests.test_methods import LABELS, WIDTHS, B, batch, make
 OFFICIAL = {"queue_anchors": True, "count_lonely": True, "epsilon": 1e-12, "noise": True}
 
 
-@pytest.fixture
-def values_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The path of devices whose values the host does not see, taken on the CPU."""
-    for room in ("host", "model.layout", "model.dropout", "model.encoder", "methods"):
-        monkeypatch.setattr(f"carat.{room}.on_host", lambda x: False)
-
-
 def one_step(method: CaratMethod) -> dict[str, Any]:
     """Scores, terms, gradients and buffers after a step, where some modalities are absent."""
     features, masks, labels = batch()

@@ -28,13 +28,13 @@ from carat.campaign import (
     lock,
     read_environment,
     read_scores,
-    run_jobs,
+    run_seeds,
 )
 from carat.carat_config import OFFICIAL, OFFICIAL_TOGETHER, CaratConfig
 from carat.config import Experiment
 from carat.data.store import Store, open_store
-from carat.errors import ConfigError, RunError
-from carat.evaluation.confidence import Interval, paired_difference
+from carat.errors import ConfigError
+from carat.evaluation.confidence import Interval, paired_test
 from carat.evaluation.metrics import compute_metrics
 from carat.evaluation.reports import draw_differences, in_brackets, mean_and_spread, signed
 from carat.sections import merge, parse
@@ -134,13 +134,9 @@ def ablate(
         for name, changes in chosen.items()
     }
     claim(folder, plan, FILES, overwrite)
-    by_seed = [job for group in zip(*jobs.values(), strict=True) for job in group]
     with lock(folder):
         run.write_experiment(folder, experiment)
-        failed = run_jobs(by_seed, folder, workers, say)
-    if failed:
-        job, problem = next(iter(failed.items()))
-        raise RunError(f"{len(failed)} of {len(by_seed)} trainings failed, first {job.called}: {problem}")
+        run_seeds(jobs.values(), folder, workers, say)
     scored = {name: [read_scores(job, folder) for job in group] for name, group in jobs.items()}
     rows = [_row(name, scored[name], scored[FULL], opened) for name in chosen]
     _write(rows, opened, jobs, folder)
@@ -161,7 +157,7 @@ def _row(name: str, scored: Sequence[Scored], full: Sequence[Scored], store: Sto
     shared = np.intersect1d(rows, full[0].rows)
     labels, groups = np.asarray(store.labels), store.groups
     found = [compute_metrics(x.scores, x.predicted, labels[rows], store.label_names) for x in scored]
-    difference, interval = paired_difference(
+    test = paired_test(
         _on(scored, shared), _on(full, shared), labels[shared], groups[shared], "micro_f1", over_seeds=True
     )
     return Row(
@@ -169,8 +165,8 @@ def _row(name: str, scored: Sequence[Scored], full: Sequence[Scored], store: Sto
         len(rows),
         {metric: [float(getattr(m, metric)) for m in found] for metric in METRICS},
         [float(x.card.validation["micro_f1"] or 0) for x in scored],
-        difference,
-        interval,
+        test.difference,
+        test.interval,
     )
 
 

@@ -42,7 +42,7 @@ Say = Callable[[str], None]
 Arrays = dict[str, NDArray[Any]]
 
 
-def test_scores(predictor: Predictor, store: Store) -> Arrays:
+def score_test(predictor: Predictor, store: Store) -> Arrays:
     """What most campaigns want of a trained method: rows (N,) and scores (N, L) of the test split."""
     rows, scores, _ = predictor.score(store, "test")
     return {"rows": rows, "scores": scores}
@@ -56,7 +56,7 @@ class Job:
     """Of its folder, below which the seeds lie."""
     experiment: Experiment
     store: Path
-    measure: Callable[[Predictor, Store], Arrays] | None = test_scores
+    measure: Callable[[Predictor, Store], Arrays] | None = score_test
     """What to keep of the trained method, a function of a module; None: nothing but the run itself."""
 
     @property
@@ -84,6 +84,8 @@ class Scored:
     predicted: NDArray[np.bool_]
     """(N, L), by the thresholds found on validation."""
     card: run.RunCard
+    arrays: Arrays
+    """All that was measured."""
 
 
 @contextmanager
@@ -140,12 +142,28 @@ def run_jobs(jobs: Sequence[Job], out: Path, workers: int, say: Say = lambda lin
     return failed
 
 
+def run_seeds(jobs: Iterable[Sequence[Job]], out: Path, workers: int, say: Say = lambda line: None) -> None:
+    """Do all jobs, given as one sequence of seeds for each setting: the first seed of all settings first.
+
+    Args: see `run_jobs`.
+
+    Raises:
+        RunError: any of them failed.
+    """
+    by_seed = [job for same in zip(*jobs, strict=True) for job in same]
+    failed = run_jobs(by_seed, out, workers, say)
+    if failed:
+        job, problem = next(iter(failed.items()))
+        raise RunError(f"{len(failed)} of {len(by_seed)} trainings failed, first {job.called}: {problem}")
+
+
 def read_scores(job: Job, out: Path) -> Scored:
     """The test scores of a finished job."""
     arrays = read_arrays(job, out)
     rows, scores = arrays["rows"], arrays["scores"]
     card, _ = run.read_run(job.folder(out))
-    return Scored(rows, scores, apply_thresholds(scores, np.array(list(card.thresholds.values()))), card)
+    predicted = apply_thresholds(scores, np.array(list(card.thresholds.values())))
+    return Scored(rows, scores, predicted, card, arrays)
 
 
 def read_arrays(job: Job, out: Path) -> Arrays:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
+
+
+def presence_of(masks: Mapping[str, Tensor]) -> Tensor:
+    """Which modalities the samples have (B, M), from masks (B, T_m) by modality."""
+    return torch.stack([mask.any(1) for mask in masks.values()], dim=1)
 
 
 def still_there(presence: Tensor, drawn: Tensor, share: float) -> Tensor:
@@ -26,7 +33,7 @@ def hide_modalities(
     masks: dict[str, Tensor], share: float, generator: torch.Generator | None = None
 ) -> dict[str, Tensor]:
     """Masks (B, T_m) by modality in which modalities are absent at random, see `still_there`."""
-    presence = torch.stack([mask.any(1) for mask in masks.values()], dim=1)
+    presence = presence_of(masks)
     drawn = torch.rand(presence.shape, device=presence.device, generator=generator)
     kept = still_there(presence, drawn, share)
     return {m: mask & kept[:, [place]] for place, (m, mask) in enumerate(masks.items())}

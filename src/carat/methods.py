@@ -10,15 +10,13 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from carat.carat_config import CaratConfig
 from carat.errors import ConfigError, did_you_mean
-from carat.host import on_host
 from carat.model.aggregation import apply_shuffle, draw_shuffle, gather_jointly
 from carat.model.carat import Carat, CaratOutputs, max_over_present
-from carat.model.queue import EMPTY, LatentQueue
-from carat.objective.contrastive import supervised_contrast
+from carat.model.queue import LatentQueue
+from carat.objective.contrastive import contrast_rows, supervised_contrast
 from carat.objective.label_loss import LabelLoss
 from carat.objective.terms import distance, weighted_sum
 
@@ -254,30 +252,14 @@ class CaratMethod(Method):
                 yield parameter
 
     def _contrast_rows(self, outputs: CaratOutputs, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit latents (N, P) and their classes (N,), `EMPTY` for those of absent modalities.
-
-        Order: sample, level, modality, label. Class: l + L · (2 · modality + (0 if positive else 1)). Where
-        shapes may depend on values, absent modalities are left out.
-        """
-        rows = F.normalize(outputs.latents.to(self.queue.rows.dtype), dim=-1)  # (B, K, M, L, P)
-        batch, levels, modalities, size, _ = rows.shape
-        device = rows.device
-        label = torch.arange(size, device=device)
-        modality = torch.arange(modalities, device=device)[:, None]
-        absent_label = 1 - labels[:, None].long()  # (B, 1, L)
-        classes = label + size * (2 * modality + absent_label)  # (B, M, L)
-        classes = classes[:, None].expand(batch, levels, modalities, size)
-        present = outputs.presence[:, None, :, None].expand_as(classes)
-        if on_host(rows) and not present.all():
-            return rows[present], classes[present]
-        return rows.flatten(0, -2), torch.where(present, classes, EMPTY).flatten()
+        """Unit latents (N, P) of all levels and their classes (N,), see `contrast_rows`."""
+        return contrast_rows(outputs.latents.to(self.queue.rows.dtype), labels, outputs.presence)
 
 
 def _check(config: CaratConfig, geometry: Geometry) -> None:
     """Refuse what would fail later or be read by nothing."""
     encoder, align = config.encoder, config.alignment
-    if config.hidden % encoder.heads:
-        raise ConfigError(f"method.hidden {config.hidden} is not a multiple of encoder.heads {encoder.heads}")
+    check_heads(config.hidden, encoder.heads)
     positions = min((encoder.max_lengths.get(m, encoder.max_length) for m in align.modalities), default=0)
     if align.modalities and align.steps > positions:
         raise ConfigError(f"method.alignment.steps {align.steps} is more than encoder.max_length {positions}")
@@ -291,9 +273,28 @@ def _check(config: CaratConfig, geometry: Geometry) -> None:
             if m not in geometry.widths and (key == "alignment.modalities" or m not in usual):
                 hint = did_you_mean(m, geometry.widths) or f"; it has: {', '.join(geometry.widths)}"
                 raise ConfigError(f"method.{key}: the data has no modality '{m}'{hint}")
-    for m in geometry.widths:
+    check_modalities(geometry.widths)
+
+
+def check_modalities(widths: Mapping[str, int]) -> None:
+    """Refuse names that PyTorch keeps for itself.
+
+    Raises:
+        ConfigError: names the modality.
+    """
+    for m in widths:
         if hasattr(nn.ModuleDict, m):
             raise ConfigError(f"modality '{m}': the name is taken by PyTorch, build the store with another")
+
+
+def check_heads(width: int, heads: int, of: str = "hidden", by: str = "encoder.heads") -> None:
+    """Refuse a width that heads do not divide.
+
+    Raises:
+        ConfigError: names both, by their keys below `method`.
+    """
+    if width % heads:
+        raise ConfigError(f"method.{of} {width} is not a multiple of {by} {heads}")
 
 
 METHODS = {

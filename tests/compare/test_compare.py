@@ -38,20 +38,6 @@ SETTINGS: dict[str, Any] = {
 METHODS = ["br", "prior", "carat"]
 
 
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Do jobs in this process; the names of those that were done."""
-    done = []
-
-    def serially(jobs, out, workers):  # type: ignore[no-untyped-def]
-        for job in jobs:
-            done.append(job.called)
-            yield job, campaign._work(job, out)
-
-    monkeypatch.setattr(campaign, "_in_parallel", serially)
-    return done
-
-
 def run_compare(store: Store, out: Path, **changes: Any) -> list[Standing]:
     given: dict[str, Any] = {"methods": METHODS, "settings": SETTINGS, "seeds": 2, "budget": 2} | changes
     return compare(store.folder, out, **given)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from carat.evaluation.confidence import group_counts, intervals, paired_difference, resample, statistics
+from carat.evaluation.confidence import group_counts, intervals, paired_test, resample, statistics
 from carat.evaluation.metrics import compute_metrics
 
 N, L = 307, 5
@@ -79,13 +79,15 @@ def test_resample_draws_as_many_groups_as_there_are() -> None:
 def test_paired_difference() -> None:
     guess, labels, groups = data()
     better = np.where(np.random.default_rng(1).random((N, L)) < 0.5, labels, guess)
-    value, (low, high) = paired_difference(better, guess, labels, groups, "micro_f1")
+    found = paired_test(better, guess, labels, groups, "micro_f1")
+    value, (low, high) = found.difference, found.interval
     own, rival = (
         compute_metrics(p.astype(float), p, labels, list("abcde")).micro_f1 for p in (better, guess)
     )
     assert value == pytest.approx(own - rival)
     assert 0 < low < value < high
-    assert paired_difference(guess, guess, labels, groups, "accuracy") == (0, (0, 0))
+    same = paired_test(guess, guess, labels, groups, "accuracy")
+    assert (same.difference, same.interval, same.p) == (0, (0, 0), 1)
     seeds = np.stack([better, guess])
-    averaged, _ = paired_difference(seeds, guess, labels, groups, "micro_f1")
-    assert averaged == pytest.approx(value / 2)
+    averaged = paired_test(seeds, guess, labels, groups, "micro_f1")
+    assert averaged.difference == pytest.approx(value / 2)

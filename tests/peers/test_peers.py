@@ -176,13 +176,6 @@ def test_training_is_repeatable(name: str, store: Store, tmp_path: Path) -> None
     assert all(torch.equal(first[k], second[k]) for k in first)
 
 
-@pytest.fixture
-def values_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The path of devices whose values the host does not see, taken on the CPU."""
-    for room in ("host", "model.layout", "model.dropout", "model.encoder", "methods", "peers.fusion"):
-        monkeypatch.setattr(f"carat.{room}.on_host", lambda x: False)
-
-
 @pytest.mark.parametrize("name", METHODS)
 def test_the_path_of_other_devices_gives_the_same(name: str, request: pytest.FixtureRequest) -> None:
     features, masks, labels = batch()

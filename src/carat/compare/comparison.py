@@ -8,7 +8,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from carat.campaign import PLAN, RUNS, SCORES, Arrays, Job, Say, claim, lock, read_validation, run_jobs
+from carat.campaign import (
+    PLAN,
+    RUNS,
+    SCORES,
+    Arrays,
+    Job,
+    Say,
+    claim,
+    lock,
+    read_validation,
+    run_jobs,
+    run_seeds,
+)
 from carat.compare.leaderboard import Final, Standing, stand
 from carat.compare.measuring import measure
 from carat.compare.page import write_page
@@ -128,12 +140,8 @@ def compare(
     claim(folder, plan, FILES, overwrite)
     with lock(folder):
         finals = _tune(starts, budget, seeds, path, folder, workers, say)
-        jobs = [job for same in zip(*(final.jobs for final in finals), strict=True) for job in same]
-        say(f"with the chosen settings: {len(jobs)} trainings")
-        failed = run_jobs(jobs, folder, workers, say)
-        if failed:
-            job, problem = next(iter(failed.items()))
-            raise RunError(f"{len(failed)} of {len(jobs)} trainings failed, first {job.called}: {problem}")
+        say(f"with the chosen settings: {len(finals) * seeds} trainings")
+        run_seeds([final.jobs for final in finals], folder, workers, say)
         standings = stand(finals, opened, folder)
         about = About.of(finals, opened, folder, preset, dict(settings or {}), budget)
         write_tables(standings, about, folder)

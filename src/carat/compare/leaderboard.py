@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from carat.campaign import Arrays, Job, read_arrays, read_environment, read_scores
+from carat.campaign import Arrays, Job, Scored, read_environment, read_scores
 from carat.data.store import Store
 from carat.evaluation.confidence import Interval, Paired, holm, intervals, paired_test
 from carat.evaluation.metrics import Metrics, compute_metrics
@@ -90,23 +90,21 @@ def stand(finals: Sequence[Final], store: Store, out: Path) -> list[Standing]:
         out: folder of the campaign.
     """
     labels, groups = np.asarray(store.labels), store.groups
-    measured = {final.method: [read_arrays(job, out) for job in final.jobs] for final in finals}
-    predicted = {
-        final.method: np.stack([read_scores(job, out).predicted for job in final.jobs]) for final in finals
-    }
-    rows = {final.method: measured[final.method][0]["rows"] for final in finals}
+    scored = {final.method: [read_scores(job, out) for job in final.jobs] for final in finals}
+    predicted = {m: np.stack([x.predicted for x in found]) for m, found in scored.items()}
+    rows = {m: found[0].rows for m, found in scored.items()}
     tested = [m for m in predicted if m != BASE] if BASE in predicted else []
     against: dict[str, dict[str, Paired]] = {m: {} for m in predicted}
     for metric in COMPARED:
-        found = []
+        tests = []
         for m in tested:
             shared = np.intersect1d(rows[m], rows[BASE])
             ours, theirs = (predicted[x][:, np.isin(rows[x], shared)] for x in (m, BASE))
-            found.append(paired_test(ours, theirs, labels[shared], groups[shared], metric, over_seeds=True))
-        for m, test, p in zip(tested, found, holm([test.p for test in found]), strict=True):
+            tests.append(paired_test(ours, theirs, labels[shared], groups[shared], metric, over_seeds=True))
+        for m, test, p in zip(tested, tests, holm([test.p for test in tests]), strict=True):
             against[m][metric] = replace(test, p=p)
     standings = [
-        _stand(final, measured[final.method], predicted[final.method], against[final.method], store, out)
+        _stand(final, scored[final.method], predicted[final.method], against[final.method], store, out)
         for final in finals
     ]
     return sorted(standings, key=lambda standing: -standing.mean("micro_f1"))
@@ -114,15 +112,14 @@ def stand(finals: Sequence[Final], store: Store, out: Path) -> list[Standing]:
 
 def _stand(
     final: Final,
-    measured: Sequence[Arrays],
+    scored: Sequence[Scored],
     predicted: NDArray[np.bool_],
     against: Mapping[str, Paired],
     store: Store,
     out: Path,
 ) -> Standing:
     labels, groups, names = np.asarray(store.labels), store.groups, store.label_names
-    rows = measured[0]["rows"]
-    cards = [read_scores(job, out).card for job in final.jobs]
+    rows, measured, cards = scored[0].rows, [x.arrays for x in scored], [x.card for x in scored]
     spent = [read_environment(job, out) for job in final.jobs]
     positives = labels[store.indices("train")].sum(0)
     return Standing(
@@ -131,15 +128,12 @@ def _stand(
         trials=final.trials,
         seeds=[job.experiment.seed for job in final.jobs],
         validation=[float(card.validation["micro_f1"] or 0) for card in cards],
-        metrics=[
-            compute_metrics(x["scores"], guess, labels[rows], names)
-            for x, guess in zip(measured, predicted, strict=True)
-        ],
+        metrics=[compute_metrics(x.scores, x.predicted, labels[rows], names) for x in scored],
         rarest=names[int(np.argmin(np.where(positives > 0, positives, positives.max() + 1)))],
         interval=intervals(predicted, labels[rows], groups[rows]),
         against=against,
         per_label=[_per_label(x, labels, names) for x in measured],
-        missing=_missing(measured, [list(card.thresholds.values()) for card in cards], labels, names),
+        missing=_missing(measured, [list(card.thresholds.values()) for card in cards], labels),
         parameters=int(spent[0]["parameters"]),
         seconds_per_epoch=float(np.median([x["seconds"] / x["epochs"] for x in spent])),
         epochs=float(np.mean([x["epochs"] for x in spent])),
@@ -158,7 +152,6 @@ def _missing(
     measured: Sequence[Arrays],
     thresholds: Sequence[Sequence[float]],
     labels: NDArray[Any],
-    names: Sequence[str],
 ) -> dict[str, tuple[int, float]]:
     suffix = "/scores"
     keys = [k.removesuffix(suffix) for k in measured[0] if k.endswith(suffix) and k != f"valid{suffix}"]

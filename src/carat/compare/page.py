@@ -20,9 +20,10 @@ from carat.compare.tables import (
     costs,
     difference,
     per_label_thresholds,
+    precision_and_recall,
 )
 from carat.evaluation.confidence import Paired
-from carat.evaluation.reports import in_brackets, mean_and_spread, short
+from carat.evaluation.reports import in_brackets, mean_and_spread
 from carat.pictures import COLOURS, heat_map, new_figure, save
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def _rows(standings: Sequence[Standing]) -> list[dict[str, Any]]:
             for x in (left, standing.mean("micro_f1"), right)
         ]
         against = standing.against.get("micro_f1")
-        precision, recall = standing.mean("precision"), standing.mean("recall")
+        own, literature = precision_and_recall(standing)
         found.append(
             {
                 "method": standing.method,
@@ -86,8 +87,8 @@ def _rows(standings: Sequence[Standing]) -> list[dict[str, Any]]:
                 "macro_against": _lines(standing.against.get("macro_f1")),
                 "rarest": (standing.mean("rarest_f1"), mean_and_spread(standing.values("rarest_f1"))),
                 "accuracy": (standing.mean("accuracy"), mean_and_spread(standing.values("accuracy"))),
-                "own": short(f"{precision:.3f} / {recall:.3f}"),
-                "literature": short(f"{recall:.3f} / {precision:.3f}"),
+                "own": own,
+                "literature": literature,
                 "parameters": (standing.parameters, f"{standing.parameters:,}"),
             }
         )

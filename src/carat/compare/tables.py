@@ -124,7 +124,6 @@ def difference(paired: Paired | None) -> str:
 
 def scores(standing: Standing) -> list[str]:
     """Cells of the main table."""
-    precision, recall = standing.mean("precision"), standing.mean("recall")
     return [
         standing.method,
         mean_and_spread(standing.values("micro_f1")),
@@ -134,9 +133,14 @@ def scores(standing: Standing) -> list[str]:
         difference(standing.against.get("macro_f1")),
         mean_and_spread(standing.values("rarest_f1")),
         mean_and_spread(standing.values("accuracy")),
-        short(f"{precision:.3f} / {recall:.3f}"),
-        short(f"{recall:.3f} / {precision:.3f}"),
+        *precision_and_recall(standing),
     ]
+
+
+def precision_and_recall(standing: Standing) -> tuple[str, str]:
+    """Means over the seeds as `P / R`, and as the literature prints them."""
+    precision, recall = standing.mean("precision"), standing.mean("recall")
+    return short(f"{precision:.3f} / {recall:.3f}"), short(f"{recall:.3f} / {precision:.3f}")
 
 
 def score_columns(rarest: str) -> list[str]:

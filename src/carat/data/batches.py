@@ -173,12 +173,13 @@ def hide(batch: Batch, seen: NDArray[np.bool_]) -> Batch:
     """
     kept = torch.from_numpy(seen[batch.rows.cpu().numpy()]).to(batch.rows.device)
     masks = {m: mask & kept[:, [place]] for place, (m, mask) in enumerate(batch.masks.items())}
-    left = torch.stack([mask.any(1) for mask in masks.values()], dim=1).any(1)
+    hidden = Batch(batch.features, masks, batch.labels, batch.rows)
+    left = hidden.presence.any(1)
     return Batch(
-        {m: x[left] for m, x in batch.features.items()},
-        {m: mask[left] for m, mask in masks.items()},
-        batch.labels[left],
-        batch.rows[left],
+        {m: x[left] for m, x in hidden.features.items()},
+        {m: mask[left] for m, mask in hidden.masks.items()},
+        hidden.labels[left],
+        hidden.rows[left],
     )
 
 

@@ -96,27 +96,6 @@ def intervals(
     return {name: _percentiles(x[:, 1:].mean(0)) for name, x in values.items()}
 
 
-def paired_difference(
-    predicted: NDArray[Any],
-    rival: NDArray[Any],
-    labels: NDArray[Any],
-    groups: NDArray[Any],
-    metric: str,
-    *,
-    over_seeds: bool = False,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> tuple[float, Interval]:
-    """Difference of a metric between two predictions of the same samples, and its 95 % interval.
-
-    Args: see `paired_test`.
-    """
-    found = paired_test(
-        predicted, rival, labels, groups, metric, over_seeds=over_seeds, resamples=resamples, seed=seed
-    )
-    return found.difference, found.interval
-
-
 @dataclass(frozen=True)
 class Paired:
     """A difference between two methods, by paired bootstrap."""

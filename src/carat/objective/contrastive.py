@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from carat.host import product
+from carat.host import on_host, product
 
 ABSENT = -1
 """Class of a row that is not there: neither anchor nor compared with."""
@@ -71,6 +72,29 @@ def supervised_contrast(
         latents, queue_latents, there, weights, temperature, epsilon, tile or _tile(keys)
     )
     return push - pull
+
+
+def contrast_rows(latents: Tensor, labels: Tensor, presence: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit latents (N, P) and their classes (N,), `ABSENT` for those of absent modalities.
+
+    Order: sample, level, modality, label. Class: l + L · (2 · modality + (0 if positive else 1)). Where
+    shapes may depend on values, absent modalities are left out.
+
+    Args:
+        latents: (B, K, M, L, P), of K levels of features.
+        labels: (B, L), 0 or 1.
+        presence: (B, M) bool.
+    """
+    rows = F.normalize(latents, dim=-1)
+    batch, levels, modalities, size, _ = rows.shape
+    label = torch.arange(size, device=rows.device)
+    modality = torch.arange(modalities, device=rows.device)[:, None]
+    classes = label + size * (2 * modality + 1 - labels[:, None].long())  # (B, M, L)
+    classes = classes[:, None].expand(batch, levels, modalities, size)
+    present = presence[:, None, :, None].expand_as(classes)
+    if on_host(rows) and not present.all():
+        return rows[present], classes[present]
+    return rows.flatten(0, -2), torch.where(present, classes, ABSENT).flatten()
 
 
 def _tile(keys: Tensor) -> int:

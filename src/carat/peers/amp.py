@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from carat.methods import Geometry, Method, Sequences
+from carat.methods import Geometry, Method, Sequences, check_modalities
 from carat.model.dropout import dropout
 from carat.objective.label_loss import LabelLoss
 from carat.objective.terms import weighted_sum
 from carat.peer_configs import AmpConfig, SequenceEncoderConfig
 from carat.peers.fusion import NORM_EPS, LabelClassifiers, LabelDecoder, TransformerLayers
-from carat.peers.parts import PeerOutputs, check_modalities, scored
+from carat.peers.parts import PeerOutputs, scored
 from carat.peers.reversal import reverse
 
 HALVINGS = 30

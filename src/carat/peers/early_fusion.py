@@ -9,17 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from carat.errors import ConfigError
-from carat.methods import Geometry, Method
+from carat.methods import Geometry, Method, check_modalities
 from carat.objective.label_loss import LabelLoss
 from carat.peer_configs import EarlyFusionConfig
-from carat.peers.parts import (
-    UNLIMITED,
-    PeerOutputs,
-    SequenceEncoder,
-    check_modalities,
-    mean_over_time,
-    scored,
-)
+from carat.peers.parts import UNLIMITED, PeerOutputs, SequenceEncoder, mean_over_time, scored
 
 
 class EarlyFusion(Method):

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from carat.errors import ConfigError
 from carat.host import on_host
+from carat.methods import check_heads
 from carat.model.dropout import add_dropped, dropout
 from carat.model.encoder import EncoderLayer, attend
 from carat.model.layout import Group, Layout, lay_out
@@ -156,13 +156,3 @@ def attend_by_heads(
     some = mask.any(1, keepdim=True)
     attended = attend(query, key, value, mask | ~some, share).transpose(1, 2).flatten(2)
     return attended * some[..., None].to(attended.dtype)
-
-
-def check_heads(hidden: int, heads: int) -> None:
-    """Refuse a width that heads do not divide.
-
-    Raises:
-        ConfigError: names both.
-    """
-    if hidden % heads:
-        raise ConfigError(f"method.hidden {hidden} is not a multiple of encoder.heads {heads}")

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from carat.methods import Geometry, Method
+from carat.hiding import presence_of
+from carat.methods import Geometry, Method, check_modalities
 from carat.objective.label_loss import LabelLoss
 from carat.peer_configs import LateFusionConfig
-from carat.peers.parts import PeerOutputs, SequenceEncoder, check_modalities, mean_over_time, presence_of
+from carat.peers.parts import PeerOutputs, SequenceEncoder, mean_over_time
 
 
 class LateFusion(Method):

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from carat.methods import Geometry, Method
+from carat.hiding import presence_of
+from carat.methods import Geometry, Method, check_modalities
 from carat.model.label_attention import LabelAttention
-from carat.model.queue import EMPTY, LatentQueue
-from carat.objective.contrastive import supervised_contrast
+from carat.model.queue import LatentQueue
+from carat.objective.contrastive import contrast_rows, supervised_contrast
 from carat.objective.label_loss import LabelLoss
 from carat.objective.terms import mean_of_valid, weighted_sum
 from carat.peer_configs import LdduConfig
-from carat.peers.parts import PeerOutputs, SequenceEncoder, check_modalities, presence_of
+from carat.peers.parts import PeerOutputs, SequenceEncoder
 
 WIDEST = 10.0
 """Log-variances lie in ± this, so that variances and their inverses stay finite."""
@@ -138,17 +139,8 @@ class Lddu(Method):
             )
 
     def _contrast_rows(self, samples: Tensor, labels: Tensor, presence: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit latents (B · M · L, P) of samples (B, M, L, P) and their classes, `EMPTY` where absent.
-
-        Class: l + L · (2 · modality + (0 if positive else 1)).
-        """
-        _, modalities, size, _ = samples.shape
-        label = torch.arange(size, device=samples.device)
-        modality = torch.arange(modalities, device=samples.device)[:, None]
-        classes = label + size * (2 * modality + 1 - labels[:, None].long())  # (B, M, L)
-        classes = classes.masked_fill(~presence[..., None], EMPTY)
-        rows = F.normalize(samples.to(self.queue.rows.dtype), dim=-1)
-        return rows.flatten(0, 2), classes.flatten()
+        """Unit latents (N, P) of samples (B, M, L, P) and their classes (N,), see `contrast_rows`."""
+        return contrast_rows(samples[:, None].to(self.queue.rows.dtype), labels, presence)
 
 
 def draw(means: Tensor, log_variances: Tensor, generator: torch.Generator | None = None) -> Tensor:

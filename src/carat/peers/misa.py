@@ -10,22 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from carat.errors import ConfigError
-from carat.methods import Geometry, Method
+from carat.hiding import presence_of
+from carat.methods import Geometry, Method, check_heads, check_modalities
 from carat.model.dropout import dropout
 from carat.model.encoder import EncoderLayer
 from carat.model.layout import Group
 from carat.objective.label_loss import LabelLoss
 from carat.objective.terms import weighted_sum
 from carat.peer_configs import MisaConfig
-from carat.peers.parts import (
-    PeerOutputs,
-    SequenceEncoder,
-    check_modalities,
-    mean_over_time,
-    presence_of,
-    scored,
-)
+from carat.peers.parts import PeerOutputs, SequenceEncoder, mean_over_time, scored
 
 
 @dataclass
@@ -76,8 +69,7 @@ class Misa(Method):
         super().__init__()
         check_modalities(geometry.widths)
         fusion, width, number = config.fusion, config.latent, len(geometry.widths)
-        if width % fusion.heads:
-            raise ConfigError(f"method.latent {width} is not a multiple of fusion.heads {fusion.heads}")
+        check_heads(width, fusion.heads, of="latent", by="fusion.heads")
         self.dropout, self.moments = config.dropout, config.moments
         self.weights = {"label": 1.0} | config.weights.model_dump()
         self.pairs = list(combinations(range(number), 2))

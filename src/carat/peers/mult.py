@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from carat.errors import ConfigError
-from carat.methods import Geometry, Method
+from carat.methods import Geometry, Method, check_heads, check_modalities
 from carat.model.dropout import add_dropped, dropout
 from carat.model.encoder import attend
 from carat.objective.label_loss import LabelLoss
 from carat.peer_configs import MultConfig
-from carat.peers.parts import UNLIMITED, PeerOutputs, check_modalities, scored
+from carat.peers.parts import UNLIMITED, PeerOutputs, scored
 
 
 class Mult(Method):
@@ -46,10 +45,7 @@ class Mult(Method):
     def __init__(self, config: MultConfig, geometry: Geometry) -> None:
         super().__init__()
         check_modalities(geometry.widths)
-        if config.hidden % config.heads:
-            raise ConfigError(
-                f"method.hidden {config.hidden} is not a multiple of method.heads {config.heads}"
-            )
+        check_heads(config.hidden, config.heads, by="method.heads")
         names = list(geometry.widths)
         joined = max(1, len(names) - 1) * config.hidden
         self.config = config

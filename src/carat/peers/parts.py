@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from carat.errors import ConfigError
+from carat.methods import check_heads
 from carat.model.encoder import Encoder
 from carat.model.layout import lay_out
 from carat.peer_configs import SequenceEncoderConfig
@@ -34,26 +33,10 @@ def scored(logits: Tensor) -> PeerOutputs:
     return PeerOutputs(logits.sigmoid(), torch.full(logits.shape, -1, device=logits.device), logits)
 
 
-def presence_of(masks: Mapping[str, Tensor]) -> Tensor:
-    """Which modalities the samples have (B, M), from masks (B, T_m) by modality."""
-    return torch.stack([mask.any(1) for mask in masks.values()], dim=1)
-
-
 def mean_over_time(x: Tensor, mask: Tensor) -> Tensor:
     """Mean of x (B, T, d) over the valid steps of mask (B, T) → (B, d); 0 where there are none."""
     weights = mask[..., None].to(x.dtype)
     return (x * weights).sum(1) / weights.sum(1).clamp(min=1)
-
-
-def check_modalities(widths: Mapping[str, int]) -> None:
-    """Refuse names that PyTorch keeps for itself.
-
-    Raises:
-        ConfigError: names the modality.
-    """
-    for m in widths:
-        if hasattr(nn.ModuleDict, m):
-            raise ConfigError(f"modality '{m}': the name is taken by PyTorch, build the store with another")
 
 
 class SequenceEncoder(nn.Module):
@@ -72,8 +55,7 @@ class SequenceEncoder(nn.Module):
 
     def __init__(self, width: int, hidden: int, config: SequenceEncoderConfig) -> None:
         super().__init__()
-        if hidden % config.heads:
-            raise ConfigError(f"method.hidden {hidden} is not a multiple of encoder.heads {config.heads}")
+        check_heads(hidden, config.heads)
         self.norm = nn.LayerNorm(width)
         self.encoder = Encoder(
             width,

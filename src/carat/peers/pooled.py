@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from carat.hiding import presence_of
 from carat.methods import Geometry, Method, TrainingData
 from carat.objective.terms import cross_entropy
 from carat.peer_configs import (
@@ -20,7 +21,7 @@ from carat.peer_configs import (
     LabelPowersetConfig,
     PooledConfig,
 )
-from carat.peers.parts import UNLIMITED, PeerOutputs, mean_over_time, presence_of, scored
+from carat.peers.parts import UNLIMITED, PeerOutputs, mean_over_time, scored
 
 CERTAIN = 1e-6
 """Probability that is left for what the training split never shows."""

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from carat.errors import ConfigError, did_you_mean
-from carat.methods import Geometry, Method, Sequences
+from carat.methods import Geometry, Method, Sequences, check_modalities
 from carat.model.dropout import dropout
 from carat.objective.label_loss import LabelLoss
 from carat.objective.terms import mean_of_valid, weighted_sum
 from carat.peer_configs import SequenceEncoderConfig, TailorConfig
 from carat.peers.early_fusion import lay_on_axis
 from carat.peers.fusion import NORM_EPS, LabelClassifiers, LabelDecoder, TransformerLayers
-from carat.peers.parts import PeerOutputs, SequenceEncoder, check_modalities, scored
+from carat.peers.parts import PeerOutputs, SequenceEncoder, scored
 from carat.peers.reversal import reverse
 
 
