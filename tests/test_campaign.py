@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from carat import campaign
 from carat.campaign import Job, claim, read_scores, run_jobs
 from carat.config import Experiment, load_experiment
 from carat.data.store import Store
 from carat.errors import RunError
+from carat.locking import lock
 from carat.predictor import load
 from tests.conftest import TINY
 
@@ -106,12 +106,12 @@ def test_a_run_that_was_ended_before_it_began_is_no_obstacle(
 
 
 def test_only_one_process_works_in_a_folder(tmp_path: Path) -> None:
-    with campaign.lock(tmp_path):
-        code = f"import pathlib, carat.campaign as c\nwith c.lock(pathlib.Path({str(tmp_path)!r})): pass"
+    with lock(tmp_path):
+        code = f"import pathlib, carat.locking as c\nwith c.lock(pathlib.Path({str(tmp_path)!r})): pass"
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert other.returncode
     assert "another carat is at work in it" in other.stderr
-    with campaign.lock(tmp_path):
+    with lock(tmp_path):
         pass
 
 

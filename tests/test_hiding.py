@@ -68,7 +68,7 @@ def masks() -> dict[str, torch.Tensor]:
 def test_masks_are_taken_whole_or_not_at_all() -> None:
     given = masks()
     before = {m: mask.clone() for m, mask in given.items()}
-    hidden = hide_modalities(given, 0.5, torch.Generator().manual_seed(1))
+    hidden = hide_modalities(given, torch.rand(200, 3), 0.5)
     assert list(hidden) == list(given)
     for m, mask in hidden.items():
         assert torch.equal(given[m], before[m])
@@ -76,11 +76,3 @@ def test_masks_are_taken_whole_or_not_at_all() -> None:
         assert torch.equal(mask[there], given[m][there])
         assert (there < given[m].any(1)).any()  # some are gone
     assert torch.stack(list(hidden.values())).any(2).any(0).all()  # but no sample's last one
-
-
-def test_the_generator_says_which() -> None:
-    first, again, other = (
-        hide_modalities(masks(), 0.5, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
-    )
-    assert all(torch.equal(first[m], again[m]) for m in first)
-    assert any(not torch.equal(first[m], other[m]) for m in first)

@@ -25,7 +25,6 @@ from carat.campaign import (
     Scored,
     claim,
     different,
-    lock,
     read_environment,
     read_scores,
     run_seeds,
@@ -37,6 +36,7 @@ from carat.errors import ConfigError
 from carat.evaluation.confidence import Interval, paired_test
 from carat.evaluation.metrics import compute_metrics
 from carat.evaluation.reports import draw_differences, in_brackets, mean_and_spread, signed
+from carat.locking import lock
 from carat.sections import merge, parse
 
 FULL = "full"

@@ -5,17 +5,13 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
-import os
 import shutil
-import threading
 import time
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carat import run
+from carat.children import end_with_parent
 from carat.config import Experiment
 from carat.data.store import Store, open_store
 from carat.errors import CaratError, RunError
 from carat.evaluation.thresholds import apply_thresholds
+from carat.locking import LOCK
 
 if TYPE_CHECKING:  # PyTorch is for the workers
     from carat.predictor import Predictor
@@ -34,7 +32,6 @@ if TYPE_CHECKING:  # PyTorch is for the workers
 SCORES = "scores"
 RUNS = "runs"
 PLAN = "plan.json"
-LOCK = ".lock"
 
 Say = Callable[[str], None]
 
@@ -86,23 +83,6 @@ class Scored:
     card: run.RunCard
     arrays: Arrays
     """All that was measured."""
-
-
-@contextmanager
-def lock(out: Path) -> Iterator[None]:
-    """Keep other processes out of a folder.
-
-    Raises:
-        RunError: another one is at work in it.
-    """
-    import fcntl
-
-    with (out / LOCK).open("w") as opened:
-        try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunError(f"{out}: another carat is at work in it") from error
-        yield
 
 
 def run_jobs(jobs: Sequence[Job], out: Path, workers: int, say: Say = lambda line: None) -> dict[Job, str]:
@@ -259,14 +239,7 @@ def _prepare() -> None:
     import torch
 
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)
+    end_with_parent()
 
 
 def _work(job: Job, out: Path) -> str:
@@ -279,7 +252,8 @@ def _work(job: Job, out: Path) -> str:
     forget_peak()
     try:
         if not _is_trained(job, store, out):
-            train(job.experiment, store, folder, overwrite=True)
+            begun = run.is_begun(folder, job.experiment, store.manifest.fingerprint)
+            train(job.experiment, store, folder, overwrite=not begun)
         try:
             predictor = load(folder, "cpu")
         except RunError:  # damaged since

@@ -21,7 +21,7 @@ class DataConfig(Section):
     modalities: list[str] | None = None
     """Modalities to use, in this order; all of the store's by default."""
     batch_size: Positive = 64
-    """Samples per batch."""
+    """Samples per batch, over all processes."""
     bucket: bool = True
     """Train on batches of similar length (seeded, drawn anew each epoch): less padding, same samples."""
     padding: Literal["masked", "visible"] = "masked"
@@ -55,6 +55,10 @@ class TrainingConfig(Section):
     """How often a modality is hidden from a training sample; one of those it has always stays."""
     average: Share = 0.0
     """Share that stays of the running mean of the weights at each step; the mean is used, unless it is 0."""
+    checkpoint_every: Positive = 200
+    """Batches after which the state is saved, and after every epoch: where a killed training goes on."""
+    devices: Positive = 1
+    """Processes, each with a core or a GPU of its own, that share every batch."""
     early_stopping: Positive | None = None
     """Stop after this many epochs without a better validation micro-F1; never by default."""
     precision: Literal["float32", "bf16"] = "float32"

@@ -294,5 +294,5 @@ def convert(
             f"knowingly unused: {', '.join(unused)}",
         ],
     )
-    run.write_json(folder / run.CARD, card.model_dump())
+    run.write_card(folder, card)
     return card

@@ -26,6 +26,14 @@ class ExportError(CaratError):
     """A run that cannot be written as one file, or whose file gives other numbers."""
 
 
+class Interrupted(BaseException):
+    """A signal ended the work, which can be gone on with. The command line exits with code 128 + `number`."""
+
+    def __init__(self, number: int, message: str = "") -> None:
+        super().__init__(message)
+        self.number = number
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """A hint to append to an error about an unknown word, or an empty string.
 

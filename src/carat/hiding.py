@@ -29,11 +29,7 @@ def still_there(presence: Tensor, drawn: Tensor, share: float) -> Tensor:
     return presence & ((drawn >= share) | last)
 
 
-def hide_modalities(
-    masks: dict[str, Tensor], share: float, generator: torch.Generator | None = None
-) -> dict[str, Tensor]:
-    """Masks (B, T_m) by modality in which modalities are absent at random, see `still_there`."""
-    presence = presence_of(masks)
-    drawn = torch.rand(presence.shape, device=presence.device, generator=generator)
-    kept = still_there(presence, drawn, share)
+def hide_modalities(masks: dict[str, Tensor], drawn: Tensor, share: float) -> dict[str, Tensor]:
+    """Masks (B, T_m) by modality in which modalities are absent by chance, see `still_there`."""
+    kept = still_there(presence_of(masks), drawn, share)
     return {m: mask & kept[:, [place]] for place, (m, mask) in enumerate(masks.items())}

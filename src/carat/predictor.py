@@ -24,7 +24,7 @@ from carat.errors import DataError, RunError, did_you_mean
 from carat.evaluation.reports import Report, make_report
 from carat.methods import Geometry, Method, build_method
 from carat.progress import track
-from carat.run import WEIGHTS, RunCard, check_fit, read_run
+from carat.run import WEIGHTS, RunCard, check_digest, check_fit, read_run
 
 Precision = Literal["float32", "bf16"]
 
@@ -319,6 +319,7 @@ def load(
     with torch.random.fork_rng(devices=[]):  # weights that are replaced cost the user no randomness
         method = build_method(experiment.method, geometry)
     try:
+        check_digest(folder, card, WEIGHTS)
         method.load_state_dict(load_file(folder / WEIGHTS))
     except (SafetensorError, OSError, RuntimeError) as error:
         problem = str(error).splitlines()[0]

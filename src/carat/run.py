@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -17,7 +19,8 @@ from pydantic import ValidationError
 
 from carat.config import Experiment
 from carat.data.transform import Transform
-from carat.errors import DataError, RunError
+from carat.errors import ConfigError, DataError, RunError
+from carat.locking import LOCK
 from carat.sections import Section, explain, parse, read_yaml
 
 SCHEMA = 1
@@ -30,6 +33,8 @@ CURVES = "curves.svg"
 CHECKPOINTS = "checkpoints"
 LOGS = "logs"
 NAMES = {CARD, EXPERIMENT, ENVIRONMENT, WEIGHTS, METRICS, CURVES, CHECKPOINTS, LOGS}
+UNFINISHED = ".unfinished"
+ALTERED = "altered since the training finished; train again with --overwrite"
 """Everything that a run folder may hold."""
 
 
@@ -62,6 +67,8 @@ class RunCard(Section):
     validation: dict[str, float | None]
     """Validation metrics of that epoch; None where undefined."""
     notes: list[str] = []
+    digests: dict[str, str] = {}
+    """SHA-256 of other files of the run; of `run.json` itself, without this entry, under its own name."""
 
 
 def prepare_folder(out: Path, overwrite: bool) -> None:
@@ -72,14 +79,13 @@ def prepare_folder(out: Path, overwrite: bool) -> None:
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    begun = {ENVIRONMENT, f".{ENVIRONMENT}.unfinished", f".{EXPERIMENT}.unfinished"}
+    begun = {LOCK, ENVIRONMENT, _unfinished(ENVIRONMENT), _unfinished(EXPERIMENT)}
     if out.is_dir() and {path.name for path in out.iterdir()} <= begun:
         return  # a run that was ended before it could begin
     if not (out / EXPERIMENT).is_file() or not (out / ENVIRONMENT).is_file():
         raise RunError(f"{out}: exists and is not a carat run; choose another folder")
-    foreign = sorted(
-        path.name for path in out.iterdir() if path.name.lstrip(".").split(".unf")[0] not in NAMES
-    )
+    own = {LOCK} | NAMES | {_unfinished(name) for name in NAMES}
+    foreign = sorted(path.name for path in out.iterdir() if path.name not in own)
     if foreign:
         raise RunError(f"{out}: holds '{foreign[0]}', which is not of a carat run; choose another folder")
     if not overwrite:
@@ -87,14 +93,68 @@ def prepare_folder(out: Path, overwrite: bool) -> None:
         raise RunError(f"{out}: holds {kind} already; --overwrite replaces it")
 
 
+def clear_folder(out: Path) -> None:
+    """Remove what a run folder holds, but for the lock; what says that it is a run goes last."""
+    last = [EXPERIMENT, ENVIRONMENT, LOCK]
+    for path in sorted(out.iterdir(), key=lambda path: path.name in last):
+        if path.name != LOCK:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def is_begun(out: Path, experiment: Experiment, fingerprint: str) -> bool:
+    """Whether a folder holds an unfinished run of this experiment on the store with this fingerprint."""
+    if (out / CARD).is_file() or not (out / EXPERIMENT).is_file():
+        return False
+    try:
+        return not what_differs(out, experiment, fingerprint)
+    except RunError:
+        return False
+
+
+def what_differs(out: Path, experiment: Experiment, fingerprint: str) -> str:
+    """What a run, finished or not, has otherwise than this experiment on this store; nothing if all is equal.
+
+    Raises:
+        RunError: its experiment or its environment cannot be read.
+    """
+    try:
+        found = parse(Experiment, read_yaml(out / EXPERIMENT), str(out / EXPERIMENT))
+        on = json.loads((out / ENVIRONMENT).read_text(encoding="utf-8")).get("fingerprint")
+    except (ConfigError, OSError, ValueError, AttributeError) as error:
+        raise RunError(f"{out}: what it holds cannot be read ({error}); --overwrite starts anew") from error
+    for section, values in found.model_dump().items():
+        wanted = experiment.model_dump()[section]
+        if not isinstance(values, dict):
+            values, wanted = {"": values}, {"": wanted}
+        for key in values.keys() | wanted.keys():
+            if values.get(key) != wanted.get(key):
+                return f"another {'.'.join(filter(None, (section, key)))}"
+    return "" if on == fingerprint else "another store"
+
+
+def _unfinished(name: str) -> str:
+    return f".{name}{UNFINISHED}"
+
+
+def replace_file(file: Path, *parts: bytes | memoryview) -> None:
+    """Write a file so that it is either whole or as it was, even if the machine loses power."""
+    temporary = file.with_name(_unfinished(file.name))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with temporary.open("wb") as opened:
+            for part in parts:
+                opened.write(part)
+            opened.flush()
+            os.fsync(opened.fileno())
+        temporary.replace(file)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # room for what else is to be kept
+        raise
+
+
 def write_atomically(file: Path, text: str) -> None:
-    """Write a text file so that it is either whole or not there."""
-    temporary = file.with_name(f".{file.name}.unfinished")
-    with temporary.open("w", encoding="utf-8") as opened:
-        opened.write(text)
-        opened.flush()
-        os.fsync(opened.fileno())
-    temporary.replace(file)
+    """Write a text file so that it is either whole or as it was."""
+    replace_file(file, text.encode())
 
 
 def write_experiment(out: Path, experiment: Experiment) -> None:
@@ -107,15 +167,40 @@ def write_weights(out: Path, weights: Mapping[str, Any]) -> None:
     """A state dictionary as safetensors."""
     from safetensors.torch import save
 
-    temporary = out / f".{WEIGHTS}.unfinished"
     content = {name: x.detach().cpu().contiguous() for name, x in weights.items()}
-    temporary.write_bytes(save(content))  # `save_file` would make it private to the user
-    temporary.replace(out / WEIGHTS)
+    replace_file(out / WEIGHTS, save(content))  # `save_file` would make it private to the user
 
 
 def write_json(file: Path, values: Mapping[str, Any]) -> None:
     """A mapping as indented JSON."""
     write_atomically(file, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_card(out: Path, card: RunCard) -> None:
+    """Finish a run: the card, with digests of what the run cannot be used without."""
+    digests = {name: _digest((out / name).read_bytes()) for name in (EXPERIMENT, WEIGHTS)}
+    content = card.model_copy(update={"digests": digests}).model_dump()
+    content["digests"][CARD] = _digest(_canonical(content))
+    write_json(out / CARD, content)
+
+
+def check_digest(folder: Path, card: RunCard, name: str) -> None:
+    """Refuse a file that is not what was written; runs of an early carat have no digests.
+
+    Raises:
+        RunError: names the file.
+    """
+    if name in card.digests and _digest((folder / name).read_bytes()) != card.digests[name]:
+        raise RunError(f"{folder / name}: {ALTERED}")
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _canonical(content: dict[str, Any]) -> bytes:
+    others = {name: value for name, value in content["digests"].items() if name != CARD}
+    return json.dumps(content | {"digests": others}, sort_keys=True, ensure_ascii=False).encode()
 
 
 def read_run(folder: str | os.PathLike[str]) -> tuple[RunCard, Experiment]:
@@ -139,10 +224,13 @@ def read_run(folder: str | os.PathLike[str]) -> tuple[RunCard, Experiment]:
                 f"{path}: run of a newer carat (schema {content['schema_version']}); upgrade carat"
             )
         card = RunCard.model_validate(content)
+        if card.digests and _digest(_canonical(content)) != card.digests.get(CARD):
+            raise RunError(f"{path / CARD}: {ALTERED}")
     except ValidationError as error:
         raise RunError(f"{path / CARD}: {explain(error, RunCard)}") from error
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise RunError(f"{path / CARD}: cannot be read ({error})") from error
+    check_digest(path, card, EXPERIMENT)
     return card, parse(Experiment, read_yaml(path / EXPERIMENT), str(path / EXPERIMENT))
 
 

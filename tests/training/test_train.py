@@ -11,6 +11,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from carat import run as run_names
 from carat.config import Experiment, load_experiment
 from carat.data.batches import make_loader
 from carat.data.store import Store, open_store
@@ -49,9 +50,8 @@ def test_run_folder_holds_everything(trained: TrainedRun, store: Store, tiny: Ex
     modes = {f.name: f.stat().st_mode & 0o777 for f in folder.iterdir() if f.is_file()}
     assert len(set(modes.values())) == 1, modes
     assert (folder / "curves.svg").read_text().startswith("<?xml")
-    assert {f.name for f in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
-    logs = {f.name.split(".")[0] for f in (folder / "logs").rglob("*") if f.is_file()}
-    assert {"metrics", "events"} <= logs
+    assert {f.name for f in folder.iterdir()} == run_names.NAMES - {run_names.CHECKPOINTS}
+    assert {f.name.split(".")[0] for f in (folder / "logs").rglob("*") if f.is_file()} == {"events"}
 
 
 def test_threshold_and_metrics_are_those_of_the_kept_weights(trained: TrainedRun, store: Store) -> None:

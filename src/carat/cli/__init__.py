@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from carat.cli import data, exports, runs, studies  # noqa: F401  each registers its commands
 from carat.cli.app import app, named_method, offer
 from carat.config import experiment_with
-from carat.errors import CaratError
+from carat.errors import CaratError, Interrupted
 from carat.sections import explain
 
 offer("carat")  # until a command line names another method
@@ -26,6 +26,9 @@ def main() -> None:
     offer(method)
     try:
         app(arguments, exit_on_error=False, print_error=False)
+    except Interrupted as stop:
+        print("carat: interrupted: the state is saved; the same command goes on", file=sys.stderr)
+        sys.exit(128 + stop.number)
     except KeyboardInterrupt as stop:
         print(": ".join(["carat: interrupted", *map(str, stop.args)]), file=sys.stderr)
         sys.exit(130)

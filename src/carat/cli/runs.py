@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from carat.cli.app import AsJson, Options, Overwrite, app, resolve, say, takes_experiment
 from carat.config import starting_point
@@ -30,6 +31,8 @@ def train(
     out: Path,
     method: str | None = None,
     preset: str | None = None,
+    devices: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    resume: Annotated[bool, Parameter(negative=())] = False,
     overwrite: Overwrite = False,
     experiment: Options = None,
 ) -> None:
@@ -37,6 +40,9 @@ def train(
 
     Values come from the preset, then the experiment file, then the command line; later ones win. The epoch
     and the threshold are chosen on the validation split; the test split is not looked at.
+
+    A training that was killed or interrupted goes on when the same command is given again, and ends with the
+    same weights as if nothing had happened. Ctrl-C and SIGTERM save the state first; a second one does not.
 
     **Examples**
 
@@ -47,6 +53,10 @@ def train(
         carat train my-experiment.yaml --data mosei --out run1 --seed 1 --training.epochs 10
 
         carat train --data mosei --out two --data.modalities text audio --data.long truncate
+
+        carat train --data mosei --out run2 --devices 2
+
+        torchrun --nproc-per-node 4 -m carat train --data mosei --out run3 --resume
 
     Parameters
     ----------
@@ -61,11 +71,19 @@ def train(
     preset
         Starting point: paper (the default, the method as published), official (as the authors' released
         code) or small (a minute on a laptop).
+    devices
+        Processes that share every batch, one core or GPU each; short for `--training.devices`.
+    resume
+        Be content with a finished run of the same experiment, so that a job that is started again and again
+        needs no other command.
     """
     from carat.training.train import train as run_training
 
     resolved = resolve(experiment_file, preset, experiment, method=method)
-    made = run_training(resolved, data, out, overwrite=overwrite)
+    if devices is not None:
+        changed = resolved.training.model_copy(update={"devices": devices})
+        resolved = resolved.model_copy(update={"training": changed})
+    made = run_training(resolved, data, out, overwrite=overwrite, resume=resume, say=say)
     card = made.card
     thresholds = sorted(set(card.thresholds.values()))
     shown = f"{thresholds[0]:.2f}" if len(thresholds) == 1 else f"{thresholds[0]:.2f}…{thresholds[-1]:.2f}"

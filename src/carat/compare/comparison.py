@@ -16,7 +16,6 @@ from carat.campaign import (
     Job,
     Say,
     claim,
-    lock,
     read_validation,
     run_jobs,
     run_seeds,
@@ -29,6 +28,7 @@ from carat.compare.tuning import Study
 from carat.config import Experiment, load_experiment
 from carat.data.store import Store, open_store
 from carat.errors import ConfigError, RunError, did_you_mean
+from carat.locking import lock
 from carat.peer_configs import METHOD_SECTIONS
 from carat.predictor import Predictor
 from carat.sections import merge

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,8 @@ class Batch:
     """(B, L) float32, 0 or 1."""
     rows: Tensor
     """(B,) rows of the store."""
+    total: int = 0
+    """Samples of the whole batch, where several processes have a share each; else 0."""
 
     @property
     def presence(self) -> Tensor:
@@ -41,6 +43,7 @@ class Batch:
             {m: x.to(device, non_blocking=non_blocking) for m, x in self.masks.items()},
             self.labels.to(device, non_blocking=non_blocking),
             self.rows.to(device, non_blocking=non_blocking),
+            self.total,
         )
 
     def pin_memory(self) -> Batch:
@@ -50,18 +53,24 @@ class Batch:
             {m: x.pin_memory() for m, x in self.masks.items()},
             self.labels.pin_memory(),
             self.rows.pin_memory(),
+            self.total,
         )
 
 
 def pad(
-    sequences: Sequence[NDArray[Any]], width: int, visible: int = 0, limit: int = 0, round_to: int = 1
+    sequences: Sequence[NDArray[Any]],
+    width: int,
+    visible: int = 0,
+    limit: int = 0,
+    round_to: int = 1,
+    steps: int = 1,
 ) -> tuple[Tensor, Tensor]:
-    """Sequences (T_i, d) → padded (B, T, d) and mask (B, T), T the longest, 1 at least.
+    """Sequences (T_i, d) → padded (B, T, d) and mask (B, T), T the longest, `steps` at least.
 
     Padding is valid up to the step `visible`, but for empty sequences. T is rounded up to a multiple of
     `round_to`, as long as that is no more than `limit`.
     """
-    longest = max(1, visible, *(len(x) for x in sequences)) if sequences else 1
+    longest = max(steps, visible, *(len(x) for x in sequences)) if sequences else steps
     longest = max(longest, min(limit, -(-longest // round_to) * round_to))
     padded = np.zeros((len(sequences), longest, width), dtype=np.float32)
     mask = np.zeros((len(sequences), longest), dtype=bool)
@@ -80,6 +89,8 @@ class StoreBatches(Dataset[Batch]):
         longest: time steps by modality after which sequences are cut.
         visible: see `pad`; by modality.
         round_to: see `pad`; at most `longest`.
+        share: by the number of a batch's samples, which of them are wanted; all when None. Sequences are
+            padded as if all were.
     """
 
     def __init__(
@@ -89,20 +100,31 @@ class StoreBatches(Dataset[Batch]):
         longest: Mapping[str, int],
         visible: Mapping[str, int],
         round_to: int = 1,
+        share: Callable[[int], list[int]] | None = None,
     ) -> None:
-        self.store, self.modalities = store, list(modalities)
+        self.store, self.modalities, self.share = store, list(modalities), share
         self.longest, self.visible, self.round_to = dict(longest), dict(visible), round_to
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
         features, masks = {}, {}
+        everyone = list(rows)
+        if self.share is not None:
+            rows = [everyone[i] for i in self.share(len(everyone))]
         for m in self.modalities:
             sequences = [self.store.features(m, row)[: self.longest[m]] for row in rows]
             width = self.store.manifest.modalities[m].width
+            steps = 1 if self.share is None else max(1, *self.store.lengths(m)[everyone])
             features[m], masks[m] = pad(
-                sequences, width, self.visible.get(m, 0), self.longest[m], self.round_to
+                sequences,
+                width,
+                self.visible.get(m, 0),
+                self.longest[m],
+                self.round_to,
+                min(steps, self.longest[m]),
             )
         labels = torch.from_numpy(self.store.labels[rows].astype(np.float32))
-        return Batch(features, masks, labels, torch.tensor(rows))
+        total = len(everyone) if self.share is not None else 0
+        return Batch(features, masks, labels, torch.tensor(rows), total)
 
 
 class Batches(Sampler[list[int]]):
@@ -135,10 +157,15 @@ class Batches(Sampler[list[int]]):
     ) -> None:
         self.rows, self.size, self.lengths = rows, size, lengths
         self.shuffle, self.bucket, self.seed, self.epoch = shuffle, bucket, seed, 0
+        self._done = (0, 0)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next pass."""
         self.epoch = epoch
+
+    def go_on(self, epoch: int, done: int) -> None:
+        """Pass through the rest of an epoch, of which so many batches are done; later epochs are whole."""
+        self.epoch, self._done = epoch, (epoch, done)
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.size)
@@ -160,8 +187,20 @@ class Batches(Sampler[list[int]]):
         batches = np.split(order, sizes.cumsum()[:-1])
         if self.shuffle:
             batches = [batches[i] for i in random.permutation(len(batches))]
-        for batch in batches:
+        epoch, done = self._done
+        for batch in batches[done if epoch == self.epoch else 0 :]:
             yield self.rows[batch].tolist()
+
+
+class ResumableLoader(DataLoader[Batch]):
+    """A loader that tells Lightning that an epoch may be gone on with, see `Batches.go_on`."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the training knows where it is."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing."""
 
 
 def hide(batch: Batch, seen: NDArray[np.bool_]) -> Batch:
@@ -228,15 +267,17 @@ def make_loader(
     workers: int = 0,
     pin_memory: bool = False,
     round_to: int = 1,
-) -> DataLoader[Batch]:
+    share: Callable[[int], list[int]] | None = None,
+) -> ResumableLoader:
     """Batches of these rows, sequences cut at `max_length` and padded in sight up to `pad_to` (see `pad`).
 
-    With workers, each prepares four batches in advance. `Batches` says in which order they come.
+    With workers, each prepares four batches in advance. `Batches` says in which order they come, and
+    `StoreBatches` what a `share` is.
     """
     lengths = np.sum([np.minimum(store.lengths(m)[rows], max_length[m]) for m in modalities], axis=0)
     sampler = Batches(rows, batch_size, lengths, shuffle=shuffle, bucket=bucket, seed=seed)
-    return DataLoader(
-        StoreBatches(store, modalities, max_length, pad_to or {}, round_to),
+    return ResumableLoader(
+        StoreBatches(store, modalities, max_length, pad_to or {}, round_to, share),
         batch_size=None,
         sampler=sampler,
         num_workers=workers,

@@ -3,43 +3,38 @@
 from __future__ import annotations
 
 import csv
-import logging
+import json
 import math
 import os
 import shutil
-import sys
-import time
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import (
-    Callback,
-    EarlyStopping,
-    EMAWeightAveraging,
-    ModelCheckpoint,
-    RichProgressBar,
-)
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+import torch.distributed as dist
 
 from carat import run
 from carat.config import Experiment, load_experiment
 from carat.data.batches import check_lengths, make_loader, usable_rows
 from carat.data.store import Store, open_store
 from carat.data.summary import cautions, left_out
-from carat.errors import ConfigError, RunError, did_you_mean
+from carat.errors import CaratError, ConfigError, RunError, did_you_mean
 from carat.evaluation.reports import draw_curves
+from carat.locking import lock
 from carat.memory import peak_gb
-from carat.methods import Geometry, TrainingData, build_method
+from carat.methods import Geometry, Method, TrainingData, build_method
+from carat.training.checkpoints import find_checkpoint
 from carat.training.compilation import ROUND_TO, compile_method
-from carat.training.module import MONITOR, MethodModule
+from carat.training.fitting import fit
+from carat.training.launching import launch
+from carat.training.module import MethodModule
+from carat.training.parallel import ALONE, Processes, started_by_launcher
 
-PRECISION = {"float32": "32-true", "bf16": "bf16-mixed"}
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -50,12 +45,28 @@ class TrainedRun:
     card: run.RunCard
 
 
+@dataclass
+class Task:
+    """A training that can be begun: everything that could be refused was looked at."""
+
+    experiment: Experiment
+    store: Store
+    accelerator: str
+    method: Method
+    processes: Processes
+    pad_to: dict[str, int]
+    loaders: dict[str, Any]
+    notes: list[str]
+
+
 def train(
     experiment: Experiment | Mapping[str, Any] | str | os.PathLike[str],
     store: Store | str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
     overwrite: bool = False,
+    resume: bool = False,
+    say: Say = lambda line: None,
 ) -> TrainedRun:
     """Train a method and write a run folder.
 
@@ -63,59 +74,164 @@ def train(
     validation split is scored and its best threshold searched; the epoch with the best validation micro-F1
     is kept. The test split is not looked at.
 
+    An unfinished run of the same experiment on the same store is gone on with, from the last state that was
+    saved; on a CPU it ends with the same weights as if it had never been interrupted.
+
     Args:
         experiment: an `Experiment`, a nested mapping of what differs from the paper's, or a YAML file.
         store: a store or its folder, with splits `train` and `valid`.
-        out: folder of the run to make.
+        out: folder of the run to make, or to go on with.
         overwrite: replace an existing run.
+        resume: take a finished run of the same experiment as it is, instead of refusing the folder.
+        say: called with a line on what is gone on with.
 
     Raises:
         ConfigError: the experiment is wrong.
         DataError: the store is damaged or does not fit the experiment.
-        RunError: the folder is taken, or the device is not there.
+        RunError: the folder is taken, the device is not there, or a process was killed.
+        Interrupted: a signal ended it; the state is saved.
     """
     if not isinstance(experiment, Experiment):
         if isinstance(experiment, Mapping):
             experiment = load_experiment(overrides=experiment)
         else:
             experiment = load_experiment(experiment)
+    if overwrite and resume:
+        raise ConfigError("--overwrite and --resume contradict each other")
     out = Path(out)
-    run.prepare_folder(out, overwrite)
-    accelerator = find_accelerator(experiment.training.accelerator)
     store = store if isinstance(store, Store) else open_store(store)
+    _look(out, experiment, store, overwrite, resume)
+    joined = started_by_launcher()
+    task = _prepare(experiment, store, joined or ALONE)
+    if joined is not None:
+        return _train_joined(task, out, overwrite, resume, say, joined)
+    with _claimed(out, task, overwrite, resume) as finished:
+        if not finished and experiment.training.devices > 1 and task.method.by_gradient:
+            _report_start(out, say)
+            backend = "nccl" if task.accelerator == "gpu" else "gloo"
+            launch(_train_share, (experiment, store.folder, out), experiment.training.devices, backend)
+        elif not finished:
+            _report_start(out, say)
+            _train_task(task, out)
+    return TrainedRun(out, run.read_run(out)[0])
+
+
+def _train_share(experiment: Experiment, store: Path, out: Path, processes: Processes) -> None:
+    _train_task(_prepare(experiment, open_store(store), processes), out)
+
+
+def _train_joined(
+    task: Task, out: Path, overwrite: bool, resume: bool, say: Say, processes: Processes
+) -> TrainedRun:
+    """In one of several processes that torchrun or Slurm started: the first one has the folder."""
+    devices = task.experiment.training.devices
+    if devices not in (1, processes.size):
+        raise ConfigError(f"training.devices is {devices}, but {processes.size} processes were started")
+    if not task.method.by_gradient:
+        raise ConfigError("this method has nothing to train step by step: start one process")
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if task.accelerator == "gpu" else "gloo")
+    with ExitStack() as stack:
+        problem, finished = "", False
+        if processes.first:
+            try:
+                finished = stack.enter_context(_claimed(out, task, overwrite, resume))
+            except (CaratError, OSError) as error:
+                problem = str(error)
+        said: list[Any] = [(problem, finished)]
+        dist.broadcast_object_list(said)
+        problem, finished = said[0]
+        if problem:
+            raise RunError(problem)
+        if not finished:
+            if processes.first:
+                _report_start(out, say)
+            _train_task(task, out)
+        dist.barrier()
+    return TrainedRun(out, run.read_run(out)[0])
+
+
+def _look(out: Path, experiment: Experiment, store: Store, overwrite: bool, resume: bool) -> str:
+    """Whether a folder is "new", or holds the same run "begun" or "finished"; nothing is written yet.
+
+    Raises:
+        RunError: it holds something else.
+    """
+    if not overwrite and (out / run.EXPERIMENT).is_file() and (out / run.ENVIRONMENT).is_file():
+        finished = (out / run.CARD).is_file()
+        if resume or not finished:
+            difference = run.what_differs(out, experiment, store.manifest.fingerprint)
+            kind = "a run" if finished else "an unfinished run"
+            if difference:
+                raise RunError(f"{out}: holds {kind} with {difference} already; --overwrite replaces it")
+            return "finished" if finished else "begun"
+    run.prepare_folder(out, overwrite)
+    return "new"
+
+
+@contextmanager
+def _claimed(out: Path, task: Task, overwrite: bool, resume: bool) -> Iterator[bool]:
+    """The folder for this process alone, with what a run begins with; yields whether it is finished."""
+    out.mkdir(parents=True, exist_ok=True)
+    with lock(out):
+        state = _look(out, task.experiment, task.store, overwrite, resume)
+        if state == "new":
+            run.clear_folder(out)
+            environment = run.describe_environment() | {"fingerprint": task.store.manifest.fingerprint}
+            run.write_json(out / run.ENVIRONMENT, environment)
+            run.write_experiment(out, task.experiment)
+        yield state == "finished"
+
+
+def _report_start(out: Path, say: Say) -> None:
+    """Say where a training goes on, and what is damaged."""
+    checkpoint, notes = find_checkpoint(out / run.CHECKPOINTS)
+    for note in notes:
+        say(f"warning: {note}")
+    if checkpoint is not None:
+        say(f"{out}: goes on after {int(checkpoint.stem.split('-')[1])} batches")
+
+
+def _prepare(experiment: Experiment, store: Store, processes: Processes) -> Task:
+    """Look at everything that could be refused."""
+    accelerator = find_accelerator(experiment.training.accelerator)
     store.verify()
     modalities = choose_modalities(store, experiment.data.modalities)
     geometry = Geometry(tuple(store.label_names), {m: store.manifest.modalities[m].width for m in modalities})
     L.seed_everything(experiment.seed, workers=True, verbose=False)
     method = build_method(experiment.method, geometry)
     pad_to = {m: _padded_length(store, m, method.max_length[m], experiment.data.padding) for m in modalities}
-    loaders, notes = _loaders(store, experiment, method.max_length, pad_to, accelerator == "gpu")
+    loaders, notes = _loaders(store, experiment, method.max_length, pad_to, accelerator == "gpu", processes)
+    return Task(experiment, store, accelerator, method, processes, pad_to, loaders, notes + cautions(store))
 
-    notes += cautions(store)
-    method.prepare(_training_data(store, experiment, method.max_length, pad_to))
+
+def _train_task(task: Task, out: Path) -> None:
+    """Train from the beginning or the last checkpoint, and write the run; checkpoints are then removed."""
+    experiment, method, processes = task.experiment, task.method, task.processes
+    checkpoint, _ = find_checkpoint(out / run.CHECKPOINTS)
+    if checkpoint is None:
+        method.prepare(_training_data(task.store, experiment, method.max_length, task.pad_to))
     if experiment.training.graph != "eager":
-        problem = compile_method(method, experiment.training.graph, accelerator)
-        notes += [problem] if problem else []
-    if out.exists():
-        shutil.rmtree(out)
-    out.mkdir(parents=True)
-    environment = run.describe_environment()
-    run.write_json(out / run.ENVIRONMENT, environment)
-    run.write_experiment(out, experiment)
-    steps = -(-len(loaders["train"]) // experiment.training.accumulate) * experiment.training.epochs
+        problem = compile_method(method, experiment.training.graph, task.accelerator)
+        task.notes += [problem] if problem else []
+    batches = len(task.loaders["train"])
+    steps = -(-batches // experiment.training.accumulate) * experiment.training.epochs
     module = MethodModule(
-        method, experiment.training, store.label_names, experiment.threshold.kind, steps, experiment.seed
+        method,
+        experiment.training,
+        task.store.label_names,
+        experiment.threshold.kind,
+        steps,
+        experiment.seed,
+        processes,
     )
-    started = time.monotonic()
-    _fit(module, loaders, experiment, accelerator, out)
-    spent = {
-        "seconds": round(time.monotonic() - started, 1),
-        "epochs": len(module.history),
-        "peak_gb": round(peak_gb(), 3),
-        "parameters": method.learnt,
-    }
-    run.write_json(out / run.ENVIRONMENT, environment | spent)
-    return _finish(module, store, pad_to, notes, out)
+    if checkpoint is not None:
+        seen = int(checkpoint.stem.split("-")[1])
+        task.loaders["train"].sampler.go_on(seen // batches, seen % batches)
+    fit(module, task.loaders, experiment, task.accelerator, out, checkpoint)
+    method.load_state_dict(module.best)
+    if processes.first:
+        _finish(module, task, out)
 
 
 def find_accelerator(wanted: str) -> str:
@@ -154,7 +270,12 @@ def _padded_length(store: Store, modality: str, max_length: int, padding: str) -
 
 
 def _loaders(
-    store: Store, experiment: Experiment, max_length: Mapping[str, int], pad_to: dict[str, int], gpu: bool
+    store: Store,
+    experiment: Experiment,
+    max_length: Mapping[str, int],
+    pad_to: dict[str, int],
+    gpu: bool,
+    processes: Processes,
 ) -> tuple[dict[str, Any], list[str]]:
     data = experiment.data
     modalities = list(pad_to)
@@ -178,6 +299,7 @@ def _loaders(
             workers=data.workers if data.workers is not None else 2 * gpu,
             pin_memory=gpu,
             round_to=ROUND_TO if experiment.training.graph != "eager" else 1,
+            share=processes.share if processes.size > 1 else None,
         )
     return loaders, notes
 
@@ -193,58 +315,17 @@ def _training_data(
     return TrainingData(labels, ((batch.features, batch.masks, batch.labels) for batch in loader))
 
 
-def _fit(
-    module: MethodModule, loaders: dict[str, Any], experiment: Experiment, accelerator: str, out: Path
-) -> None:
-    config = experiment.training
-    checkpoint = ModelCheckpoint(
-        dirpath=out / run.CHECKPOINTS,
-        filename="best",
-        monitor=MONITOR,
-        mode="max",
-        save_last=True,
-        enable_version_counter=False,
-    )
-    callbacks: list[Callback] = [checkpoint]
-    if sys.stderr.isatty():
-        callbacks.append(ProgressBar())
-    if config.average and module.method.by_gradient:
-        callbacks.insert(0, EMAWeightAveraging(decay=config.average, use_buffers=False))
-    if config.early_stopping:
-        callbacks.append(EarlyStopping(MONITOR, mode="max", patience=config.early_stopping))
-    logs = out / run.LOGS
-    with _quiet_lightning():
-        trainer = L.Trainer(
-            accelerator=accelerator,
-            devices=1,
-            precision=PRECISION[config.precision],  # type: ignore[arg-type]
-            max_epochs=config.epochs if module.method.by_gradient else 1,
-            accumulate_grad_batches=config.accumulate,
-            callbacks=callbacks,
-            logger=[CSVLogger(logs, name="csv", version=""), TensorBoardLogger(logs, name="tb", version="")],
-            num_sanity_val_steps=0,
-            enable_progress_bar=sys.stderr.isatty(),
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
-        try:
-            trainer.fit(module, loaders["train"], loaders["valid"])
-        except SystemExit as stop:  # how Lightning ends on Ctrl-C
-            if trainer.interrupted:
-                message = f"{out} is unfinished; train again with --overwrite"
-                raise KeyboardInterrupt(message) from stop
-            raise
-    best = torch.load(out / run.CHECKPOINTS / "best.ckpt", map_location="cpu", weights_only=True)
-    prefix = "method."
-    weights = {k.removeprefix(prefix): v for k, v in best["state_dict"].items() if k.startswith(prefix)}
-    module.method.load_state_dict(weights)
-
-
-def _finish(
-    module: MethodModule, store: Store, pad_to: dict[str, int], notes: list[str], out: Path
-) -> TrainedRun:
-    scores = [row[MONITOR] for row in module.history]
-    best = scores.index(max(scores))
+def _finish(module: MethodModule, task: Task, out: Path) -> None:
+    best, store = module.best_epoch, task.store
+    environment = json.loads((out / run.ENVIRONMENT).read_text(encoding="utf-8"))
+    spent = {
+        "seconds": round(module.spent(), 1),
+        "epochs": len(module.history),
+        "peak_gb": round(peak_gb(), 3),
+        "parameters": module.method.learnt,
+        "processes": module.processes.size,
+    }
+    run.write_json(out / run.ENVIRONMENT, environment | spent)
     _write_history(module.history, out / run.METRICS)
     draw_curves(module.history, best + 1, out / run.CURVES)
     run.write_weights(out, module.method.state_dict())
@@ -255,7 +336,7 @@ def _finish(
             m: run.ModalityCard(
                 **described[m].model_dump(include={"width", "source", "transform"}), pad_to=steps
             )
-            for m, steps in pad_to.items()
+            for m, steps in task.pad_to.items()
         },
         store=store.manifest.name,
         fingerprint=store.manifest.fingerprint,
@@ -266,10 +347,10 @@ def _finish(
             for k, v in module.history[best].items()
             if k.startswith("valid/")
         },
-        notes=notes,
+        notes=task.notes,
     )
-    run.write_json(out / run.CARD, card.model_dump())
-    return TrainedRun(out, card)
+    run.write_card(out, card)
+    shutil.rmtree(out / run.CHECKPOINTS, ignore_errors=True)
 
 
 def _write_history(history: list[dict[str, float]], file: Path) -> None:
@@ -277,34 +358,3 @@ def _write_history(history: list[dict[str, float]], file: Path) -> None:
         writer = csv.DictWriter(opened, fieldnames=list(history[0]))
         writer.writeheader()
         writer.writerows(row | {"epoch": int(row["epoch"])} for row in history)
-
-
-class ProgressBar(RichProgressBar):
-    """Counts epochs from 1, as everything else here does."""
-
-    def _get_train_description(self, current_epoch: int) -> str:
-        return f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Keeps Lightning's informational messages and expected warnings off the screen."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    try:
-        with warnings.catch_warnings():
-            for known in (
-                ".*does not have many workers.*",
-                ".*The number of training batches.*",
-                ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
-                ".*GPU available but not used.*",
-                ".*this fit will run with no optimizer.*",
-                ".*`training_step` returned `None`.*",
-            ):
-                warnings.filterwarnings("ignore", known)
-            for logger in loggers:
-                logger.setLevel(logging.ERROR)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

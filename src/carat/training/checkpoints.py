@@ -1,0 +1,114 @@
+"""States of a training on disk: written whole or not at all, checked when they are read, two of them kept."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+from lightning.pytorch.callbacks import Checkpoint
+
+from carat.errors import RunError
+from carat.run import replace_file
+from carat.training.interruption import Interruption
+
+SUFFIX = ".ckpt"
+KEPT = 2
+DIGEST = hashlib.sha256().digest_size
+
+
+class CheckedFiles(CheckpointIO):
+    """Checkpoints as files that end with the SHA-256 of their content."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        content = buffer.getbuffer()
+        replace_file(Path(path), content, hashlib.sha256(content).digest())
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: Any = None) -> Any:
+        return torch.load(io.BytesIO(read_checked(Path(path))), map_location="cpu", weights_only=True)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+def read_checked(file: Path) -> bytes:
+    """Content of a checkpoint.
+
+    Raises:
+        RunError: it is not what was written.
+    """
+    content = file.read_bytes()
+    if hashlib.sha256(content[:-DIGEST]).digest() != content[-DIGEST:]:
+        raise RunError(f"{file}: damaged")
+    return content[:-DIGEST]
+
+
+def find_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that is whole, None if there is none, and a note on each that is not."""
+    notes = []
+    for file in _newest_first(folder):
+        try:
+            read_checked(file)
+        except (OSError, RunError) as error:
+            notes.append(f"{error}; the training goes on from an earlier state")
+        else:
+            return file, notes
+    return None, notes
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"step-*{SUFFIX}"), reverse=True) if folder.is_dir() else []
+
+
+class Checkpoints(Checkpoint):
+    """Keeps the state after every so many batches, after every epoch, and when the training is to stop.
+
+    Args:
+        folder: where to.
+        every: batches.
+        interruption: asked after every batch.
+    """
+
+    def __init__(self, folder: Path, every: int, interruption: Interruption) -> None:
+        self.folder, self.every, self.interruption = folder, every, interruption
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.is_last_batch:  # the state after the epoch follows
+            return
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:  # gradients are no part of the state
+            return
+        stop = self.interruption.agreed()
+        if stop or pl_module.batches_seen // self.every > self._saved // self.every:
+            self._save(trainer, pl_module.batches_seen)
+        if stop:
+            self.interruption.leave()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._saved: int = pl_module.batches_seen
+        self.interruption.watch()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.interruption.forget()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        self.interruption.forget()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._save(trainer, pl_module.batches_seen)
+        if self.interruption.agreed():
+            self.interruption.leave()
+
+    def _save(self, trainer: L.Trainer, batches: int) -> None:
+        self._saved = batches
+        trainer.save_checkpoint(self.folder / f"step-{batches:09}{SUFFIX}")
+        if trainer.is_global_zero:
+            for old in _newest_first(self.folder)[KEPT:]:
+                old.unlink()
