@@ -47,9 +47,9 @@ PLUS: dict[str, Any] = {
     "method": {
         "weights": {"contrast": 0.1, "mse_reconstruction": 0.1, "mse_alpha": 0.1},
         "encoder": {"dropout": 0.1},
+        "loss": {"kind": "asymmetric", "gamma_absent": 2.0, "margin": 0.0},
     },
-    "training": {"average": 0.98},
-    "threshold": {"kind": "compromise"},
+    "training": {"average": 0.98, "modality_dropout": 0.1},
 }
 """What carat+ does otherwise; docs/method.md says how it was chosen."""
 

@@ -104,6 +104,8 @@ def quiet_lightning() -> Iterator[None]:
                 ".*GPU available but not used.*",
                 ".*this fit will run with no optimizer.*",
                 ".*`training_step` returned `None`.*",
+                ".*recommended to use `self.log.*sync_dist.*",
+                ".*`broadcast_buffers` is deprecated.*",
             ):
                 warnings.filterwarnings("ignore", known)
             for logger in loggers:

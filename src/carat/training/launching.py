@@ -39,6 +39,7 @@ def launch(function: Callable[..., None], arguments: tuple[Any, ...], size: int,
         Interrupted: a signal ended them.
     """
     context = multiprocessing.get_context("spawn")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a modality may be absent from a whole share
     threads = max(1, torch.get_num_threads() // size)
     with tempfile.TemporaryDirectory(prefix="carat-") as meeting:
         children, pipes = [], []

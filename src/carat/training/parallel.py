@@ -110,10 +110,10 @@ class _Gathered(torch.autograd.Function):
         rows = -(-total // processes.size)
         padded = [torch.cat((x, x.new_zeros(rows - len(x), *x.shape[1:]))) for x in tensors]
         packed = torch.cat([x.contiguous().view(-1).view(torch.uint8) for x in padded])
-        everyone = packed.new_empty(processes.size * len(packed))
-        dist.all_gather_into_tensor(everyone, packed)
+        everyone = [torch.empty_like(packed) for _ in range(processes.size)]
+        dist.all_gather(everyone, packed)
         sizes = [x.numel() * x.element_size() for x in padded]
-        parts = torch.split(everyone.view(processes.size, -1), sizes, dim=1)
+        parts = torch.split(torch.stack(everyone), sizes, dim=1)
         gathered = tuple(
             part.contiguous()
             .view(-1)
@@ -123,7 +123,8 @@ class _Gathered(torch.autograd.Function):
             .flatten(0, 1)[:total]
             for part, x in zip(parts, padded, strict=True)
         )
-        ctx.mark_non_differentiable(*(x for x in gathered if not x.is_floating_point()))
+        asked = ctx.needs_input_grad[2:]
+        ctx.mark_non_differentiable(*(x for x, ask in zip(gathered, asked, strict=True) if not ask))
         return gathered
 
     @staticmethod
