@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -147,9 +148,10 @@ def replace_file(file: Path, *parts: bytes | memoryview) -> None:
             opened.flush()
             os.fsync(opened.fileno())
         temporary.replace(file)
-    except OSError:
-        temporary.unlink(missing_ok=True)  # room for what else is to be kept
-        raise
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)  # room for what else is to be kept
+        raise OSError(error.errno, error.strerror or str(error), str(file)) from error
 
 
 def write_atomically(file: Path, text: str) -> None:

@@ -114,7 +114,7 @@ def test_divergence_is_said(store: Store, tiny: Experiment, tmp_path: Path) -> N
     wild = changed(tiny, training={"learning_rate": 1e30, "clip": 0})
     with pytest.raises(RunError, match=r"training diverged in epoch 1: .*lower training.learning_rate"):
         train(wild, store, tmp_path / "run")
-    with pytest.raises(RunError, match="an unfinished run with another training.learning_rate"):
+    with pytest.raises(RunError, match=r"an unfinished run with another training\.learning_rate"):
         train(tiny, store, tmp_path / "run")
 
 

@@ -136,6 +136,7 @@ def _end(children: list[Any], patience: float = 3.0) -> None:
 
 
 def _judge(children: list[Any], pipes: list[Connection], signals: list[int]) -> None:
+    signals = signals + [number for number in SIGNALS for child in children if child.exitcode == 128 + number]
     if signals and any(child.exitcode for child in children):
         raise Interrupted(signals[0])
     said = {}

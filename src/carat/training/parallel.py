@@ -56,10 +56,23 @@ def started_by_launcher() -> Processes | None:
         return None
     from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
-    slurm = SLURMEnvironment(auto_requeue=False)
-    nodes = int(environment.get("SLURM_NNODES", 1))
-    os.environ |= {"MASTER_ADDR": slurm.main_address, "MASTER_PORT": str(slurm.main_port)}
-    return Processes(slurm.global_rank(), size, slurm.local_rank(), size // nodes)
+    found = Processes(
+        int(environment["SLURM_PROCID"]),
+        size,
+        int(environment.get("SLURM_LOCALID", 0)),
+        size // int(environment.get("SLURM_NNODES", 1)),
+    )
+    first = SLURMEnvironment.resolve_root_node_address(environment.get("SLURM_NODELIST", "127.0.0.1"))
+    usual = {"MASTER_ADDR": first, "MASTER_PORT": str(15000 + int(environment.get("SLURM_JOB_ID", 0)) % 1000)}
+    os.environ |= usual | {name: environment[name] for name in usual if name in environment}
+    os.environ |= {
+        "RANK": str(found.rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_RANK": str(found.local_rank),
+        "LOCAL_WORLD_SIZE": str(found.local_size),
+        "GROUP_RANK": environment.get("SLURM_NODEID", "0"),
+    }
+    return found
 
 
 def gather(outputs: Any, total: int, processes: Processes) -> Any:
