@@ -118,35 +118,46 @@ def test_only_one_process_works_in_a_folder(tmp_path: Path) -> None:
 def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
     plan = {"store": "x", "experiment": Experiment().model_dump()}
     own = {"plan.json", "runs", "scores"}
-    claim(tmp_path / "o", plan, own, overwrite=False)
-    claim(tmp_path / "o", plan | {"store": "y"}, own, overwrite=False)  # nothing was finished
-    claim(tmp_path / "o", plan, own, overwrite=False)
+    with claim(tmp_path / "o", plan, own, overwrite=False):
+        pass
+    with claim(tmp_path / "o", plan | {"store": "y"}, own, overwrite=False):  # nothing was finished
+        pass
+    with claim(tmp_path / "o", plan, own, overwrite=False):
+        pass
     (tmp_path / "o" / "scores").mkdir()
-    claim(tmp_path / "o", plan, own, overwrite=False)
+    with claim(tmp_path / "o", plan, own, overwrite=False):
+        pass
     with pytest.raises(RunError, match="was started with another store; --overwrite starts anew"):
-        claim(tmp_path / "o", plan | {"store": "y"}, own, overwrite=False)
-    claim(tmp_path / "o", plan | {"store": "y"}, own, overwrite=True)
+        with claim(tmp_path / "o", plan | {"store": "y"}, own, overwrite=False):
+            pass
+    with claim(tmp_path / "o", plan | {"store": "y"}, own, overwrite=True):
+        pass
     assert not (tmp_path / "o" / "scores").exists()
     (tmp_path / "o" / "scores").mkdir()
     (tmp_path / "o" / "plan.json").write_text("{")
     with pytest.raises(RunError, match=r"plan\.json: cannot be read"):
-        claim(tmp_path / "o", plan, own, overwrite=False)
+        with claim(tmp_path / "o", plan, own, overwrite=False):
+            pass
     for name in ("thesis.tex", ".git"):
         (tmp_path / "o" / name).write_text("precious")
         for overwrite in (False, True):
             with pytest.raises(RunError, match=rf"holds '{name}', which was not made by this command"):
-                claim(tmp_path / "o", plan, own, overwrite=overwrite)
+                with claim(tmp_path / "o", plan, own, overwrite=overwrite):
+                    pass
         (tmp_path / "o" / name).unlink()
 
 
 def test_a_folder_with_a_finished_training_is_kept(tmp_path: Path) -> None:
     """Also before anything is scored, as when a comparison is killed while it tunes."""
     out, own = tmp_path / "o", {"plan.json", "runs", "scores"}
-    claim(out, {"store": "x"}, own, overwrite=False)
-    card = out / "runs" / "br" / "trial1" / "seed0" / "run.json"
+    with claim(out, {"store": "x"}, own, overwrite=False):
+        pass
+    card = out / "runs" / "br" / "trial1" / "seed0" / "experiment.yaml"
     card.parent.mkdir(parents=True)
     card.write_text("{}")
-    claim(out, {"store": "x"}, own, overwrite=False)
+    with claim(out, {"store": "x"}, own, overwrite=False):
+        pass
     assert card.exists()
     with pytest.raises(RunError, match="was started with another store"):
-        claim(out, {"store": "y"}, own, overwrite=False)
+        with claim(out, {"store": "y"}, own, overwrite=False):
+            pass

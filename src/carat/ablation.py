@@ -36,7 +36,6 @@ from carat.errors import ConfigError
 from carat.evaluation.confidence import Interval, paired_test
 from carat.evaluation.metrics import compute_metrics
 from carat.evaluation.reports import draw_differences, in_brackets, mean_and_spread, signed
-from carat.locking import lock
 from carat.sections import merge, parse
 
 FULL = "full"
@@ -133,8 +132,7 @@ def ablate(
         name: [_job(name, changes, experiment, Path(store), seed) for seed in range(seeds)]
         for name, changes in chosen.items()
     }
-    claim(folder, plan, FILES, overwrite)
-    with lock(folder):
+    with claim(folder, plan, FILES, overwrite):
         run.write_experiment(folder, experiment)
         run_seeds(jobs.values(), folder, workers, say)
     scored = {name: [read_scores(job, folder) for job in group] for name, group in jobs.items()}

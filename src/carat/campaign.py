@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from carat.config import Experiment
 from carat.data.store import Store, open_store
 from carat.errors import CaratError, RunError
 from carat.evaluation.thresholds import apply_thresholds
-from carat.locking import LOCK
+from carat.locking import LOCK, lock
 
 if TYPE_CHECKING:  # PyTorch is for the workers
     from carat.predictor import Predictor
@@ -169,8 +170,9 @@ def different(values: Iterable[Any]) -> str:
     return ", ".join(sorted({"unknown" if value is None else str(value) for value in values}))
 
 
-def claim(out: Path, plan: dict[str, Any], own: Collection[str], overwrite: bool) -> None:
-    """Make a folder for a campaign, or make sure that it holds the same one.
+@contextmanager
+def claim(out: Path, plan: dict[str, Any], own: Collection[str], overwrite: bool) -> Iterator[None]:
+    """A folder for a campaign, made or holding the same one, and for this process alone.
 
     Args:
         out: the folder.
@@ -179,23 +181,29 @@ def claim(out: Path, plan: dict[str, Any], own: Collection[str], overwrite: bool
         overwrite: replace a campaign.
 
     Raises:
-        RunError: it holds something else.
+        RunError: it holds something else, or another process is at work in it.
     """
-    file = out / PLAN
     if out.exists() and not out.is_dir():
         raise RunError(f"{out}: is no folder")
-    there = sorted(path.name for path in out.iterdir()) if out.exists() else []
-    foreign = [name for name in there if name not in {*own, LOCK} and not name.endswith(".unfinished")]
+    out.mkdir(parents=True, exist_ok=True)
+    with lock(out):
+        _claim(out, plan, own, overwrite)
+        yield
+
+
+def _claim(out: Path, plan: dict[str, Any], own: Collection[str], overwrite: bool) -> None:
+    file = out / PLAN
+    there = sorted(path.name for path in out.iterdir() if path.name != LOCK)
+    foreign = [name for name in there if name not in own and not name.endswith(run.UNFINISHED)]
     if foreign or (there and not file.is_file()):
         what = f"holds '{(foreign or there)[0]}', which was not made by this command"
         raise RunError(f"{out}: {what}; choose another folder")
-    begun = (out / SCORES).exists() or any((out / RUNS).rglob(run.CARD))
+    begun = (out / SCORES).exists() or any((out / RUNS).rglob(run.EXPERIMENT))
     if file.is_file() and not overwrite and begun:
         _compare(file, plan)
-    elif there:
-        for path in out.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    out.mkdir(parents=True, exist_ok=True)
+    else:
+        for name in there:
+            shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink()
     run.write_json(file, plan)
 
 

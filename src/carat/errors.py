@@ -26,6 +26,10 @@ class ExportError(CaratError):
     """A run that cannot be written as one file, or whose file gives other numbers."""
 
 
+class StoppedError(CaratError):
+    """A training was told to stop before its end."""
+
+
 class Interrupted(BaseException):
     """A signal ended the work, which can be gone on with. The command line exits with code 128 + `number`."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -62,6 +62,93 @@ def ablate(
     print((out / "ablation.md").read_text(encoding="utf-8"))
     say(f"table → {out / 'ablation.md'}, {out / 'ablation.csv'}")
     say(f"picture → {out / 'ablation.svg'}")
+
+
+@app.command
+@takes_experiment
+def sweep(
+    space: Path,
+    /,
+    *,
+    data: Path,
+    out: Path,
+    trials: Annotated[int, Parameter(validator=Number(gte=1))] = 20,
+    experiment_file: Path | None = None,
+    method: str | None = None,
+    preset: str | None = None,
+    workers: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
+    sampler: Literal["random", "tpe"] = "random",
+    prune: bool = True,
+    overwrite: Overwrite = False,
+    experiment: Options = None,
+) -> None:
+    """Try many settings of a method on validation, and write a table and the best experiment file.
+
+    The first trial is the experiment as it is. A trial whose worker dies goes on where it was; after an
+    interruption the same command goes on, and with more --trials it goes on with a finished sweep. The space
+    is YAML, choices or a range by key:
+
+        method.latent: [32, 64, 128]
+        training.learning_rate: {low: 1.0e-5, high: 1.0e-3, log: true}
+
+    **Examples**
+
+        carat sweep space.yaml --data demo-store --out sweep --preset small --trials 20
+
+        carat train sweep/best.yaml --data demo-store --out best-run
+
+        carat sweep space.yaml --data mosei --out sweep --trials 100 --sampler tpe --workers 8
+
+        carat sweep space.yaml --data mosei --out sweep --engine ray --address ray://head:10001
+
+    Parameters
+    ----------
+    space
+        YAML file of what to try.
+    data
+        Folder of the store, with splits train and valid.
+    out
+        Folder to make, or to go on with; on a cluster one that all machines see.
+    trials
+        How many settings, the experiment as it is included.
+    experiment_file
+        YAML with what all trials have in common, as for `carat train`.
+    method
+        Which method, carat by default.
+    preset
+        Starting point: paper (the default), official or small.
+    workers
+        Trainings at a time, one core each; as many as there are cores by default.
+    engine
+        Processes of this machine, or Ray (pip install 'carat[ray]'): one that this command starts, or a
+        cluster's.
+    address
+        Of a Ray cluster, e.g. ray://head:10001 or auto.
+    sampler
+        random is the same on every machine; tpe draws in view of the trials that have ended.
+    prune
+        End trials early that are worse than the median of the others at the same epoch.
+    """
+    from carat.sweep.sweep import sweep as run_sweep
+
+    study = run_sweep(
+        space,
+        data,
+        out,
+        resolve(experiment_file, preset, experiment, method=method),
+        trials=trials,
+        workers=workers or os.cpu_count() or 1,
+        engine=engine,
+        address=address,
+        sampler=sampler,
+        prune=prune,
+        overwrite=overwrite,
+        say=say,
+    )
+    print((out / "study.md").read_text(encoding="utf-8"))
+    say(f"best: trial {study.best} → {out / 'best.yaml'}")
 
 
 @app.command

@@ -24,11 +24,10 @@ from carat.compare.leaderboard import Final, Standing, stand
 from carat.compare.measuring import measure
 from carat.compare.page import write_page
 from carat.compare.tables import About, write_tables
-from carat.compare.tuning import Study
+from carat.compare.tuning import open_study
 from carat.config import Experiment, load_experiment
 from carat.data.store import Store, open_store
 from carat.errors import ConfigError, RunError, did_you_mean
-from carat.locking import lock
 from carat.peer_configs import METHOD_SECTIONS
 from carat.predictor import Predictor
 from carat.sections import merge
@@ -137,8 +136,7 @@ def compare(
         "settings": dict(settings or {}),
         "budget": budget,
     }
-    claim(folder, plan, FILES, overwrite)
-    with lock(folder):
+    with claim(folder, plan, FILES, overwrite):
         finals = _tune(starts, budget, seeds, path, folder, workers, say)
         say(f"with the chosen settings: {len(finals) * seeds} trainings")
         run_seeds([final.jobs for final in finals], folder, workers, say)
@@ -159,7 +157,7 @@ def _tune(
     say: Say,
 ) -> list[Final]:
     """Try settings on validation with the first seed, and plan the best of each method with every seed."""
-    studies = {name: Study(name, start, budget, out / JOURNAL) for name, start in starts.items()}
+    studies = {name: open_study(name, start, budget, out / JOURNAL) for name, start in starts.items()}
     trials = {
         name: [_job(name, number, tried, store) for number, tried in enumerate(study.experiments())]
         for name, study in studies.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from carat.errors import RunError
+from carat.errors import RunError, StoppedError
 from carat.run import replace_file
 from carat.training.interruption import Interruption
 
+AfterEpoch = Callable[[dict[str, float]], bool]
 SUFFIX = ".ckpt"
 KEPT = 2
 DIGEST = hashlib.sha256().digest_size
@@ -73,10 +75,18 @@ class Checkpoints(Checkpoint):
         folder: where to.
         every: batches.
         interruption: asked after every batch.
+        after_epoch: see `carat.training.train.train`.
     """
 
-    def __init__(self, folder: Path, every: int, interruption: Interruption) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        every: int,
+        interruption: Interruption,
+        after_epoch: AfterEpoch | None = None,
+    ) -> None:
         self.folder, self.every, self.interruption = folder, every, interruption
+        self.after_epoch = after_epoch
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -105,6 +115,8 @@ class Checkpoints(Checkpoint):
         self._save(trainer, pl_module.batches_seen)
         if self.interruption.agreed():
             self.interruption.leave()
+        if self.after_epoch is not None and self.after_epoch(pl_module.history[-1]):
+            raise StoppedError(f"{self.folder.parent}: stopped after epoch {len(pl_module.history)}")
 
     def _save(self, trainer: L.Trainer, batches: int) -> None:
         self._saved = batches

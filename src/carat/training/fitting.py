@@ -18,7 +18,7 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from carat import run
 from carat.config import Experiment
-from carat.training.checkpoints import CheckedFiles, Checkpoints
+from carat.training.checkpoints import AfterEpoch, CheckedFiles, Checkpoints
 from carat.training.interruption import Interruption
 from carat.training.module import MONITOR, Ends, MethodModule
 
@@ -32,6 +32,7 @@ def fit(
     accelerator: str,
     out: Path,
     checkpoint: Path | None,
+    after_epoch: AfterEpoch | None = None,
 ) -> None:
     """Train to the end, keeping checkpoints; `module` then holds history, thresholds and the best weights.
 
@@ -42,6 +43,7 @@ def fit(
         accelerator: "cpu" or "gpu".
         out: folder of the run.
         checkpoint: where to go on from; None is the beginning.
+        after_epoch: see `carat.training.train.train`.
 
     Raises:
         Interrupted: by a signal, with the state saved.
@@ -51,7 +53,7 @@ def fit(
     interruption = Interruption()
     callbacks: list[Callback] = [
         Ends(),
-        Checkpoints(out / run.CHECKPOINTS, config.checkpoint_every, interruption),
+        Checkpoints(out / run.CHECKPOINTS, config.checkpoint_every, interruption, after_epoch),
     ]
     if config.average and module.method.by_gradient:
         callbacks.insert(1, EMAWeightAveraging(decay=config.average, use_buffers=False))

@@ -27,7 +27,7 @@ from carat.evaluation.reports import draw_curves
 from carat.locking import lock
 from carat.memory import peak_gb
 from carat.methods import Geometry, Method, TrainingData, build_method
-from carat.training.checkpoints import find_checkpoint
+from carat.training.checkpoints import AfterEpoch, find_checkpoint
 from carat.training.compilation import ROUND_TO, compile_method
 from carat.training.fitting import fit
 from carat.training.launching import launch
@@ -67,6 +67,7 @@ def train(
     overwrite: bool = False,
     resume: bool = False,
     say: Say = lambda line: None,
+    after_epoch: AfterEpoch | None = None,
 ) -> TrainedRun:
     """Train a method and write a run folder.
 
@@ -84,11 +85,13 @@ def train(
         overwrite: replace an existing run.
         resume: take a finished run of the same experiment as it is, instead of refusing the folder.
         say: called with a line on what is gone on with.
+        after_epoch: called with an epoch's row of metrics.csv; answers whether to stop. For one process.
 
     Raises:
         ConfigError: the experiment is wrong.
         DataError: the store is damaged or does not fit the experiment.
         RunError: the folder is taken, the device is not there, or a process was killed.
+        StoppedError: `after_epoch` said so; the state is saved.
         Interrupted: a signal ended it; the state is saved.
     """
     if not isinstance(experiment, Experiment):
@@ -112,7 +115,7 @@ def train(
             launch(_train_share, (experiment, store.folder, out), experiment.training.devices, backend)
         elif not finished:
             _report_start(out, say)
-            _train_task(task, out)
+            _train_task(task, out, after_epoch)
     return TrainedRun(out, run.read_run(out)[0])
 
 
@@ -205,7 +208,7 @@ def _prepare(experiment: Experiment, store: Store, processes: Processes) -> Task
     return Task(experiment, store, accelerator, method, processes, pad_to, loaders, notes + cautions(store))
 
 
-def _train_task(task: Task, out: Path) -> None:
+def _train_task(task: Task, out: Path, after_epoch: AfterEpoch | None = None) -> None:
     """Train from the beginning or the last checkpoint, and write the run; checkpoints are then removed."""
     experiment, method, processes = task.experiment, task.method, task.processes
     checkpoint, _ = find_checkpoint(out / run.CHECKPOINTS)
@@ -228,7 +231,7 @@ def _train_task(task: Task, out: Path) -> None:
     if checkpoint is not None:
         seen = int(checkpoint.stem.split("-")[1])
         task.loaders["train"].sampler.go_on(seen // batches, seen % batches)
-    fit(module, task.loaders, experiment, task.accelerator, out, checkpoint)
+    fit(module, task.loaders, experiment, task.accelerator, out, checkpoint, after_epoch)
     method.load_state_dict(module.best)
     if processes.first:
         _finish(module, task, out)
