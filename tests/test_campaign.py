@@ -115,49 +115,52 @@ def test_only_one_process_works_in_a_folder(tmp_path: Path) -> None:
         pass
 
 
+def claimed(out: Path, overwrite: bool = False, **plan: object) -> None:
+    """Claim a folder and leave it."""
+    with claim(out, plan, {"plan.json", "runs", "scores"}, overwrite):
+        pass
+
+
 def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
-    plan = {"store": "x", "experiment": Experiment().model_dump()}
-    own = {"plan.json", "runs", "scores"}
-    with claim(tmp_path / "o", plan, own, overwrite=False):
-        pass
-    with claim(tmp_path / "o", plan | {"store": "y"}, own, overwrite=False):  # nothing was finished
-        pass
-    with claim(tmp_path / "o", plan, own, overwrite=False):
-        pass
-    (tmp_path / "o" / "scores").mkdir()
-    with claim(tmp_path / "o", plan, own, overwrite=False):
-        pass
-    with pytest.raises(RunError, match="was started with another store; --overwrite starts anew"):
-        with claim(tmp_path / "o", plan | {"store": "y"}, own, overwrite=False):
-            pass
-    with claim(tmp_path / "o", plan | {"store": "y"}, own, overwrite=True):
-        pass
-    assert not (tmp_path / "o" / "scores").exists()
-    (tmp_path / "o" / "scores").mkdir()
-    (tmp_path / "o" / "plan.json").write_text("{")
+    out = tmp_path / "o"
+    same = {"store": "x", "experiment": Experiment().model_dump()}
+    claimed(out, **same)
+    claimed(out, **same | {"store": "y"})  # nothing was begun
+    claimed(out, **same)
+    (out / "scores").mkdir()
+    claimed(out, **same)
+    with pytest.raises(RunError, match=r"was started with another store; --overwrite starts anew"):
+        claimed(out, **same | {"store": "y"})
+    claimed(out, True, **same | {"store": "y"})
+    assert not (out / "scores").exists()
+    (out / "scores").mkdir()
+    (out / "plan.json").write_text("{")
     with pytest.raises(RunError, match=r"plan\.json: cannot be read"):
-        with claim(tmp_path / "o", plan, own, overwrite=False):
-            pass
+        claimed(out, **same)
     for name in ("thesis.tex", ".git"):
-        (tmp_path / "o" / name).write_text("precious")
+        (out / name).write_text("precious")
         for overwrite in (False, True):
             with pytest.raises(RunError, match=rf"holds '{name}', which was not made by this command"):
-                with claim(tmp_path / "o", plan, own, overwrite=overwrite):
-                    pass
-        (tmp_path / "o" / name).unlink()
+                claimed(out, overwrite, **same)
+        (out / name).unlink()
 
 
-def test_a_folder_with_a_finished_training_is_kept(tmp_path: Path) -> None:
+def test_a_folder_at_work_is_not_claimed(tmp_path: Path) -> None:
+    with claim(tmp_path, {"store": "x"}, {"plan.json"}, overwrite=False):
+        for overwrite in (False, True):
+            with pytest.raises(RunError, match="another carat is at work in it"):
+                claimed(tmp_path, overwrite, store="y")
+    claimed(tmp_path, store="y")
+
+
+def test_a_folder_with_a_training_is_kept(tmp_path: Path) -> None:
     """Also before anything is scored, as when a comparison is killed while it tunes."""
-    out, own = tmp_path / "o", {"plan.json", "runs", "scores"}
-    with claim(out, {"store": "x"}, own, overwrite=False):
-        pass
-    card = out / "runs" / "br" / "trial1" / "seed0" / "experiment.yaml"
-    card.parent.mkdir(parents=True)
-    card.write_text("{}")
-    with claim(out, {"store": "x"}, own, overwrite=False):
-        pass
-    assert card.exists()
+    out = tmp_path / "o"
+    claimed(out, store="x")
+    begun = out / "runs" / "br" / "trial1" / "seed0" / "experiment.yaml"
+    begun.parent.mkdir(parents=True)
+    begun.write_text("{}")
+    claimed(out, store="x")
+    assert begun.exists()
     with pytest.raises(RunError, match="was started with another store"):
-        with claim(out, {"store": "y"}, own, overwrite=False):
-            pass
+        claimed(out, store="y")

@@ -137,10 +137,11 @@ def test_runs_that_cannot_be_loaded(trained: TrainedRun, tmp_path: Path) -> None
         load(tmp_path)
     for damage, message in {
         "unfinished": "the training did not finish, run.json or weights.safetensors is missing",
-        "truncated": "weights.safetensors: damaged or of another experiment",
+        "truncated": "weights.safetensors: altered since the training finished",
         "garbled": "run.json: cannot be read",
         "newer": r"run of a newer carat \(schema 9\); upgrade carat",
-        "other": "weights.safetensors: damaged or of another experiment",
+        "other": "experiment.yaml: altered since the training finished",
+        "early": "weights.safetensors: damaged or of another experiment",
     }.items():
         copy = Path(shutil.copytree(trained.folder, tmp_path / damage))
         if damage == "unfinished":
@@ -151,6 +152,11 @@ def test_runs_that_cannot_be_loaded(trained: TrainedRun, tmp_path: Path) -> None
             (copy / "run.json").write_text("[")
         elif damage == "newer":
             (copy / "run.json").write_text('{"schema_version": 9}')
+        elif damage == "early":  # as a carat wrote it that knew no digests
+            card = json.loads((copy / "run.json").read_text())
+            del card["digests"]
+            (copy / "run.json").write_text(json.dumps(card))
+            (copy / "weights.safetensors").write_bytes(b"\x00" * 50)
         else:
             text = (copy / "experiment.yaml").read_text().replace("hidden: 16", "hidden: 32")
             (copy / "experiment.yaml").write_text(text)

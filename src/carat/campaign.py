@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carat import run
-from carat.children import end_with_parent
+from carat.children import serve_parent
 from carat.config import Experiment
 from carat.data.store import Store, open_store
 from carat.errors import CaratError, RunError
@@ -247,7 +247,7 @@ def _prepare() -> None:
     import torch
 
     torch.set_num_threads(1)
-    end_with_parent()
+    serve_parent()
 
 
 def _work(job: Job, out: Path) -> str:

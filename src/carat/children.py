@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
 from multiprocessing.connection import wait
+from pathlib import Path
 
 
-def end_with_parent() -> None:
-    """End this process as soon as the one that started it ends, however it does."""
+def serve_parent(*, quiet: bool = True) -> None:
+    """End this process as soon as the one that started it ends, however it does.
+
+    Signals of the terminal reach the parent alone; a quiet process shows no progress and no warnings.
+    """
+    os.setpgrp()
+    if quiet:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  for good
     threading.Thread(target=_watch, daemon=True).start()
 
 

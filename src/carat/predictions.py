@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -48,6 +49,8 @@ def write_predictions(predictions: Iterable[Named], file: Path, *, overwrite: bo
     temporary = file.with_name(f".{file.name}.unfinished")
     try:
         count = WRITERS[file.suffix](chain(first, stream), temporary)
+        with temporary.open("rb+") as opened:
+            os.fsync(opened.fileno())
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)

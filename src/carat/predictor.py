@@ -147,9 +147,27 @@ class Predictor:
             DataError: the store does not fit the run.
         """
         for split_name in [split] if split else list(store.manifest.splits):
-            for batch, scores, carried_by in self._score_store(store, split_name):
-                ids = store.ids[batch.rows.cpu().numpy()].tolist()
-                yield from zip(ids, self._name(scores, carried_by), strict=True)
+            yield from self.predict_rows(store, split_name)
+
+    def predict_rows(
+        self, store: Store, split: str, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[str, Prediction]]:
+        """Score a part of a split: ids and predictions of `rows(store, split)[start:stop]`.
+
+        Raises:
+            DataError: the store does not fit the run.
+        """
+        for batch in self.batches(store, split, slice(start, stop)):
+            ids = store.ids[batch.rows.cpu().numpy()].tolist()
+            yield from zip(ids, self._name(*self._score(batch)), strict=True)
+
+    def rows(self, store: Store, split: str) -> NDArray[np.int64]:
+        """Rows of a split (N,) that can be scored, in the store's order.
+
+        Raises:
+            DataError: the store does not fit the run, or has no such split.
+        """
+        return usable_rows(store, split, self._shared(store))
 
     def score(
         self, store: Store, split: str, seen: NDArray[np.bool_] | None = None
@@ -212,15 +230,20 @@ class Predictor:
         """
         check_fit(str(self.folder), self.card, str(store.folder), store.label_names, _widths(store))
 
-    def batches(self, store: Store, split: str) -> Iterator[Batch]:
+    def batches(self, store: Store, split: str, part: slice = slice(None)) -> Iterator[Batch]:
         """The samples of a split that can be scored, on the method's device, with every modality of the run.
+
+        Args:
+            store: the data.
+            split: of it.
+            part: of `rows(store, split)`.
 
         Raises:
             DataError: the store does not fit the run, or has no such split.
         """
         data = self.experiment.data
         modalities = self._shared(store)
-        rows = usable_rows(store, split, modalities)
+        rows = self.rows(store, split)[part]
         if data.long == "error":
             check_lengths(store, rows, modalities, self.method.max_length)
         loader = make_loader(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -172,6 +173,10 @@ def predict(
     split: str | None = None,
     raw: Raw = False,
     precision: Literal["float32", "bf16"] = "float32",
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
+    workers: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    format: Literal["parquet", "csv", "jsonl"] = "parquet",
     overwrite: Overwrite = False,
 ) -> None:
     """Score samples: each label's score, which labels are present, which modality carried each.
@@ -184,6 +189,10 @@ def predict(
 
         carat predict my-run --data raw-clips.npz --raw --out scores.parquet
 
+        carat predict my-run --data millions --out scores --workers 8
+
+        carat predict my-run --data millions --out scores --engine ray --address ray://head:10001
+
     Parameters
     ----------
     run
@@ -192,20 +201,52 @@ def predict(
         Folder of a store, or an `.npz` with arrays (T, d) named `modality`; for several samples,
         `id/modality`.
     out
-        File to write: .csv, .parquet or .jsonl.
+        File to write: .csv, .parquet or .jsonl. A name without ending is a folder of many files, scored in
+        parallel; after an interruption the same command goes on with those that are missing.
     split
         Only this split of the store.
     precision
         Arithmetic: bf16 is faster where the processor knows it; `evaluate` says what it costs.
+    engine
+        For a folder: processes of this machine, or Ray (pip install 'carat[ray]').
+    address
+        Of a Ray cluster; without, one is started here.
+    workers
+        For a folder: how many files at a time; as many as there are cores by default.
+    format
+        For a folder: of its files.
     """
     from carat.data.store import open_store
     from carat.display import show_predictions
     from carat.predictions import check_output, write_predictions
     from carat.predictor import load, read_features
 
-    check_output(out, overwrite)
+    if out.suffix:
+        check_output(out, overwrite)
     if not data.exists():
         raise CaratError(f"{data}: no such store or file")
+    if not out.suffix:
+        from carat.shards import predict_in_shards
+
+        if not data.is_dir():
+            raise ConfigError(f"--out {out}: a folder is for stores; end it in .csv, .parquet or .jsonl")
+        count = predict_in_shards(
+            run,
+            data,
+            out,
+            split=split,
+            ending=f".{format}",
+            workers=workers or os.cpu_count() or 1,
+            engine=engine,
+            address=address,
+            precision=precision,
+            overwrite=overwrite,
+            say=say,
+        )
+        say(f"{count} predictions → {out}")
+        return
+    if engine == "ray":
+        raise ConfigError(f"--engine ray writes a folder, but {out} is a file; leave the ending out")
     if split and not data.is_dir():
         raise ConfigError(f"--split needs a store, but {data} is a file")
     predictor = load(run, precision=precision)

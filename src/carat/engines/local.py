@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from carat.children import end_with_parent
+from carat.children import serve_parent
 from carat.engines.tasks import ATTEMPTS, Outcome, Work, in_a_line
 from carat.errors import CaratError
 
@@ -97,8 +96,7 @@ def _start(prepare: Callable[..., Work], arguments: tuple[Any, ...]) -> Worker:
 def _serve(prepare: Callable[..., Work], arguments: tuple[Any, ...], pipe: Connection) -> None:
     import torch
 
-    os.setpgrp()  # Ctrl-C reaches the parent alone
-    end_with_parent()
+    serve_parent()
     torch.set_num_threads(1)
 
     def tell(said: Any) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -27,6 +29,7 @@ def cluster(address: str | None, workers: int) -> Iterator[Any]:
         import ray
     except ImportError as error:
         raise RunError("--engine ray needs Ray: pip install 'carat[ray]'") from error
+    _knock(address)
     mine = not ray.is_initialized()
     if mine:
         try:
@@ -44,6 +47,17 @@ def cluster(address: str | None, workers: int) -> Iterator[Any]:
     finally:
         if mine:
             ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Ray itself would wait for minutes."""
+    host, _, port = (address or "").rpartition("/")[2].rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise RunError(f"no Ray cluster at {address}: {error.strerror or error}") from error
 
 
 def run_tasks(
@@ -123,3 +137,51 @@ class Mailbox:
     def stop(self, index: int) -> None:
         """Let a task stop at its next report."""
         self.stopped.add(index)
+
+
+def map_tasks(
+    ray: Any, prepare: Callable[..., Work], arguments: tuple[Any, ...], tasks: Sequence[Any], workers: int
+) -> Iterator[Outcome]:
+    """As `run_tasks`, by Ray Data, with workers that are prepared once; tasks report nothing."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    for name in ("ray.data", "ray"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if not tasks:
+        return
+    items = [{"index": index, "task": pickle.dumps(task)} for index, task in enumerate(tasks)]
+    found = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+        Worker,
+        fn_constructor_args=(prepare, arguments),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(workers, len(items))),
+        num_cpus=1,
+    )
+    try:
+        for row in found.iter_rows():
+            yield Outcome(int(row["index"]), *pickle.loads(row["found"]))
+    except ray.exceptions.RayError as error:
+        raise RunError(f"Ray: {in_a_line(error)}") from error
+
+
+class Worker:
+    """Does one task after another."""
+
+    def __init__(self, prepare: Callable[..., Work], arguments: tuple[Any, ...]) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        self.prepare, self.arguments = prepare, arguments
+        self.work: Work | None = None
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        try:
+            self.work = self.work or self.prepare(*self.arguments)
+            found = self.work(pickle.loads(batch["task"][0]), lambda said: False), ""
+        except CaratError as error:
+            found = None, str(error)
+        except Exception as error:  # said where the command was given
+            found = None, in_a_line(error)
+        return {"index": batch["index"], "found": [pickle.dumps(found)]}

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from carat.children import end_with_parent
+from carat.children import serve_parent
 from carat.errors import CaratError, Interrupted, RunError
 from carat.training.interruption import SIGNALS
 from carat.training.parallel import Processes
@@ -74,8 +74,7 @@ def _enter(
     threads: int,
     pipe: Connection,
 ) -> None:
-    os.setpgrp()  # signals of the terminal reach the parent alone, which passes them on
-    end_with_parent()
+    serve_parent(quiet=processes.rank > 0)
     torch.set_num_threads(threads)
     os.environ |= {
         "RANK": str(processes.rank),
