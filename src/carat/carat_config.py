@@ -50,6 +50,7 @@ PLUS: dict[str, Any] = {
         "loss": {"kind": "asymmetric", "gamma_absent": 2.0, "margin": 0.0},
     },
     "training": {"average": 0.98, "modality_dropout": 0.1},
+    "threshold": {"kind": "compromise", "price": 0.005},
 }
 """What carat+ does otherwise; docs/method.md says how it was chosen."""
 

@@ -73,7 +73,9 @@ class ThresholdConfig(Section):
     """How scores become labels; the threshold is searched on the validation split."""
 
     kind: Literal["global", "per-label", "compromise"] = "global"
-    """One for all labels (best micro-F1), one for each (its best F1), or between both (1 % of micro-F1)."""
+    """One for all labels (best micro-F1), one for each (its best F1), or between both."""
+    price: Share = 0.01
+    """Of a compromise: the share of micro-F1 that it may give up for macro-F1."""
 
 
 class MethodChoice(Section):

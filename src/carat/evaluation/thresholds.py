@@ -12,7 +12,7 @@ GRID = np.arange(1, 100) / 100
 
 SHARES = np.arange(11) / 10
 """Of the way from the global threshold to a label's own, that a compromise may go."""
-COST = 0.01
+PRICE = 0.01
 """Share of the global threshold's micro-F1 that a compromise may give up for macro-F1."""
 
 
@@ -29,7 +29,9 @@ def f1_from_counts(tp: Any, fp: Any, fn: Any) -> NDArray[np.float64]:
     return f1
 
 
-def search_thresholds(scores: NDArray[Any], labels: NDArray[Any], kind: str) -> NDArray[np.float64]:
+def search_thresholds(
+    scores: NDArray[Any], labels: NDArray[Any], kind: str, price: float = PRICE
+) -> NDArray[np.float64]:
     """Best thresholds on a grid; of equally good ones the middle of the first run of them.
 
     Args:
@@ -37,8 +39,8 @@ def search_thresholds(scores: NDArray[Any], labels: NDArray[Any], kind: str) -> 
         labels: (N, L), 0 or 1.
         kind: "global", one for all labels by micro-F1; "per-label", by the label's own F1, where a label
             without positives takes the global one; or "compromise", on the way from the global one to the
-            label's own, the same share for all, where macro-F1 is best of all that give up at most `COST` of
-            micro-F1.
+            label's own, the same share for all, where macro-F1 is best of all that give up at most the price.
+        price: of a compromise, as a share of the global threshold's micro-F1.
 
     Returns:
         (L,).
@@ -54,11 +56,11 @@ def search_thresholds(scores: NDArray[Any], labels: NDArray[Any], kind: str) -> 
     own = np.array(
         [_best(by_label[:, i]) if true[:, i].any() else overall for i in range(labels.shape[1])],
     )
-    return own if kind == "per-label" else _compromise(scores, true, overall, own)
+    return own if kind == "per-label" else _compromise(scores, true, overall, own, price)
 
 
 def _compromise(
-    scores: NDArray[Any], true: NDArray[np.bool_], overall: float, own: NDArray[np.float64]
+    scores: NDArray[Any], true: NDArray[np.bool_], overall: float, own: NDArray[np.float64], price: float
 ) -> NDArray[np.float64]:
     occurring = true.any(0)
     tried = [np.round(overall + share * (own - overall), 4) for share in SHARES]
@@ -68,7 +70,7 @@ def _compromise(
         counts = (p & true).sum(0), (p & ~true).sum(0), (~p & true).sum(0)
         micro.append(float(f1_from_counts(*(x.sum() for x in counts))))
         macro.append(float(f1_from_counts(*counts)[occurring].mean()) if occurring.any() else 0.0)
-    allowed = np.array(micro) >= (1 - COST) * micro[0]
+    allowed = np.array(micro) >= (1 - price) * micro[0]
     best: NDArray[np.float64] = tried[int(np.argmax(np.where(allowed, macro, -1.0)))]
     return best
 

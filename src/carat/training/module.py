@@ -13,7 +13,7 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from carat.config import TrainingConfig
+from carat.config import ThresholdConfig, TrainingConfig
 from carat.data.batches import Batch
 from carat.errors import RunError
 from carat.evaluation.metrics import compute_metrics
@@ -50,7 +50,7 @@ class MethodModule(L.LightningModule):
         method: what is trained.
         config: optimiser and schedule.
         labels: label names.
-        threshold_kind: see `search_thresholds`.
+        threshold: how it is searched.
         steps: optimiser steps of the whole training.
         seed: of what is drawn.
         processes: those that train together.
@@ -61,14 +61,14 @@ class MethodModule(L.LightningModule):
         method: Method,
         config: TrainingConfig,
         labels: list[str],
-        threshold_kind: str,
+        threshold: ThresholdConfig,
         steps: int,
         seed: int,
         processes: Processes = ALONE,
     ) -> None:
         super().__init__()
         self.method, self.config, self.labels = method, config, labels
-        self.threshold_kind, self.steps, self.seed, self.processes = threshold_kind, steps, seed, processes
+        self.threshold, self.steps, self.seed, self.processes = threshold, steps, seed, processes
         self.history: list[dict[str, float]] = []
         """Training terms and validation metrics of every epoch so far."""
         self.thresholds: list[list[float]] = []
@@ -160,7 +160,7 @@ class MethodModule(L.LightningModule):
         self.log("micro_f1", self._metrics[MONITOR], prog_bar=True, logger=False, batch_size=len(truth))
 
     def _judge(self, scores: Any, truth: Any) -> tuple[list[float], dict[str, float]]:
-        thresholds = search_thresholds(scores, truth, self.threshold_kind)
+        thresholds = search_thresholds(scores, truth, self.threshold.kind, self.threshold.price)
         metrics = compute_metrics(scores, apply_thresholds(scores, thresholds), truth, self.labels)
         return thresholds.tolist(), {f"valid/{name}": float(getattr(metrics, name)) for name in SUMMARY}
 

@@ -223,7 +223,7 @@ def _train_task(task: Task, out: Path, after_epoch: AfterEpoch | None = None) ->
         method,
         experiment.training,
         task.store.label_names,
-        experiment.threshold.kind,
+        experiment.threshold,
         steps,
         experiment.seed,
         processes,
