@@ -26,6 +26,7 @@ test: .venv/ready
 	$(BIN)/pytest -n 2 -m "not slow"
 
 test-slow: .venv/ready
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,ray]'
 	$(BIN)/pytest -m slow
 
 format: .venv/ready

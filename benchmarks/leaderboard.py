@@ -1,8 +1,10 @@
 """Both leaderboards on one page: writes results/leaderboard.md from finished comparisons.
 
-    carat data synth BUILT_IN carat data build recipes/mosei_reduced.yaml MOSEI carat compare --data BUILT_IN
-    --out DIR1 --methods all --seeds 2 carat compare --data MOSEI --out DIR2 --preset paper --settings
-    benchmarks/mosei_leaderboard.yaml --seeds 3 python -m benchmarks.leaderboard DIR1 DIR2
+    carat data synth BUILT_IN
+    carat data build recipes/mosei_reduced.yaml MOSEI
+    carat compare --data BUILT_IN --out DIR1 --methods all --seeds 2
+    carat compare --data MOSEI --out DIR2 --preset paper --settings benchmarks/mosei_leaderboard.yaml --seeds 3
+    python -m benchmarks.leaderboard DIR1 DIR2
 
 Remarks come from results/leaderboard_remarks.md.
 """

@@ -143,20 +143,20 @@ def map_tasks(
     ray: Any, prepare: Callable[..., Work], arguments: tuple[Any, ...], tasks: Sequence[Any], workers: int
 ) -> Iterator[Outcome]:
     """As `run_tasks`, by Ray Data, with workers that are prepared once; tasks report nothing."""
-    import ray.data
+    from ray import data
 
-    context = ray.data.DataContext.get_current()
+    context = data.DataContext.get_current()
     context.enable_progress_bars = False
     for name in ("ray.data", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if not tasks:
         return
     items = [{"index": index, "task": pickle.dumps(task)} for index, task in enumerate(tasks)]
-    found = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+    found = data.from_items(items, override_num_blocks=len(items)).map_batches(
         Worker,
         fn_constructor_args=(prepare, arguments),
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(workers, len(items))),
+        compute=data.ActorPoolStrategy(min_size=1, max_size=min(workers, len(items))),
         num_cpus=1,
     )
     try:
