@@ -20,7 +20,7 @@ from carat import campaign
 from carat.compare.comparison import choose_methods, compare, experiments_of
 from carat.compare.leaderboard import BASE, Standing
 from carat.compare.measuring import SHARES, conditions, subsets
-from carat.compare.tuning import WIDER, Study, search_space
+from carat.compare.tuning import WIDER, open_study, search_space
 from carat.config import load_experiment
 from carat.data.store import Store
 from carat.data.synthetic import synthesise
@@ -203,10 +203,11 @@ def test_every_method_can_be_tuned_from_where_it_starts(name: str) -> None:
 
 def test_trials_do_not_depend_on_interruptions(tmp_path: Path) -> None:
     start = load_experiment(preset="small")
-    whole = Study("carat", start, 4, tmp_path / "a")
-    Study("carat", start, 1, tmp_path / "b").tell(0, 0.5)
-    Study("carat", start, 3, tmp_path / "b").tell(2, None)
-    parts = Study("carat", start, 4, tmp_path / "b")
+    whole = open_study("carat", start, 4, tmp_path / "a")
+    open_study("carat", start, 1, tmp_path / "b").tell(0, 0.5)
+    (tmp_path / "b.lock").touch()  # of a process that was killed
+    open_study("carat", start, 3, tmp_path / "b").tell(2, None)
+    parts = open_study("carat", start, 4, tmp_path / "b")
     assert parts.trials == whole.trials
     parts.tell(1, 0.4)
     assert parts.best == 0
@@ -220,7 +221,10 @@ def test_trials_do_not_depend_on_interruptions(tmp_path: Path) -> None:
         rate = experiment.training.learning_rate
         assert rate == trial["training.learning_rate"]
         assert 1 / WIDER <= rate / start.training.learning_rate <= WIDER
-    assert len(Study("prior", load_experiment(overrides={"method": "prior"}), 4, tmp_path / "a").trials) == 1
+    assert (
+        len(open_study("prior", load_experiment(overrides={"method": "prior"}), 4, tmp_path / "a").trials)
+        == 1
+    )
 
 
 def test_conditions_take_away_what_they_say(store: Store) -> None:

