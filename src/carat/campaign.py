@@ -221,7 +221,9 @@ def _in_parallel(jobs: Sequence[Job], out: Path, workers: int) -> Iterator[tuple
     if not jobs:
         return
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), spawn, initializer=_prepare) as pool:
+    with ProcessPoolExecutor(
+        min(workers, len(jobs)), spawn, initializer=_prepare, max_tasks_per_child=1
+    ) as pool:  # the peak memory of a training is not to be that of another
         waiting = {pool.submit(_work, job, out): job for job in jobs}
         try:
             for future in as_completed(waiting):
