@@ -3,7 +3,8 @@
     carat data synth BUILT_IN
     carat data build recipes/mosei_reduced.yaml MOSEI
     carat compare --data BUILT_IN --out DIR1 --methods all --seeds 2
-    carat compare --data MOSEI --out DIR2 --preset paper --settings benchmarks/mosei_leaderboard.yaml --seeds 3
+    carat compare --data MOSEI --out DIR2 --preset paper --seeds 3 \\
+        --settings benchmarks/mosei_leaderboard.yaml
     python -m benchmarks.leaderboard DIR1 DIR2
 
 Remarks come from results/leaderboard_remarks.md.

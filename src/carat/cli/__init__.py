@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 
@@ -19,6 +20,8 @@ offer("carat")  # until a command line names another method
 
 def main() -> None:
     """Entry point: bad input ends with one line on standard error and exit code 2."""
+    if "RANK" in os.environ:  # in one of several processes a modality may be absent, which PyTorch warns of
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]

@@ -78,6 +78,7 @@ def train(
         Be content with a finished run of the same experiment, so that a job that is started again and again
         needs no other command.
     """
+    from carat.training.parallel import started_by_launcher
     from carat.training.train import train as run_training
 
     resolved = resolve(experiment_file, preset, experiment, method=method)
@@ -85,6 +86,9 @@ def train(
         changed = resolved.training.model_copy(update={"devices": devices})
         resolved = resolved.model_copy(update={"training": changed})
     made = run_training(resolved, data, out, overwrite=overwrite, resume=resume, say=say)
+    joined = started_by_launcher()
+    if joined is not None and not joined.first:
+        return
     card = made.card
     thresholds = sorted(set(card.thresholds.values()))
     shown = f"{thresholds[0]:.2f}" if len(thresholds) == 1 else f"{thresholds[0]:.2f}…{thresholds[-1]:.2f}"

@@ -88,6 +88,8 @@ def _enter(
     if backend == "gloo" and Path("/sys/class/net/lo").exists():
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     try:
+        if backend == "nccl":
+            torch.cuda.set_device(processes.local_rank)
         dist.init_process_group(
             backend, init_method=f"file://{meeting}/meeting", rank=processes.rank, world_size=processes.size
         )

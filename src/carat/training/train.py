@@ -132,6 +132,8 @@ def _train_joined(
         raise ConfigError(f"training.devices is {devices}, but {processes.size} processes were started")
     if not task.method.by_gradient:
         raise ConfigError("this method has nothing to train step by step: start one process")
+    if task.accelerator == "gpu":
+        torch.cuda.set_device(processes.local_rank)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if task.accelerator == "gpu" else "gloo")
     with ExitStack() as stack:
