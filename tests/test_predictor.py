@@ -16,7 +16,8 @@ from carat.data.transform import Transform
 from carat.data.writer import StoreWriter
 from carat.errors import DataError, RunError
 from carat.predictions import write_predictions
-from carat.predictor import Predictor, load, read_features
+from carat.predictor import Predictor, load
+from carat.samples import read_features
 from carat.training.train import TrainedRun
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from carat.sections import Positive, Section, Share, Weight, merge
+from carat.sections import Count, Positive, Section, Share, Weight, merge
 
 OFFICIAL: dict[str, dict[str, Any]] = {
     "visible padding": {"data": {"padding": "visible"}},
@@ -58,9 +58,9 @@ PLUS: dict[str, Any] = {
 class EncoderConfig(Section):
     """One Transformer encoder per modality (post-norm, GELU, learned positions)."""
 
-    layers: dict[str, Positive] = {"text": 6, "visual": 4, "audio": 4}
-    """Transformer layers by modality."""
-    other_layers: Positive = 4
+    layers: dict[str, Count] = {"text": 6, "visual": 4, "audio": 4}
+    """Transformer layers by modality; 0 where an encoder in front has layers enough."""
+    other_layers: Count = 4
     """Transformer layers of modalities not named in `layers`."""
     heads: Positive = 8
     """Attention heads; must divide `hidden`."""

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, create_model, field_validator
 
 from carat.carat_config import CaratConfig
+from carat.encoder_configs import EncoderChoice
 from carat.errors import ConfigError, did_you_mean
 from carat.peer_configs import METHOD_SECTIONS, MethodConfig
 from carat.sections import Count, Positive, Section, Share, Weight, merge, parse, read_yaml
@@ -94,6 +95,8 @@ class SharedSettings(Section):
     """What an experiment says of anything but the method."""
 
     data: DataConfig = DataConfig()
+    encoders: dict[str, EncoderChoice] = {}
+    """What reads tokens or sound before the method does, by modality."""
     training: TrainingConfig = TrainingConfig()
     threshold: ThresholdConfig = ThresholdConfig()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0

@@ -93,6 +93,20 @@ def show_predictions(named: list[tuple[str, Prediction]]) -> None:
     _table(f"First predictions (* present{carriers})", ["id", *names], rows)
 
 
+def show_texts(predictions: list[Prediction]) -> None:
+    """Texts, the labels of each from the highest score down, and the words that carried them."""
+    for found in predictions:
+        rows = [
+            [
+                name,
+                f"{score:.2f}{' *' if name in found.labels else '  '}",
+                ", ".join(found.words.get(name, [])),
+            ]
+            for name, score in sorted(found.scores.items(), key=lambda item: -item[1])
+        ]
+        _table(found.text, ["label", "score (* present)", "words that carried it"], rows)
+
+
 def show_methods() -> None:
     """Every method with its essence."""
     rows = [[name, essence(name)] for name in METHOD_SECTIONS]

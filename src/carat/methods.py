@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -96,6 +97,17 @@ class Method(nn.Module, ABC):
 
     def update_after_step(self, outputs: Any, labels: Tensor) -> None:
         """Change what is learnt without gradient; called after the backward pass, before the next batch."""
+
+    def enter_epoch(self, epoch: int) -> None:
+        """Do what changes from epoch to epoch, counted from 0; called before every step."""
+
+    def learning_rates(self, highest: float) -> Iterable[tuple[nn.Parameter, float]]:
+        """Parameters whose highest learning rate is not that of the others, `highest`, and theirs."""
+        return ()
+
+    def kept_files(self) -> dict[str, Path]:
+        """Files that a run needs beside the weights: where they are now, by their place in the run."""
+        return {}
 
     @property
     def by_gradient(self) -> bool:
@@ -304,6 +316,7 @@ METHODS = {
     "br": "carat.peers.pooled:BinaryRelevance",
     "cc": "carat.peers.pooled:ClassifierChain",
     "lp": "carat.peers.pooled:LabelPowerset",
+    "linear": "carat.peers.linear:Linear",
     "early-fusion": "carat.peers.early_fusion:EarlyFusion",
     "late-fusion": "carat.peers.late_fusion:LateFusion",
     "mult": "carat.peers.mult:Mult",

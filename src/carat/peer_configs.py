@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from carat.carat_config import CaratConfig, CaratPlusConfig
-from carat.sections import Positive, Section, Share, Weight
+from carat.sections import Count, Positive, Section, Share, Weight
 
 Starts = dict[str, dict[str, Any]]
 """What a preset says of a method, as part of an experiment."""
@@ -19,8 +19,8 @@ SMALL_ENCODER: dict[str, Any] = {"layers": 1, "heads": 4, "feedforward": 64, "dr
 class SequenceEncoderConfig(Section):
     """A Transformer encoder, the same for every modality (post-norm, GELU, learned positions)."""
 
-    layers: Positive = 4
-    """Transformer layers."""
+    layers: Count = 4
+    """Transformer layers; 0 where an encoder in front has layers enough."""
     heads: Positive = 8
     """Attention heads; must divide `hidden`."""
     feedforward: Positive = 256
@@ -72,6 +72,20 @@ class LabelPowersetConfig(PooledConfig):
     """Which method to train."""
     sets: Positive = 64
     """Sets of labels that are told apart, the most frequent ones; samples with others are not learnt from."""
+
+
+class LinearConfig(Section):
+    """One linear layer for each modality on features averaged over time; their logits are averaged."""
+
+    STARTS: ClassVar[Starts] = {
+        "paper": {"training": {"learning_rate": 1e-3}},
+        "small": {"training": {"learning_rate": 1e-2}},
+    }
+
+    name: Literal["linear"] = "linear"
+    """Which method to train."""
+    dropout: Share = 0.0
+    """Dropout of the averaged features."""
 
 
 class EarlyFusionConfig(Section):
@@ -339,6 +353,7 @@ MethodConfig = (
     | BinaryRelevanceConfig
     | ClassifierChainConfig
     | LabelPowersetConfig
+    | LinearConfig
     | EarlyFusionConfig
     | LateFusionConfig
     | MultConfig
@@ -356,6 +371,7 @@ METHOD_SECTIONS: dict[str, type[MethodConfig]] = {
     "br": BinaryRelevanceConfig,
     "cc": ClassifierChainConfig,
     "lp": LabelPowersetConfig,
+    "linear": LinearConfig,
     "early-fusion": EarlyFusionConfig,
     "late-fusion": LateFusionConfig,
     "mult": MultConfig,

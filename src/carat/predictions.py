@@ -32,7 +32,8 @@ def check_output(file: Path, overwrite: bool) -> None:
 def write_predictions(predictions: Iterable[Named], file: Path, *, overwrite: bool = False) -> int:
     """Write predictions, in constant memory; the file appears when it is whole.
 
-    Columns: `id`, `labels` (CSV: joined by ';'), then per label `score_<label>` and `carried_by_<label>`.
+    Columns: `id`, `labels` (CSV: joined by ';'), then per label `score_<label>` and `carried_by_<label>`; of
+    texts also `text`, and `words_<label>` where words were asked for (as `labels`).
 
     Returns:
         How many were written.
@@ -59,9 +60,11 @@ def write_predictions(predictions: Iterable[Named], file: Path, *, overwrite: bo
 
 def as_row(id: str, prediction: Prediction) -> dict[str, Any]:
     """One prediction as a flat row."""
-    row: dict[str, Any] = {"id": id, "labels": prediction.labels}
+    row: dict[str, Any] = {"id": id} | ({"text": prediction.text} if prediction.text else {})
+    row["labels"] = prediction.labels
     row |= {f"score_{name}": score for name, score in prediction.scores.items()}
-    return row | {f"carried_by_{name}": modality for name, modality in prediction.carried_by.items()}
+    row |= {f"carried_by_{name}": modality for name, modality in prediction.carried_by.items()}
+    return row | {f"words_{name}": words for name, words in prediction.words.items()}
 
 
 def _write_csv(predictions: Iterator[Named], file: Path) -> int:
@@ -70,7 +73,7 @@ def _write_csv(predictions: Iterator[Named], file: Path) -> int:
         writer: csv.DictWriter[str] | None = None
         for named in predictions:
             row = as_row(*named)
-            row["labels"] = ";".join(row["labels"])
+            row = {key: ";".join(x) if isinstance(x, list) else x for key, x in row.items()}
             if writer is None:
                 writer = csv.DictWriter(opened, fieldnames=list(row))
                 writer.writeheader()
@@ -97,11 +100,8 @@ def _write_parquet(predictions: Iterator[Named], file: Path) -> int:
     try:
         while rows := [as_row(*named) for named in islice(predictions, CHUNK)]:
             if writer is None:
-                kinds = {"labels": pa.list_(pa.string())}
-                fields = [
-                    (key, kinds.get(key, pa.float64() if key.startswith("score_") else pa.string()))
-                    for key in rows[0]
-                ]
+                kinds = {list: pa.list_(pa.string()), float: pa.float64(), str: pa.string()}
+                fields = [(key, kinds[type(value)]) for key, value in rows[0].items()]
                 writer = pa.parquet.ParquetWriter(file, pa.schema(fields))
             writer.write_table(pa.Table.from_pylist(rows, schema=writer.schema))
             count += len(rows)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -17,14 +17,19 @@ from safetensors.torch import load_file
 
 from carat.config import Experiment
 from carat.data.batches import Batch, check_lengths, collate, hide, make_loader, usable_rows
-from carat.data.formats.arrays import load_arrays
 from carat.data.store import Store
 from carat.data.summary import leak, left_out
-from carat.errors import DataError, RunError, did_you_mean
-from carat.evaluation.reports import Report, make_report
-from carat.methods import Geometry, Method, build_method
+from carat.encoder_configs import ENCODERS
+from carat.encoders.building import build
+from carat.errors import DataError, RunError
+from carat.methods import Method
 from carat.progress import track
 from carat.run import WEIGHTS, RunCard, check_digest, check_fit, read_run
+from carat.samples import check_sample
+from carat.texts import Reader, strongest, without_each_word
+
+if TYPE_CHECKING:  # scikit-learn takes a second to import
+    from carat.evaluation.reports import Report
 
 Precision = Literal["float32", "bf16"]
 
@@ -39,6 +44,10 @@ class Prediction:
     """Labels whose score is above the threshold found on validation."""
     carried_by: dict[str, str]
     """By label, the present modality with the strongest evidence for it; empty if the method does not say."""
+    text: str = ""
+    """What was scored, where it was a text."""
+    words: dict[str, list[str]] = field(default_factory=dict)
+    """By label, the words of the text without which its score falls most, if they were asked for."""
 
 
 class Predictor:
@@ -62,6 +71,7 @@ class Predictor:
     ) -> None:
         self.folder, self.card, self.experiment, self.precision = folder, card, experiment, precision
         self.method = method.eval()
+        self._reader: Reader | None = None
         self._pad_to = {m: modality.pad_to for m, modality in card.modalities.items()}
 
     @property
@@ -110,13 +120,53 @@ class Predictor:
             raw: as for `predict`.
         """
         names = names or [f"sample {i}" for i in range(len(samples))]
-        checked = [self._check(sample, name, raw) for sample, name in zip(samples, names, strict=True)]
+        cards, longest, long = self.card.modalities, self.method.max_length, self.experiment.data.long
+        checked = [
+            check_sample(sample, name, cards, longest, long=long, raw=raw)
+            for sample, name in zip(samples, names, strict=True)
+        ]
         size = self.experiment.data.batch_size
         out: list[Prediction] = []
         for start in range(0, len(checked), size):
             batch = collate(checked[start : start + size], self.widths, self._pad_to).to(self.device)
             out += self._name(*self._score(batch))
         return out
+
+    def predict_text(self, texts: Sequence[str], *, words: int = 0) -> list[Prediction]:
+        """Score texts by a run that reads tokens; its other modalities are absent.
+
+        Args:
+            texts: not empty ones.
+            words: name so many words at most that carried each label: those without which its score falls
+                most. Every word is left out once, so this takes as many times longer as a text has words.
+
+        Raises:
+            RunError: the run was not trained on tokens.
+            DataError: a text is empty.
+
+        Example:
+            carat.load("run").predict_text(["I am so relieved, but I miss him"], words=3)[0].words
+        """
+        if self._reader is None:
+            self._reader = Reader(self.folder, self.card)
+        for i, text in enumerate(texts):
+            if not text.strip():
+                raise DataError(f"text {i}: it is empty")
+        taken_apart = [without_each_word(text) if words else [] for text in texts]
+        rests = [rest for parts in taken_apart for _, rest in parts]
+        found = self._predict_tokens(self._reader, [*texts, *rests])
+        rest = iter(found[len(texts) :])
+        return [
+            replace(whole, text=text, words=_carriers(whole, [(w, next(rest)) for w, _ in parts], words))
+            for whole, text, parts in zip(found, texts, taken_apart, strict=False)
+        ]
+
+    def _predict_tokens(self, reader: Reader, texts: Sequence[str]) -> list[Prediction]:
+        """In order; similar lengths are scored together. Texts may be empty."""
+        samples = [{reader.modality: ids} for ids in reader.read(texts)]
+        order = np.argsort([len(sample[reader.modality]) for sample in samples], kind="stable")
+        found = self.predict_batch([samples[i] for i in order])
+        return [found[place] for place in np.argsort(order)]
 
     def own_features(
         self, samples: Mapping[str, Mapping[str, NDArray[Any]]], raw: bool
@@ -196,6 +246,8 @@ class Predictor:
         Raises:
             DataError: the store does not fit the run, or has no such split.
         """
+        from carat.evaluation.reports import make_report
+
         rows, scores, labels = self.score(store, split)
         notes = self.notes(store, [split])
         return make_report(split, scores, labels, store.groups[rows], self.card.thresholds, notes)
@@ -290,37 +342,6 @@ class Predictor:
             for row, carriers in zip(scores, carried_by, strict=True)
         ]
 
-    def _check(self, sample: Mapping[str, ArrayLike], name: str, raw: bool) -> dict[str, NDArray[np.float32]]:
-        arrays = {}
-        for m, given in sample.items():
-            if m not in self.widths:
-                hint = did_you_mean(m, self.widths) or f"; the run knows: {', '.join(self.widths)}"
-                raise DataError(f"{name}: unknown modality '{m}'{hint}")
-            array = np.asarray(given)
-            transform = self.card.modalities[m].transform
-            if raw and transform and array.ndim == 2 and array.dtype.kind in "fiu":
-                array = transform.apply(array, f"{name}, {m}")
-            if array.ndim != 2 or array.shape[1] != self.widths[m] or array.dtype.kind not in "fiu":
-                found = f"expected numbers (T, {self.widths[m]}), found {array.dtype} {array.shape}"
-                fits_raw = transform is not None and array.ndim == 2 and array.shape[1] == transform.width
-                hint = "; are they raw features (raw=True, --raw)?" if fits_raw and not raw else ""
-                raise DataError(f"{name}, {m}: {found}{hint}")
-            with np.errstate(over="ignore"):
-                array = array.astype(np.float32)
-            if not np.isfinite(array).all():
-                raise DataError(f"{name}, {m}: inf or NaN among the features")
-            longest = self.method.max_length[m]
-            if len(array) > longest:
-                if self.experiment.data.long == "error":
-                    raise DataError(f"{name}, {m}: {len(array)} steps, but max_length is {longest}; cut it")
-                array = array[:longest]
-            arrays[m] = array
-        if not any(len(array) for array in arrays.values()):
-            raise DataError(
-                f"{name}: no modality is present; at least one of {', '.join(self.widths)} is needed"
-            )
-        return arrays
-
 
 def load(
     run: str | os.PathLike[str], device: str | None = None, precision: Precision = "float32"
@@ -338,9 +359,11 @@ def load(
     """
     folder = Path(run)
     card, experiment = read_run(folder)
-    geometry = Geometry(tuple(card.labels), {m: x.width for m, x in card.modalities.items()})
+    for name in card.digests:
+        if name.startswith(f"{ENCODERS}/"):
+            check_digest(folder, card, name)
     with torch.random.fork_rng(devices=[]):  # weights that are replaced cost the user no randomness
-        method = build_method(experiment.method, geometry)
+        method = build(experiment.method, experiment.encoders, card.labels, card.modalities, folder)
     try:
         check_digest(folder, card, WEIGHTS)
         method.load_state_dict(load_file(folder / WEIGHTS))
@@ -351,24 +374,15 @@ def load(
     return Predictor(folder, card, experiment, method.to(device), precision)
 
 
-def read_features(file: str | os.PathLike[str]) -> dict[str, dict[str, NDArray[Any]]]:
-    """Samples by id from an `.npz`: arrays named `modality` (one sample) or `id/modality` (several).
-
-    Raises:
-        DataError: the file cannot be read or mixes both forms.
-    """
-    path = Path(file)
-    loaded = load_arrays(path)
-    if not isinstance(loaded, dict) or not loaded:
-        raise DataError(f"{path}: expected an .npz with named arrays")
-    if len({"/" in name for name in loaded}) > 1:
-        raise DataError(f"{path}: array names must be all 'modality' or all 'id/modality'")
-    samples: dict[str, dict[str, NDArray[Any]]] = {}
-    for name, array in loaded.items():
-        id, _, modality = name.rpartition("/")
-        samples.setdefault(id or path.stem, {})[modality] = array
-    return samples
-
-
 def _widths(store: Store) -> dict[str, int]:
     return {m: info.width for m, info in store.manifest.modalities.items()}
+
+
+def _carriers(whole: Prediction, parts: list[tuple[str, Prediction]], most: int) -> dict[str, list[str]]:
+    """By label, the words that carried it, from what is left of the scores without each."""
+    words = [word for word, _ in parts]
+    return {
+        name: strongest(words, score - np.array([rest.scores[name] for _, rest in parts]), most)
+        for name, score in whole.scores.items()
+        if words
+    }

@@ -19,7 +19,9 @@ import yaml
 from pydantic import ValidationError
 
 from carat.config import Experiment
+from carat.data.manifest import Tokens, Waveform
 from carat.data.transform import Transform
+from carat.encoder_configs import ENCODERS
 from carat.errors import ConfigError, DataError, RunError
 from carat.locking import LOCK
 from carat.sections import Section, explain, parse, read_yaml
@@ -33,7 +35,7 @@ METRICS = "metrics.csv"
 CURVES = "curves.svg"
 CHECKPOINTS = "checkpoints"
 LOGS = "logs"
-NAMES = {CARD, EXPERIMENT, ENVIRONMENT, WEIGHTS, METRICS, CURVES, CHECKPOINTS, LOGS}
+NAMES = {CARD, EXPERIMENT, ENVIRONMENT, WEIGHTS, METRICS, CURVES, CHECKPOINTS, LOGS, ENCODERS}
 UNFINISHED = ".unfinished"
 ALTERED = "altered since the training finished; train again with --overwrite"
 """Everything that a run folder may hold."""
@@ -46,6 +48,10 @@ class ModalityCard(Section):
     source: str
     transform: Transform | None = None
     """What was done to the raw features."""
+    tokens: Tokens | None = None
+    """What ids of tokens mean, where an encoder reads them."""
+    waveform: Waveform | None = None
+    """What samples of sound mean, where an encoder hears them."""
     pad_to: int = 0
     """Steps up to which zeros after a sequence count as steps; see `data.padding`."""
 
@@ -180,7 +186,8 @@ def write_json(file: Path, values: Mapping[str, Any]) -> None:
 
 def write_card(out: Path, card: RunCard) -> None:
     """Finish a run: the card, with digests of what the run cannot be used without."""
-    digests = {name: _digest((out / name).read_bytes()) for name in (EXPERIMENT, WEIGHTS)}
+    kept = sorted(x.relative_to(out).as_posix() for x in (out / ENCODERS).rglob("*") if x.is_file())
+    digests = {name: _digest((out / name).read_bytes()) for name in (EXPERIMENT, WEIGHTS, *kept)}
     content = card.model_copy(update={"digests": digests}).model_dump()
     content["digests"][CARD] = _digest(_canonical(content))
     write_json(out / CARD, content)
@@ -192,7 +199,11 @@ def check_digest(folder: Path, card: RunCard, name: str) -> None:
     Raises:
         RunError: names the file.
     """
-    if name in card.digests and _digest((folder / name).read_bytes()) != card.digests[name]:
+    try:
+        altered = name in card.digests and _digest((folder / name).read_bytes()) != card.digests[name]
+    except OSError as error:
+        raise RunError(f"{folder / name}: cannot be read ({error.strerror}); the run is damaged") from error
+    if altered:
         raise RunError(f"{folder / name}: {ALTERED}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,8 @@ Engine = Callable[..., Iterator[Outcome]]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    pytest.importorskip("ray")
+    pickler = pytest.importorskip("ray.cloudpickle")
+    pickler.register_pickle_by_value(sys.modules[__name__])  # workers do not find the tests
     with ray.cluster(None, 2) as connected:
         yield connected
 

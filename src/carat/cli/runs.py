@@ -172,9 +172,13 @@ def predict(
     run: Path,
     /,
     *,
-    data: Path,
-    out: Path,
+    data: Path | None = None,
+    text: list[str] | None = None,
+    file: Path | None = None,
+    out: Path | None = None,
     split: str | None = None,
+    column: str = "text",
+    words: Annotated[int | None, Parameter(validator=Number(gte=0))] = None,
     raw: Raw = False,
     precision: Literal["float32", "bf16"] = "float32",
     engine: Literal["local", "ray"] = "local",
@@ -191,6 +195,12 @@ def predict(
 
         carat predict demo-run --data clip.npz --out scores.jsonl
 
+        carat predict text-run --text "I am so relieved, but I miss him"
+
+        carat predict text-run --file lines.txt --out scores.csv
+
+        carat predict text-run --file reviews.csv --column said --words 3 --out scores.jsonl
+
         carat predict my-run --data raw-clips.npz --raw --out scores.parquet
 
         carat predict my-run --data millions --out scores --workers 8
@@ -204,6 +214,15 @@ def predict(
     data
         Folder of a store, or an `.npz` with arrays (T, d) named `modality`; for several samples,
         `id/modality`.
+    text
+        Texts to score, by a run that reads tokens.
+    file
+        A file of texts: .txt (one a line), .csv, .tsv or .jsonl.
+    column
+        Column of the table, or key of the objects, that holds the text.
+    words
+        So many words at most that carried each label, of a text: 3 with --text, else none. Each word is left
+        out once to find them, which takes as many times longer as a text has words.
     out
         File to write: .csv, .parquet or .jsonl. A name without ending is a folder of many files, scored in
         parallel; after an interruption the same command goes on with those that are missing.
@@ -220,10 +239,20 @@ def predict(
     format
         For a folder: of its files.
     """
+    if sum(x is not None for x in (data, text, file)) != 1:
+        raise ConfigError("say what to score: one of --data, --text and --file")
+    if data is None:
+        from carat.cli.texts import predict_texts
+
+        predict_texts(run, text, file, out, column, words, precision, overwrite)
+        return
+    if out is None:
+        raise ConfigError("--data needs --out, e.g. --out scores.csv")
     from carat.data.store import open_store
     from carat.display import show_predictions
     from carat.predictions import check_output, write_predictions
-    from carat.predictor import load, read_features
+    from carat.predictor import load
+    from carat.samples import read_features
 
     if out.suffix:
         check_output(out, overwrite)

@@ -21,7 +21,7 @@ class Batch:
     """Padded sequences by modality; an absent modality is a row without valid steps."""
 
     features: dict[str, Tensor]
-    """(B, T_m, d_m) float32, zeros where not valid."""
+    """(B, T_m, d_m) float32, or int64 for tokens; zeros where not valid."""
     masks: dict[str, Tensor]
     """(B, T_m) bool, valid = True."""
     labels: Tensor
@@ -67,12 +67,13 @@ def pad(
 ) -> tuple[Tensor, Tensor]:
     """Sequences (T_i, d) → padded (B, T, d) and mask (B, T), T the longest, `steps` at least.
 
-    Padding is valid up to the step `visible`, but for empty sequences. T is rounded up to a multiple of
-    `round_to`, as long as that is no more than `limit`.
+    Token ids stay integers. Padding is valid up to the step `visible`, but for empty sequences. T is rounded
+    up to a multiple of `round_to`, as long as that is no more than `limit`.
     """
     longest = max(steps, visible, *(len(x) for x in sequences)) if sequences else steps
     longest = max(longest, min(limit, -(-longest // round_to) * round_to))
-    padded = np.zeros((len(sequences), longest, width), dtype=np.float32)
+    tokens = any(x.dtype.kind == "i" for x in sequences)
+    padded = np.zeros((len(sequences), longest, width), dtype=np.int64 if tokens else np.float32)
     mask = np.zeros((len(sequences), longest), dtype=bool)
     for i, x in enumerate(sequences):
         padded[i, : len(x)] = x

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from carat.data.cleaning import CHUNK, Cleaner
+from carat.data.cleaning import CHUNK, Cleaner, Cleaning, Verbatim
 from carat.data.formats.table import Table
 from carat.data.recipe import Recipe, load_recipe
 from carat.data.store import Store, open_store
@@ -42,11 +42,14 @@ def build_store(
     intensities = np.array([table.numbers(column) for column in recipe.labels.columns]).T
     present = recipe.labels.present(intensities)
     keys = {m: table.text(modality.column) for m, modality in recipe.modalities.items()}
+    opened = {m: modality.open(folder) for m, modality in recipe.modalities.items()}
     cleaners = {
-        m: Cleaner(m, modality, modality.open(folder), keys[m], splits)
+        m: Cleaner(m, modality, opened[m], keys[m], splits)
+        if isinstance(modality, Cleaning)
+        else Verbatim(m, opened[m], keys[m])
         for m, modality in recipe.modalities.items()
     }
-    sources = {m: cleaner.source.id for m, cleaner in cleaners.items()}
+    sources = {m: source.id for m, source in opened.items()}
     with StoreWriter(
         path,
         recipe.name,
@@ -54,7 +57,16 @@ def build_store(
         sources,
         list(recipe.splits),
         dtype=recipe.dtype,
-        non_finite=[m for m, rules in recipe.modalities.items() if rules.non_finite == "as-released"],
+        non_finite=[
+            m
+            for m, rules in recipe.modalities.items()
+            if isinstance(rules, Cleaning) and rules.non_finite == "as-released"
+        ],
+        read_by_encoders={
+            m: found
+            for m, source in opened.items()
+            if (found := getattr(source, "tokens", None) or getattr(source, "waveform", None))
+        },
         overwrite=overwrite,
     ) as writer:
         chunks = range(0, len(table), CHUNK)

@@ -41,6 +41,38 @@ class Source(Protocol):
         """What a user should know of what was read so far, in words."""
 
 
+class Verbatim:
+    """Reads one modality that an encoder is to read: nothing of it is changed.
+
+    Args:
+        name: of the modality.
+        source: where it comes from.
+        keys: key of every table row.
+    """
+
+    transform = None
+
+    def __init__(self, name: str, source: Source, keys: Sequence[str]) -> None:
+        self.name, self.source, self.keys = name, source, keys
+        self._found = False
+
+    def read(self, start: int, stop: int) -> list[NDArray[Any] | None]:
+        """As the source gives some table rows; None where the modality is absent."""
+        read = self.source.read(self.keys[start:stop])
+        self._found |= any(x is not None and len(x) for x in read)
+        return read
+
+    def report(self) -> list[str]:
+        """What the source says.
+
+        Raises:
+            DataError: nothing was found.
+        """
+        if not self._found:
+            raise nothing_found(self.name, self.keys)
+        return self.source.report()
+
+
 class Cleaner:
     """Reads one modality and cleans it as the recipe says; counts what it changed.
 
@@ -74,7 +106,7 @@ class Cleaner:
             DataError: nothing was found, or nothing of it is a finite number.
         """
         if not self._samples:
-            raise self._nothing_found(self.keys)
+            raise nothing_found(self.name, self.keys)
         if not self._finite:
             raise DataError(f"modality '{self.name}': all values are inf or NaN")
         done = list(self.source.report())
@@ -135,7 +167,7 @@ class Cleaner:
                 total = total + moved.sum(0)
                 squares = squares + (moved**2).sum(0)
         if shift is None or self.transform is None:
-            raise self._nothing_found(keys)
+            raise nothing_found(self.name, keys)
         seen = np.maximum(count, 1)
         mean = shift + total / seen
         deviation = np.sqrt(np.maximum(squares / seen - (total / seen) ** 2, 0))
@@ -143,9 +175,11 @@ class Cleaner:
         learnt = {"mean": mean.tolist(), "deviation": np.where(constant, 1.0, deviation).tolist()}
         self.transform = self.transform.model_copy(update=learnt)
 
-    def _nothing_found(self, keys: Sequence[str]) -> DataError:
-        example = f", e.g. '{keys[0]}'" if keys else ""
-        return DataError(f"modality '{self.name}': no key of the table occurs in its source{example}")
-
     def _called(self, key: str) -> str:
         return f"modality '{self.name}', key '{key}'"
+
+
+def nothing_found(name: str, keys: Sequence[str]) -> DataError:
+    """That a modality's source has none of the table's keys."""
+    example = f", e.g. '{keys[0]}'" if keys else ""
+    return DataError(f"modality '{name}': no key of the table occurs in its source{example}")

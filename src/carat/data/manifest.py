@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from carat.data.transform import Transform
@@ -24,11 +25,33 @@ class FileInfo(Section):
     sha256: str
 
 
+class Tokens(Section):
+    """What the ids of a modality of tokens mean."""
+
+    tokenizer: str
+    """SHA-256 of the `tokenizer.json` that made them."""
+    vocabulary: int
+    """How many ids there are."""
+    longest: int
+    """Tokens at which texts were cut, special ones included."""
+
+    def fit(self, ids: NDArray[Any]) -> bool:
+        """Whether these (T, 1) are ids of it."""
+        return ids.dtype.kind in "iu" and bool(((ids >= 0) & (ids < self.vocabulary)).all())
+
+
+class Waveform(Section):
+    """What the numbers of a modality of sound mean."""
+
+    rate: int
+    """Samples per second."""
+
+
 class ModalityInfo(Section):
     """One modality: features per step, total steps, and where they come from."""
 
     width: int
-    dtype: Literal["float16", "float32"]
+    dtype: Literal["float16", "float32", "int32"]
     steps: int
     source: str
     """Identifies the extractor, e.g. `glove:<hash>`; a run says so when it meets another."""
@@ -36,6 +59,15 @@ class ModalityInfo(Section):
     """What was done to the raw features."""
     cleaning: list[str] = []
     """What was changed on the way in, in words."""
+    tokens: Tokens | None = None
+    """A step is a token's id, which an encoder reads before the method does."""
+    waveform: Waveform | None = None
+    """A step is a sample of sound, which an encoder reads before the method does."""
+
+    @property
+    def has_features(self) -> bool:
+        """Whether its steps are features, which need no encoder."""
+        return self.tokens is None and self.waveform is None
 
 
 class Manifest(Section):

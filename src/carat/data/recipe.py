@@ -16,6 +16,8 @@ from carat.data.cleaning import Cleaning
 from carat.data.formats.arrays import ArraySource
 from carat.data.formats.glove import GloveSource
 from carat.data.formats.hugging_face import HuggingFaceSource
+from carat.data.formats.tokens import TokenSource
+from carat.data.formats.waveforms import WaveformSource
 from carat.sections import Section, expand, parse, read_yaml
 
 RULE = re.compile(r"(>=|<=|==|!=|>|<)\s*(-?\d+(?:\.\d+)?)")
@@ -67,7 +69,36 @@ class HuggingFaceModality(Cleaning):
         return HuggingFaceSource(folder / expand(self.folder), self.max_tokens, self.batch_size)
 
 
-Modality = Annotated[ArrayModality | GloveModality | HuggingFaceModality, Field(discriminator="source")]
+class TokenModality(Section):
+    """Token ids of a text column, for an encoder that learns along."""
+
+    source: Literal["tokens"]
+    folder: str
+    column: str
+    max_tokens: int | None = Field(default=None, gt=2)
+
+    def open(self, folder: Path) -> TokenSource:
+        return TokenSource(folder / expand(self.folder), self.max_tokens)
+
+
+class WaveformModality(Section):
+    """Sound of media files, for an encoder that learns along."""
+
+    source: Literal["waveform"]
+    folder: str
+    column: str
+    """Column of the table that holds the files' names."""
+    rate: int = Field(default=16000, gt=0)
+    seconds: float = Field(default=30.0, gt=0)
+
+    def open(self, folder: Path) -> WaveformSource:
+        return WaveformSource(folder / expand(self.folder), self.rate, self.seconds)
+
+
+Modality = Annotated[
+    ArrayModality | GloveModality | HuggingFaceModality | TokenModality | WaveformModality,
+    Field(discriminator="source"),
+]
 
 
 class Labels(Section):

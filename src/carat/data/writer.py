@@ -10,12 +10,22 @@ import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from carat.data.manifest import MANIFEST, SCHEMA, FileInfo, Manifest, ModalityInfo, fingerprint, hash_file
+from carat.data.manifest import (
+    MANIFEST,
+    SCHEMA,
+    FileInfo,
+    Manifest,
+    ModalityInfo,
+    Tokens,
+    Waveform,
+    fingerprint,
+    hash_file,
+)
 from carat.data.store import (
     GROUPS,
     IDS,
@@ -31,6 +41,11 @@ from carat.data.store import (
 from carat.data.transform import Transform
 from carat.errors import DataError
 
+DTYPES: dict[np.dtype[Any], Literal["float16", "float32", "int32"]] = {
+    np.dtype(np.float16): "float16",
+    np.dtype(np.float32): "float32",
+    np.dtype(np.int32): "int32",
+}
 MODALITY = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -48,6 +63,7 @@ class StoreWriter:
         dtype: of the features on disk.
         non_finite: modalities that may hold inf and NaN, which nothing but a comparison with the released
             code needs.
+        read_by_encoders: what the numbers of a modality mean that are no features, by modality.
         overwrite: replace an existing store.
 
     Example:
@@ -65,6 +81,7 @@ class StoreWriter:
         *,
         dtype: str = "float32",
         non_finite: Collection[str] = (),
+        read_by_encoders: Mapping[str, Tokens | Waveform] | None = None,
         overwrite: bool = False,
     ) -> None:
         if dtype not in ("float16", "float32"):
@@ -78,6 +95,7 @@ class StoreWriter:
         self.splits = list(splits)
         self.dtype = np.dtype(dtype)
         self.non_finite = frozenset(non_finite)
+        self.read_by_encoders = dict(read_by_encoders or {})
         self.cleaning: dict[str, list[str]] = {m: [] for m in sources}
         self.transforms: dict[str, Transform] = {}
         self.notes: list[str] = []
@@ -174,16 +192,25 @@ class StoreWriter:
             raise DataError(
                 f"sample '{id}', {modality}: width {array.shape[1]}, earlier samples have {known.width}"
             )
+        tokens = self.read_by_encoders.get(modality)
+        if isinstance(tokens, Tokens) and not tokens.fit(array):
+            raise DataError(
+                f"sample '{id}', {modality}: expected token ids from 0 to {tokens.vocabulary - 1}"
+            )
         with np.errstate(over="ignore"):
-            array = array.astype(self.dtype)
+            array = array.astype(self._dtype(modality))
         if modality not in self.non_finite and not np.isfinite(array).all():
             raise DataError(f"sample '{id}', {modality}: values that are not finite in {self.dtype}")
         return array
 
+    def _dtype(self, modality: str) -> np.dtype[Any]:
+        tokens = isinstance(self.read_by_encoders.get(modality), Tokens)
+        return np.dtype(np.int32) if tokens else self.dtype
+
     def _flat(self, modality: str, width: int) -> _FlatFile:
         if modality not in self._features:
             path = self._temporary / feature_file(modality)
-            self._features[modality] = _FlatFile(path, width, self.dtype)
+            self._features[modality] = _FlatFile(path, width, self._dtype(modality))
         return self._features[modality]
 
     def _finish(self) -> None:
@@ -216,11 +243,13 @@ class StoreWriter:
         modalities = {
             m: ModalityInfo(
                 width=self._features[m].width,
-                dtype="float16" if self.dtype == np.float16 else "float32",
+                dtype=DTYPES[self._dtype(m)],
                 steps=self._offsets[m][-1],
                 source=source,
                 transform=self.transforms.get(m),
                 cleaning=self.cleaning[m],
+                tokens=found if isinstance(found := self.read_by_encoders.get(m), Tokens) else None,
+                waveform=found if isinstance(found, Waveform) else None,
             )
             for m, source in self.sources.items()
         }

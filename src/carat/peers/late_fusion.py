@@ -12,7 +12,7 @@ from carat.hiding import presence_of
 from carat.methods import Geometry, Method, check_modalities
 from carat.objective.label_loss import LabelLoss
 from carat.peer_configs import LateFusionConfig
-from carat.peers.parts import PeerOutputs, SequenceEncoder, mean_over_time
+from carat.peers.parts import PeerOutputs, SequenceEncoder, averaged, mean_over_time
 
 
 class LateFusion(Method):
@@ -44,10 +44,7 @@ class LateFusion(Method):
             for m, encoder in self.encoders.items()
         }
         logits = torch.stack([self.classifiers[m](x) for m, x in means.items()], dim=1)  # (B, M, L)
-        present = presence_of({m: masks[m] for m in means})[..., None]
-        averaged = (logits * present).sum(1) / present.sum(1)
-        carried_by = logits.masked_fill(~present, float("-inf")).argmax(1)
-        return PeerOutputs(averaged.sigmoid(), carried_by, averaged)
+        return averaged(logits, presence_of({m: masks[m] for m in means}))
 
     def losses(
         self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None

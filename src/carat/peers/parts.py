@@ -33,6 +33,14 @@ def scored(logits: Tensor) -> PeerOutputs:
     return PeerOutputs(logits.sigmoid(), torch.full(logits.shape, -1, device=logits.device), logits)
 
 
+def averaged(logits: Tensor, presence: Tensor) -> PeerOutputs:
+    """Outputs of the mean of each modality's own logits (B, M, L) over those present (B, M)."""
+    present = presence[..., None]
+    mean = (logits * present).sum(1) / present.sum(1)
+    carried_by = logits.masked_fill(~present, float("-inf")).argmax(1)
+    return PeerOutputs(mean.sigmoid(), carried_by, mean)
+
+
 def mean_over_time(x: Tensor, mask: Tensor) -> Tensor:
     """Mean of x (B, T, d) over the valid steps of mask (B, T) → (B, d); 0 where there are none."""
     weights = mask[..., None].to(x.dtype)

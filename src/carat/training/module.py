@@ -100,6 +100,7 @@ class MethodModule(L.LightningModule):
             drawn = torch.rand(total, len(masks), device=self.device, generator=common)
             masks = hide_modalities(masks, drawn[self.processes.share(total)], share)
         torch.manual_seed(self._seed_of_step(1 + self.processes.rank))
+        self.method.enter_epoch(self.current_epoch)
         outputs = self.method(batch.features, masks)
         outputs, labels = gather((outputs, batch.labels), total, self.processes)
         if self.processes.size > 1:

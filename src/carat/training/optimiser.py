@@ -72,15 +72,26 @@ class BertAdam(Optimizer):
 
 
 def decay_groups(
-    parameters: Iterable[Tensor], spared: Iterable[Tensor], weight_decay: float
+    parameters: Iterable[Tensor],
+    spared: Iterable[Tensor],
+    weight_decay: float,
+    rates: Iterable[tuple[Tensor, float]] = (),
 ) -> list[dict[str, Any]]:
-    """The trainable parameters in two groups: those that decay, and the spared ones that do not."""
-    still = {id(p) for p in spared}
+    """The trainable parameters in two groups: those that decay, and the spared ones that do not.
+
+    Those with learning rates of their own follow, in two groups for each rate.
+    """
+    still, own = {id(p) for p in spared}, {id(p): rate for p, rate in rates}
     params = [p for p in parameters if p.requires_grad]
-    return [
-        {"params": [p for p in params if id(p) not in still], "weight_decay": weight_decay},
-        {"params": [p for p in params if id(p) in still], "weight_decay": 0.0},
-    ]
+    groups: list[dict[str, Any]] = []
+    for rate in (None, *sorted(set(own.values()))):
+        alike = [p for p in params if own.get(id(p)) == rate]
+        shared = {} if rate is None else {"lr": rate}
+        groups += [
+            {"params": [p for p in alike if id(p) not in still], "weight_decay": weight_decay} | shared,
+            {"params": [p for p in alike if id(p) in still], "weight_decay": 0.0} | shared,
+        ]
+    return groups
 
 
 def clip_gradients(parameters: Iterable[Tensor], whole: float, each: float) -> None:
@@ -126,7 +137,8 @@ def _released_factor(share: float, warmup: float) -> float:
 
 def make_optimiser(method: Method, config: TrainingConfig, steps: int) -> tuple[BertAdam, LambdaLR]:
     """Optimiser and schedule, to be stepped together, of a training of so many steps."""
-    groups = decay_groups(method.parameters(), method.spared_from_decay(), config.weight_decay)
+    rates = method.learning_rates(config.learning_rate)
+    groups = decay_groups(method.parameters(), method.spared_from_decay(), config.weight_decay, rates)
     optimiser = BertAdam(groups, lr=config.learning_rate)
     factor = linear_schedule(steps, config.warmup, config.idle_first_step)
     return optimiser, LambdaLR(optimiser, factor)

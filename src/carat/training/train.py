@@ -22,11 +22,12 @@ from carat.config import Experiment, load_experiment
 from carat.data.batches import check_lengths, make_loader, usable_rows
 from carat.data.store import Store, open_store
 from carat.data.summary import cautions, left_out
+from carat.encoders.building import build
 from carat.errors import CaratError, ConfigError, RunError, did_you_mean
 from carat.evaluation.reports import draw_curves
 from carat.locking import lock
 from carat.memory import peak_gb
-from carat.methods import Geometry, Method, TrainingData, build_method
+from carat.methods import Method, TrainingData
 from carat.training.checkpoints import AfterEpoch, find_checkpoint
 from carat.training.compilation import ROUND_TO, compile_method
 from carat.training.fitting import fit
@@ -184,6 +185,8 @@ def _claimed(out: Path, task: Task, overwrite: bool, resume: bool) -> Iterator[b
             run.clear_folder(out)
             environment = run.describe_environment() | {"fingerprint": task.store.manifest.fingerprint}
             run.write_json(out / run.ENVIRONMENT, environment)
+            for name, file in task.method.kept_files().items():
+                run.replace_file(out / name, file.read_bytes())
             run.write_experiment(out, task.experiment)
         yield state == "finished"
 
@@ -202,9 +205,9 @@ def _prepare(experiment: Experiment, store: Store, processes: Processes) -> Task
     accelerator = find_accelerator(experiment.training.accelerator)
     store.verify()
     modalities = choose_modalities(store, experiment.data.modalities)
-    geometry = Geometry(tuple(store.label_names), {m: store.manifest.modalities[m].width for m in modalities})
+    described = {m: store.manifest.modalities[m] for m in modalities}
     L.seed_everything(experiment.seed, workers=True, verbose=False)
-    method = build_method(experiment.method, geometry)
+    method = build(experiment.method, experiment.encoders, store.label_names, described)
     pad_to = {m: _padded_length(store, m, method.max_length[m], experiment.data.padding) for m in modalities}
     loaders, notes = _loaders(store, experiment, method.max_length, pad_to, accelerator == "gpu", processes)
     return Task(experiment, store, accelerator, method, processes, pad_to, loaders, notes + cautions(store))
@@ -339,7 +342,8 @@ def _finish(module: MethodModule, task: Task, out: Path) -> None:
         labels=store.label_names,
         modalities={
             m: run.ModalityCard(
-                **described[m].model_dump(include={"width", "source", "transform"}), pad_to=steps
+                **described[m].model_dump(include={"width", "source", "transform", "tokens", "waveform"}),
+                pad_to=steps,
             )
             for m, steps in task.pad_to.items()
         },

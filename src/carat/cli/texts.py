@@ -1,0 +1,62 @@
+"""`carat predict --text` and `--file`: what the words of a person say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from carat.cli.app import say
+from carat.errors import ConfigError
+
+if TYPE_CHECKING:
+    from carat.predictor import Prediction, Predictor
+    from carat.texts import Text
+
+TOGETHER = 1024
+"""Texts of a file that are scored at once: sorted by length, they leave little padding."""
+SHOWN = 3
+"""Words that are shown with each label."""
+
+
+def predict_texts(
+    run: Path,
+    texts: list[str] | None,
+    file: Path | None,
+    out: Path | None,
+    column: str,
+    words: int | None,
+    precision: Literal["float32", "bf16"],
+    overwrite: bool,
+) -> None:
+    """Score texts or those of a file; print them or write them. Arguments are those of `carat predict`."""
+    from carat.display import show_texts
+    from carat.predictions import check_output, write_predictions
+    from carat.predictor import load
+    from carat.progress import track
+    from carat.texts import read_texts
+
+    if out is not None:
+        check_output(out, overwrite)
+    if file is None:
+        predictor = load(run, precision=precision)
+        found = predictor.predict_text(texts or [], words=SHOWN if words is None else words)
+        if out is None:
+            show_texts(found)
+            return
+        named: Iterator[tuple[str, Prediction]] = ((str(i), x) for i, x in enumerate(found, start=1))
+    else:
+        if out is None:
+            raise ConfigError("--file needs --out, e.g. --out scores.csv")
+        total = sum(1 for _ in read_texts(file, column))
+        stream = track(read_texts(file, column), f"Scoring {file.name}", total=total)
+        named = _scored(load(run, precision=precision), stream, words or 0)
+    count = write_predictions(named, out, overwrite=overwrite)
+    say(f"{count} predictions → {out}")
+
+
+def _scored(predictor: Predictor, texts: Iterator[Text], words: int) -> Iterator[tuple[str, Prediction]]:
+    while some := list(islice(texts, TOGETHER)):
+        found = predictor.predict_text([x.text for x in some], words=words)
+        yield from zip((x.id for x in some), found, strict=True)

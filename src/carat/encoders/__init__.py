@@ -1,0 +1,1 @@
+"""Encoders that read tokens or sound in front of any method, and learn along with it."""
