@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -71,7 +72,6 @@ class Predictor:
     ) -> None:
         self.folder, self.card, self.experiment, self.precision = folder, card, experiment, precision
         self.method = method.eval()
-        self._reader: Reader | None = None
         self._pad_to = {m: modality.pad_to for m, modality in card.modalities.items()}
 
     @property
@@ -83,6 +83,15 @@ class Predictor:
     def widths(self) -> dict[str, int]:
         """Features per time step by modality, in the order of the M axis."""
         return {m: modality.width for m, modality in self.card.modalities.items()}
+
+    @cached_property
+    def reader(self) -> Reader:
+        """What turns texts into the run's tokens.
+
+        Raises:
+            RunError: the run was not trained on tokens.
+        """
+        return Reader(self.folder, self.card)
 
     @property
     def device(self) -> torch.device:
@@ -147,24 +156,23 @@ class Predictor:
         Example:
             carat.load("run").predict_text(["I am so relieved, but I miss him"], words=3)[0].words
         """
-        if self._reader is None:
-            self._reader = Reader(self.folder, self.card)
         for i, text in enumerate(texts):
             if not text.strip():
                 raise DataError(f"text {i}: it is empty")
         taken_apart = [without_each_word(text) if words else [] for text in texts]
         rests = [rest for parts in taken_apart for _, rest in parts]
-        found = self._predict_tokens(self._reader, [*texts, *rests])
+        found = self._predict_tokens([*texts, *rests])
         rest = iter(found[len(texts) :])
         return [
             replace(whole, text=text, words=_carriers(whole, [(w, next(rest)) for w, _ in parts], words))
             for whole, text, parts in zip(found, texts, taken_apart, strict=False)
         ]
 
-    def _predict_tokens(self, reader: Reader, texts: Sequence[str]) -> list[Prediction]:
+    def _predict_tokens(self, texts: Sequence[str]) -> list[Prediction]:
         """In order; similar lengths are scored together. Texts may be empty."""
-        samples = [{reader.modality: ids} for ids in reader.read(texts)]
-        order = np.argsort([len(sample[reader.modality]) for sample in samples], kind="stable")
+        read = self.reader.read(texts)
+        samples = [{self.reader.modality: ids} for ids in read]
+        order = np.argsort([len(ids) for ids in read], kind="stable")
         found = self.predict_batch([samples[i] for i in order])
         return [found[place] for place in np.argsort(order)]
 

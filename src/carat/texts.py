@@ -54,6 +54,10 @@ class Reader:
         """(tokens, 1) of each text, special tokens included."""
         return [np.array(ids, dtype=np.int32)[:, None] for ids in encode(self._tokenizer, texts)]
 
+    def spell(self, ids: NDArray[Any]) -> list[str]:
+        """What tokens (T,) are called."""
+        return [self._tokenizer.id_to_token(int(id)) or "?" for id in ids]
+
 
 def without_each_word(text: str) -> list[tuple[str, str]]:
     """Every word of a text, with the text that is left without it.

@@ -317,7 +317,9 @@ CHECKS: dict[str, Callable[[Context], tuple[Verdict, str]]] = {
 def _texts(store: Store) -> set[str]:
     """Modalities that are functions of the words: the same sentence gives the same features."""
     modalities = store.manifest.modalities.items()
-    return {m for m, info in modalities if m == "text" or info.source.startswith(("glove:", "hf:"))}
+    return {
+        m for m, info in modalities if m == "text" or info.source.startswith(("glove:", "hf:", "tokens:"))
+    }
 
 
 def _sizes(sizes: Mapping[str, int]) -> str:

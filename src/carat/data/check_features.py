@@ -255,8 +255,14 @@ def non_finite_values(c: Context) -> tuple[Verdict, str]:
     return "ok", "none"
 
 
+def features_of(c: Context) -> dict[str, Survey]:
+    """Those modalities whose values are features: a token's id or a sample of sound says nothing alone."""
+    described = c.store.manifest.modalities
+    return {m: found for m, found in c.surveys.items() if described[m].has_features}
+
+
 def constant_columns(c: Context) -> tuple[Verdict, str]:
-    dead = {m: s.lowest == s.highest for m, s in c.surveys.items()}
+    dead = {m: s.lowest == s.highest for m, s in features_of(c).items()}
     found = [f"{m}: {_columns(x)} of {len(x)}" for m, x in dead.items() if x.any()]
     if any(x.mean() > 0.5 for x in dead.values()):
         return "fail", f"most columns are constant in {', '.join(found)}; extract the features again"
@@ -266,7 +272,7 @@ def constant_columns(c: Context) -> tuple[Verdict, str]:
 
 
 def time_stamps(c: Context) -> tuple[Verdict, str]:
-    rising = {m: s.rising >= 0.99 * s.long for m, s in c.surveys.items() if s.long >= 20}
+    rising = {m: s.rising >= 0.99 * s.long for m, s in features_of(c).items() if s.long >= 20}
     found = [f"{m}: {_columns(x)}" for m, x in rising.items() if x.any()]
     if found:
         return "warn", f"values rise at every step like time stamps in {', '.join(found)}; leave them out"
@@ -276,7 +282,7 @@ def time_stamps(c: Context) -> tuple[Verdict, str]:
 def leakage(c: Context) -> tuple[Verdict, str]:
     names = c.store.label_names
     hits: list[tuple[float, str]] = []
-    for m, s in c.surveys.items():
+    for m, s in features_of(c).items():
         labels = np.asarray(c.store.labels)[s.rows]
         n, positives = len(labels), labels.sum(0, dtype=int)
         use = np.flatnonzero(np.minimum(positives, n - positives) >= 10)
@@ -305,7 +311,7 @@ def leakage(c: Context) -> tuple[Verdict, str]:
 
 def padding(c: Context) -> tuple[Verdict, str]:
     found = []
-    for m, s in c.surveys.items():
+    for m, s in features_of(c).items():
         if c.store.manifest.modalities[m].source.startswith("glove"):
             continue  # words without vector are zeros there
         if (share := s.padded / max(int(s.present.sum()), 1)) > 0.01:

@@ -80,6 +80,14 @@ def _add_adapters(model: nn.Module, lora: LoraConfig) -> None:
     peft.inject_adapter_in_model(config, model)
 
 
+def compute_again(model: Any) -> None:
+    """Keep no hidden states for the backward pass."""
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable()
+    else:  # before transformers 5.2x
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
 def layers_of(model: Any) -> nn.ModuleList:
     """The stack of a model's Transformer layers.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from carat.encoder_configs import EncoderChoice
-from carat.encoders.loading import layers_of, load_model
+from carat.encoders.loading import compute_again, layers_of, load_model
 from carat.errors import DataError
 from carat.hugging_face import CONFIG, SPEECH, TOKENIZER, longest_text, read_config
 from carat.model.layout import lay_out
@@ -40,7 +40,7 @@ class Pretrained(nn.Module):
         if not text:
             self.sound = read_config(folder, SPEECH) if (folder / SPEECH).is_file() else {}
         if choice.gradient_checkpointing:
-            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            compute_again(self.model)
         self._freeze()
         self.resting = False
         """Whether it does not learn in this epoch."""

@@ -7,6 +7,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from carat.data.store import Store
 from carat.errors import DataError, did_you_mean
 from carat.pictures import heat_map, new_figure, save
 from carat.predictor import Predictor
+from carat.texts import Reader
 
 WIDEST = 60
 """Time steps that a picture shows."""
@@ -43,12 +45,19 @@ def spoken(store: Store, row: int, modality: str, steps: int) -> list[str] | Non
     return words[:steps] if source.startswith("glove") and len(words) >= steps else None
 
 
+def _spelt(predictor: Predictor, features: NDArray[Any], modality: str) -> list[str]:
+    """The tokens (T, 1) of a modality of such; nothing for another."""
+    if predictor.card.modalities[modality].tokens is None:
+        return []
+    return Reader(predictor.folder, predictor.card).spell(features[:, 0])
+
+
 def draw_attention(predictor: Predictor, store: Store, row: int, out: Path) -> list[Path]:
     """Write `attention_<id>.svg` and `.csv` of one sample; nothing if no modality of it has several steps."""
     sample = store[row]
     longest = predictor.method.max_length
     features = {
-        m: np.asarray(x, dtype=np.float32)[: longest[m]]
+        m: np.asarray(x if x.dtype.kind == "i" else x.astype(np.float32))[: longest[m]]
         for m, x in sample.features.items()
         if m in predictor.widths
     }
@@ -59,7 +68,9 @@ def draw_attention(predictor: Predictor, store: Store, row: int, out: Path) -> l
         m: x[0].cpu().numpy() for m, x in weights.items() if m in features
     }
     words = {
-        m: spoken(store, row, m, x.shape[1]) if x.shape[1] == len(features[m]) else None
+        m: _spelt(predictor, features[m], m) or spoken(store, row, m, x.shape[1])
+        if x.shape[1] == len(features[m])
+        else None
         for m, x in found.items()
     }
     shown = {m: x[:, :WIDEST] for m, x in found.items() if x.shape[1] > 1}

@@ -21,7 +21,8 @@ def describe_inputs(predictor: Predictor) -> dict[str, str]:
     inputs: dict[str, str] = {}
     for m, width in predictor.widths.items():
         longest = predictor.method.max_length[m]
-        named = {m: f"(B, T ≤ {longest}, {width}) float32", f"{m}_mask": f"(B, T ≤ {longest}) bool"}
+        kind = "float32" if predictor.card.modalities[m].tokens is None else "int64"
+        named = {m: f"(B, T ≤ {longest}, {width}) {kind}", f"{m}_mask": f"(B, T ≤ {longest}) bool"}
         taken = named.keys() & (inputs.keys() | describe_outputs(predictor).keys())
         if taken:
             raise ExportError(f"{predictor.folder}: two inputs or outputs would be named '{min(taken)}'")
@@ -58,8 +59,14 @@ def describe(predictor: Predictor, int8: bool, f1: Mapping[str, Any] | None) -> 
                 "max_length": predictor.method.max_length[m],
                 "pad_to": known.pad_to,
                 "transform": transform.model_dump() if transform else None,
+                "tokenizer": known.tokens.tokenizer if known.tokens else None,
             }
         )
+        if known.tokens:
+            notes.append(
+                f"{m}: token ids by the tokenizer.json whose SHA-256 is {known.tokens.tokenizer}, special "
+                f"tokens included, {known.tokens.longest} at most"
+            )
         if transform:
             notes.append(
                 f"{m}: features as the extractor gave them must be transformed: leave out drop_columns, then "

@@ -15,7 +15,7 @@ from carat.data.store import Store
 from carat.errors import ExportError
 from carat.evaluation.metrics import compute_metrics
 from carat.evaluation.thresholds import apply_thresholds
-from carat.export.files import Flat, Score, foreign
+from carat.export.files import Flat, Score, draw_inputs, foreign
 from carat.predictor import Predictor
 
 TOLERANCE = 1e-5
@@ -43,7 +43,7 @@ def random_batches(predictor: Predictor) -> Iterator[list[Tensor]]:
             lengths = torch.randint(1, steps[m] + 1, (len(presence),), generator=generator)
             lengths[0] = steps[m]
             mask = torch.arange(steps[m]) < (lengths * torch.tensor(present))[:, None]
-            inputs += [torch.randn(*mask.shape, predictor.widths[m], generator=generator), mask]
+            inputs += [draw_inputs(predictor, m, mask.shape, generator), mask]
         return inputs
 
     def any_steps() -> dict[str, int]:

@@ -55,6 +55,16 @@ class Flat(nn.Module):
         return found.scores, found.carried_by
 
 
+def draw_inputs(
+    predictor: Predictor, modality: str, size: Sequence[int], generator: torch.Generator | None = None
+) -> Tensor:
+    """Numbers (B, T, d) as a batch of a modality holds them, at random: (B, T) is the size."""
+    card = predictor.card.modalities[modality]
+    if card.tokens is not None:
+        return torch.randint(card.tokens.vocabulary, (*size, card.width), generator=generator)
+    return torch.randn(*size, card.width, generator=generator)
+
+
 def _same(size: int, other: int) -> None:
     """Tell PyTorch before it meets them: sizes that it finds equal later leave guards that refuse T = 1."""
     torch._check(size == other)  # type: ignore[no-untyped-call]
@@ -70,12 +80,12 @@ def capture(predictor: Predictor) -> ExportedProgram:
     shapes: list[dict[int, Any]] = []
     example: list[Tensor] = []
     batch = Dim("B", min=1)
-    for place, (m, width) in enumerate(predictor.widths.items()):
+    for place, m in enumerate(predictor.widths):
         longest = method.max_length[m]
         steps = Dim(f"T_{m.replace('-', '_')}", min=1, max=longest) if longest > 1 else None
         shapes += 2 * [{0: batch, 1: steps}]
         size = (3, min(longest, 5 + place))
-        example += [torch.zeros(*size, width), torch.ones(size, dtype=torch.bool)]
+        example += [draw_inputs(predictor, m, size), torch.ones(size, dtype=torch.bool)]
     flat = Flat(method, list(predictor.widths)).eval()
     with foreign(f"{predictor.folder}: PyTorch {torch.__version__} cannot export it"), _any_length(method):
         # strict: otherwise `len(x)` in a model would fix the batch size

@@ -54,7 +54,10 @@ def test_long_texts_are_cut(encoder: Path) -> None:
 
 
 def test_only_safetensors_folders(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="not a local Hugging Face folder"):
+    with pytest.raises(DataError, match=r"config.json is missing"):
+        HuggingFaceSource(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(DataError, match=r"model.safetensors is missing"):
         HuggingFaceSource(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(DataError, match="cannot be loaded"):

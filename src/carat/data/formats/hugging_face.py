@@ -11,10 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from carat.data.manifest import hash_file
 from carat.errors import DataError
-
-WEIGHTS = "model.safetensors"
+from carat.hugging_face import WEIGHTS, check_folder, digest
 
 
 class HuggingFaceSource:
@@ -23,12 +21,12 @@ class HuggingFaceSource:
     Nothing is downloaded and no code of the folder is run; weights must be safetensors.
 
     Args:
-        folder: holds `config.json`, a tokenizer and `model.safetensors`.
+        folder: holds a tokenizer and what `check_folder` wants.
         max_tokens: longer texts are cut; the encoder's own limit when None.
         batch_size: texts encoded at once.
 
     Raises:
-        DataError: no such folder, no safetensors, or the extra `text` is not installed.
+        DataError: the folder is refused, or the extra `text` is not installed.
     """
 
     def __init__(self, folder: Path, max_tokens: int | None = None, batch_size: int = 32) -> None:
@@ -37,8 +35,7 @@ class HuggingFaceSource:
             from transformers.utils import logging
         except ImportError as error:
             raise DataError("source 'hf' needs the extra: pip install 'carat[text]'") from error
-        if not (folder / WEIGHTS).is_file():
-            raise DataError(f"{folder}: not a local Hugging Face folder with {WEIGHTS}")
+        check_folder(folder)
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         try:
@@ -57,7 +54,7 @@ class HuggingFaceSource:
             raise DataError(f"{folder}: cannot be loaded ({str(error).splitlines()[0]})") from error
         self._max_tokens = min(max_tokens or limit, limit)
         self._batch_size = batch_size
-        self.id = f"hf:{hash_file(folder / WEIGHTS).sha256[:12]}:{self._max_tokens}"
+        self.id = f"hf:{digest(folder / WEIGHTS)[:12]}:{self._max_tokens}"
 
     def read(self, texts: Sequence[str]) -> list[NDArray[Any] | None]:
         """(tokens, d) for each text, None for an empty one."""

@@ -1,0 +1,241 @@
+"""An encoder that learns along, against plain fine-tuning and against the encoder alone.
+
+    python -m benchmarks.text --encoder FOLDER --data STORE
+
+The yardstick of training is what everybody writes first: random batches of 32 texts, padded to the longest,
+transformers' model with AdamW in float32, mean over tokens, one linear layer. A second one adds what carat
+does: batches of similar length and bf16. Ours is the whole training step of CARAT behind the encoder.
+STORE is built from recipes/mosei_reduced_text.yaml.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cyclopts
+import numpy as np
+import torch
+from torch import nn
+from transformers import AutoModel
+
+from benchmarks.measure import finish, in_own_process, machine, peak_gb, seconds, table
+from carat.config import load_experiment
+from carat.data.batches import Batch, make_loader, usable_rows
+from carat.data.store import Store, open_store
+from carat.encoders.building import build
+from carat.encoders.pretrained import has_bf16
+from carat.predictor import load
+from carat.training.optimiser import clip_gradients, make_optimiser
+from carat.training.train import train
+
+SIZE = 32
+RATE = 6e-5
+SHORT = "I am so relieved, but I miss him"
+
+
+def settings(encoder: Path, modalities: list[str]) -> dict[str, Any]:
+    """CARAT behind the encoder, as results/mosei_text.md has it."""
+    from benchmarks.mosei_text import BEHIND
+
+    return BEHIND | {
+        "encoders": {"text": {"folder": str(encoder), "learning_rate": RATE}},
+        "data": {"batch_size": SIZE, "modalities": modalities, "long": "truncate"},
+    }
+
+
+def endless(store: Store, modalities: list[str], bucket: bool) -> Iterator[Batch]:
+    """Training batches of a store, drawn anew again and again."""
+    rows = usable_rows(store, "train", modalities)
+    longest = {m: int(store.lengths(m).max()) for m in modalities}
+    loader: Any = make_loader(
+        store, rows, modalities, batch_size=SIZE, max_length=longest, shuffle=True, bucket=bucket
+    )
+    for epoch in range(10**6):
+        loader.sampler.set_epoch(epoch)
+        yield from loader
+
+
+def plain(encoder: Path, store: Store, fast: bool) -> Callable[[], object]:
+    """A step of plain fine-tuning; `fast` has batches of similar length, and bf16 where it is native."""
+    torch.manual_seed(0)
+    model = AutoModel.from_pretrained(encoder, use_safetensors=True, dtype=torch.float32).train()
+    head = nn.Linear(model.config.hidden_size, len(store.label_names))
+    parameters = [*model.parameters(), *head.parameters()]
+    optimiser = torch.optim.AdamW(parameters, lr=RATE)
+    batches = endless(store, ["text"], bucket=fast)
+    bf16 = fast and has_bf16(torch.device("cpu"))
+
+    def step() -> None:
+        batch = next(batches)
+        ids, mask = batch.features["text"][..., 0], batch.masks["text"]
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            states = model(input_ids=ids, attention_mask=mask.long()).last_hidden_state.float()
+        mean = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        nn.functional.binary_cross_entropy_with_logits(head(mean), batch.labels).backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+
+    return step
+
+
+def ours(encoder: Path, store: Store, modalities: list[str]) -> Callable[[], object]:
+    """A step of CARAT behind the encoder: everything that training does but logging."""
+    experiment = load_experiment(overrides=settings(encoder, modalities))
+    torch.manual_seed(0)
+    described = {m: store.manifest.modalities[m] for m in modalities}
+    method = build(experiment.method, experiment.encoders, store.label_names, described)
+    optimiser, schedule = make_optimiser(method, experiment.training, 10**6)
+    batches, generator = endless(store, modalities, bucket=True), torch.Generator().manual_seed(0)
+
+    def step() -> None:
+        batch = next(batches)
+        outputs = method(batch.features, batch.masks)
+        method.losses(outputs, batch.labels, generator)["total"].backward()
+        clip_gradients(method.parameters(), 1.0, 0.0)
+        optimiser.step()
+        schedule.step()
+        optimiser.zero_grad()
+        method.update_after_step(outputs, batch.labels)
+
+    return step
+
+
+def steps(encoder: Path, store: Store) -> dict[str, Callable[[], Callable[[], object]]]:
+    """What makes every step that is timed, by the key of its ratio."""
+    return {
+        "plain": lambda: plain(encoder, store, fast=False),
+        "plain_fast": lambda: plain(encoder, store, fast=True),
+        "carat_text": lambda: ours(encoder, store, ["text"]),
+        "carat_all": lambda: ours(encoder, store, store.modalities),
+    }
+
+
+def scoring(encoder: Path, store: Store, number: int, rounds: int) -> dict[str, float]:
+    """Short sentences per second of the encoder alone and of a run, and seconds of a cold command."""
+    dice = random.Random(0)
+    vocabulary = SHORT.replace(",", "").split()
+    texts = [" ".join(dice.choices(vocabulary, k=dice.randint(4, 12))) for _ in range(number)]
+    found: dict[str, list[float]] = {"encoder": [], "carat": [], "carat_words": [], "cold": []}
+    with tempfile.TemporaryDirectory() as folder:
+        changes = settings(encoder, ["text"]) | {"training": {"epochs": 1, "accelerator": "cpu"}}
+        small = _part_of(store, Path(folder) / "store")
+        run = train(changes, small, Path(folder) / "run").folder
+        predictor = load(run)
+        model = AutoModel.from_pretrained(encoder, use_safetensors=True, dtype=torch.float32).eval()
+        ids = sorted((x[:, 0].tolist() for x in predictor.reader.read(texts)), key=len)
+        command = [sys.executable, "-m", "carat", "predict", str(run), "--text", SHORT]
+        for _ in range(rounds):
+            found["encoder"].append(number / seconds(lambda: _encode(model, ids)))
+            found["carat"].append(number / seconds(lambda: predictor.predict_text(texts)))
+            few = texts[: number // 8]
+            found["carat_words"].append(
+                len(few) / seconds(lambda few=few: predictor.predict_text(few, words=3))
+            )
+            found["cold"].append(seconds(lambda: subprocess.run(command, capture_output=True, check=True)))
+    return {name: float(np.median(values)) for name, values in found.items()}
+
+
+@torch.inference_mode()
+def _encode(model: Any, ids: list[list[int]]) -> None:
+    for start in range(0, len(ids), SIZE):
+        some = ids[start : start + SIZE]
+        padded = nn.utils.rnn.pad_sequence([torch.tensor(x) for x in some], batch_first=True)
+        mask = torch.arange(padded.shape[1]) < torch.tensor([len(x) for x in some])[:, None]
+        model(input_ids=padded, attention_mask=mask.long())
+
+
+def _part_of(store: Store, folder: Path, samples: int = 300) -> Store:
+    """The first samples of every split."""
+    from carat.data.writer import StoreWriter
+
+    info = store.manifest.modalities["text"]
+    assert info.tokens is not None
+    with StoreWriter(
+        folder,
+        "part",
+        store.label_names,
+        {"text": info.source},
+        list(store.manifest.splits),
+        read_by_encoders={"text": info.tokens},
+    ) as writer:
+        for split in store.manifest.splits:
+            for row in store.indices(split)[:samples].tolist():
+                sample = store[row]
+                writer.append(sample.id, split, sample.labels, {"text": sample.features["text"]})
+    return open_store(folder)
+
+
+def main(
+    *,
+    encoder: Path,
+    data: Path,
+    rounds: int = 60,
+    texts: int = 800,
+    peak_of: str | None = None,
+) -> None:
+    """Time training steps and scoring.
+
+    Parameters
+    ----------
+    encoder
+        Local Hugging Face folder.
+    data
+        Store built from recipes/mosei_reduced_text.yaml.
+    rounds
+        Rounds, in each of which every step is taken once, on the next batch of its own; means are printed,
+        since lengths differ from batch to batch.
+    texts
+        Short sentences that are scored.
+    peak_of
+        Only take a few steps of this key and print the process's peak memory.
+    """
+    store = open_store(data)
+    if peak_of is not None:
+        call = steps(encoder, store)[peak_of]()
+        for _ in range(12):
+            call()
+        print(f'{{"peak_gb": {peak_gb()}}}')
+        return
+    calls = {name: make() for name, make in steps(encoder, store).items()}
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for round in range(rounds + 3):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call()
+            if round >= 3:
+                times[name].append(time.perf_counter() - started)
+    given = ("--encoder", str(encoder), "--data", str(data))
+    peaks = {
+        name: in_own_process("benchmarks.text", *given, "--peak-of", name)["peak_gb"]
+        for name in ("carat_text", "carat_all")
+    }
+    mean = {name: float(np.mean(values)) for name, values in times.items()}
+    batches = -(-len(usable_rows(store, "train", ["text"])) // SIZE)
+    rows: list[list[object]] = [
+        [name, x, x * batches, x / mean["plain"], x / mean["plain_fast"], peaks.get(name, "")]
+        for name, x in mean.items()
+    ]
+    speed = scoring(encoder, store, texts, 5)
+    header = ["step", "seconds", "s per epoch", "ratio to plain", "ratio to plain_fast", "peak GB"]
+    text = (
+        f"Fine-tuning on {batches} batches of {SIZE}, {machine()['threads']} threads\n\n"
+        + table(header, rows)
+        + f"\n\nScoring {texts} sentences of 4 to 12 words, float32, sentences per second: encoder alone "
+        f"{speed['encoder']:.0f}, a CARAT run {speed['carat']:.0f}, with the words that carried each label "
+        f"{speed['carat_words']:.0f}. `carat predict RUN --text` from a cold start, words included: "
+        f"{speed['cold']:.2f} s."
+    )
+    ratios = {f"{name}_ratio": x / mean["plain"] for name, x in mean.items()}
+    finish(text, {f"{name}_s": x for name, x in mean.items()} | ratios | peaks | speed)
+
+
+if __name__ == "__main__":
+    cyclopts.run(main)
