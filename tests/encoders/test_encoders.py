@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import carat
 from carat.config import load_experiment
 from carat.data.store import Store
 from carat.encoder_configs import EncoderChoice
+from carat.encoders.bert import Bert
 from carat.encoders.building import build
 from carat.encoders.encoded import Encoded
 from carat.encoders.pretrained import Pretrained
 from carat.errors import ConfigError, DataError, RunError
+from carat.hugging_face import read_config
 from carat.training.module import MethodModule
 from carat.training.optimiser import make_optimiser
 from carat.training.train import TrainedRun, train
@@ -127,13 +131,63 @@ def build_for(experiment: Any, store: Store) -> Any:
     return build(experiment.method, experiment.encoders, store.label_names, store.manifest.modalities)
 
 
-def test_checkpointing_changes_no_gradient(text_encoder: Path) -> None:
-    plain, saving = (pretrained(text_encoder, gradient_checkpointing=x) for x in (False, True))
+def test_checkpointing_changes_no_gradient(text_encoder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(text_encoder, tmp_path / "encoder")
+    config = read_config(folder) | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    plain, saving = (pretrained(folder, gradient_checkpointing=x) for x in (False, True))
+    assert isinstance(plain.model, Bert)
+    assert not isinstance(saving.model, Bert)
     for encoder in (plain, saving):
-        torch.manual_seed(1)
         learning(encoder)
-    for (name, a), b in zip(plain.model.named_parameters(), saving.model.parameters(), strict=True):
-        torch.testing.assert_close(a.grad, b.grad, msg=name)
+    for name, p in plain.model.named_parameters():
+        torch.testing.assert_close(p.grad, saving.model.get_parameter(name).grad, msg=name)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "with a head", "long ago"])
+def test_models_of_ours_are_transformers_models(kind: str, text_encoder: Path, tmp_path: Path) -> None:
+    import transformers
+
+    folder = shutil.copytree(text_encoder, tmp_path / "encoder")
+    config = read_config(folder)
+    if kind == "roberta":
+        config |= {"model_type": "roberta", "pad_token_id": 1, "max_position_embeddings": 39, "eps": 1e-5}
+    (folder / "config.json").write_text(json.dumps(config))
+    made = transformers.AutoConfig.from_pretrained(folder)
+    head = kind in ("with a head", "long ago")
+    auto = transformers.AutoModelForMaskedLM if head else transformers.AutoModel
+    auto.from_config(made).save_pretrained(folder)
+    if kind == "long ago":
+        old = {
+            name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): x
+            for name, x in load_file(folder / "model.safetensors").items()
+        }
+        save_file(old, folder / "model.safetensors", metadata={"format": "pt"})
+    encoder = pretrained(folder).eval()
+    assert isinstance(encoder.model, Bert)
+    ids, mask = tokens()
+    states, _ = encoder(ids, mask)
+    theirs = transformers.AutoModel.from_pretrained(folder).eval()
+    padded = ids[..., 0].masked_fill(~mask, theirs.config.pad_token_id)
+    expected = theirs(input_ids=padded, attention_mask=mask.long()).last_hidden_state
+    torch.testing.assert_close(states[mask], expected[mask], atol=2e-6, rtol=1e-5)
+    assert encoder.longest(99) == 37
+
+
+@pytest.mark.parametrize("change", [{"hidden_act": "relu"}, {"is_decoder": True}])
+def test_other_models_are_left_to_transformers(
+    change: dict[str, Any], text_encoder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(text_encoder, tmp_path / "encoder")
+    (folder / "config.json").write_text(json.dumps(read_config(folder) | change))
+    encoder = pretrained(folder).eval()
+    assert not isinstance(encoder.model, Bert)
+    ids, mask = tokens()
+    states, _ = encoder(ids, mask)
+    alone, _ = encoder(ids[:1, : LENGTHS[0]], mask[:1, : LENGTHS[0]])
+    torch.testing.assert_close(states[0, : LENGTHS[0]], alone[0])
+    assert not states[2, LENGTHS[2] :].any()
+    assert learning(pretrained(folder))
 
 
 def test_adapters_learn_alone(text_encoder: Path) -> None:

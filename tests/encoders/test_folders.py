@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from carat.data.formats.hugging_face import HuggingFaceSource
 from carat.data.formats.tokens import TokenSource
+from carat.encoder_configs import EncoderChoice
 from carat.encoders.loading import load_model
 from carat.errors import DataError
 from carat.hugging_face import check_folder, longest_text, read_config
@@ -82,16 +83,18 @@ def test_what_is_wrong_is_named(name: str, text_encoder: Path, tmp_path: Path) -
             HuggingFaceSource(folder)
 
 
-def test_weights_that_are_not_all_there(text_encoder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("saving", [False, True])  # by a model of ours, and by transformers'
+def test_weights_that_are_not_all_there(saving: bool, text_encoder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(text_encoder, tmp_path / "encoder")
+    choice = EncoderChoice(folder=str(folder), gradient_checkpointing=saving)
     weights = load_file(folder / "model.safetensors")
     left = {name: x for name, x in weights.items() if name != "encoder.layer.1.output.dense.weight"}
     save_file(left, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(DataError, match=r"the weights lack 'encoder.layer.1.output.dense.weight'"):
-        load_model(folder, text=True, weights=True, lora=None)
+        load_model(folder, choice, text=True, weights=True)
     (folder / "model.safetensors").write_bytes(b"not safetensors")
     with pytest.raises(DataError, match="cannot be loaded"):
-        load_model(folder, text=True, weights=True, lora=None)
+        load_model(folder, choice, text=True, weights=True)
 
 
 def test_longest_text() -> None:

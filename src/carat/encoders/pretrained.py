@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from carat.encoder_configs import EncoderChoice
-from carat.encoders.loading import compute_again, layers_of, load_model
+from carat.encoders.bert import Bert
+from carat.encoders.loading import layers_of, load_model
 from carat.errors import DataError
 from carat.hugging_face import CONFIG, SPEECH, TOKENIZER, longest_text, read_config
-from carat.model.layout import lay_out
+from carat.model.layout import Layout, lay_out
 
 
 class Pretrained(nn.Module):
@@ -33,14 +34,16 @@ class Pretrained(nn.Module):
     def __init__(self, folder: Path, choice: EncoderChoice, *, text: bool, weights: bool = True) -> None:
         super().__init__()
         self.folder, self.choice, self.text = folder, choice, text
-        self.model: Any = load_model(folder, text=text, weights=weights, lora=choice.lora)
-        self.config: Any = self.model.config
-        self.width = int(self.config.hidden_size)
+        self.model: Any = load_model(folder, choice, text=text, weights=weights)
+        self.config = read_config(folder)
+        """What the folder says of the model; what it leaves out is as in the model's publication."""
+        own = getattr(self.model, "config", None)
+        if own is not None:
+            self.config = own.to_dict()
+        self.width = int(self.config["hidden_size"])
         self.sound: dict[str, Any] = {}
         if not text:
             self.sound = read_config(folder, SPEECH) if (folder / SPEECH).is_file() else {}
-        if choice.gradient_checkpointing:
-            compute_again(self.model)
         self._freeze()
         self.resting = False
         """Whether it does not learn in this epoch."""
@@ -55,9 +58,9 @@ class Pretrained(nn.Module):
     def longest(self, steps: int) -> int:
         """Length of the longest input of which it makes so many steps at most."""
         if self.text:
-            return min(steps, longest_text(self.config.to_dict()))
+            return min(steps, longest_text(self.config))
         samples = steps
-        pairs = zip(self.config.conv_kernel, self.config.conv_stride, strict=True)
+        pairs = zip(self.config["conv_kernel"], self.config["conv_stride"], strict=True)
         for kernel, stride in reversed(list(pairs)):
             samples = (samples - 1) * stride + kernel
         return samples
@@ -103,16 +106,21 @@ class Pretrained(nn.Module):
         chosen, steps = layout.select(x)[..., 0].long(), layout.whole.mask.shape[1]
         if not layout.whole.mask.numel():
             return torch.zeros(batch, 1, self.width, device=x.device), mask[:, :1]
-        padding = int(self.config.pad_token_id or 0)
-        parts, first = [], 0
+        states = self.model(chosen, layout) if isinstance(self.model, Bert) else self._grouped(chosen, layout)
+        valid = mask[:, :steps]
+        return layout.restore(states.float(), batch) * valid[..., None], valid
+
+    def _grouped(self, ids: Tensor, layout: Layout) -> Tensor:
+        """Hidden states (R, T, d) of token ids (R, T), by a model that knows padded batches only."""
+        padding, first = int(self.config["pad_token_id"] or 0), 0
+        parts = []
         for group in layout.groups:
             rows, length = group.mask.shape
-            ids = chosen[first : first + rows, :length].masked_fill(~group.mask, padding)
-            states = self.model(input_ids=ids, attention_mask=group.mask.long()).last_hidden_state.float()
-            states = states * group.mask[..., None]
-            parts.append(nn.functional.pad(states, (0, 0, 0, steps - length)))
+            some = ids[first : first + rows, :length].masked_fill(~group.mask, padding)
+            states = self.model(input_ids=some, attention_mask=group.mask.long()).last_hidden_state
+            parts.append(nn.functional.pad(states, (0, 0, 0, ids.shape[1] - length)))
             first += rows
-        return layout.restore(torch.cat(parts), batch), mask[:, :steps]
+        return torch.cat(parts)
 
     def _read_sound(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Sample by sample: some of these models norm over time, where padding would be heard."""
@@ -144,7 +152,7 @@ class Pretrained(nn.Module):
 
     def _depths(self) -> Iterable[tuple[nn.Parameter, int]]:
         """Every parameter and how many layers lie above it; all do above what comes before the layers."""
-        layers = layers_of(self.model)
+        layers = layers_of(self.model, self.config["num_hidden_layers"])
         place = {id(p): len(layers) - 1 - i for i, layer in enumerate(layers) for p in layer.parameters()}
         below = len(layers)
         for parameter in self.model.parameters():
@@ -158,7 +166,7 @@ class Pretrained(nn.Module):
         kept = self.choice.train_layers
         if kept is None:
             return
-        layers = layers_of(self.model)
+        layers = layers_of(self.model, self.config["num_hidden_layers"])
         if kept > len(layers):
             raise DataError(f"{self.folder}: train_layers is {kept}, but the model has {len(layers)} layers")
         for parameter, below in self._depths():

@@ -50,6 +50,31 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, shar
     return dropout(similar.softmax(-1), share).to(value.dtype) @ value
 
 
+def attend_packed(projected: Tensor, groups: list[Group], heads: int, share: float) -> Tensor:
+    """Attention within each sample, group by group.
+
+    Args:
+        projected: packed queries, keys and values (N, 3·D).
+        groups: where the samples lie.
+        heads: of the attention; divides D.
+        share: of the weights to drop.
+
+    Returns:
+        (N, D).
+    """
+    if len(groups) == 1:
+        return _attend_together(projected, groups[0], heads, share)
+    parts = torch.split(projected, [group.rows.stop - group.rows.start for group in groups])
+    return torch.cat([_attend_together(*part, heads, share) for part in zip(parts, groups, strict=True)])
+
+
+def _attend_together(projected: Tensor, group: Group, heads: int, share: float) -> Tensor:
+    split = group.unpack(projected).view(*group.mask.shape, 3, heads, -1)  # (R, T, 3, heads, D / heads)
+    query, key, value = split.permute(2, 0, 3, 1, 4)
+    attended = attend(query, key, value, None if group.full else group.mask, share)
+    return group.pack(attended.transpose(1, 2).flatten(2))
+
+
 def _through(layer: nn.Linear, rows: Tensor) -> Tensor:
     return linear(rows, layer.weight, layer.bias)
 
@@ -79,27 +104,12 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor, groups: list[Group]) -> Tensor:
         """Packed rows x (N, D) of these groups → (N, D)."""
         share = self.dropout if self.training else 0.0
-        attended = self._attend(_through(self.query_key_value, x), groups, share)
+        attended = attend_packed(_through(self.query_key_value, x), groups, self.heads, share)
         mixed = _through(self.attended, attended)
         x = self.attention_norm(add_dropped(x, mixed, share))
         fed = _through(self.narrow, F.gelu(_through(self.widen, x)))
         out: Tensor = self.output_norm(add_dropped(x, fed, share))
         return out
-
-    def _attend(self, projected: Tensor, groups: list[Group], share: float) -> Tensor:
-        """Packed queries, keys and values (N, 3·D) → (N, D), group by group."""
-        if len(groups) == 1:
-            return self._attend_together(projected, groups[0], share)
-        parts = torch.split(projected, [group.rows.stop - group.rows.start for group in groups])
-        return torch.cat([self._attend_together(*part, share) for part in zip(parts, groups, strict=True)])
-
-    def _attend_together(self, projected: Tensor, group: Group, share: float) -> Tensor:
-        heads = group.unpack(projected).view(
-            *group.mask.shape, 3, self.heads, -1
-        )  # (R, T, 3, heads, D / heads)
-        query, key, value = heads.permute(2, 0, 3, 1, 4)
-        attended = attend(query, key, value, None if group.full else group.mask, share)
-        return group.pack(attended.transpose(1, 2).flatten(2))
 
 
 class Encoder(nn.Module):
