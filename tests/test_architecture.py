@@ -72,6 +72,7 @@ ALLOWED: dict[str, set[str]] = {
         "errors",
         "evaluation",
         "hiding",
+        "host",
         "locking",
         "memory",
         "methods",

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from carat.methods import Method
+from carat.training import optimiser
 from carat.training.optimiser import BertAdam, clip_gradients, decay_groups, linear_schedule
 
 
@@ -94,3 +95,18 @@ def test_schedule_rises_once_to_one_and_falls(steps: int, warmup: float) -> None
     assert factors[: top + 1] == sorted(factors[: top + 1])
     assert factors[top:] == sorted(factors[top:], reverse=True)
     assert linear_schedule(steps, warmup)(steps) == pytest.approx(0.0, abs=1.0 if warmup == 1 else 1e-9)
+
+
+def test_piece_by_piece_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for piece in (7, 1 << 18):
+        monkeypatch.setattr(optimiser, "PIECE", piece)
+        torch.manual_seed(0)
+        weights = [torch.randn(5, 11, requires_grad=True), torch.randn(3, requires_grad=True)]
+        adam = BertAdam(weights, lr=0.1)
+        for _ in range(3):
+            adam.zero_grad()
+            sum((w.sin().sum() for w in weights), torch.zeros(())).backward()
+            adam.step()
+        found.append([w.detach().clone() for w in weights])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

@@ -12,7 +12,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from carat.config import TrainingConfig
+from carat.host import on_host
 from carat.methods import Method
+
+PIECE = 1 << 18
+"""Numbers of a large tensor that are updated at a time on a CPU, so that they stay in its caches."""
 
 
 class BertAdam(Optimizer):
@@ -56,19 +60,33 @@ class BertAdam(Optimizer):
             if not self.state[p]:
                 self.state[p]["mean"] = torch.zeros_like(p)
                 self.state[p]["square"] = torch.zeros_like(p)
-        first, second = group["betas"]
         grads = [p.grad for p in params if p.grad is not None]
         means = [self.state[p]["mean"] for p in params]
         squares = [self.state[p]["square"] for p in params]
-        torch._foreach_lerp_(means, grads, 1 - first)
-        torch._foreach_mul_(squares, second)
-        torch._foreach_addcmul_(squares, grads, grads, 1 - second)
-        scale = torch._foreach_sqrt(squares)
-        torch._foreach_add_(scale, group["eps"])
-        update = torch._foreach_div(means, scale)
-        if group["weight_decay"]:
-            torch._foreach_add_(update, params, alpha=group["weight_decay"])
-        torch._foreach_add_(params, update, alpha=-group["lr"])
+        small: list[tuple[Tensor, ...]] = []
+        for four in zip(params, grads, means, squares, strict=True):
+            if on_host(four[0]) and four[0].numel() > PIECE and all(x.is_contiguous() for x in four):
+                for piece in zip(*(x.view(-1).split(PIECE) for x in four), strict=True):
+                    _move(group, [piece])
+            else:
+                small.append(four)
+        if small:
+            _move(group, small)
+
+
+def _move(group: dict[str, Any], fours: list[tuple[Tensor, ...]]) -> None:
+    """Change weights, given with their gradients, means and squares."""
+    params, grads, means, squares = ([four[i] for four in fours] for i in range(4))
+    first, second = group["betas"]
+    torch._foreach_lerp_(means, grads, 1 - first)
+    torch._foreach_mul_(squares, second)
+    torch._foreach_addcmul_(squares, grads, grads, 1 - second)
+    scale = torch._foreach_sqrt(squares)
+    torch._foreach_add_(scale, group["eps"])
+    update = torch._foreach_div(means, scale)
+    if group["weight_decay"]:
+        torch._foreach_add_(update, params, alpha=group["weight_decay"])
+    torch._foreach_add_(params, update, alpha=-group["lr"])
 
 
 def decay_groups(
