@@ -62,8 +62,11 @@ def endless(store: Store, modalities: list[str], bucket: bool) -> Iterator[Batch
         yield from loader
 
 
-def plain(encoder: Path, store: Store, fast: bool) -> Callable[[], object]:
-    """A step of plain fine-tuning; `fast` has batches of similar length, and bf16 where it is native."""
+def plain(encoder: Path, store: Store, fast: bool) -> Callable[[], float]:
+    """A step of plain fine-tuning, which answers with its loss.
+
+    `fast` has batches of similar length, and bf16 where that is native.
+    """
     torch.manual_seed(0)
     model = AutoModel.from_pretrained(encoder, use_safetensors=True, dtype=torch.float32).train()
     head = nn.Linear(model.config.hidden_size, len(store.label_names))
@@ -72,43 +75,47 @@ def plain(encoder: Path, store: Store, fast: bool) -> Callable[[], object]:
     batches = endless(store, ["text"], bucket=fast)
     bf16 = fast and has_bf16(torch.device("cpu"))
 
-    def step() -> None:
+    def step() -> float:
         batch = next(batches)
         ids, mask = batch.features["text"][..., 0], batch.masks["text"]
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             states = model(input_ids=ids, attention_mask=mask.long()).last_hidden_state.float()
         mean = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        nn.functional.binary_cross_entropy_with_logits(head(mean), batch.labels).backward()
+        loss = nn.functional.binary_cross_entropy_with_logits(head(mean), batch.labels)
+        loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         optimiser.zero_grad()
+        return loss.item()
 
     return step
 
 
-def ours(encoder: Path, store: Store, modalities: list[str]) -> Callable[[], object]:
-    """A step of CARAT behind the encoder: everything that training does but logging."""
+def ours(encoder: Path, store: Store, modalities: list[str]) -> Callable[[], float]:
+    """A step of CARAT behind the encoder, everything but logging; answers with the scored level's loss."""
     experiment = load_experiment(overrides=settings(encoder, modalities))
     torch.manual_seed(0)
     described = {m: store.manifest.modalities[m] for m in modalities}
     method = build(experiment.method, experiment.encoders, store.label_names, described)
-    optimiser, schedule = make_optimiser(method, experiment.training, 10**6)
+    optimiser, schedule = make_optimiser(method, experiment.training, 600)
     batches, generator = endless(store, modalities, bucket=True), torch.Generator().manual_seed(0)
 
-    def step() -> None:
+    def step() -> float:
         batch = next(batches)
         outputs = method(batch.features, batch.masks)
-        method.losses(outputs, batch.labels, generator)["total"].backward()
+        losses = method.losses(outputs, batch.labels, generator)
+        losses["total"].backward()
         clip_gradients(method.parameters(), 1.0, 0.0)
         optimiser.step()
         schedule.step()
         optimiser.zero_grad()
         method.update_after_step(outputs, batch.labels)
+        return losses["beta"].item()
 
     return step
 
 
-def steps(encoder: Path, store: Store) -> dict[str, Callable[[], Callable[[], object]]]:
+def steps(encoder: Path, store: Store) -> dict[str, Callable[[], Callable[[], float]]]:
     """What makes every step that is timed, by the key of its ratio."""
     return {
         "plain": lambda: plain(encoder, store, fast=False),

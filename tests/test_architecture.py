@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "encoders": {"encoder_configs", "errors", "hugging_face", "host", "methods", "model"},
     "evaluation": {"errors", "pictures"},
     "pictures": set(),
-    "explain": {"data", "errors", "evaluation", "pictures", "predictor", "run", "texts"},
+    "explain": {"data", "errors", "evaluation", "pictures", "predictor", "run"},
     "run": {"config", "data", "encoder_configs", "errors", "locking", "sections"},
     "samples": {"data", "errors", "run"},
     "texts": {"encoder_configs", "errors", "hugging_face", "run"},

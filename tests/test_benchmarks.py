@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
-from benchmarks import contrast, device, scaling, step
+from benchmarks import contrast, device, scaling, step, text
 from benchmarks.measure import alternate, finish, in_own_process, table
 from benchmarks.performance import PARTS, page
 from benchmarks.roofline import needed
 from benchmarks.workload import BareEncoders, make_batch, make_method, mosei_lengths, training_step
+
+from carat.data.store import Store
+from tests.encoders.conftest import text_encoder, text_store
+
+__all__ = ["text_encoder", "text_store"]  # fixtures
 
 
 def test_lengths_have_the_mean_of_mosei() -> None:
@@ -81,6 +87,13 @@ def test_page_and_printing(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_benchmark_that_fails_says_why() -> None:
     with pytest.raises(RuntimeError, match=r"benchmarks.step --rounds none ended with"):
         in_own_process("benchmarks.step", "--rounds", "none")
+
+
+@pytest.mark.parametrize("name", ["plain", "plain_fast", "carat_text"])
+def test_fine_tuning_learns(name: str, text_encoder: Path, text_store: Store) -> None:
+    step = text.steps(text_encoder, text_store)[name]()
+    found = [step() for _ in range(60)]
+    assert sum(found[-10:]) < sum(found[:10])
 
 
 def test_without_a_gpu_that_is_said() -> None:

@@ -81,6 +81,12 @@ def test_texts_score_as_their_store_does(text_run: TrainedRun, text_store: Store
     assert [x.text for x in predictor.predict_text(texts)] == texts
 
 
+def test_long_texts_are_cut(text_run: TrainedRun) -> None:
+    predictor = carat.load(text_run.folder)
+    long, cut = predictor.predict_text(["so " * 50, "so " * 11])  # and two special tokens
+    assert long.scores == cut.scores
+
+
 def test_the_words_that_carry_a_label(text_run: TrainedRun) -> None:
     glad, alone = carat.load(text_run.folder).predict_text(["We are so glad here", "tears"], words=2)
     assert glad.labels == ["happy"]
@@ -143,6 +149,7 @@ def test_files_on_the_command_line(run, ending: str, text_run: TrainedRun, tmp_p
         (("--data", "store"), "--data needs --out"),
         (("--file", "b.txt", "--out", "x.csv"), "b.txt: cannot be read (No such file or directory)"),
         (("--text", " "), "text 0: it is empty"),
+        (("--text", "a", "--split", "test"), "--split, --raw and --engine are for --data"),
     ],
 )
 def test_one_line_for_what_is_wrong(run, arguments, message: str, text_run: TrainedRun) -> None:  # type: ignore[no-untyped-def]

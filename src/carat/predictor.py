@@ -91,7 +91,7 @@ class Predictor:
         Raises:
             RunError: the run was not trained on tokens.
         """
-        return Reader(self.folder, self.card)
+        return Reader(self.folder, self.card, self.method.max_length)
 
     @property
     def device(self) -> torch.device:
@@ -279,7 +279,7 @@ class Predictor:
         Raises:
             DataError: none, or one of another width.
         """
-        check_fit(str(self.folder), self.card, str(store.folder), None, _widths(store))
+        check_fit(str(self.folder), self.card, str(store.folder), None, store.manifest.modalities)
         return [m for m in self.widths if m in store.modalities]
 
     def check_labels(self, store: Store) -> None:
@@ -288,7 +288,9 @@ class Predictor:
         Raises:
             DataError: says what differs.
         """
-        check_fit(str(self.folder), self.card, str(store.folder), store.label_names, _widths(store))
+        check_fit(
+            str(self.folder), self.card, str(store.folder), store.label_names, store.manifest.modalities
+        )
 
     def batches(self, store: Store, split: str, part: slice = slice(None)) -> Iterator[Batch]:
         """The samples of a split that can be scored, on the method's device, with every modality of the run.
@@ -380,10 +382,6 @@ def load(
         raise RunError(f"{folder / WEIGHTS}: damaged or of another experiment ({problem})") from error
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return Predictor(folder, card, experiment, method.to(device), precision)
-
-
-def _widths(store: Store) -> dict[str, int]:
-    return {m: info.width for m, info in store.manifest.modalities.items()}
 
 
 def _carriers(whole: Prediction, parts: list[tuple[str, Prediction]], most: int) -> dict[str, list[str]]:

@@ -19,7 +19,7 @@ import yaml
 from pydantic import ValidationError
 
 from carat.config import Experiment
-from carat.data.manifest import Tokens, Waveform
+from carat.data.manifest import ModalityInfo, Tokens, Waveform
 from carat.data.transform import Transform
 from carat.encoder_configs import ENCODERS
 from carat.errors import ConfigError, DataError, RunError
@@ -36,9 +36,9 @@ CURVES = "curves.svg"
 CHECKPOINTS = "checkpoints"
 LOGS = "logs"
 NAMES = {CARD, EXPERIMENT, ENVIRONMENT, WEIGHTS, METRICS, CURVES, CHECKPOINTS, LOGS, ENCODERS}
+"""Everything that a run folder may hold."""
 UNFINISHED = ".unfinished"
 ALTERED = "altered since the training finished; train again with --overwrite"
-"""Everything that a run folder may hold."""
 
 
 class ModalityCard(Section):
@@ -248,7 +248,7 @@ def read_run(folder: str | os.PathLike[str]) -> tuple[RunCard, Experiment]:
 
 
 def check_fit(
-    run: str, card: RunCard, store: str, labels: list[str] | None, widths: Mapping[str, int]
+    run: str, card: RunCard, store: str, labels: list[str] | None, modalities: Mapping[str, ModalityInfo]
 ) -> None:
     """Refuse data that a run cannot read.
 
@@ -257,24 +257,38 @@ def check_fit(
         card: what the run expects.
         store: name of the data, for the error.
         labels: label names of the data, None if it has none.
-        widths: features per time step by modality.
+        modalities: what the data says of them.
 
     Raises:
-        DataError: other labels, another width, or none of the run's modalities.
+        DataError: other labels, another width or tokenizer, or none of the run's modalities.
     """
     if labels is not None and labels != card.labels:
         raise DataError(
             f"{store}: labels {', '.join(labels)}, but the run {run} was trained on {', '.join(card.labels)}"
         )
-    for m, width in widths.items():
-        if m in card.modalities and width != card.modalities[m].width:
+    for m in card.modalities.keys() & modalities.keys():
+        found, expected = modalities[m], card.modalities[m]
+        kinds = [(x.tokens and x.tokens.tokenizer, x.waveform and x.waveform.rate) for x in (found, expected)]
+        if kinds[0] != kinds[1]:
             raise DataError(
-                f"{store}: {m} has width {width}, but the run {run} was trained on {card.modalities[m].width}"
+                f"{store}: {m} holds {_content(found)}, but the run {run} was trained on {_content(expected)}"
             )
-    if not card.modalities.keys() & widths.keys():
+        if found.width != expected.width:
+            raise DataError(
+                f"{store}: {m} has width {found.width}, but the run {run} was trained on {expected.width}"
+            )
+    if not card.modalities.keys() & modalities.keys():
         raise DataError(
             f"{store}: none of the run's modalities ({', '.join(card.modalities)}) is in the data"
         )
+
+
+def _content(described: ModalityInfo | ModalityCard) -> str:
+    if described.tokens is not None:
+        return f"tokens by the tokenizer {described.tokens.tokenizer[:12]}"
+    if described.waveform is not None:
+        return f"sound at {described.waveform.rate} samples per second"
+    return "features"
 
 
 def describe_environment() -> dict[str, Any]:

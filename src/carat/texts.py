@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,13 +33,14 @@ class Reader:
     Args:
         folder: of the run.
         card: of the run.
+        longest: tokens that its method can read, by modality; longer texts are cut.
 
     Raises:
         RunError: the run has no modality of tokens, or more than one.
         DataError: its tokenizer cannot be read.
     """
 
-    def __init__(self, folder: Path, card: RunCard) -> None:
+    def __init__(self, folder: Path, card: RunCard, longest: Mapping[str, int]) -> None:
         found = {m: x.tokens for m, x in card.modalities.items() if x.tokens is not None}
         if len(found) != 1:
             has = "features" if not found else f"tokens of {' and '.join(found)}"
@@ -48,7 +49,9 @@ class Reader:
                 f"a source 'tokens'"
             )
         ((self.modality, tokens),) = found.items()
-        self._tokenizer = read_tokenizer(folder / ENCODERS / self.modality, tokens.longest)
+        self._tokenizer = read_tokenizer(
+            folder / ENCODERS / self.modality, min(tokens.longest, longest[self.modality])
+        )
 
     def read(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """(tokens, 1) of each text, special tokens included."""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import pytest
 
 from carat.data.check import check_store
 from carat.data.store import Store
+from carat.errors import DataError
 from carat.explain.attention import draw_attention
 from carat.export import export
 from carat.predictor import load
 from carat.training.train import TrainedRun, train
 from tests.encoders.conftest import TRAINING
-from tests.encoders.folders import SAYS
+from tests.encoders.folders import SAYS, make_text_store
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +55,16 @@ def test_one_file_with_the_encoder_in_it(
     made = export(carat_run.folder, tmp_path / f"model.{ending}", data=text_store.folder)
     assert made.largest_difference < 1e-5
     assert made.inputs["text"] == "(B, T ≤ 20, 1) int64"
+
+
+def test_tokens_of_another_tokenizer_are_refused(
+    text_run: TrainedRun, text_encoder: Path, store: Store, tmp_path: Path
+) -> None:
+    other = shutil.copytree(text_encoder, tmp_path / "encoder")
+    (other / "tokenizer.json").write_text((other / "tokenizer.json").read_text() + " ")
+    with pytest.raises(
+        DataError, match=r"text holds tokens by the tokenizer \w+, but the run .* on tokens by"
+    ):
+        load(text_run.folder).predict_store(make_text_store(tmp_path, other), "test").__next__()
+    with pytest.raises(DataError, match=r"text holds features, but the run .* was trained on tokens by the"):
+        load(text_run.folder).predict_store(store, "test").__next__()

@@ -242,6 +242,8 @@ def predict(
     if sum(x is not None for x in (data, text, file)) != 1:
         raise ConfigError("say what to score: one of --data, --text and --file")
     if data is None:
+        if split or raw or engine != "local":
+            raise ConfigError("--split, --raw and --engine are for --data")
         from carat.cli.texts import predict_texts
 
         predict_texts(run, text, file, out, column, words, precision, overwrite)

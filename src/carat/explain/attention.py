@@ -19,7 +19,6 @@ from carat.data.store import Store
 from carat.errors import DataError, did_you_mean
 from carat.pictures import heat_map, new_figure, save
 from carat.predictor import Predictor
-from carat.texts import Reader
 
 WIDEST = 60
 """Time steps that a picture shows."""
@@ -49,7 +48,7 @@ def _spelt(predictor: Predictor, features: NDArray[Any], modality: str) -> list[
     """The tokens (T, 1) of a modality of such; nothing for another."""
     if predictor.card.modalities[modality].tokens is None:
         return []
-    return Reader(predictor.folder, predictor.card).spell(features[:, 0])
+    return predictor.reader.spell(features[:, 0])
 
 
 def draw_attention(predictor: Predictor, store: Store, row: int, out: Path) -> list[Path]:

@@ -108,6 +108,7 @@ def quiet_lightning() -> Iterator[None]:
                 ".*`training_step` returned `None`.*",
                 ".*recommended to use `self.log.*sync_dist.*",
                 ".*`broadcast_buffers` is deprecated.*",
+                ".*in eval mode at the start of training.*",
             ):
                 warnings.filterwarnings("ignore", known)
             for logger in loggers:
