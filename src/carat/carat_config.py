@@ -168,6 +168,8 @@ class CaratConfig(Section):
     """Share of a prototype that stays at each update."""
     label_wise: bool = True
     """One attention for each label; else one that all labels share."""
+    even_start: bool = False
+    """Label attention begins as the mean over time, as pretrained sentence encoders expect; else drawn."""
     levels: Annotated[int, Field(ge=0, le=2)] = 2
     """Levels of reconstruction: 2 is α and β, 1 only α, 0 none; the last one is scored."""
     prototypes: bool = True

@@ -173,6 +173,7 @@ class CaratMethod(Method):
             align=frozenset(config.alignment.modalities),
             steps=config.alignment.steps,
             label_wise=config.label_wise,
+            even=config.even_start,
             levels=config.levels,
             prototypes=config.prototypes,
             aggregation=config.aggregation,

@@ -309,3 +309,14 @@ def test_alignment_by_hand() -> None:
     assert valid.all()
     weights = alignment.lstm(x[1:, :4])[0].softmax(-1)[0, :, 1:]  # (T, steps): the blank, class 0, is dropped
     torch.testing.assert_close(aligned[1], weights.T @ x[1, :4])
+
+
+def test_an_even_start_is_the_mean_over_time() -> None:
+    attention = LabelAttention(7, 3, even=True)
+    hidden, mask = torch.randn(2, 5, 7), torch.tensor([[True] * 5, [True] * 2 + [False] * 3])
+    features, _ = attention(hidden, mask)
+    for i, length in enumerate((5, 2)):
+        torch.testing.assert_close(features[i], hidden[i, :length].mean(0).expand(3, -1))
+    (features * torch.randn(2, 3, 7)).sum().backward()
+    assert attention.score.weight.grad is not None
+    assert attention.score.weight.grad.abs().min() > 0  # and it leaves it

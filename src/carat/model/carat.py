@@ -58,7 +58,7 @@ class Carat(nn.Module):
         momentum: see `Prototypes`.
         align: modalities to align first.
         steps: time steps after alignment.
-        label_wise: see `LabelAttention`.
+        label_wise, even: see `LabelAttention`.
         levels: see `Reconstruction`.
         prototypes: let prototypes stand in for a modality in its own reconstruction.
         aggregation: classify all labels jointly too.
@@ -82,6 +82,7 @@ class Carat(nn.Module):
         align: frozenset[str] = frozenset(),
         steps: int = 50,
         label_wise: bool = True,
+        even: bool = False,
         levels: int = 2,
         prototypes: bool = True,
         aggregation: bool = True,
@@ -97,7 +98,9 @@ class Carat(nn.Module):
                 for m, d in widths.items()
             }
         )
-        self.label_attention = nn.ModuleDict({m: LabelAttention(hidden, labels, label_wise) for m in widths})
+        self.label_attention = nn.ModuleDict(
+            {m: LabelAttention(hidden, labels, label_wise, even) for m in widths}
+        )
         self.latent = Latent(len(widths), hidden, latent)
         self.prototypes = Prototypes(len(widths), labels, latent, momentum) if prototypes else OwnLatent()
         self.reconstruction = Reconstruction(len(widths), hidden, levels)

@@ -17,13 +17,16 @@ class LabelAttention(nn.Module):
         hidden: D.
         labels: L.
         label_wise: W is (L, D), one row per label; else one row that all labels share.
+        even: W starts at 0, so that every label begins with the mean over time; else it is drawn.
     """
 
-    def __init__(self, hidden: int, labels: int, label_wise: bool = True) -> None:
+    def __init__(self, hidden: int, labels: int, label_wise: bool = True, even: bool = False) -> None:
         super().__init__()
         self.labels = labels
         self.score = nn.Linear(hidden, labels if label_wise else 1, bias=False)
         nn.init.xavier_uniform_(self.score.weight)
+        if even:
+            nn.init.zeros_(self.score.weight)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """hidden (B, T, D), mask (B, T) → label-specific features (B, L, D) and attention (B, L, T)."""
