@@ -47,6 +47,8 @@ class Pretrained(nn.Module):
         self._freeze()
         self.resting = False
         """Whether it does not learn in this epoch."""
+        self.fitting = True
+        """Whether the method in front of which it stands is being trained."""
         self.train()
 
     @property
@@ -78,6 +80,7 @@ class Pretrained(nn.Module):
 
     def train(self, mode: bool = True) -> Pretrained:
         """Dropout and the like are for what learns only."""
+        self.fitting = mode
         learns = any(parameter.requires_grad for parameter in self.parameters()) and not self.resting
         super().train(mode and learns)
         return self
@@ -86,7 +89,7 @@ class Pretrained(nn.Module):
         """Let it learn or not."""
         if resting != self.resting:
             self.resting = resting
-            self.train(not resting)
+            self.train(self.fitting)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Read a batch.
@@ -146,7 +149,7 @@ class Pretrained(nn.Module):
 
     def _arithmetic(self, device: torch.device) -> AbstractContextManager[Any]:
         wanted = self.choice.precision
-        bf16 = self.training and (wanted == "bf16" or (wanted == "auto" and has_bf16(device)))
+        bf16 = self.fitting and (wanted == "bf16" or (wanted == "auto" and has_bf16(device)))
         already = torch.is_autocast_enabled(device.type)
         return torch.autocast(device.type, torch.bfloat16, enabled=bf16 or already)
 
