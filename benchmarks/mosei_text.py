@@ -47,23 +47,36 @@ SIZES: dict[str, Any] = {
 }
 """CARAT's, cut to fit two cores; the pretrained encoder is the text's Transformer."""
 BEHIND: dict[str, Any] = {
-    "method": merge(SIZES, {"name": "carat"}),
-    "training": {"learning_rate": 5e-4},
+    "method": merge(
+        SIZES,
+        {
+            "name": "carat",
+            "weights": {"original": 1.0, "contrast": 0.01, "mse_reconstruction": 0.1, "mse_alpha": 0.1},
+        },
+    ),
+    "encoders": {"text": {"frozen_epochs": 1}},
+    "training": {"epochs": 3, "learning_rate": 1e-3, "average": 0.98},
 }
-"""CARAT behind a fine-tuned encoder."""
-PLUS: dict[str, Any] = {"method": merge(SIZES, {"name": "carat+"}), "training": {"learning_rate": 5e-4}}
-"""carat+ behind a fine-tuned encoder."""
+"""CARAT behind a fine-tuned encoder, which rests for the first of three epochs."""
+PLUS: dict[str, Any] = merge(
+    BEHIND,
+    {
+        "method": {"name": "carat+"},
+        "training": {"modality_dropout": 0.1},
+    },
+)
+"""The same, with the loss and the thresholds of carat+."""
 ALONE: dict[str, Any] = {"method": {"name": "linear"}, "training": {"learning_rate": 1e-3}}
 """The encoder with one linear layer: plain fine-tuning."""
 WORDS: dict[str, Any] = {
     "method": merge(SIZES, {"name": "carat", "encoder": {"layers": {"text": 1}}}),
-    "training": {"learning_rate": 5e-4, "epochs": 5},
+    "training": {"learning_rate": 5e-4, "epochs": 4},
 }
 """CARAT on frozen word vectors, with a Transformer layer of its own."""
 FROZEN: dict[str, Any] = {
     "method": merge(SIZES, {"name": "carat", "encoder": {"layers": {"text": 1}}}),
     "encoders": {"text": {"train_layers": 0}},
-    "training": {"learning_rate": 5e-4, "epochs": 3},
+    "training": {"learning_rate": 5e-4, "epochs": 2},
 }
 """CARAT on the frozen sentence encoder, with a Transformer layer of its own."""
 TEXT, ALL = ["text"], ["text", "visual", "audio"]

@@ -45,7 +45,7 @@ def settings(encoder: Path, modalities: list[str]) -> dict[str, Any]:
     from benchmarks.mosei_text import BEHIND
 
     return BEHIND | {
-        "encoders": {"text": {"folder": str(encoder), "learning_rate": RATE}},
+        "encoders": {"text": {"folder": str(encoder), "learning_rate": RATE}},  # learning from the beginning
         "data": {"batch_size": SIZE, "modalities": modalities, "long": "truncate"},
     }
 
