@@ -81,7 +81,7 @@ def test_finished_shards_are_not_scored_again(
     assert in_turn == [1, 2]
     assert parts(out) == whole
     assert sorted(file.name for file in out.iterdir()) == sorted([*whole, "done.jsonl", "shards.json"])
-    with pytest.raises(RunError, match="holds other predictions; --overwrite replaces them"):
+    with pytest.raises(RunError, match="holds predictions with another size; --overwrite replaces them"):
         predict_in_shards(trained.folder, store.folder, out, size=60)
     in_turn.clear()
     assert predict_in_shards(trained.folder, store.folder, out, size=60, overwrite=True) == count

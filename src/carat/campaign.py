@@ -26,6 +26,7 @@ from carat.data.store import Store, open_store
 from carat.errors import CaratError, RunError
 from carat.evaluation.thresholds import apply_thresholds
 from carat.locking import LOCK, lock
+from carat.sections import first_difference
 
 if TYPE_CHECKING:  # PyTorch is for the workers
     from carat.predictor import Predictor
@@ -212,9 +213,9 @@ def _compare(file: Path, plan: dict[str, Any]) -> None:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{file}: cannot be read ({error}); --overwrite starts anew") from error
-    for key, value in json.loads(json.dumps(plan)).items():
-        if found.get(key) != value:
-            raise RunError(f"{file.parent}: was started with another {key}; --overwrite starts anew")
+    other = first_difference(found, json.loads(json.dumps(plan)))
+    if other:
+        raise RunError(f"{file.parent}: was started with another {other}; --overwrite starts anew")
 
 
 def _in_parallel(jobs: Sequence[Job], out: Path, workers: int) -> Iterator[tuple[Job, str]]:

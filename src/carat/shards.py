@@ -18,6 +18,7 @@ from carat.locking import LOCK, lock
 from carat.predictions import WRITERS, write_predictions
 from carat.predictor import Precision, Predictor, load
 from carat.run import CARD, UNFINISHED, replace_file, write_json
+from carat.sections import first_difference
 
 PLAN = "shards.json"
 DONE = "done.jsonl"
@@ -151,11 +152,12 @@ def _claim(job: Job, plan: dict[str, Any], overwrite: bool) -> dict[int, dict[st
         what = f"holds '{(foreign or sorted(names))[0]}', which was not made by this command"
         raise RunError(f"{job.out}: {what}; choose another folder")
     try:
-        same = json.loads((job.out / PLAN).read_text(encoding="utf-8")) == plan
+        other = first_difference(json.loads((job.out / PLAN).read_text(encoding="utf-8")), plan)
     except (OSError, ValueError):
-        same = False
+        other = "plan, which cannot be read"
+    same = not other
     if not same and any(name.startswith("part-") for name in names) and not overwrite:
-        raise RunError(f"{job.out}: holds other predictions; --overwrite replaces them")
+        raise RunError(f"{job.out}: holds predictions with another {other}; --overwrite replaces them")
     done = _read_done(job) if same and not overwrite else {}
     kept = {PLAN, DONE} | {_file(job, number).name for number in done} if done else set()
     for name in set(names) - kept:

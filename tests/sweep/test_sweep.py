@@ -104,7 +104,7 @@ def test_a_sweep_goes_on(
     sweep(space, store.folder, out, tiny, trials=4)
     assert table(out) == table(tmp_path / "whole")
     assert (out / "best.yaml").read_text() == (tmp_path / "whole" / "best.yaml").read_text()
-    with pytest.raises(RunError, match="was started with another experiment; --overwrite"):
+    with pytest.raises(RunError, match=r"was started with another experiment\.seed; --overwrite"):
         sweep(space, store.folder, out, with_settings(tiny, {"seed": 1}), trials=4)
     journal = out / "study.journal"
     journal.write_text("{" + journal.read_text())
@@ -127,6 +127,12 @@ def test_hopeless_trials_end_early(
     assert rows[-1] in pruned
     sweep(space, store.folder, tmp_path / "all", start, trials=6, prune=False)
     assert {row["state"] for row in table(tmp_path / "all")} == {"complete"}
+
+
+def test_the_space_speaks_of_its_method(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text("method.latent: [4, 8]")
+    with pytest.raises(ConfigError, match=r"unknown key 'method.latent'$"):
+        read_space(tmp_path / "space.yaml", load_experiment(overrides={"method": "br"}))
 
 
 def test_failed_trials_do_not_end_the_others(

@@ -33,7 +33,8 @@ def main() -> None:
         print("carat: interrupted: the state is saved; the same command goes on", file=sys.stderr)
         sys.exit(128 + stop.number)
     except KeyboardInterrupt as stop:
-        print(": ".join(["carat: interrupted", *map(str, stop.args)]), file=sys.stderr)
+        said = ", ".join(map(str, stop.args)) or "the same command goes on with what is not finished"
+        print(f"carat: interrupted: {said}", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(0)

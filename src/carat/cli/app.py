@@ -28,6 +28,7 @@ app = App(
     version=f"carat {__version__}",
     help_format="markdown",
     default_parameter=Parameter(consume_multiple=True),
+    suppress_keyboard_interrupt=False,
 )
 app.register_install_completion_command()
 

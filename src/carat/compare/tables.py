@@ -18,6 +18,7 @@ from carat.compare.leaderboard import BASE, COMPARED, Final, Standing
 from carat.data.store import Store
 from carat.evaluation.confidence import Paired
 from carat.evaluation.reports import in_brackets, mean_and_spread, short, signed
+from carat.peer_configs import METHOD_SECTIONS
 
 NAMES = {
     "micro_f1": "micro-F1",
@@ -43,6 +44,8 @@ class About:
     groups: int
     """Of the test split."""
     seeds: Sequence[int]
+    methods: list[str]
+    """As they were named."""
     budget: int
     preset: str
     settings: Mapping[str, Any]
@@ -72,6 +75,7 @@ class About:
             test=len(test),
             groups=len(set(store.groups[test].tolist())),
             seeds=[job.experiment.seed for job in finals[0].jobs],
+            methods=[final.method for final in finals],
             budget=budget,
             preset=preset,
             settings=settings,
@@ -84,9 +88,10 @@ class About:
     def command(self) -> str:
         """What makes it again."""
         settings = " --settings SETTINGS.yaml" if self.settings else ""
+        every = set(self.methods) == METHOD_SECTIONS.keys()
         return (
-            f"carat compare --data STORE --out DIR --preset {self.preset} --seeds {len(self.seeds)} "
-            f"--budget {self.budget}{settings}"
+            f"carat compare --data STORE --out DIR --methods {'all' if every else ' '.join(self.methods)} "
+            f"--preset {self.preset} --seeds {len(self.seeds)} --budget {self.budget}{settings}"
         )
 
     def paragraphs(self) -> list[str]:
@@ -224,7 +229,9 @@ def write_tables(standings: Sequence[Standing], about: About, out: Path) -> None
     with (out / "costs.csv").open("w", newline="", encoding="utf-8") as opened:
         writer = csv.writer(opened)
         writer.writerow(COSTS)
-        writer.writerows(costs(standing) for standing in standings)
+        for standing in standings:
+            cells = costs(standing)
+            writer.writerow([*(cell.replace(",", "") for cell in cells[:-1]), cells[-1]])
 
 
 def _markdown(standings: Sequence[Standing], about: About) -> str:

@@ -25,6 +25,7 @@ def cluster(address: str | None, workers: int) -> Iterator[Any]:
         RunError: Ray is not installed, or nothing answers at the address.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong is raised, too
     try:
         import ray
     except ImportError as error:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from carat.config import Experiment
+from carat.config import Experiment, experiment_with
 from carat.errors import RunError
 from carat.sections import merge, parse
 
@@ -138,4 +138,5 @@ def with_settings(experiment: Experiment, settings: Mapping[str, Any]) -> Experi
         for part in reversed(key.split(".")):
             changes = {part: changes}
         values = merge(values, changes)
+    parse(experiment_with(experiment.method.name), values, "trial")  # whose errors name this method's keys
     return parse(Experiment, values, "trial")

@@ -205,6 +205,8 @@ def write_study(study: Study, out: Path) -> None:
         "# Trials\n\nValidation micro-F1; the best first.\n\n" + head + "".join(f"| {x} |\n" for x in lines)
     )
     replace_file(out / f"{TABLE}.md", text.encode())
+    if study.value(study.best) is None:
+        return
     best = study.experiments()[study.best].model_dump()
     replace_file(out / BEST, yaml.safe_dump(best, sort_keys=False, allow_unicode=True).encode())
 

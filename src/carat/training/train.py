@@ -115,6 +115,8 @@ def train(
             backend = "nccl" if task.accelerator == "gpu" else "gloo"
             launch(_train_share, (experiment, store.folder, out), experiment.training.devices, backend)
         elif not finished:
+            if experiment.training.devices > 1:
+                say("note: this method has nothing to train step by step, so it takes one process")
             _report_start(out, say)
             _train_task(task, out, after_epoch)
     return TrainedRun(out, run.read_run(out)[0])
