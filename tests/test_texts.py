@@ -27,7 +27,11 @@ __all__ = ["text_encoder", "text_run", "text_store"]  # fixtures
         ("a.txt", "so glad\n\n  tears \n", [("1", "so glad"), ("3", "tears")]),
         ("a.csv", 'text,x\n"so, glad",1\n,2\nfun,3\n', [("1", "so, glad"), ("3", "fun")]),
         ("a.tsv", "id\ttext\nq\tso glad\n", [("q", "so glad")]),
-        ("a.jsonl", '{"text": "so glad", "id": 7}\n\n{"text": "fun"}\n', [("7", "so glad"), ("3", "fun")]),
+        (
+            "a.jsonl",
+            '{"text": "so glad", "id": 7}\n\n{"text": null}\n{"text": "fun"}\n',
+            [("7", "so glad"), ("4", "fun")],
+        ),
     ],
 )
 def test_files_of_texts(name: str, content: str, found: list[tuple[str, str]], tmp_path: Path) -> None:
@@ -65,8 +69,9 @@ def test_words_are_left_out_one_by_one() -> None:
 
 def test_strongest_words() -> None:
     falls = np.array([0.1, -0.2, 0.3, 0.0])
-    assert strongest(["so", "not", "(glad),", "-"], falls, 3) == ["glad", "so"]
-    assert strongest(["!"], np.array([0.1]), 1) == ["!"]
+    assert strongest(["so", "not", "(glad),", "a"], falls, 3) == ["glad", "so"]
+    assert strongest(["so"], np.array([0.004]), 1) == []
+    assert without_each_word("so — glad") == [("so", "— glad"), ("glad", "so —")]
 
 
 def test_texts_score_as_their_store_does(text_run: TrainedRun, text_store: Store) -> None:
@@ -83,8 +88,9 @@ def test_texts_score_as_their_store_does(text_run: TrainedRun, text_store: Store
 
 def test_long_texts_are_cut(text_run: TrainedRun) -> None:
     predictor = carat.load(text_run.folder)
-    long, cut = predictor.predict_text(["so " * 50, "so " * 11])  # and two special tokens
-    assert long.scores == cut.scores
+    long, cut, short = predictor.predict_text(["so " * 50, "so " * 11, "so"])  # and two special tokens
+    assert long.scores == cut.scores != short.scores
+    assert predictor.reader.cut == 2
 
 
 def test_the_words_that_carry_a_label(text_run: TrainedRun) -> None:
@@ -96,11 +102,16 @@ def test_the_words_that_carry_a_label(text_run: TrainedRun) -> None:
 
 
 def test_what_cannot_be_read(text_run: TrainedRun, trained: TrainedRun) -> None:
-    with pytest.raises(RunError, match="trained on features, not on one text; train it on a store whose"):
+    with pytest.raises(RunError, match="trained on features, so it reads no texts; that needs a store whose"):
         carat.load(trained.folder).predict_text(["glad"])
-    with pytest.raises(DataError, match="text 1: it is empty"):
+    with pytest.raises(DataError, match="text 2 of 2: no words"):
         carat.load(text_run.folder).predict_text(["glad", " "])
+    with pytest.raises(DataError, match="text 1 of 1: no words"):
+        carat.load(text_run.folder).predict_text([3])  # type: ignore[list-item]
+    with pytest.raises(DataError, match="words is -1"):
+        carat.load(text_run.folder).predict_text(["glad"], words=-1)
     assert carat.load(text_run.folder).predict_text([]) == []
+    assert carat.load(text_run.folder).predict_text("so glad")[0].text == "so glad"
 
 
 def test_tokens_of_ones_own(text_run: TrainedRun) -> None:
@@ -148,7 +159,8 @@ def test_files_on_the_command_line(run, ending: str, text_run: TrainedRun, tmp_p
         (("--file", "b.txt"), "--file needs --out"),
         (("--data", "store"), "--data needs --out"),
         (("--file", "b.txt", "--out", "x.csv"), "b.txt: cannot be read (No such file or directory)"),
-        (("--text", " "), "text 0: it is empty"),
+        (("--text",), "--text needs a text"),
+        (("--text", " "), "text 1 of 1: no words"),
         (("--text", "a", "--split", "test"), "--split, --raw and --engine are for --data"),
     ],
 )

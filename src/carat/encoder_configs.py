@@ -32,8 +32,8 @@ class EncoderChoice(Section):
     """Local Hugging Face folder: config.json, model.safetensors and, for text, tokenizer.json."""
     train_layers: Count | None = None
     """Train only so many layers, the last ones; 0 freezes the encoder. All of it by default."""
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
-    """Highest learning rate of the last layer; training.learning_rate by default."""
+    learning_rate: Annotated[float, Field(gt=0)] = 6e-5
+    """Highest learning rate of the last layer; the method's own is training.learning_rate."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Factor of the learning rate from each layer to the one below it."""
     frozen_epochs: Count = 0

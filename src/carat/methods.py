@@ -101,8 +101,8 @@ class Method(nn.Module, ABC):
     def enter_epoch(self, epoch: int) -> None:
         """Do what changes from epoch to epoch, counted from 0; called before every step."""
 
-    def learning_rates(self, highest: float) -> Iterable[tuple[nn.Parameter, float]]:
-        """Parameters whose highest learning rate is not that of the others, `highest`, and theirs."""
+    def learning_rates(self) -> Iterable[tuple[nn.Parameter, float]]:
+        """Parameters whose highest learning rate is not the experiment's, and theirs."""
         return ()
 
     def kept_files(self) -> dict[str, Path]:

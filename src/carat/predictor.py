@@ -141,11 +141,11 @@ class Predictor:
             out += self._name(*self._score(batch))
         return out
 
-    def predict_text(self, texts: Sequence[str], *, words: int = 0) -> list[Prediction]:
+    def predict_text(self, texts: Sequence[str] | str, *, words: int = 0) -> list[Prediction]:
         """Score texts by a run that reads tokens; its other modalities are absent.
 
         Args:
-            texts: not empty ones.
+            texts: not empty ones; or a single one.
             words: name so many words at most that carried each label: those without which its score falls
                 most. Every word is left out once, so this takes as many times longer as a text has words.
 
@@ -156,9 +156,13 @@ class Predictor:
         Example:
             carat.load("run").predict_text(["I am so relieved, but I miss him"], words=3)[0].words
         """
+        if isinstance(texts, str):
+            texts = [texts]
+        if words < 0:
+            raise DataError(f"words is {words}, but is to be 0 or more")
         for i, text in enumerate(texts):
-            if not text.strip():
-                raise DataError(f"text {i}: it is empty")
+            if not isinstance(text, str) or not text.strip():
+                raise DataError(f"text {i + 1} of {len(texts)}: no words")
         taken_apart = [without_each_word(text) if words else [] for text in texts]
         rests = [rest for parts in taken_apart for _, rest in parts]
         found = self._predict_tokens([*texts, *rests])

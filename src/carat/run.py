@@ -24,7 +24,7 @@ from carat.data.transform import Transform
 from carat.encoder_configs import ENCODERS
 from carat.errors import ConfigError, DataError, RunError
 from carat.locking import LOCK
-from carat.sections import Section, explain, parse, read_yaml
+from carat.sections import Section, explain, first_difference, parse, read_yaml
 
 SCHEMA = 1
 CARD = "run.json"
@@ -129,13 +129,9 @@ def what_differs(out: Path, experiment: Experiment, fingerprint: str) -> str:
         on = json.loads((out / ENVIRONMENT).read_text(encoding="utf-8")).get("fingerprint")
     except (ConfigError, OSError, ValueError, AttributeError) as error:
         raise RunError(f"{out}: what it holds cannot be read ({error}); --overwrite starts anew") from error
-    for section, values in found.model_dump().items():
-        wanted = experiment.model_dump()[section]
-        if not isinstance(values, dict):
-            values, wanted = {"": values}, {"": wanted}
-        for key in values.keys() | wanted.keys():
-            if values.get(key) != wanted.get(key):
-                return f"another {'.'.join(filter(None, (section, key)))}"
+    other = first_difference(found.model_dump(), experiment.model_dump())
+    if other:
+        return f"another {other}"
     return "" if on == fingerprint else "another store"
 
 

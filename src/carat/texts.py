@@ -17,7 +17,9 @@ from carat.errors import DataError, RunError, did_you_mean
 from carat.hugging_face import encode, read_tokenizer
 from carat.run import RunCard
 
-WORD = re.compile(r"\S+")
+WORD = re.compile(r"\S*\w\S*")
+LEAST = 0.005
+"""How far a score must fall without a word that carried it."""
 
 
 class Text(NamedTuple):
@@ -43,19 +45,23 @@ class Reader:
     def __init__(self, folder: Path, card: RunCard, longest: Mapping[str, int]) -> None:
         found = {m: x.tokens for m, x in card.modalities.items() if x.tokens is not None}
         if len(found) != 1:
-            has = "features" if not found else f"tokens of {' and '.join(found)}"
+            has = "features" if not found else f"the tokens of {' and '.join(found)}"
             raise RunError(
-                f"{folder}: it was trained on {has}, not on one text; train it on a store whose recipe has "
-                f"a source 'tokens'"
+                f"{folder}: it was trained on {has}, so it reads no texts; that needs a store whose recipe "
+                f"has one source 'tokens'"
             )
         ((self.modality, tokens),) = found.items()
-        self._tokenizer = read_tokenizer(
-            folder / ENCODERS / self.modality, min(tokens.longest, longest[self.modality])
-        )
+        self.longest = min(tokens.longest, longest[self.modality])
+        """Tokens at which texts are cut."""
+        self.cut = 0
+        """Texts so far that have as many."""
+        self._tokenizer = read_tokenizer(folder / ENCODERS / self.modality, self.longest)
 
     def read(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """(tokens, 1) of each text, special tokens included."""
-        return [np.array(ids, dtype=np.int32)[:, None] for ids in encode(self._tokenizer, texts)]
+        found = encode(self._tokenizer, texts)
+        self.cut += sum(len(ids) == self.longest for ids in found)
+        return [np.array(ids, dtype=np.int32)[:, None] for ids in found]
 
     def spell(self, ids: NDArray[Any]) -> list[str]:
         """What tokens (T,) are called."""
@@ -73,7 +79,7 @@ def without_each_word(text: str) -> list[tuple[str, str]]:
 
 
 def strongest(words: Sequence[str], falls: NDArray[Any], most: int) -> list[str]:
-    """At most so many words without which a score falls, the largest fall first.
+    """At most so many words without which a score falls by `LEAST`, the largest fall first.
 
     Args:
         words: of a text, in order.
@@ -81,7 +87,7 @@ def strongest(words: Sequence[str], falls: NDArray[Any], most: int) -> list[str]
         most: how many.
     """
     order = np.argsort(-falls, kind="stable")[:most]
-    return [words[i].strip(".,;:!?\"'()…") or words[i] for i in order if falls[i] > 0]
+    return [words[i].strip(".,;:!?\"'()…") for i in order if falls[i] >= LEAST]
 
 
 def read_texts(file: Path, column: str) -> Iterator[Text]:
@@ -131,7 +137,8 @@ def _objects(opened: Any, file: Path, column: str) -> Iterator[Text]:
             found = json.loads(line)
         except ValueError as error:
             raise DataError(f"{file}, line {number}: not JSON ({error})") from error
-        text = found.get(column) if isinstance(found, dict) else None
+        text = found.get(column, 0) if isinstance(found, dict) else 0
+        text = "" if text is None else text
         if not isinstance(text, str):
             raise DataError(f"{file}, line {number}: no text under '{column}'; --column names another key")
         yield Text(str(found.get("id", number)), text)

@@ -104,13 +104,13 @@ def test_more_layers_than_there_are(text_encoder: Path) -> None:
 
 
 def test_rates_fall_from_layer_to_layer(text_encoder: Path) -> None:
-    encoder = pretrained(text_encoder, layer_decay=0.5)
+    encoder = pretrained(text_encoder, layer_decay=0.5, learning_rate=8.0)
     names = {id(p): name for name, p in encoder.model.named_parameters()}
-    rates = {names[id(p)]: rate for p, rate in encoder.rates(8.0)}
+    rates = {names[id(p)]: rate for p, rate in encoder.rates()}
     assert rates["encoder.layer.2.output.dense.weight"] == 8.0
     assert rates["encoder.layer.0.output.dense.weight"] == 2.0
     assert rates["embeddings.word_embeddings.weight"] == 1.0
-    assert set(dict(pretrained(text_encoder, learning_rate=3.0).rates(8.0)).values()) == {3.0}
+    assert {rate for _, rate in pretrained(text_encoder, learning_rate=3.0).rates()} == {3.0}
 
 
 def test_the_optimiser_has_their_rates(text_encoder: Path, text_store: Store) -> None:
@@ -173,6 +173,21 @@ def test_models_of_ours_are_transformers_models(kind: str, text_encoder: Path, t
     expected = theirs(input_ids=padded, attention_mask=mask.long()).last_hidden_state
     torch.testing.assert_close(states[mask], expected[mask], atol=2e-6, rtol=1e-5)
     assert encoder.longest(99) == 37
+
+
+def test_names_of_other_configurations(text_encoder: Path, tmp_path: Path) -> None:
+    from transformers import DistilBertConfig, DistilBertModel
+
+    folder = shutil.copytree(text_encoder, tmp_path / "encoder")
+    config = DistilBertConfig(
+        vocab_size=len(WORDS), max_position_embeddings=37, n_layers=2, n_heads=2, dim=12, hidden_dim=14
+    )
+    DistilBertModel(config).save_pretrained(folder)
+    encoder = pretrained(folder, train_layers=1, layer_decay=0.5, learning_rate=8.0)
+    assert encoder.width == 12
+    assert encoder.longest(99) == 37
+    assert {rate for _, rate in encoder.rates()} == {8.0}
+    assert {name.split(".")[2] for name in learning(encoder)} == {"1"}
 
 
 @pytest.mark.parametrize("change", [{"hidden_act": "relu"}, {"is_decoder": True}])

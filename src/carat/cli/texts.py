@@ -39,11 +39,16 @@ def predict_texts(
 
     if out is not None:
         check_output(out, overwrite)
+    if file is None and not texts:
+        raise ConfigError(
+            '--text needs a text, e.g. --text "so glad"; one that begins with a dash as --text="- …"'
+        )
+    predictor = load(run, precision=precision)
     if file is None:
-        predictor = load(run, precision=precision)
         found = predictor.predict_text(texts or [], words=SHOWN if words is None else words)
         if out is None:
             show_texts(found)
+            _report_cuts(predictor)
             return
         named: Iterator[tuple[str, Prediction]] = ((str(i), x) for i, x in enumerate(found, start=1))
     else:
@@ -51,9 +56,15 @@ def predict_texts(
             raise ConfigError("--file needs --out, e.g. --out scores.csv")
         total = sum(1 for _ in read_texts(file, column))
         stream = track(read_texts(file, column), f"Scoring {file.name}", total=total)
-        named = _scored(load(run, precision=precision), stream, words or 0)
+        named = _scored(predictor, stream, words or 0)
     count = write_predictions(named, out, overwrite=overwrite)
+    _report_cuts(predictor)
     say(f"{count} predictions → {out}")
+
+
+def _report_cuts(predictor: Predictor) -> None:
+    if predictor.reader.cut:
+        say(f"note: texts are cut at {predictor.reader.longest} tokens, as those of the training store were")
 
 
 def _scored(predictor: Predictor, texts: Iterator[Text], words: int) -> Iterator[tuple[str, Prediction]]:

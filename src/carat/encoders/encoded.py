@@ -71,10 +71,10 @@ class Encoded(Method):
             encoder.rest(epoch < encoder.choice.frozen_epochs)
         self.method.enter_epoch(epoch)
 
-    def learning_rates(self, highest: float) -> Iterator[tuple[nn.Parameter, float]]:
+    def learning_rates(self) -> Iterator[tuple[nn.Parameter, float]]:
         for encoder in self._all():
-            yield from encoder.rates(highest)
-        yield from self.method.learning_rates(highest)
+            yield from encoder.rates()
+        yield from self.method.learning_rates()
 
     @property
     def by_gradient(self) -> bool:

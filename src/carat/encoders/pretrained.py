@@ -17,6 +17,16 @@ from carat.errors import DataError
 from carat.hugging_face import CONFIG, SPEECH, TOKENIZER, longest_text, read_config
 from carat.model.layout import Layout, lay_out
 
+NEEDED = (
+    "hidden_size",
+    "num_hidden_layers",
+    "max_position_embeddings",
+    "pad_token_id",
+    "conv_kernel",
+    "conv_stride",
+)
+"""What is asked of a configuration, by names that transformers' own understand whatever theirs are."""
+
 
 class Pretrained(nn.Module):
     """A model of a local folder, its trainable part, and how it reads a batch.
@@ -39,7 +49,7 @@ class Pretrained(nn.Module):
         """What the folder says of the model; what it leaves out is as in the model's publication."""
         own = getattr(self.model, "config", None)
         if own is not None:
-            self.config = own.to_dict()
+            self.config |= {name: getattr(own, name) for name in NEEDED if hasattr(own, name)}
         self.width = int(self.config["hidden_size"])
         self.sound: dict[str, Any] = {}
         if not text:
@@ -47,8 +57,6 @@ class Pretrained(nn.Module):
         self._freeze()
         self.resting = False
         """Whether it does not learn in this epoch."""
-        self.fitting = True
-        """Whether the method in front of which it stands is being trained."""
         self.train()
 
     @property
@@ -67,29 +75,25 @@ class Pretrained(nn.Module):
             samples = (samples - 1) * stride + kernel
         return samples
 
-    def rates(self, highest: float) -> Iterator[tuple[nn.Parameter, float]]:
-        """Trainable parameters and their highest learning rates.
-
-        Args:
-            highest: of the last layer, unless the choice names one.
-        """
-        highest = self.choice.learning_rate or highest
-        for parameter, below in self._depths():
+    def rates(self) -> Iterator[tuple[nn.Parameter, float]]:
+        """Trainable parameters and their highest learning rates."""
+        highest, decay = self.choice.learning_rate, self.choice.layer_decay
+        every = ((parameter, 0) for parameter in self.model.parameters())
+        for parameter, below in self._depths() if decay < 1 else every:
             if parameter.requires_grad:
-                yield parameter, highest * self.choice.layer_decay**below
+                yield parameter, highest * decay**below
 
     def train(self, mode: bool = True) -> Pretrained:
         """Dropout and the like are for what learns only."""
-        self.fitting = mode
         learns = any(parameter.requires_grad for parameter in self.parameters()) and not self.resting
         super().train(mode and learns)
         return self
 
     def rest(self, resting: bool) -> None:
-        """Let it learn or not."""
+        """Let it learn or not, in a training."""
         if resting != self.resting:
             self.resting = resting
-            self.train(self.fitting)
+            self.train()
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Read a batch.
@@ -101,7 +105,7 @@ class Pretrained(nn.Module):
         Returns:
             Hidden states (B, T', d), zeros where not valid, and their mask (B, T').
         """
-        with self._learning(), self._arithmetic(x.device):
+        with self._arithmetic(x.device), self._learning():
             return self._read_text(x, mask) if self.text else self._read_sound(x, mask)
 
     def _read_text(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,7 +153,7 @@ class Pretrained(nn.Module):
 
     def _arithmetic(self, device: torch.device) -> AbstractContextManager[Any]:
         wanted = self.choice.precision
-        bf16 = self.fitting and (wanted == "bf16" or (wanted == "auto" and has_bf16(device)))
+        bf16 = torch.is_grad_enabled() and (wanted == "bf16" or (wanted == "auto" and has_bf16(device)))
         already = torch.is_autocast_enabled(device.type)
         return torch.autocast(device.type, torch.bfloat16, enabled=bf16 or already)
 

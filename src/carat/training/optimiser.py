@@ -155,8 +155,9 @@ def _released_factor(share: float, warmup: float) -> float:
 
 def make_optimiser(method: Method, config: TrainingConfig, steps: int) -> tuple[BertAdam, LambdaLR]:
     """Optimiser and schedule, to be stepped together, of a training of so many steps."""
-    rates = method.learning_rates(config.learning_rate)
-    groups = decay_groups(method.parameters(), method.spared_from_decay(), config.weight_decay, rates)
+    groups = decay_groups(
+        method.parameters(), method.spared_from_decay(), config.weight_decay, method.learning_rates()
+    )
     optimiser = BertAdam(groups, lr=config.learning_rate)
     factor = linear_schedule(steps, config.warmup, config.idle_first_step)
     return optimiser, LambdaLR(optimiser, factor)

@@ -104,8 +104,10 @@ def train(
         raise ConfigError("--overwrite and --resume contradict each other")
     out = Path(out)
     store = store if isinstance(store, Store) else open_store(store)
-    _look(out, experiment, store, overwrite, resume)
+    state = _look(out, experiment, store, overwrite, resume)
     joined = started_by_launcher()
+    if state == "finished" and joined is None:  # nothing else is needed
+        return TrainedRun(out, run.read_run(out)[0])
     task = _prepare(experiment, store, joined or ALONE)
     if joined is not None:
         return _train_joined(task, out, overwrite, resume, say, joined)
