@@ -50,7 +50,8 @@ def test_run_folder_holds_everything(trained: TrainedRun, store: Store, tiny: Ex
     modes = {f.name: f.stat().st_mode & 0o777 for f in folder.iterdir() if f.is_file()}
     assert len(set(modes.values())) == 1, modes
     assert (folder / "curves.svg").read_text().startswith("<?xml")
-    assert {f.name for f in folder.iterdir()} == run_names.NAMES - {run_names.CHECKPOINTS}
+    kept = run_names.NAMES - {run_names.CHECKPOINTS, run_names.ENCODERS}
+    assert {f.name for f in folder.iterdir()} == kept
     assert {f.name.split(".")[0] for f in (folder / "logs").rglob("*") if f.is_file()} >= {"events"}
 
 
