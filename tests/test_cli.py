@@ -211,3 +211,13 @@ def test_quiet_when_not_a_terminal(store: Store, experiment: Path, tmp_path: Pat
     assert found.stdout == ""
     lines = found.stderr.splitlines()
     assert [line.split()[0] for line in lines] == ["best", "run", "training"], found.stderr
+
+
+def test_an_interruption_is_said(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    def interrupt(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("carat.data.synthetic.synthesise", interrupt)
+    code, _, err = run("data", "synth", tmp_path / "store")
+    assert code == 130
+    assert err == "carat: interrupted: the same command goes on with what is not finished\n"
