@@ -19,8 +19,8 @@ TOKENIZER = "tokenizer.json"
 VOCABULARY = "vocab.txt"
 SPEECH = "preprocessor_config.json"
 
-PICKLED = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".joblib", ".npy"}
-"""Endings of files whose reading may run code, or of weights that are not read here."""
+PICKLED = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"}
+"""Endings of files whose reading may run code."""
 CODE = {".py", ".pyc", ".so", ".dll", ".dylib", ".sh", ".ipynb"}
 FILLED = 0.9
 """A tokenizer knows at least this share of its model's vocabulary; the rest rounds sizes up."""
@@ -39,14 +39,14 @@ def check_folder(folder: Path, *, tokenizer: bool = False, weights: bool = True)
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; carat downloads nothing, put the model there")
+    for name in (CONFIG, *[WEIGHTS] * weights, *[TOKENIZER] * tokenizer):
+        if not (folder / name).is_file():
+            raise DataError(f"{folder}: {name} is missing")
     for file in sorted(folder.rglob("*")):
         if file.suffix.lower() in PICKLED:
             raise DataError(f"{file}: pickled weights in a model's folder; keep safetensors only")
         if file.suffix.lower() in CODE:
             raise DataError(f"{file}: code in a model's folder, of which none is run; take it away")
-    for name in (CONFIG, *[WEIGHTS] * weights, *[TOKENIZER] * tokenizer):
-        if not (folder / name).is_file():
-            raise DataError(f"{folder}: {name} is missing")
     config = read_config(folder)
     if "auto_map" in config:
         raise DataError(f"{folder / CONFIG}: asks for code of its own ('auto_map'); no such code is run")
