@@ -39,14 +39,16 @@ def check_folder(folder: Path, *, tokenizer: bool = False, weights: bool = True)
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; carat downloads nothing, put the model there")
-    for name in (CONFIG, *[WEIGHTS] * weights, *[TOKENIZER] * tokenizer):
-        if not (folder / name).is_file():
-            raise DataError(f"{folder}: {name} is missing")
+    if not (folder / CONFIG).is_file():  # perhaps not such a folder at all
+        raise DataError(f"{folder}: {CONFIG} is missing")
     for file in sorted(folder.rglob("*")):
         if file.suffix.lower() in PICKLED:
             raise DataError(f"{file}: pickled weights in a model's folder; keep safetensors only")
         if file.suffix.lower() in CODE:
             raise DataError(f"{file}: code in a model's folder, of which none is run; take it away")
+    for name in (*[WEIGHTS] * weights, *[TOKENIZER] * tokenizer):
+        if not (folder / name).is_file():
+            raise DataError(f"{folder}: {name} is missing")
     config = read_config(folder)
     if "auto_map" in config:
         raise DataError(f"{folder / CONFIG}: asks for code of its own ('auto_map'); no such code is run")
