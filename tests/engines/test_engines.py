@@ -47,10 +47,10 @@ def prepare(folder: Path) -> Work:
             raise ZeroDivisionError("oh")
         if task == -3 or (task == -4 and (folder / "begun").read_text().count("-4\n") < 3):
             os.kill(os.getpid(), signal.SIGKILL)
-        told = 0
-        while told < 50 and not tell((task, task**2)):
+        told, most = 0, 5000 if task == 5 else 50  # the one that is stopped reports until it hears so
+        while told < most and not tell((task, task**2)):
             told += 1
-        return {"square": task**2, "stopped": told < 50}
+        return {"square": task**2, "stopped": told < most}
 
     return work
 

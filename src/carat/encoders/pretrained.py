@@ -153,7 +153,8 @@ class Pretrained(nn.Module):
 
     def _arithmetic(self, device: torch.device) -> AbstractContextManager[Any]:
         wanted = self.choice.precision
-        bf16 = torch.is_grad_enabled() and (wanted == "bf16" or (wanted == "auto" and has_bf16(device)))
+        trained = self.training or (self.resting and torch.is_grad_enabled())
+        bf16 = trained and (wanted == "bf16" or (wanted == "auto" and has_bf16(device)))
         already = torch.is_autocast_enabled(device.type)
         return torch.autocast(device.type, torch.bfloat16, enabled=bf16 or already)
 
