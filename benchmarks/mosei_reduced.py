@@ -9,7 +9,7 @@ Finished runs in DIR are not repeated. Epoch and threshold are chosen on validat
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -170,6 +170,20 @@ Made by `python -m benchmarks.mosei_reduced`; do not edit: remarks stand in
 {commons}"""
 
 
+def train_all(
+    jobs: Mapping[str, Sequence[Job]], stores: Mapping[str, Path], runs: Path, workers: int
+) -> tuple[list[Job], dict[str, Store]]:
+    """Train what is missing, seed by seed; the jobs in that order, and the stores, of the same samples."""
+    everything = [job for group in zip(*jobs.values(), strict=True) for job in group]
+    if failed := run_jobs(everything, runs, workers, print):
+        raise SystemExit("\n".join(f"{job.called}: {problem}" for job, problem in failed.items()))
+    opened = {name: open_store(path) for name, path in stores.items()}
+    for part in ("ids", "labels", "groups"):
+        values = [getattr(store, part) for store in opened.values()]
+        assert np.array_equal(*values), f"the stores differ in {part}"
+    return everything, opened
+
+
 def main(
     *,
     glove: Path,
@@ -201,13 +215,7 @@ def main(
             own = merge(SHORTENED, {"data": {"modalities": modalities}, "seed": seed})
             experiment = load_experiment(overrides=own)
             jobs[name].append(Job(f"{source}-{'-'.join(modalities)}", experiment, stores[source]))
-    everything = [job for group in zip(*jobs.values(), strict=True) for job in group]
-    if failed := run_jobs(everything, runs, workers, print):
-        raise SystemExit("\n".join(f"{job.called}: {problem}" for job, problem in failed.items()))
-    opened = {name: open_store(path) for name, path in stores.items()}
-    for part in ("ids", "labels", "groups"):
-        values = [getattr(store, part) for store in opened.values()]
-        assert np.array_equal(*values), f"the stores differ in {part}"
+    everything, opened = train_all(jobs, stores, runs, workers)
     rows = {
         "always the same labels": from_floors([constant(opened["glove"])], opened["glove"]),
         "TF-IDF + logistic regression": from_floors([words(opened["glove"])], opened["glove"]),

@@ -16,14 +16,15 @@ from typing import Annotated, Any
 import cyclopts
 import numpy as np
 
-from benchmarks.mosei_reduced import Row, from_runs, with_interval
-from carat.campaign import Arrays, Job, read_environment, read_scores, run_jobs, score_test
+from benchmarks.mosei_reduced import Row, from_runs, train_all, with_interval
+from carat.campaign import Arrays, Job, read_environment, read_scores, score_test
 from carat.config import load_experiment
-from carat.data.store import Store, open_store
+from carat.data.store import Store
 from carat.evaluation.confidence import intervals, paired_test
 from carat.evaluation.metrics import compute_metrics
 from carat.evaluation.reports import in_brackets, mean_and_spread
 from carat.evaluation.thresholds import apply_thresholds, search_thresholds
+from carat.hugging_face import WEIGHTS, digest
 from carat.predictor import Predictor
 from carat.sections import merge
 
@@ -203,8 +204,6 @@ def page(
     commits = sorted({e["commit"] or "unknown" for e in environments})
     first = environments[0]
     minutes = sum(e["seconds"] for e in environments) / 60
-    from carat.hugging_face import WEIGHTS, digest
-
     remarks = (Path(__file__).parents[1] / "results" / "mosei_text_remarks.md").read_text(encoding="utf-8")
     described = {
         name: merge(COMMON, settings) for name, (_, _, _, settings) in SETTINGS.items() if name in rows
@@ -277,13 +276,7 @@ def main(
         for name, (called, source, modalities, changes) in settings.items():
             made = experiment(source, modalities, changes, encoder, seed)
             jobs[name].append(Job(called, made, stores[source], score_both))
-    everything = [job for group in zip(*jobs.values(), strict=True) for job in group]
-    if failed := run_jobs(everything, runs, workers, print):
-        raise SystemExit("\n".join(f"{job.called}: {problem}" for job, problem in failed.items()))
-    opened = {name: open_store(path) for name, path in stores.items()}
-    for part in ("ids", "labels", "groups"):
-        values = [getattr(store, part) for store in opened.values()]
-        assert np.array_equal(*values), f"the stores differ in {part}"
+    everything, opened = train_all(jobs, stores, runs, workers)
     rows = {name: from_runs(jobs[name], runs, opened[source]) for name, (_, source, _, _) in settings.items()}
     others = {
         name: with_thresholds(jobs[name], runs, opened[source], "compromise", PRICE)

@@ -127,6 +127,20 @@ def test_the_optimiser_has_their_rates(text_encoder: Path, text_store: Store) ->
     assert len(found) == len(list(method.parameters()))
 
 
+def test_the_method_decides_what_of_it_decays(text_encoder: Path, text_store: Store) -> None:
+    for decays in (False, True):
+        experiment = load_experiment(
+            overrides={
+                "method": METHODS["carat"] | {"decay_input_norm": decays},
+                "encoders": {"text": {"folder": str(text_encoder)}},
+            }
+        )
+        method = build_for(experiment, text_store)
+        spared = {id(p) for p in method.spared_from_decay()}
+        assert (id(method.method.model.input_norm["text"].weight) in spared) != decays
+        assert id(method.encoders["text"].model.embeddings["LayerNorm"].weight) in spared
+
+
 def build_for(experiment: Any, store: Store) -> Any:
     return build(experiment.method, experiment.encoders, store.label_names, store.manifest.modalities)
 

@@ -92,7 +92,10 @@ class Encoded(Method):
         self.method.compile_step(mode)
 
     def spared_from_decay(self) -> Iterator[nn.Parameter]:
-        yield from super().spared_from_decay()
+        inner = {
+            id(parameter) for parameter in self.method.parameters()
+        }  # of which the method itself decides
+        yield from (p for p in super().spared_from_decay() if id(p) not in inner)
         yield from self.method.spared_from_decay()
 
     def kept_files(self) -> dict[str, Path]:

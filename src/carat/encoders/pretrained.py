@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,7 @@ class Pretrained(nn.Module):
             parameter.requires_grad_(below < kept)
 
 
+@cache
 def has_bf16(device: torch.device) -> bool:
     """Whether a device computes products of bf16 natively."""
     if device.type == "cuda":
