@@ -38,6 +38,8 @@ class EncoderChoice(Section):
     """Factor of the learning rate from each layer to the one below it."""
     frozen_epochs: Count = 0
     """Epochs in which only the method learns."""
+    context_dropout: Share = 0.1
+    """Share of the samples that are read without context in training, so that lone texts can be read too."""
     gradient_checkpointing: bool = False
     """Compute hidden states again in the backward pass: less memory, a third more time."""
     precision: Literal["auto", "float32", "bf16"] = "auto"

@@ -132,6 +132,6 @@ def longest_text(config: dict[str, Any]) -> int:
     return positions - (int(padding or 0) + 1 if offset else 0)
 
 
-def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text, special ones included."""
-    return [found.ids for found in tokenizer.encode_batch(list(texts))]
+def encode(tokenizer: Tokenizer, texts: Sequence[str], special: bool = True) -> list[list[int]]:
+    """Token ids of each text, special ones included by default."""
+    return [found.ids for found in tokenizer.encode_batch(list(texts), add_special_tokens=special)]

@@ -27,6 +27,7 @@ from carat.methods import Method
 from carat.progress import track
 from carat.run import WEIGHTS, RunCard, check_digest, check_fit, read_run
 from carat.samples import check_sample
+from carat.surroundings import ALONE, Surrounding
 from carat.texts import Reader, strongest, without_each_word
 
 if TYPE_CHECKING:  # scikit-learn takes a second to import
@@ -141,13 +142,20 @@ class Predictor:
             out += self._name(*self._score(batch))
         return out
 
-    def predict_text(self, texts: Sequence[str] | str, *, words: int = 0) -> list[Prediction]:
+    def predict_text(
+        self,
+        texts: Sequence[str] | str,
+        *,
+        words: int = 0,
+        around: Sequence[Surrounding] | None = None,
+    ) -> list[Prediction]:
         """Score texts by a run that reads tokens; its other modalities are absent.
 
         Args:
             texts: not empty ones; or a single one.
             words: name so many words at most that carried each label: those without which its score falls
                 most. Every word is left out once, so this takes as many times longer as a text has words.
+            around: what was said around each, see `Reader.around`; nothing by default.
 
         Raises:
             RunError: the run was not trained on tokens.
@@ -155,6 +163,9 @@ class Predictor:
 
         Example:
             carat.load("run").predict_text(["I am so relieved, but I miss him"], words=3)[0].words
+
+            run, said = carat.load("run"), ["Where is he?", "Gone.", "I miss him"]
+            run.predict_text(said, around=run.reader.around(said))
         """
         if isinstance(texts, str):
             texts = [texts]
@@ -165,16 +176,18 @@ class Predictor:
                 raise DataError(f"text {i + 1} of {len(texts)}: no words")
         taken_apart = [without_each_word(text) if words else [] for text in texts]
         rests = [rest for parts in taken_apart for _, rest in parts]
-        found = self._predict_tokens([*texts, *rests])
+        near = list(around) if around is not None else [ALONE] * len(texts)
+        near += [near[i] for i, parts in enumerate(taken_apart) for _ in parts]
+        found = self._predict_tokens([*texts, *rests], near)
         rest = iter(found[len(texts) :])
         return [
             replace(whole, text=text, words=_carriers(whole, [(w, next(rest)) for w, _ in parts], words))
             for whole, text, parts in zip(found, texts, taken_apart, strict=False)
         ]
 
-    def _predict_tokens(self, texts: Sequence[str]) -> list[Prediction]:
+    def _predict_tokens(self, texts: Sequence[str], around: Sequence[Surrounding]) -> list[Prediction]:
         """In order; similar lengths are scored together. Texts may be empty."""
-        read = self.reader.read(texts)
+        read = self.reader.read(texts, around)
         samples = [{self.reader.modality: ids} for ids in read]
         order = np.argsort([len(ids) for ids in read], kind="stable")
         found = self.predict_batch([samples[i] for i in order])

@@ -264,7 +264,10 @@ def check_fit(
         )
     for m in card.modalities.keys() & modalities.keys():
         found, expected = modalities[m], card.modalities[m]
-        kinds = [(x.tokens and x.tokens.tokenizer, x.waveform and x.waveform.rate) for x in (found, expected)]
+        kinds = [
+            (x.tokens and (x.tokens.tokenizer, x.tokens.context), x.waveform and x.waveform.rate)
+            for x in (found, expected)
+        ]
         if kinds[0] != kinds[1]:
             raise DataError(
                 f"{store}: {m} holds {_content(found)}, but the run {run} was trained on {_content(expected)}"
@@ -281,7 +284,8 @@ def check_fit(
 
 def _content(described: ModalityInfo | ModalityCard) -> str:
     if described.tokens is not None:
-        return f"tokens by the tokenizer {described.tokens.tokenizer[:12]}"
+        read_along = f" with {described.tokens.context} on either side" if described.tokens.context else ""
+        return f"tokens by the tokenizer {described.tokens.tokenizer[:12]}{read_along}"
     if described.waveform is not None:
         return f"sound at {described.waveform.rate} samples per second"
     return "features"

@@ -86,7 +86,7 @@ def _check_numbers(array: NDArray[Any], what: str, card: ModalityCard, raw: bool
         raise DataError(f"{what}: {found}{hint}")
     if card.tokens is not None:
         if not card.tokens.fit(array):
-            raise DataError(f"{what}: expected token ids from 0 to {card.tokens.vocabulary - 1}")
+            raise DataError(f"{what}: expected token ids {card.tokens.described}")
         return array.astype(np.int32)
     with np.errstate(over="ignore"):
         array = array.astype(np.float32)

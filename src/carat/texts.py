@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from carat.encoder_configs import ENCODERS
 from carat.errors import DataError, RunError, did_you_mean
-from carat.hugging_face import encode, read_tokenizer
 from carat.run import RunCard
+from carat.surroundings import ContextTokenizer, Surrounding
 
 WORD = re.compile(r"\S*\w\S*")
 LEAST = 0.005
@@ -27,6 +27,8 @@ class Text(NamedTuple):
 
     id: str
     text: str
+    conversation: str = ""
+    """Whose texts follow one another; one by default."""
 
 
 class Reader:
@@ -53,19 +55,43 @@ class Reader:
         ((self.modality, tokens),) = found.items()
         self.longest = min(tokens.longest, longest[self.modality])
         """Tokens at which texts are cut."""
-        self.cut = 0
-        """Texts so far that have as many."""
-        self._tokenizer = read_tokenizer(folder / ENCODERS / self.modality, self.longest)
+        self.context = tokens.context
+        """Tokens on either side that are read along."""
+        self._folder = folder
+        self._tokenizer = ContextTokenizer(folder / ENCODERS / self.modality, self.longest, self.context)
 
-    def read(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """(tokens, 1) of each text, special tokens included."""
-        found = encode(self._tokenizer, texts)
-        self.cut += sum(len(ids) == self.longest for ids in found)
-        return [np.array(ids, dtype=np.int32)[:, None] for ids in found]
+    @property
+    def cut(self) -> int:
+        """Texts so far that are as long as can be."""
+        return self._tokenizer.cut
+
+    def around(
+        self, texts: Sequence[str], conversations: Sequence[Hashable] | None = None
+    ) -> list[Surrounding]:
+        """What was said around each text.
+
+        Args:
+            texts: those of a conversation in the order in which they were said.
+            conversations: a name of each text's; all are one by default.
+
+        Raises:
+            RunError: the run reads every text by itself.
+        """
+        if not self.context:
+            raise RunError(
+                f"{self._folder}: it reads every text by itself; that needs a store whose recipe sets context"
+            )
+        return self._tokenizer.around(texts, [0] * len(texts) if conversations is None else conversations)
+
+    def read(
+        self, texts: Sequence[str], around: Sequence[Surrounding] | None = None
+    ) -> list[NDArray[np.int32]]:
+        """Tokens of each text, special ones included, as a store of the run has them."""
+        return self._tokenizer.read(texts, around)
 
     def spell(self, ids: NDArray[Any]) -> list[str]:
         """What tokens (T,) are called."""
-        return [self._tokenizer.id_to_token(int(id)) or "?" for id in ids]
+        return self._tokenizer.spell(ids)
 
 
 def without_each_word(text: str) -> list[tuple[str, str]]:
@@ -90,7 +116,7 @@ def strongest(words: Sequence[str], falls: NDArray[Any], most: int) -> list[str]
     return [words[i].strip(".,;:!?\"'()…") for i in order if falls[i] >= LEAST]
 
 
-def read_texts(file: Path, column: str) -> Iterator[Text]:
+def read_texts(file: Path, column: str, conversation: str | None = None) -> Iterator[Text]:
     """Texts of a file: lines of `.txt`, rows of `.csv` or `.tsv`, objects of `.jsonl`.
 
     Ids are those of a column or key `id` where there is one, else the numbers of lines or rows from 1. Empty
@@ -99,6 +125,7 @@ def read_texts(file: Path, column: str) -> Iterator[Text]:
     Args:
         file: UTF-8.
         column: of the text, in a table or in objects.
+        conversation: column or key that names the text's; all texts are one by default.
 
     Raises:
         DataError: unknown ending, it cannot be read, or a column is missing; names the line.
@@ -107,29 +134,33 @@ def read_texts(file: Path, column: str) -> Iterator[Text]:
         raise DataError(f"{file}: unknown ending '{file.suffix}'; use {', '.join(READERS)}")
     try:
         with file.open(encoding="utf-8-sig", newline="") as opened:
-            for found in READERS[file.suffix](opened, file, column):
+            for found in READERS[file.suffix](opened, file, column, conversation):
                 if found.text.strip():
                     yield found
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
 
 
-def _lines(opened: Any, file: Path, column: str) -> Iterator[Text]:
+def _lines(opened: Any, file: Path, column: str, conversation: str | None) -> Iterator[Text]:
+    if conversation is not None:
+        raise DataError(f"{file}: lines have no column '{conversation}'; a .csv, .tsv or .jsonl has")
     for number, line in enumerate(opened, start=1):
         yield Text(str(number), line.strip())
 
 
-def _rows(opened: Any, file: Path, column: str) -> Iterator[Text]:
+def _rows(opened: Any, file: Path, column: str, conversation: str | None) -> Iterator[Text]:
     rows = csv.DictReader(opened, delimiter="\t" if file.suffix == ".tsv" else ",")
     columns = list(rows.fieldnames or [])
-    if column not in columns:
-        hint = did_you_mean(column, columns) or f"; it has: {', '.join(columns)}"
-        raise DataError(f"{file}: no column '{column}'{hint}; --column names another")
+    for option, wanted in (("--column", column), ("--conversation", conversation)):
+        if wanted is not None and wanted not in columns:
+            hint = did_you_mean(wanted, columns) or f"; it has: {', '.join(columns)}"
+            raise DataError(f"{file}: no column '{wanted}'{hint}; {option} names another")
     for number, row in enumerate(rows, start=1):
-        yield Text(row.get("id") or str(number), row[column] or "")
+        named = row[conversation] or "" if conversation is not None else ""
+        yield Text(row.get("id") or str(number), row[column] or "", named)
 
 
-def _objects(opened: Any, file: Path, column: str) -> Iterator[Text]:
+def _objects(opened: Any, file: Path, column: str, conversation: str | None) -> Iterator[Text]:
     for number, line in enumerate(opened, start=1):
         if not line.strip():
             continue
@@ -141,7 +172,10 @@ def _objects(opened: Any, file: Path, column: str) -> Iterator[Text]:
         text = "" if text is None else text
         if not isinstance(text, str):
             raise DataError(f"{file}, line {number}: no text under '{column}'; --column names another key")
-        yield Text(str(found.get("id", number)), text)
+        if conversation is not None and conversation not in found:
+            raise DataError(f"{file}, line {number}: no '{conversation}'; --conversation names another key")
+        named = str(found[conversation]) if conversation is not None else ""
+        yield Text(str(found.get("id", number)), text, named)
 
 
 READERS = {".txt": _lines, ".csv": _rows, ".tsv": _rows, ".jsonl": _objects}

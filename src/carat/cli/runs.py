@@ -178,6 +178,8 @@ def predict(
     out: Path | None = None,
     split: str | None = None,
     column: str = "text",
+    conversation: str | None = None,
+    together: bool = False,
     words: Annotated[int | None, Parameter(validator=Number(gte=0))] = None,
     raw: Raw = False,
     precision: Literal["float32", "bf16"] = "float32",
@@ -201,6 +203,8 @@ def predict(
 
         carat predict text-run --file reviews.csv --column said --words 3 --out scores.jsonl
 
+        carat predict text-run --file calls.csv --conversation call --out scores.csv
+
         carat predict my-run --data raw-clips.npz --raw --out scores.parquet
 
         carat predict my-run --data millions --out scores --workers 8
@@ -220,6 +224,11 @@ def predict(
         A file of texts: .txt (one a line), .csv, .tsv or .jsonl.
     column
         Column of the table, or key of the objects, that holds the text.
+    conversation
+        Column or key that names each text's conversation, for a run that reads texts with what was said
+        before and after them; those of one follow one another as they were said.
+    together
+        All texts are one conversation, in the order given.
     words
         So many words at most that carried each label, of a text: 3 with --text, else none. Each word is left
         out once to find them, which takes as many times longer as a text has words.
@@ -246,8 +255,10 @@ def predict(
             raise ConfigError("--split, --raw and --engine are for --data")
         from carat.cli.texts import predict_texts
 
-        predict_texts(run, text, file, out, column, words, precision, overwrite)
+        predict_texts(run, text, file, out, column, conversation, together, words, precision, overwrite)
         return
+    if together or conversation is not None:
+        raise ConfigError("--conversation and --together are for --text and --file")
     if out is None:
         raise ConfigError("--data needs --out, e.g. --out scores.csv")
     from carat.data.store import open_store

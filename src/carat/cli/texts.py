@@ -12,6 +12,7 @@ from carat.errors import ConfigError
 
 if TYPE_CHECKING:
     from carat.predictor import Prediction, Predictor
+    from carat.surroundings import Surrounding
     from carat.texts import Text
 
 TOGETHER = 1024
@@ -26,6 +27,8 @@ def predict_texts(
     file: Path | None,
     out: Path | None,
     column: str,
+    conversation: str | None,
+    together: bool,
     words: int | None,
     precision: Literal["float32", "bf16"],
     overwrite: bool,
@@ -43,9 +46,13 @@ def predict_texts(
         raise ConfigError(
             '--text needs a text, e.g. --text "so glad"; one that begins with a dash as --text="- …"'
         )
+    if conversation is not None and (file is None or together):
+        raise ConfigError("--conversation names a column of --file; texts that are all one are --together")
     predictor = load(run, precision=precision)
     if file is None:
-        found = predictor.predict_text(texts or [], words=SHOWN if words is None else words)
+        said = texts or []
+        around = predictor.reader.around(said) if together else None
+        found = predictor.predict_text(said, words=SHOWN if words is None else words, around=around)
         if out is None:
             show_texts(found)
             _report_cuts(predictor)
@@ -54,9 +61,13 @@ def predict_texts(
     else:
         if out is None:
             raise ConfigError("--file needs --out, e.g. --out scores.csv")
-        total = sum(1 for _ in read_texts(file, column))
+        total = sum(1 for _ in read_texts(file, column, conversation))
+        around = None
+        if together or conversation is not None:
+            every = list(read_texts(file, column, conversation))
+            around = predictor.reader.around([x.text for x in every], [x.conversation for x in every])
         stream = track(read_texts(file, column), f"Scoring {file.name}", total=total)
-        named = _scored(predictor, stream, words or 0)
+        named = _scored(predictor, stream, words or 0, around)
     count = write_predictions(named, out, overwrite=overwrite)
     _report_cuts(predictor)
     say(f"{count} predictions → {out}")
@@ -67,7 +78,12 @@ def _report_cuts(predictor: Predictor) -> None:
         say(f"note: texts are cut at {predictor.reader.longest} tokens, as those of the training store were")
 
 
-def _scored(predictor: Predictor, texts: Iterator[Text], words: int) -> Iterator[tuple[str, Prediction]]:
+def _scored(
+    predictor: Predictor, texts: Iterator[Text], words: int, around: list[Surrounding] | None
+) -> Iterator[tuple[str, Prediction]]:
+    done = 0
     while some := list(islice(texts, TOGETHER)):
-        found = predictor.predict_text([x.text for x in some], words=words)
+        near = None if around is None else around[done : done + len(some)]
+        found = predictor.predict_text([x.text for x in some], words=words, around=near)
+        done += len(some)
         yield from zip((x.id for x in some), found, strict=True)

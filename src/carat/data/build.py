@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from carat.data.cleaning import CHUNK, Cleaner, Cleaning, Verbatim
 from carat.data.formats.table import Table
-from carat.data.recipe import Recipe, load_recipe
+from carat.data.formats.tokens import InConversation
+from carat.data.recipe import Recipe, TokenModality, load_recipe
 from carat.data.store import Store, open_store
 from carat.data.writer import StoreWriter, check_target
 from carat.errors import DataError
@@ -41,14 +43,8 @@ def build_store(
     transcripts = table.text(recipe.transcript) if recipe.transcript else [""] * len(table)
     intensities = np.array([table.numbers(column) for column in recipe.labels.columns]).T
     present = recipe.labels.present(intensities)
-    keys = {m: table.text(modality.column) for m, modality in recipe.modalities.items()}
     opened = {m: modality.open(folder) for m, modality in recipe.modalities.items()}
-    cleaners = {
-        m: Cleaner(m, modality, opened[m], keys[m], splits)
-        if isinstance(modality, Cleaning)
-        else Verbatim(m, opened[m], keys[m])
-        for m, modality in recipe.modalities.items()
-    }
+    cleaners = {m: _reader(m, recipe, opened[m], table, splits) for m in recipe.modalities}
     sources = {m: source.id for m, source in opened.items()}
     with StoreWriter(
         path,
@@ -89,6 +85,19 @@ def build_store(
                 writer.transforms[m] = cleaner.transform
         writer.notes.append(f"labels present where the column is {recipe.labels.rule}")
     return open_store(path)
+
+
+def _reader(m: str, recipe: Recipe, source: Any, table: Table, splits: list[str]) -> Cleaner | Verbatim:
+    """What reads a modality row by row."""
+    rules = recipe.modalities[m]
+    keys = table.text(rules.column)
+    if isinstance(rules, Cleaning):
+        return Cleaner(m, rules, source, keys, splits)
+    if isinstance(rules, TokenModality) and rules.context and recipe.group:
+        order = np.asarray(table.numbers(rules.order)) if rules.order else None
+        together = list(zip(table.text(recipe.group), splits, strict=True))  # never across splits
+        return InConversation(m, source, keys, together, order)
+    return Verbatim(m, source, keys)
 
 
 def _ids(table: Table, recipe: Recipe) -> list[str]:

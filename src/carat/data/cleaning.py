@@ -58,9 +58,12 @@ class Verbatim:
 
     def read(self, start: int, stop: int) -> list[NDArray[Any] | None]:
         """As the source gives some table rows; None where the modality is absent."""
-        read = self.source.read(self.keys[start:stop])
+        read = self._read(start, stop)
         self._found |= any(x is not None and len(x) for x in read)
         return read
+
+    def _read(self, start: int, stop: int) -> list[NDArray[Any] | None]:
+        return self.source.read(self.keys[start:stop])
 
     def report(self) -> list[str]:
         """What the source says.

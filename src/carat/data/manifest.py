@@ -34,10 +34,23 @@ class Tokens(Section):
     """How many ids there are."""
     longest: int
     """Tokens at which texts were cut, special ones included."""
+    context: int = 0
+    """Tokens on either side, of what was said before and after, that a text is read with."""
 
-    def fit(self, ids: NDArray[Any]) -> bool:
-        """Whether these (T, 1) are ids of it."""
-        return ids.dtype.kind in "iu" and bool(((ids >= 0) & (ids < self.vocabulary)).all())
+    @property
+    def described(self) -> str:
+        """What fits, in words."""
+        beside = ", and 0 for the text's own or 1 for those around it" if self.context else ""
+        return f"from 0 to {self.vocabulary - 1}{beside}"
+
+    def fit(self, steps: NDArray[Any]) -> bool:
+        """Whether these (T, 1), or with context (T, 2), are steps of it."""
+        limits = (self.vocabulary, 2) if self.context else (self.vocabulary,)
+        return (
+            steps.dtype.kind in "iu"
+            and steps.shape[1:] == (len(limits),)
+            and bool(((steps >= 0) & (steps < limits)).all())
+        )
 
 
 class Waveform(Section):

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from carat.data.cleaning import Cleaning
 from carat.data.formats.arrays import ArraySource
@@ -76,9 +76,13 @@ class TokenModality(Section):
     folder: str
     column: str
     max_tokens: int | None = Field(default=None, gt=2)
+    context: int = Field(default=0, ge=0)
+    """Tokens that are read along of what was said before in the same group, and as many of what follows."""
+    order: str | None = None
+    """Column of numbers by which samples of a group follow one another; the table's order by default."""
 
     def open(self, folder: Path) -> TokenSource:
-        return TokenSource(folder / expand(self.folder), self.max_tokens)
+        return TokenSource(folder / expand(self.folder), self.max_tokens, self.context)
 
 
 class WaveformModality(Section):
@@ -149,6 +153,15 @@ class Recipe(Section):
     labels: Labels
     modalities: dict[str, Modality] = Field(min_length=1)
     dtype: Literal["float16", "float32"] = "float32"
+
+    @model_validator(mode="after")
+    def _knows_conversations(self) -> Recipe:
+        for m, modality in self.modalities.items():
+            if isinstance(modality, TokenModality) and modality.context and self.group is None:
+                raise ValueError(
+                    f"modalities.{m}: context needs `group`, the column of what belongs together"
+                )
+        return self
 
 
 def load_recipe(file: str | os.PathLike[str]) -> Recipe:

@@ -194,9 +194,7 @@ class StoreWriter:
             )
         tokens = self.read_by_encoders.get(modality)
         if isinstance(tokens, Tokens) and not tokens.fit(array):
-            raise DataError(
-                f"sample '{id}', {modality}: expected token ids from 0 to {tokens.vocabulary - 1}"
-            )
+            raise DataError(f"sample '{id}', {modality}: expected token ids {tokens.described}")
         with np.errstate(over="ignore"):
             array = array.astype(self._dtype(modality))
         if modality not in self.non_finite and not np.isfinite(array).all():

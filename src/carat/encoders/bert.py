@@ -52,21 +52,32 @@ class Bert(nn.Module):
         layers = [BertLayer(config, eps) for _ in range(config["num_hidden_layers"])]
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(layers)})
 
-    def forward(self, ids: Tensor, layout: Layout) -> Tensor:
-        """Hidden states (R, T, D) of token ids (R, T), zeros where the layout has padding."""
+    def forward(self, ids: Tensor, layout: Layout, kinds: Tensor | None = None) -> Tensor:
+        """Hidden states (R, T, D) of token ids (R, T), zeros where the layout has padding.
+
+        Kinds (R, T) are the tokens' types, 0 by default; a model with one type takes no notice.
+        """
         whole, share = layout.whole, self.dropout if self.training else 0.0
         places = torch.arange(self.first, self.first + ids.shape[1], device=ids.device).expand_as(ids)
         table: Any = self.embeddings
         rows = (
             table["word_embeddings"](whole.pack(ids[..., None])[:, 0])
             + table["position_embeddings"](whole.pack(places[..., None])[:, 0])
-            + table["token_type_embeddings"].weight[0]
+            + self._types(kinds, whole)
         )
         rows = dropout(table["LayerNorm"](rows), share)
         layers: Any = self.encoder["layer"]
         for layer in layers:
             rows = layer(rows, layout.groups)
         return whole.unpack(rows)
+
+    def _types(self, kinds: Tensor | None, whole: Group) -> Tensor:
+        known: Any = self.embeddings["token_type_embeddings"]
+        if kinds is None or len(known.weight) == 1:
+            first: Tensor = known.weight[0]
+            return first
+        found: Tensor = known(whole.pack(kinds[..., None])[:, 0])
+        return found
 
 
 class BertLayer(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
@@ -23,6 +24,7 @@ NEEDED = (
     "num_hidden_layers",
     "max_position_embeddings",
     "pad_token_id",
+    "type_vocab_size",
     "conv_kernel",
     "conv_stride",
 )
@@ -52,6 +54,9 @@ class Pretrained(nn.Module):
         if own is not None:
             self.config |= {name: getattr(own, name) for name in NEEDED if hasattr(own, name)}
         self.width = int(self.config["hidden_size"])
+        self._knows_kinds = "token_type_ids" in inspect.signature(self.model.forward).parameters and (
+            int(self.config.get("type_vocab_size") or 0) > 1
+        )
         self.sound: dict[str, Any] = {}
         if not text:
             self.sound = read_config(folder, SPEECH) if (folder / SPEECH).is_file() else {}
@@ -100,32 +105,42 @@ class Pretrained(nn.Module):
         """Read a batch.
 
         Args:
-            x: (B, T, 1) token ids, or samples of sound.
+            x: (B, T, 1) token ids, or samples of sound; (B, T, 2) ids of a text's own tokens (0), which come
+                first, and of those around it (1).
             mask: (B, T), valid = True; samples without any valid step cost nothing on a CPU.
 
         Returns:
-            Hidden states (B, T', d), zeros where not valid, and their mask (B, T').
+            Hidden states (B, T', d), zeros where not valid, and their mask (B, T'): of a text's own tokens.
         """
         with self._arithmetic(x.device), self._learning():
             return self._read_text(x, mask) if self.text else self._read_sound(x, mask)
 
     def _read_text(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        own = mask & (x[..., 1] == 0) if x.shape[-1] > 1 else mask
+        if self.training and own is not mask:
+            alone = torch.rand(len(mask), 1, device=x.device) < self.choice.context_dropout
+            mask = torch.where(alone, own, mask)
         batch, layout = len(mask), lay_out(mask)
-        chosen, steps = layout.select(x)[..., 0].long(), layout.whole.mask.shape[1]
+        chosen, steps = layout.select(x).long(), layout.whole.mask.shape[1]
         if not layout.whole.mask.numel():
             return torch.zeros(batch, 1, self.width, device=x.device), mask[:, :1]
-        states = self.model(chosen, layout) if isinstance(self.model, Bert) else self._grouped(chosen, layout)
-        valid = mask[:, :steps]
+        ids, kinds = chosen[..., 0], chosen[..., 1] if x.shape[-1] > 1 else None
+        read = self.model if isinstance(self.model, Bert) else self._grouped
+        states = read(ids, layout, kinds)
+        valid = own[:, :steps]
         return layout.restore(states.float(), batch) * valid[..., None], valid
 
-    def _grouped(self, ids: Tensor, layout: Layout) -> Tensor:
+    def _grouped(self, ids: Tensor, layout: Layout, kinds: Tensor | None) -> Tensor:
         """Hidden states (R, T, d) of token ids (R, T), by a model that knows padded batches only."""
+        if not self._knows_kinds:
+            kinds = None
         padding, first = int(self.config["pad_token_id"] or 0), 0
         parts = []
         for group in layout.groups:
             rows, length = group.mask.shape
             some = ids[first : first + rows, :length].masked_fill(~group.mask, padding)
-            states = self.model(input_ids=some, attention_mask=group.mask.long()).last_hidden_state
+            typed = {} if kinds is None else {"token_type_ids": kinds[first : first + rows, :length]}
+            states = self.model(input_ids=some, attention_mask=group.mask.long(), **typed).last_hidden_state
             parts.append(nn.functional.pad(states, (0, 0, 0, ids.shape[1] - length)))
             first += rows
         return torch.cat(parts)

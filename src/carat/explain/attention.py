@@ -45,7 +45,7 @@ def spoken(store: Store, row: int, modality: str, steps: int) -> list[str] | Non
 
 
 def _spelt(predictor: Predictor, features: NDArray[Any], modality: str) -> list[str]:
-    """The tokens (T, 1) of a modality of such; nothing for another."""
+    """The tokens (T, 1 or 2) of a modality of such; nothing for another."""
     if predictor.card.modalities[modality].tokens is None:
         return []
     return predictor.reader.spell(features[:, 0])

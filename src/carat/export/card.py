@@ -67,6 +67,11 @@ def describe(predictor: Predictor, int8: bool, f1: Mapping[str, Any] | None) -> 
                 f"{m}: token ids by the tokenizer.json whose SHA-256 is {known.tokens.tokenizer}, special "
                 f"tokens included, {known.tokens.longest} at most"
             )
+            if known.tokens.context:
+                notes.append(
+                    f"{m}: beside each id, 0 for the text's own tokens, which come first, and 1 for those of "
+                    f"what was said before and after it, at most {known.tokens.context} each"
+                )
         if transform:
             notes.append(
                 f"{m}: features as the extractor gave them must be transformed: leave out drop_columns, then "

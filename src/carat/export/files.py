@@ -61,7 +61,9 @@ def draw_inputs(
     """Numbers (B, T, d) as a batch of a modality holds them, at random: (B, T) is the size."""
     card = predictor.card.modalities[modality]
     if card.tokens is not None:
-        return torch.randint(card.tokens.vocabulary, (*size, card.width), generator=generator)
+        ids = torch.randint(card.tokens.vocabulary, tuple(size), generator=generator)
+        around = torch.arange(size[1]).expand_as(ids) > size[1] // 2
+        return torch.stack([ids, around.long()][: card.width], dim=-1)
     return torch.randn(*size, card.width, generator=generator)
 
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from carat.data.cleaning import Verbatim
 from carat.data.manifest import Tokens
 from carat.hugging_face import (
     TOKENIZER,
     check_folder,
     digest,
-    encode,
     longest_text,
     read_config,
-    read_tokenizer,
 )
+from carat.surroundings import ALONE, ContextTokenizer, Surrounding
 
 
 class TokenSource:
@@ -27,6 +27,7 @@ class TokenSource:
     Args:
         folder: of the encoder, see `check_folder`.
         max_tokens: longer texts are cut; the encoder's own limit when None.
+        context: tokens on either side, of what was said before and after, that a text is read with.
 
     Raises:
         DataError: no such folder, something of it is missing or may run code, or the extra is not installed.
@@ -34,26 +35,58 @@ class TokenSource:
 
     waveform = None
 
-    def __init__(self, folder: Path, max_tokens: int | None = None) -> None:
+    def __init__(self, folder: Path, max_tokens: int | None = None, context: int = 0) -> None:
         check_folder(folder, tokenizer=True, weights=False)
         config = read_config(folder)
         limit = longest_text(config)
         longest = min(max_tokens or limit, limit)
-        self._tokenizer = read_tokenizer(folder, longest)
+        self._tokenizer = ContextTokenizer(folder, longest, context)
         known = digest(folder / TOKENIZER)
-        self.tokens = Tokens(tokenizer=known, vocabulary=config["vocab_size"], longest=longest)
-        self.id = f"tokens:{known[:12]}:{longest}"
-        self._cut = 0
+        self.tokens = Tokens(
+            tokenizer=known, vocabulary=config["vocab_size"], longest=longest, context=context
+        )
+        self.id = f"tokens:{known[:12]}:{longest}" + (f":{context}" if context else "")
+        self.around = self._tokenizer.around
 
-    def read(self, texts: Sequence[str]) -> list[NDArray[Any] | None]:
-        """(tokens, 1) int32 for each text, None for an empty one."""
-        found = encode(self._tokenizer, texts)
-        self._cut += sum(len(ids) == self.tokens.longest for ids in found)
-        return [
-            np.array(ids, dtype=np.int32)[:, None] if text.strip() else None
-            for text, ids in zip(texts, found, strict=True)
-        ]
+    def read(
+        self, texts: Sequence[str], around: Sequence[Surrounding] | None = None
+    ) -> list[NDArray[Any] | None]:
+        """int32 steps of each text, see `ContextTokenizer.read`; None for an empty one."""
+        found = self._tokenizer.read(texts, around)
+        return [steps if text.strip() else None for text, steps in zip(texts, found, strict=True)]
 
     def report(self) -> list[str]:
         """Where texts are cut."""
-        return [f"{self._cut} texts have {self.tokens.longest} tokens, where they are cut"]
+        return [f"{self._tokenizer.cut} texts have {self.tokens.longest} tokens, where they are cut"]
+
+
+class InConversation(Verbatim):
+    """Reads tokens of texts together with those of what was said around them.
+
+    Args:
+        name: of the modality.
+        source: with context.
+        texts: of every table row.
+        conversations: names that are equal in rows that belong together.
+        order: numbers by which those follow one another; the table's own order when None.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        source: TokenSource,
+        texts: Sequence[str],
+        conversations: Sequence[Hashable],
+        order: NDArray[np.float64] | None = None,
+    ) -> None:
+        super().__init__(name, source, texts)
+        self._around = source.around(texts, conversations, order)
+
+    def _read(self, start: int, stop: int) -> list[NDArray[Any] | None]:
+        found: TokenSource = self.source  # type: ignore[assignment]
+        return found.read(self.keys[start:stop], self._around[start:stop])
+
+    def report(self) -> list[str]:
+        """What the source says, and how many texts stand alone."""
+        alone = sum(near == ALONE for near in self._around)
+        return [*super().report(), f"{alone} texts have nothing said before or after them"]

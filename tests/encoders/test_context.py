@@ -1,0 +1,266 @@
+"""Texts that are read with what was said before and after them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import carat
+from carat.data.build import build_store
+from carat.data.store import Store, open_store
+from carat.encoder_configs import EncoderChoice
+from carat.encoders.pretrained import Pretrained
+from carat.errors import ConfigError, DataError
+from carat.export import export
+from carat.export.card import describe
+from carat.training.train import TrainedRun, train
+from tests.encoders.conftest import TRAINING, text_encoder, text_run
+from tests.encoders.folders import FILLERS, SAYS, make_text_encoder
+
+__all__ = ["text_encoder", "text_run"]  # fixtures
+CALL = 4
+"""Texts of a conversation."""
+
+
+def write_calls(folder: Path, encoder: Path, context: str = "context: 8, order: at") -> Path:
+    """Every text's label is told by the text before it; rows are shuffled, `at` has their order."""
+    dice, rows = random.Random(0), []
+    for call in range(90):
+        told = ""
+        for at in range(CALL):
+            word = dice.choice(["glad", "tears"])
+            labels = {label: int(told in words) for label, words in SAYS.items()}
+            split = ("train", "train", "valid", "test")[call % 4]
+            said = f"{dice.choice(FILLERS)} {word}"
+            rows.append({"id": f"{call}-{at}", "call": call, "at": at, "split": split, "said": said} | labels)
+            told = word
+    dice.shuffle(rows)
+    folder.mkdir(exist_ok=True, parents=True)
+    with (folder / "table.csv").open("w", newline="") as opened:
+        writer = csv.DictWriter(opened, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    (folder / "recipe.yaml").write_text(
+        f"""
+name: calls
+table: table.csv
+id: id
+split: split
+group: call
+transcript: said
+labels: {{columns: [happy, sad]}}
+modalities:
+  text: {{source: tokens, folder: {encoder}, column: said, max_tokens: 24, {context}}}
+"""
+    )
+    return folder / "recipe.yaml"
+
+
+@pytest.fixture(scope="module")
+def calls(text_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    folder = tmp_path_factory.mktemp("calls")
+    return build_store(write_calls(folder, text_encoder), folder / "store")
+
+
+@pytest.fixture(scope="module")
+def calls_run(calls: Store, text_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+    encoders = {"text": {"folder": str(text_encoder), "learning_rate": 3e-3, "context_dropout": 0.1}}
+    experiment = TRAINING | {"method": "linear", "encoders": encoders}
+    return train(experiment, calls, tmp_path_factory.mktemp("runs") / "calls")
+
+
+def told(store: Store, split: str) -> dict[str, list[list[str]]]:
+    """Ids and texts of every conversation of a split, in their order."""
+    found: dict[str, list[list[str]]] = {}
+    for row in store.indices(split):
+        call = found.setdefault(str(store.groups[row]), [[""] * CALL, [""] * CALL])
+        at = int(str(store.ids[row]).split("-")[1])
+        call[0][at], call[1][at] = str(store.ids[row]), store.transcript(row)
+    return found
+
+
+def test_the_store_has_what_was_said_around(calls: Store, text_encoder: Path) -> None:
+    spell = dict(enumerate(json.loads((text_encoder / "tokenizer.json").read_text())["model"]["vocab"]))
+    call, (ids, texts) = next(iter(told(calls, "test").items()))
+    row = int(np.flatnonzero(calls.ids == ids[1])[0])
+    steps = calls.features("text", row)
+    said = " ".join(spell[int(x)] for x in steps[:, 0])
+    before, after = texts[0].lower(), " ".join(texts[2:]).lower()
+    assert said == f"[CLS] {texts[1].lower()} [SEP] {before} [SEP] {after} [SEP]", call
+    assert steps[:, 1].tolist() == [0] * 4 + [1] * (len(steps) - 4)
+    info = calls.manifest.modalities["text"]
+    assert info.tokens is not None
+    assert (info.tokens.context, info.width) == (8, 2)
+    assert "0 texts have nothing said before or after them" in info.cleaning
+    assert open_store(calls.folder).manifest.fingerprint == calls.manifest.fingerprint
+
+
+def test_what_is_said_in_another_split_is_not_read(text_encoder: Path, tmp_path: Path) -> None:
+    recipe = write_calls(tmp_path, text_encoder)
+    table = (tmp_path / "table.csv").read_text().splitlines()
+    parted = [line.replace(",test,", ",train,") if ",0,test," in line else line for line in table]
+    (tmp_path / "table.csv").write_text("\n".join(parted))
+    store = build_store(recipe, tmp_path / "store")
+    (row,) = (i for i in range(len(store)) if store.ids[i] == "3-0")
+    assert store.features("text", row)[:, 1].sum() == 0
+    assert "23 texts have" not in " ".join(store.manifest.modalities["text"].cleaning)
+    assert "22 texts have nothing said" in " ".join(store.manifest.modalities["text"].cleaning)
+
+
+def test_context_needs_a_group(text_encoder: Path, tmp_path: Path) -> None:
+    recipe = write_calls(tmp_path, text_encoder)
+    recipe.write_text(recipe.read_text().replace("group: call\n", ""))
+    with pytest.raises(ConfigError, match=r"modalities\.text: context needs `group`"):
+        build_store(recipe, tmp_path / "store")
+
+
+def test_a_run_reads_what_was_said_before(calls_run: TrainedRun, calls: Store) -> None:
+    predictor = carat.load(calls_run.folder)
+    assert predictor.evaluate(calls, "test").metrics.micro_f1 > 0.9
+    stored = dict(predictor.predict_store(calls, "test"))
+    for ids, texts in told(calls, "test").values():
+        found = predictor.predict_text(texts, around=predictor.reader.around(texts))
+        for id, one in zip(ids, found, strict=True):
+            assert one.scores == pytest.approx(stored[id].scores, abs=1e-6)
+    glad, sad = ("we glad", "so we"), ("we tears", "so we")
+    second = [
+        predictor.predict_text(said, around=predictor.reader.around(said))[1].scores for said in (glad, sad)
+    ]
+    assert second[0]["happy"] - second[1]["happy"] > 0.5
+    assert second[1]["sad"] - second[0]["sad"] > 0.5
+    alone = predictor.predict_text(["so we"])[0].scores
+    assert alone != pytest.approx(second[0], abs=1e-2)
+
+
+def test_words_that_carry_are_ones_own(calls_run: TrainedRun) -> None:
+    predictor = carat.load(calls_run.folder)
+    said = ["we glad", "so we"]
+    whole = predictor.predict_text(said, around=predictor.reader.around(said))
+    taken = predictor.predict_text(said, around=predictor.reader.around(said), words=3)
+    assert [x.scores for x in taken] == [pytest.approx(x.scores, abs=1e-6) for x in whole]
+    assert {word for x in taken for words in x.words.values() for word in words} <= {"we", "glad", "so"}
+    assert not {"glad"} & {word for words in taken[1].words.values() for word in words}
+
+
+def test_conversations_are_kept_apart(calls_run: TrainedRun) -> None:
+    predictor = carat.load(calls_run.folder)
+    said = ["we glad", "we tears", "so we", "so we"]
+    mixed = predictor.predict_text(said, around=predictor.reader.around(said, ["a", "b", "a", "b"]))
+    for name, kept in (("a", said[::2]), ("b", said[1::2])):
+        own = predictor.predict_text(kept, around=predictor.reader.around(kept))
+        assert [x.scores for x in own] == [pytest.approx(x.scores, abs=1e-6) for x in mixed[name == "b" :: 2]]
+
+
+def test_on_the_command_line(
+    run: Callable[..., Any], calls_run: TrainedRun, text_run: TrainedRun, tmp_path: Path
+) -> None:
+    table = "said,call\nwe glad,a\nwe tears,b\nso we,a\nso we,b\n"
+    (tmp_path / "calls.csv").write_text(table)
+    out = tmp_path / "out.csv"
+    options = ("--file", tmp_path / "calls.csv", "--column", "said", "--out", out)
+    code, _, err = run("predict", calls_run.folder, *options, "--conversation", "call")
+    assert code == 0, err
+    labels = [row["labels"] for row in csv.DictReader(out.read_text().splitlines())]
+    assert labels[2:] == ["happy", "sad"]
+    (tmp_path / "said.txt").write_text("we tears\n\nso we\n")
+    file = ("--file", tmp_path / "said.txt", "--together", "--out", tmp_path / "lines.csv")
+    assert run("predict", calls_run.folder, *file)[0] == 0
+    lines = list(csv.DictReader((tmp_path / "lines.csv").read_text().splitlines()))
+    assert lines[1]["labels"] == "sad"
+    code, shown, _ = run("predict", calls_run.folder, "--text", "we glad", "so we", "--together")
+    assert code == 0
+    assert shown.count("happy") >= 1
+    wrong = [
+        (("--text", "so", "--conversation", "call"), "--conversation names a column of --file"),
+        (("--data", tmp_path, "--together", "--out", "x.csv"), "are for --text and --file"),
+        ((*options, "--overwrite", "--conversation", "cal"), "no column 'cal'; did you mean 'call'"),
+        (
+            ("--file", tmp_path / "said.txt", "--conversation", "call", "--out", "x.csv"),
+            "lines have no column 'call'",
+        ),
+    ]
+    for given, message in wrong:
+        code, _, err = run("predict", calls_run.folder, *given)
+        assert code == 2
+        assert message in err
+    code, _, err = run("predict", text_run.folder, "--text", "so", "we", "--together")
+    assert code == 2
+    assert "it reads every text by itself; that needs a store whose recipe sets context" in err
+
+
+def test_another_context_is_another_data(calls_run: TrainedRun, text_encoder: Path, tmp_path: Path) -> None:
+    store = build_store(write_calls(tmp_path, text_encoder, "context: 4, order: at"), tmp_path / "store")
+    with pytest.raises(DataError, match=r"with 4 on either side, but the run .* with 8 on either side"):
+        carat.load(calls_run.folder).evaluate(store)
+    lone = build_store(write_calls(tmp_path, text_encoder, "order: at"), tmp_path / "lone")
+    with pytest.raises(DataError, match=r"text holds tokens by the tokenizer .*, but the run .* with 8"):
+        carat.load(calls_run.folder).evaluate(lone)
+
+
+def test_steps_of_ones_own(calls_run: TrainedRun) -> None:
+    predictor = carat.load(calls_run.folder)
+    steps = np.array([[2, 0], [7, 0], [3, 0], [17, 1], [3, 1]])
+    assert 0 < predictor.predict({"text": steps}).scores["happy"] < 1
+    for wrong in (steps[:, :1], steps * [1, 2], steps + 0.5):
+        with pytest.raises(DataError):
+            predictor.predict({"text": wrong})
+
+
+def test_types_are_those_of_transformers(tmp_path: Path) -> None:
+    from transformers import BertModel
+
+    folder = make_text_encoder(tmp_path / "model")
+    ours = Pretrained(folder, EncoderChoice(folder=str(folder)), text=True).eval()
+    slow = Pretrained(
+        folder, EncoderChoice(folder=str(folder), gradient_checkpointing=True), text=True
+    ).eval()
+    steps = torch.tensor([[[2, 0], [5, 0], [3, 0], [8, 1], [3, 1]], [[2, 0], [3, 0], [9, 1], [3, 1], [0, 0]]])
+    mask = torch.tensor([[True] * 5, [True] * 4 + [False]])
+    model = BertModel.from_pretrained(folder).eval()
+    with torch.no_grad():
+        expected = model(
+            input_ids=steps[..., 0], attention_mask=mask.long(), token_type_ids=steps[..., 1]
+        ).last_hidden_state
+        for choice in (plain, theirs):
+            found, own = Pretrained(folder, choice, text=True).eval()(steps, mask)
+            assert own.tolist() == [[True] * 3 + [False] * 2, [True] * 2 + [False] * 3]
+            torch.testing.assert_close(found[own], expected[own], rtol=1e-5, atol=1e-6)
+            assert not found[~own].any()
+
+
+def test_context_is_left_out_of_some_in_training(text_encoder: Path) -> None:
+    choice = EncoderChoice(folder=str(text_encoder), context_dropout=0.5)
+    encoder = Pretrained(text_encoder, choice, text=True)
+    for module in encoder.modules():
+        for name in ("dropout", "attention_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+    steps = torch.tensor([[[2, 0], [5, 0], [3, 0], [8, 1], [3, 1]]] * 400)
+    with torch.no_grad():
+        alone = encoder(steps[:1, :3], torch.ones(1, 3, dtype=torch.bool))[0][0]
+        together = encoder.eval()(steps[:1], torch.ones(1, 5, dtype=torch.bool))[0][0, :3]
+        found, own = encoder.train()(steps, torch.ones(400, 5, dtype=torch.bool))
+    assert own.sum(1).tolist() == [3] * 400
+    near = [(found[:, :3] - x).abs().amax((1, 2)) < 1e-2 for x in (alone, together)]
+    assert (near[0] ^ near[1]).all()
+    assert 150 < int(near[0].sum()) < 250
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["pt2", "onnx"])
+def test_an_exported_file_takes_both(
+    calls_run: TrainedRun, calls: Store, ending: str, tmp_path: Path
+) -> None:
+    made = export(calls_run.folder, tmp_path / f"calls.{ending}", data=calls.folder)
+    assert made.inputs["text"].endswith(", 2) int64")
+    assert made.largest_difference < 1e-4
+    described = describe(carat.load(calls_run.folder), False, None)
+    assert "1 for those of what was said before and after it, at most 8 each" in str(described["notes"])
