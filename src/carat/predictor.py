@@ -28,7 +28,7 @@ from carat.progress import track
 from carat.run import WEIGHTS, RunCard, check_digest, check_fit, read_run
 from carat.samples import check_sample
 from carat.surroundings import ALONE, Surrounding
-from carat.texts import Reader, strongest, without_each_word
+from carat.texts import Reader, carriers, check_texts, without_each_word
 
 if TYPE_CHECKING:  # scikit-learn takes a second to import
     from carat.evaluation.reports import Report
@@ -167,13 +167,8 @@ class Predictor:
             run, said = carat.load("run"), ["Where is he?", "Gone.", "I miss him"]
             run.predict_text(said, around=run.reader.around(said))
         """
-        if isinstance(texts, str):
-            texts = [texts]
-        if words < 0:
-            raise DataError(f"words is {words}, but is to be 0 or more")
-        for i, text in enumerate(texts):
-            if not isinstance(text, str) or not text.strip():
-                raise DataError(f"text {i + 1} of {len(texts)}: no words")
+        texts = [texts] if isinstance(texts, str) else texts
+        check_texts(texts, words)
         taken_apart = [without_each_word(text) if words else [] for text in texts]
         rests = [rest for parts in taken_apart for _, rest in parts]
         near = list(around) if around is not None else [ALONE] * len(texts)
@@ -181,7 +176,11 @@ class Predictor:
         found = self._predict_tokens([*texts, *rests], near)
         rest = iter(found[len(texts) :])
         return [
-            replace(whole, text=text, words=_carriers(whole, [(w, next(rest)) for w, _ in parts], words))
+            replace(
+                whole,
+                text=text,
+                words=carriers(whole.scores, [(w, next(rest).scores) for w, _ in parts], words),
+            )
             for whole, text, parts in zip(found, texts, taken_apart, strict=False)
         ]
 
@@ -399,13 +398,3 @@ def load(
         raise RunError(f"{folder / WEIGHTS}: damaged or of another experiment ({problem})") from error
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return Predictor(folder, card, experiment, method.to(device), precision)
-
-
-def _carriers(whole: Prediction, parts: list[tuple[str, Prediction]], most: int) -> dict[str, list[str]]:
-    """By label, the words that carried it, from what is left of the scores without each."""
-    words = [word for word, _ in parts]
-    return {
-        name: strongest(words, score - np.array([rest.scores[name] for _, rest in parts]), most)
-        for name, score in whole.scores.items()
-        if words
-    }

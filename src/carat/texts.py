@@ -116,6 +116,31 @@ def strongest(words: Sequence[str], falls: NDArray[Any], most: int) -> list[str]
     return [words[i].strip(".,;:!?\"'()…") for i in order if falls[i] >= LEAST]
 
 
+def carriers(
+    whole: Mapping[str, float], parts: Sequence[tuple[str, Mapping[str, float]]], most: int
+) -> dict[str, list[str]]:
+    """By label, at most so many words that carried it: from a text's scores, and those without each word."""
+    words = [word for word, _ in parts]
+    return {
+        name: strongest(words, score - np.array([rest[name] for _, rest in parts]), most)
+        for name, score in whole.items()
+        if words
+    }
+
+
+def check_texts(texts: Sequence[str], words: int) -> None:
+    """Refuse what cannot be scored, or not taken apart into so many words.
+
+    Raises:
+        DataError: a text is empty, or there are fewer than no words.
+    """
+    if words < 0:
+        raise DataError(f"words is {words}, but is to be 0 or more")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(f"text {i + 1} of {len(texts)}: no words")
+
+
 def read_texts(file: Path, column: str, conversation: str | None = None) -> Iterator[Text]:
     """Texts of a file: lines of `.txt`, rows of `.csv` or `.tsv`, objects of `.jsonl`.
 
