@@ -174,14 +174,11 @@ class Predictor:
         near = list(around) if around is not None else [ALONE] * len(texts)
         near += [near[i] for i, parts in enumerate(taken_apart) for _ in parts]
         found = self._predict_tokens([*texts, *rests], near)
-        rest = iter(found[len(texts) :])
+        rest = (x.scores for x in found[len(texts) :])
+        without = [[(word, next(rest)) for word, _ in parts] for parts in taken_apart]
         return [
-            replace(
-                whole,
-                text=text,
-                words=carriers(whole.scores, [(w, next(rest).scores) for w, _ in parts], words),
-            )
-            for whole, text, parts in zip(found, texts, taken_apart, strict=False)
+            replace(whole, text=text, words=carriers(whole.scores, parts, words))
+            for whole, text, parts in zip(found, texts, without, strict=False)
         ]
 
     def _predict_tokens(self, texts: Sequence[str], around: Sequence[Surrounding]) -> list[Prediction]:
