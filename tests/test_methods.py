@@ -266,3 +266,19 @@ def test_unknown_method() -> None:
     config = CaratConfig.model_construct(name="karat")
     with pytest.raises(ConfigError, match=r"unknown method 'karat'; did you mean 'carat'\?"):
         build_method(config, Geometry(LABELS, WIDTHS))
+
+
+@pytest.mark.parametrize("aggregation", [True, False])
+def test_original_features_count_in_the_score(aggregation: bool) -> None:
+    method = make(score_original=True, aggregation=aggregation).eval()
+    features, masks, _ = batch()
+    with torch.inference_mode():
+        outputs, alone = method(features, masks), method.score(features, masks)
+    there = outputs.presence[..., None]
+    logits = outputs.logits.masked_fill(~there[:, None], float("-inf"))
+    parts = [logits[:, place].amax(1).sigmoid() for place in (0, -1)]
+    if aggregation:
+        parts.append((outputs.aggregated.sigmoid() * there).sum(1) / there.sum(1))
+    torch.testing.assert_close(outputs.scores, torch.stack(parts).mean(0))
+    torch.testing.assert_close(alone.scores, outputs.scores)
+    assert (alone.carried_by == outputs.carried_by).all()

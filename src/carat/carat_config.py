@@ -172,6 +172,8 @@ class CaratConfig(Section):
     """Label attention begins as the mean over time, as pretrained sentence encoders expect; else drawn."""
     levels: Annotated[int, Field(ge=0, le=2)] = 2
     """Levels of reconstruction: 2 is α and β, 1 only α, 0 none; the last one is scored."""
+    score_original: bool = False
+    """The original features' logits count in the score, as much as the last level's and the joint ones."""
     prototypes: bool = True
     """A prototype stands in for a modality in its own reconstruction; else its own decoded latent does."""
     aggregation: bool = True

@@ -174,6 +174,7 @@ class CaratMethod(Method):
             steps=config.alignment.steps,
             label_wise=config.label_wise,
             even=config.even_start,
+            score_original=config.score_original,
             levels=config.levels,
             prototypes=config.prototypes,
             aggregation=config.aggregation,

@@ -60,6 +60,7 @@ class Carat(nn.Module):
         steps: time steps after alignment.
         label_wise, even: see `LabelAttention`.
         levels: see `Reconstruction`.
+        score_original: let the original features' logits count in the score.
         prototypes: let prototypes stand in for a modality in its own reconstruction.
         aggregation: classify all labels jointly too.
     """
@@ -84,12 +85,14 @@ class Carat(nn.Module):
         label_wise: bool = True,
         even: bool = False,
         levels: int = 2,
+        score_original: bool = False,
         prototypes: bool = True,
         aggregation: bool = True,
     ) -> None:
         super().__init__()
         self.hidden = hidden
         self.labels = labels
+        self.score_original = score_original
         self.input_norm = nn.ModuleDict({m: nn.LayerNorm(d, eps=norm_eps) for m, d in widths.items()})
         self.alignment = nn.ModuleDict({m: Alignment(d, steps) for m, d in widths.items() if m in align})
         self.encoder = nn.ModuleDict(
@@ -123,7 +126,8 @@ class Carat(nn.Module):
         original, presence = self.represent(features, masks)
         *_, rebuilt = self.rebuild(original, presence)
         last = rebuilt[-1] if rebuilt else original
-        _, scores, carried_by = self.classify(last, self.label_logits(last[:, None])[:, 0], presence)
+        levels = torch.stack((original, last) if self.score_original else (last,), dim=1)
+        _, scores, carried_by = self.classify(levels, self.label_logits(levels), presence)
         return scores, carried_by
 
     def represent(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -162,7 +166,7 @@ class Carat(nn.Module):
         levels = torch.stack((original, *rebuilt), dim=1)  # (B, K, M, L, D)
         latents = torch.stack((latent, *map(self.latent.encode, rebuilt)), dim=1)
         logits = self.label_logits(levels)
-        aggregated, scores, carried_by = self.classify(levels[:, -1], logits[:, -1], presence)
+        aggregated, scores, carried_by = self.classify(levels, logits, presence)
         return CaratOutputs(presence, levels, decoded, latents, logits, aggregated, scores, carried_by)
 
     def rebuild(self, original: Tensor, presence: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -177,15 +181,17 @@ class Carat(nn.Module):
         return torch.einsum("bkmld,mld->bkml", levels, self.classifier)
 
     def classify(
-        self, last: Tensor, logits: Tensor, presence: Tensor
+        self, levels: Tensor, logits: Tensor, presence: Tensor
     ) -> tuple[Tensor | None, Tensor, Tensor]:
-        """Joint logits (B, M, L), scores and carriers (B, L) of the last level and its logits."""
-        strongest, carried_by = max_over_present(logits, presence)
-        if self.aggregation is None:
-            return None, strongest.sigmoid(), carried_by
-        aggregated: Tensor = self.aggregation(last)
-        joint = mean_over_present(aggregated.sigmoid(), presence)
-        return aggregated, (strongest.sigmoid() + joint) / 2, carried_by
+        """Joint logits (B, M, L), scores and carriers (B, L) of levels (B, K, M, L, D) and their logits."""
+        strongest, carried_by = max_over_present(logits[:, -1], presence)
+        scores, aggregated = [strongest.sigmoid()], None
+        if self.aggregation is not None:
+            aggregated = self.aggregation(levels[:, -1])
+            scores.append(mean_over_present(aggregated.sigmoid(), presence))
+        if self.score_original:
+            scores.append(max_over_present(logits[:, 0], presence)[0].sigmoid())
+        return aggregated, torch.stack(scores).mean(0), carried_by
 
 
 def max_over_present(logits: Tensor, presence: Tensor) -> tuple[Tensor, Tensor]:
