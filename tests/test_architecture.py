@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "encoders": {"encoder_configs", "errors", "hugging_face", "host", "methods", "model"},
     "evaluation": {"errors", "pictures"},
     "pictures": set(),
-    "explain": {"data", "errors", "evaluation", "pictures", "predictor", "run"},
+    "explain": {"data", "errors", "evaluation", "pictures", "predictor", "run", "surroundings"},
     "run": {"config", "data", "encoder_configs", "errors", "locking", "sections"},
     "samples": {"data", "errors", "run"},
     "texts": {"encoder_configs", "errors", "run", "surroundings"},

@@ -19,6 +19,7 @@ from carat.data.store import Store, open_store
 from carat.encoder_configs import EncoderChoice
 from carat.encoders.pretrained import Pretrained
 from carat.errors import ConfigError, DataError
+from carat.explain.attention import draw_attention
 from carat.export import export
 from carat.export.card import describe
 from carat.training.train import TrainedRun, train
@@ -262,3 +263,14 @@ def test_an_exported_file_takes_both(
     assert made.largest_difference < 1e-4
     described = describe(carat.load(calls_run.folder), False, None)
     assert "1 for those of what was said before and after it, at most 8 each" in str(described["notes"])
+
+
+def test_pictures_show_ones_own_words(calls: Store, text_encoder: Path, tmp_path: Path) -> None:
+    method = {"name": "carat", "hidden": 8, "latent": 4, "encoder": {"layers": {"text": 0}, "heads": 2}}
+    changes = {"training": {"epochs": 1}, "encoders": {"text": {"folder": str(text_encoder)}}}
+    trained = train(TRAINING | {"method": method} | changes, calls, tmp_path / "run")
+    row = int(calls.indices("test")[0])
+    _, table = draw_attention(carat.load(trained.folder), calls, row, tmp_path)
+    lines = list(csv.DictReader(table.read_text().splitlines()))
+    assert [x["word"] for x in lines] == ["[CLS]", *calls.transcript(row).split(), "[SEP]"]
+    assert sum(float(x["happy"]) for x in lines) == pytest.approx(1, abs=1e-4)

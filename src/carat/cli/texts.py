@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -61,12 +61,13 @@ def predict_texts(
     else:
         if out is None:
             raise ConfigError("--file needs --out, e.g. --out scores.csv")
-        total = sum(1 for _ in read_texts(file, column, conversation))
+        given: Iterable[Text] = read_texts(file, column, conversation)
         around = None
         if together or conversation is not None:
-            every = list(read_texts(file, column, conversation))
+            given = every = list(given)
             around = predictor.reader.around([x.text for x in every], [x.conversation for x in every])
-        stream = track(read_texts(file, column), f"Scoring {file.name}", total=total)
+        total = sum(1 for _ in read_texts(file, column))
+        stream = track(given, f"Scoring {file.name}", total=total)
         named = _scored(predictor, stream, words or 0, around)
     count = write_predictions(named, out, overwrite=overwrite)
     _report_cuts(predictor)

@@ -19,6 +19,7 @@ from carat.data.store import Store
 from carat.errors import DataError, did_you_mean
 from carat.pictures import heat_map, new_figure, save
 from carat.predictor import Predictor
+from carat.surroundings import OWN
 
 WIDEST = 60
 """Time steps that a picture shows."""
@@ -45,10 +46,12 @@ def spoken(store: Store, row: int, modality: str, steps: int) -> list[str] | Non
 
 
 def _spelt(predictor: Predictor, features: NDArray[Any], modality: str) -> list[str]:
-    """The tokens (T, 1 or 2) of a modality of such; nothing for another."""
-    if predictor.card.modalities[modality].tokens is None:
+    """The text's own tokens (T, 1), or with context (T, 2), of a modality of such; nothing for another."""
+    tokens = predictor.card.modalities[modality].tokens
+    if tokens is None:
         return []
-    return predictor.reader.spell(features[:, 0])
+    own = features[features[:, 1] == OWN] if tokens.context else features
+    return predictor.reader.spell(own[:, 0])
 
 
 def draw_attention(predictor: Predictor, store: Store, row: int, out: Path) -> list[Path]:
@@ -66,10 +69,10 @@ def draw_attention(predictor: Predictor, store: Store, row: int, out: Path) -> l
     found: dict[str, NDArray[np.float32]] = {
         m: x[0].cpu().numpy() for m, x in weights.items() if m in features
     }
+    spelt = {m: _spelt(predictor, features[m], m) for m in found}
+    found = {m: x[:, : len(spelt[m])] if spelt[m] else x for m, x in found.items()}
     words = {
-        m: _spelt(predictor, features[m], m) or spoken(store, row, m, x.shape[1])
-        if x.shape[1] == len(features[m])
-        else None
+        m: spelt[m] or (spoken(store, row, m, x.shape[1]) if x.shape[1] == len(features[m]) else None)
         for m, x in found.items()
     }
     shown = {m: x[:, :WIDEST] for m, x in found.items() if x.shape[1] > 1}
