@@ -74,12 +74,27 @@ PART: dict[str, Any] = {"encoders": {"text": {"train_layers": 4, "learning_rate"
 IN_CONTEXT: dict[str, Any] = merge(
     merge(BEHIND, PART),
     {
-        "method": {"score_original": True, "encoder": {"max_length": 160}},
+        "method": {
+            "hidden": 384,
+            "even_start": True,
+            "score_original": True,
+            "encoder": {"max_length": 160},
+            "weights": {
+                "original": 1.0,
+                "alpha": 0.1,
+                "beta": 0.5,
+                "contrast": 0.01,
+                "mse_reconstruction": 0.05,
+                "mse_alpha": 0.05,
+                "aggregate": 0.5,
+                "shuffled": 0.05,
+            },
+        },
         "encoders": {"text": {"frozen_epochs": 0}},
         "training": {"epochs": 2},
     },
 )
-"""CARAT there; the original features count in the score."""
+"""CARAT there: it begins as the encoder alone, whose mean over time the original features are at first."""
 PLUS: dict[str, Any] = merge(
     IN_CONTEXT, {"method": {"name": "carat+"}, "training": {"modality_dropout": 0.1}}
 )

@@ -320,3 +320,13 @@ def test_an_even_start_is_the_mean_over_time() -> None:
     (features * torch.randn(2, 3, 7)).sum().backward()
     assert attention.score.weight.grad is not None
     assert attention.score.weight.grad.abs().min() > 0  # and it leaves it
+
+
+@pytest.mark.parametrize("width", [6, 4])
+def test_an_even_start_leaves_states_as_they_are(width: int) -> None:
+    encoder = Encoder(width, 6, 0, 2, 4, 0.0, 5, 1e-12, even=True)
+    assert not encoder.positions.any()
+    x = F.layer_norm(torch.randn(2, 5, width), (width,))
+    found = encoder(x, lay_out(torch.ones(2, 5, dtype=torch.bool)))
+    same = found.shape == x.shape and torch.allclose(found, x, atol=1e-4)
+    assert same == (width == 6)

@@ -58,7 +58,7 @@ class Carat(nn.Module):
         momentum: see `Prototypes`.
         align: modalities to align first.
         steps: time steps after alignment.
-        label_wise, even: see `LabelAttention`.
+        label_wise, even: see `LabelAttention` and `Encoder`.
         levels: see `Reconstruction`.
         score_original: let the original features' logits count in the score.
         prototypes: let prototypes stand in for a modality in its own reconstruction.
@@ -97,7 +97,9 @@ class Carat(nn.Module):
         self.alignment = nn.ModuleDict({m: Alignment(d, steps) for m, d in widths.items() if m in align})
         self.encoder = nn.ModuleDict(
             {
-                m: Encoder(d, hidden, layers[m], heads, feedforward, dropout, max_length[m], norm_eps, pooler)
+                m: Encoder(
+                    d, hidden, layers[m], heads, feedforward, dropout, max_length[m], norm_eps, pooler, even
+                )
                 for m, d in widths.items()
             }
         )

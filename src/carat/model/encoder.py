@@ -124,6 +124,7 @@ class Encoder(nn.Module):
         heads, feedforward, dropout, norm_eps: see `EncoderLayer`.
         max_length: how many positions have an embedding.
         pooler: hold the frozen weights of a pooler whose output nothing uses, as the released code does.
+        even: begin without positions and, where d = D, with the identity as projection.
     """
 
     def __init__(
@@ -137,6 +138,7 @@ class Encoder(nn.Module):
         max_length: int,
         norm_eps: float,
         pooler: bool = False,
+        even: bool = False,
     ) -> None:
         super().__init__()
         self.project = nn.Linear(width, hidden)
@@ -153,6 +155,10 @@ class Encoder(nn.Module):
             if isinstance(part, nn.Linear):
                 nn.init.normal_(part.weight, std=0.02)
                 nn.init.zeros_(part.bias)
+        if even:
+            nn.init.zeros_(self.positions)
+            if width == hidden:
+                nn.init.eye_(self.project.weight)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """Hidden states (R, T, D) of x (R, T, d) with T ≤ max_length, zeros where the layout has padding."""
