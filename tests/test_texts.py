@@ -174,7 +174,7 @@ def test_one_line_for_what_is_wrong(run, arguments, message: str, text_run: Trai
 def test_many_texts_come_out_in_order(
     run, text_run: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr("carat.cli.texts.TOGETHER", 7)
+    monkeypatch.setattr("carat.cli.texts.AT_ONCE", 7)
     lines = [" ".join(["so"] * (1 + i % 5) + [["glad", "tears"][i % 2]]) for i in range(30)]
     (tmp_path / "lines.txt").write_text("\n".join(lines))
     code, _, _ = run(

@@ -169,8 +169,8 @@ class CaratConfig(Section):
     label_wise: bool = True
     """One attention for each label; else one that all labels share."""
     even_start: bool = False
-    """Original features begin as the mean of a pretrained encoder's states: label attention is even, there
-    are no positions, and the projection is the identity where `hidden` is the encoder's width."""
+    """Label attention begins even, positions at 0 and, where `hidden` is the encoder's width, the projection
+    as the identity: without layers, original features begin as the mean of a pretrained encoder's states."""
     levels: Annotated[int, Field(ge=0, le=2)] = 2
     """Levels of reconstruction: 2 is α and β, 1 only α, 0 none; the last one is scored."""
     score_original: bool = False

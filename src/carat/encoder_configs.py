@@ -39,7 +39,7 @@ class EncoderChoice(Section):
     frozen_epochs: Count = 0
     """Epochs in which only the method learns."""
     context_dropout: Share = 0.1
-    """Share of the samples that are read without context in training, so that lone texts can be read too."""
+    """Share of samples that are read without context while it learns, so that lone texts can be read too."""
     gradient_checkpointing: bool = False
     """Compute hidden states again in the backward pass: less memory, a third more time."""
     precision: Literal["auto", "float32", "bf16"] = "auto"

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from carat.config import Experiment
+from carat.context import Context
 from carat.data.batches import Batch, check_lengths, collate, hide, make_loader, usable_rows
 from carat.data.store import Store
 from carat.data.summary import leak, left_out
@@ -27,7 +28,6 @@ from carat.methods import Method
 from carat.progress import track
 from carat.run import WEIGHTS, RunCard, check_digest, check_fit, read_run
 from carat.samples import check_sample
-from carat.surroundings import ALONE, Surrounding
 from carat.texts import Reader, carriers, check_texts, without_each_word
 
 if TYPE_CHECKING:  # scikit-learn takes a second to import
@@ -147,7 +147,7 @@ class Predictor:
         texts: Sequence[str] | str,
         *,
         words: int = 0,
-        around: Sequence[Surrounding] | None = None,
+        contexts: Sequence[Context] | None = None,
     ) -> list[Prediction]:
         """Score texts by a run that reads tokens; its other modalities are absent.
 
@@ -155,25 +155,26 @@ class Predictor:
             texts: not empty ones; or a single one.
             words: name so many words at most that carried each label: those without which its score falls
                 most. Every word is left out once, so this takes as many times longer as a text has words.
-            around: what was said around each, see `Reader.around`; nothing by default.
+            contexts: what was said before and after each, see `Reader.contexts`; nothing by default.
 
         Raises:
-            RunError: the run was not trained on tokens.
-            DataError: a text is empty.
+            RunError: the run was not trained on tokens, or reads no contexts.
+            DataError: a text is empty, or there are not as many contexts as texts.
 
         Example:
             carat.load("run").predict_text(["I am so relieved, but I miss him"], words=3)[0].words
 
             run, said = carat.load("run"), ["Where is he?", "Gone.", "I miss him"]
-            run.predict_text(said, around=run.reader.around(said))
+            run.predict_text(said, contexts=run.reader.contexts(said))
         """
         texts = [texts] if isinstance(texts, str) else texts
         check_texts(texts, words)
         taken_apart = [without_each_word(text) if words else [] for text in texts]
         rests = [rest for parts in taken_apart for _, rest in parts]
-        near = list(around) if around is not None else [ALONE] * len(texts)
-        near += [near[i] for i, parts in enumerate(taken_apart) for _ in parts]
-        found = self._predict_tokens([*texts, *rests], near)
+        if contexts is not None:
+            self.reader.check(texts, contexts)
+            contexts = [*contexts, *(contexts[i] for i, parts in enumerate(taken_apart) for _ in parts)]
+        found = self._predict_tokens([*texts, *rests], contexts)
         rest = (x.scores for x in found[len(texts) :])
         without = [[(word, next(rest)) for word, _ in parts] for parts in taken_apart]
         return [
@@ -181,9 +182,9 @@ class Predictor:
             for whole, text, parts in zip(found, texts, without, strict=False)
         ]
 
-    def _predict_tokens(self, texts: Sequence[str], around: Sequence[Surrounding]) -> list[Prediction]:
+    def _predict_tokens(self, texts: Sequence[str], contexts: Sequence[Context] | None) -> list[Prediction]:
         """In order; similar lengths are scored together. Texts may be empty."""
-        read = self.reader.read(texts, around)
+        read = self.reader.read(texts, contexts)
         samples = [{self.reader.modality: ids} for ids in read]
         order = np.argsort([len(ids) for ids in read], kind="stable")
         found = self.predict_batch([samples[i] for i in order])

@@ -284,8 +284,9 @@ def check_fit(
 
 def _content(described: ModalityInfo | ModalityCard) -> str:
     if described.tokens is not None:
-        read_along = f" with {described.tokens.context} on either side" if described.tokens.context else ""
-        return f"tokens by the tokenizer {described.tokens.tokenizer[:12]}{read_along}"
+        known = described.tokens
+        beside = f" with {known.context} tokens of context on either side" if known.context else ""
+        return f"tokens by the tokenizer {known.tokenizer[:12]}{beside}"
     if described.waveform is not None:
         return f"sound at {described.waveform.rate} samples per second"
     return "features"

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from carat.context import Context, ContextTokenizer, own_steps
 from carat.encoder_configs import ENCODERS
 from carat.errors import DataError, RunError, did_you_mean
 from carat.run import RunCard
-from carat.surroundings import ContextTokenizer, Surrounding
 
 WORD = re.compile(r"\S*\w\S*")
 LEAST = 0.005
@@ -28,7 +28,7 @@ class Text(NamedTuple):
     id: str
     text: str
     conversation: str = ""
-    """Whose texts follow one another; one by default."""
+    """Name of its conversation; none where it stands alone."""
 
 
 class Reader:
@@ -57,18 +57,15 @@ class Reader:
         """Tokens at which texts are cut."""
         self.context = tokens.context
         """Tokens on either side that are read along."""
+        self.cut = 0
+        """Texts so far that have as many of their own, or more."""
         self._folder = folder
-        self._tokenizer = ContextTokenizer(folder / ENCODERS / self.modality, self.longest, self.context)
+        self._tokenizer = ContextTokenizer(folder / ENCODERS / self.modality, tokens.longest, tokens.context)
 
-    @property
-    def cut(self) -> int:
-        """Texts so far that are as long as can be."""
-        return self._tokenizer.cut
-
-    def around(
-        self, texts: Sequence[str], conversations: Sequence[Hashable] | None = None
-    ) -> list[Surrounding]:
-        """What was said around each text.
+    def contexts(
+        self, texts: Sequence[str] | str, conversations: Sequence[Hashable] | None = None
+    ) -> list[Context]:
+        """The context of each text.
 
         Args:
             texts: those of a conversation in the order in which they were said.
@@ -76,18 +73,40 @@ class Reader:
 
         Raises:
             RunError: the run reads every text by itself.
+            DataError: not as many names as texts.
         """
+        self._check_context()
+        texts = [texts] if isinstance(texts, str) else texts
+        return self._tokenizer.contexts(texts, [0] * len(texts) if conversations is None else conversations)
+
+    def read(
+        self, texts: Sequence[str], contexts: Sequence[Context] | None = None
+    ) -> list[NDArray[np.int32]]:
+        """Tokens of each text, special ones included, as a store of the run has them.
+
+        Raises:
+            DataError: not as many contexts as texts.
+        """
+        found = [steps[: self.longest] for steps in self._tokenizer.read(texts, contexts)]
+        self.cut += sum(len(own_steps(steps)) == self.longest for steps in found)
+        return found
+
+    def check(self, texts: Sequence[str], contexts: Sequence[Context]) -> None:
+        """Refuse contexts of other texts, or where none are read.
+
+        Raises:
+            DataError: not as many contexts as texts.
+            RunError: the run reads every text by itself.
+        """
+        self._check_context()
+        if len(contexts) != len(texts):
+            raise DataError(f"{len(texts)} texts, but the contexts of {len(contexts)}")
+
+    def _check_context(self) -> None:
         if not self.context:
             raise RunError(
                 f"{self._folder}: it reads every text by itself; that needs a store whose recipe sets context"
             )
-        return self._tokenizer.around(texts, [0] * len(texts) if conversations is None else conversations)
-
-    def read(
-        self, texts: Sequence[str], around: Sequence[Surrounding] | None = None
-    ) -> list[NDArray[np.int32]]:
-        """Tokens of each text, special ones included, as a store of the run has them."""
-        return self._tokenizer.read(texts, around)
 
     def spell(self, ids: NDArray[Any]) -> list[str]:
         """What tokens (T,) are called."""
@@ -150,7 +169,7 @@ def read_texts(file: Path, column: str, conversation: str | None = None) -> Iter
     Args:
         file: UTF-8.
         column: of the text, in a table or in objects.
-        conversation: column or key that names the text's; all texts are one by default.
+        conversation: column or key that names the text's.
 
     Raises:
         DataError: unknown ending, it cannot be read, or a column is missing; names the line.
@@ -199,8 +218,8 @@ def _objects(opened: Any, file: Path, column: str, conversation: str | None) -> 
             raise DataError(f"{file}, line {number}: no text under '{column}'; --column names another key")
         if conversation is not None and conversation not in found:
             raise DataError(f"{file}, line {number}: no '{conversation}'; --conversation names another key")
-        named = str(found[conversation]) if conversation is not None else ""
-        yield Text(str(found.get("id", number)), text, named)
+        name = found[conversation] if conversation is not None else None
+        yield Text(str(found.get("id", number)), text, "" if name is None else str(name))
 
 
 READERS = {".txt": _lines, ".csv": _rows, ".tsv": _rows, ".jsonl": _objects}

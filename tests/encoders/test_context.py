@@ -14,11 +14,12 @@ import pytest
 import torch
 
 import carat
+from carat.context import NOTHING
 from carat.data.build import build_store
 from carat.data.store import Store, open_store
 from carat.encoder_configs import EncoderChoice
 from carat.encoders.pretrained import Pretrained
-from carat.errors import ConfigError, DataError
+from carat.errors import ConfigError, DataError, RunError
 from carat.explain.attention import draw_attention
 from carat.export import export
 from carat.export.card import describe
@@ -88,7 +89,7 @@ def told(store: Store, split: str) -> dict[str, list[list[str]]]:
     return found
 
 
-def test_the_store_has_what_was_said_around(calls: Store, text_encoder: Path) -> None:
+def test_the_store_has_what_was_said_before_and_after(calls: Store, text_encoder: Path) -> None:
     spell = dict(enumerate(json.loads((text_encoder / "tokenizer.json").read_text())["model"]["vocab"]))
     call, (ids, texts) = next(iter(told(calls, "test").items()))
     row = int(np.flatnonzero(calls.ids == ids[1])[0])
@@ -112,14 +113,48 @@ def test_what_is_said_in_another_split_is_not_read(text_encoder: Path, tmp_path:
     store = build_store(recipe, tmp_path / "store")
     (row,) = (i for i in range(len(store)) if store.ids[i] == "3-0")
     assert store.features("text", row)[:, 1].sum() == 0
-    assert "23 texts have" not in " ".join(store.manifest.modalities["text"].cleaning)
-    assert "22 texts have nothing said" in " ".join(store.manifest.modalities["text"].cleaning)
+    cleaning = store.manifest.modalities["text"].cleaning
+    assert (
+        cleaning[-1]
+        == f"{sum(',0,test,' in line for line in table)} texts have nothing said before or after them"
+    )
 
 
-def test_context_needs_a_group(text_encoder: Path, tmp_path: Path) -> None:
+def test_rows_without_a_group_stand_alone(text_encoder: Path, tmp_path: Path) -> None:
     recipe = write_calls(tmp_path, text_encoder)
-    recipe.write_text(recipe.read_text().replace("group: call\n", ""))
-    with pytest.raises(ConfigError, match=r"modalities\.text: context needs `group`"):
+    with (tmp_path / "table.csv").open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    with (tmp_path / "table.csv").open("w", newline="") as opened:
+        writer = csv.DictWriter(opened, rows[0])
+        writer.writeheader()
+        writer.writerows({**row, "call": ""} if row["call"] in ("3", "7") else row for row in rows)
+    store = build_store(recipe, tmp_path / "store")
+    for i in range(len(store)):
+        alone = str(store.ids[i]).split("-")[0] in ("3", "7")
+        assert alone == (not store.features("text", i)[:, 1].any())
+
+
+def test_chunks_of_the_table_change_nothing(
+    calls: Store, text_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("carat.data.build.CHUNK", 7)
+    store = build_store(write_calls(tmp_path, text_encoder), tmp_path / "store")
+    assert store.manifest.fingerprint == calls.manifest.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("group: call\n", "", r"modalities\.text: context needs `group`"),
+        ("context: 8, ", "", "order says in which order context is read; set context too"),
+    ],
+)
+def test_recipes_that_are_refused(
+    old: str, new: str, message: str, text_encoder: Path, tmp_path: Path
+) -> None:
+    recipe = write_calls(tmp_path, text_encoder)
+    recipe.write_text(recipe.read_text().replace(old, new))
+    with pytest.raises(ConfigError, match=message):
         build_store(recipe, tmp_path / "store")
 
 
@@ -128,12 +163,13 @@ def test_a_run_reads_what_was_said_before(calls_run: TrainedRun, calls: Store) -
     assert predictor.evaluate(calls, "test").metrics.micro_f1 > 0.9
     stored = dict(predictor.predict_store(calls, "test"))
     for ids, texts in told(calls, "test").values():
-        found = predictor.predict_text(texts, around=predictor.reader.around(texts))
+        found = predictor.predict_text(texts, contexts=predictor.reader.contexts(texts))
         for id, one in zip(ids, found, strict=True):
             assert one.scores == pytest.approx(stored[id].scores, abs=1e-6)
     glad, sad = ("we glad", "so we"), ("we tears", "so we")
     second = [
-        predictor.predict_text(said, around=predictor.reader.around(said))[1].scores for said in (glad, sad)
+        predictor.predict_text(said, contexts=predictor.reader.contexts(said))[1].scores
+        for said in (glad, sad)
     ]
     assert second[0]["happy"] - second[1]["happy"] > 0.5
     assert second[1]["sad"] - second[0]["sad"] > 0.5
@@ -144,33 +180,67 @@ def test_a_run_reads_what_was_said_before(calls_run: TrainedRun, calls: Store) -
 def test_words_that_carry_are_ones_own(calls_run: TrainedRun) -> None:
     predictor = carat.load(calls_run.folder)
     said = ["we glad", "so we"]
-    whole = predictor.predict_text(said, around=predictor.reader.around(said))
-    taken = predictor.predict_text(said, around=predictor.reader.around(said), words=3)
+    whole = predictor.predict_text(said, contexts=predictor.reader.contexts(said))
+    taken = predictor.predict_text(said, contexts=predictor.reader.contexts(said), words=3)
     assert [x.scores for x in taken] == [pytest.approx(x.scores, abs=1e-6) for x in whole]
     assert {word for x in taken for words in x.words.values() for word in words} <= {"we", "glad", "so"}
     assert not {"glad"} & {word for words in taken[1].words.values() for word in words}
 
 
+def test_contexts_that_are_refused(calls_run: TrainedRun, text_run: TrainedRun) -> None:
+    predictor = carat.load(calls_run.folder)
+    contexts = predictor.reader.contexts(["so", "we"])
+    assert predictor.reader.contexts("so we") == [NOTHING]
+    with pytest.raises(DataError, match="1 texts, but the contexts of 2"):
+        predictor.predict_text(["so"], contexts=contexts)
+    with pytest.raises(DataError, match="2 texts, but the conversations of 1"):
+        predictor.reader.contexts(["so", "we"], ["a"])
+    with pytest.raises(RunError, match="reads every text by itself"):
+        carat.load(text_run.folder).predict_text(["so", "we"], contexts=contexts)
+
+
+def test_long_texts_are_cut_as_those_of_a_store(
+    calls_run: TrainedRun, calls: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = carat.load(calls_run.folder)
+    monkeypatch.setattr(predictor.method, "max_length", {"text": 9})
+    data = predictor.experiment.data.model_copy(update={"long": "truncate"})
+    monkeypatch.setattr(predictor, "experiment", predictor.experiment.model_copy(update={"data": data}))
+    stored = dict(predictor.predict_store(calls, "test"))
+    ids, texts = next(iter(told(calls, "test").values()))
+    found = predictor.predict_text(texts, contexts=predictor.reader.contexts(texts))
+    for id, one in zip(ids, found, strict=True):
+        assert one.scores == pytest.approx(stored[id].scores, abs=1e-6)
+
+
 def test_conversations_are_kept_apart(calls_run: TrainedRun) -> None:
     predictor = carat.load(calls_run.folder)
     said = ["we glad", "we tears", "so we", "so we"]
-    mixed = predictor.predict_text(said, around=predictor.reader.around(said, ["a", "b", "a", "b"]))
+    mixed = predictor.predict_text(said, contexts=predictor.reader.contexts(said, ["a", "b", "a", "b"]))
     for name, kept in (("a", said[::2]), ("b", said[1::2])):
-        own = predictor.predict_text(kept, around=predictor.reader.around(kept))
+        own = predictor.predict_text(kept, contexts=predictor.reader.contexts(kept))
         assert [x.scores for x in own] == [pytest.approx(x.scores, abs=1e-6) for x in mixed[name == "b" :: 2]]
 
 
 def test_on_the_command_line(
-    run: Callable[..., Any], calls_run: TrainedRun, text_run: TrainedRun, tmp_path: Path
+    run: Callable[..., Any],
+    calls_run: TrainedRun,
+    text_run: TrainedRun,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    table = "said,call\nwe glad,a\nwe tears,b\nso we,a\nso we,b\n"
+    monkeypatch.setattr("carat.cli.texts.AT_ONCE", 3)
+    table = "said,call\nwe glad,a\nwe tears,b\nso we,a\nso we,b\nso we,\nso we,\n"
     (tmp_path / "calls.csv").write_text(table)
     out = tmp_path / "out.csv"
     options = ("--file", tmp_path / "calls.csv", "--column", "said", "--out", out)
     code, _, err = run("predict", calls_run.folder, *options, "--conversation", "call")
     assert code == 0, err
-    labels = [row["labels"] for row in csv.DictReader(out.read_text().splitlines())]
-    assert labels[2:] == ["happy", "sad"]
+    rows = list(csv.DictReader(out.read_text().splitlines()))
+    labels = [row["labels"] for row in rows]
+    assert labels[2:4] == ["happy", "sad"]
+    alone = carat.load(calls_run.folder).predict_text("so we")[0].scores["happy"]
+    assert [float(row["score_happy"]) for row in rows[4:]] == pytest.approx([alone, alone], abs=1e-5)
     (tmp_path / "said.txt").write_text("we tears\n\nso we\n")
     file = ("--file", tmp_path / "said.txt", "--together", "--out", tmp_path / "lines.csv")
     assert run("predict", calls_run.folder, *file)[0] == 0
@@ -199,9 +269,9 @@ def test_on_the_command_line(
 
 def test_another_context_is_another_data(calls_run: TrainedRun, text_encoder: Path, tmp_path: Path) -> None:
     store = build_store(write_calls(tmp_path, text_encoder, "context: 4, order: at"), tmp_path / "store")
-    with pytest.raises(DataError, match=r"with 4 on either side, but the run .* with 8 on either side"):
+    with pytest.raises(DataError, match=r"with 4 tokens of context .* with 8 tokens of context"):
         carat.load(calls_run.folder).evaluate(store)
-    lone = build_store(write_calls(tmp_path, text_encoder, "order: at"), tmp_path / "lone")
+    lone = build_store(write_calls(tmp_path, text_encoder, "context: 0"), tmp_path / "lone")
     with pytest.raises(DataError, match=r"text holds tokens by the tokenizer .*, but the run .* with 8"):
         carat.load(calls_run.folder).evaluate(lone)
 
@@ -210,8 +280,8 @@ def test_steps_of_ones_own(calls_run: TrainedRun) -> None:
     predictor = carat.load(calls_run.folder)
     steps = np.array([[2, 0], [7, 0], [3, 0], [17, 1], [3, 1]])
     assert 0 < predictor.predict({"text": steps}).scores["happy"] < 1
-    for wrong in (steps[:, :1], steps * [1, 2], steps + 0.5):
-        with pytest.raises(DataError):
+    for wrong in (steps[:, :1], steps * [1, 2], steps + 0.5, steps[3:], steps[::-1]):
+        with pytest.raises(DataError, match="expected"):
             predictor.predict({"text": wrong})
 
 
@@ -262,7 +332,7 @@ def test_an_exported_file_takes_both(
     assert made.inputs["text"].endswith(", 2) int64")
     assert made.largest_difference < 1e-4
     described = describe(carat.load(calls_run.folder), False, None)
-    assert "1 for those of what was said before and after it, at most 8 each" in str(described["notes"])
+    assert "1 for its context: at most 8 tokens of what was said before it" in str(described["notes"])
 
 
 def test_pictures_show_ones_own_words(calls: Store, text_encoder: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,11 +11,11 @@ from carat.cli.app import say
 from carat.errors import ConfigError
 
 if TYPE_CHECKING:
+    from carat.context import Context
     from carat.predictor import Prediction, Predictor
-    from carat.surroundings import Surrounding
     from carat.texts import Text
 
-TOGETHER = 1024
+AT_ONCE = 1024
 """Texts of a file that are scored at once: sorted by length, they leave little padding."""
 SHOWN = 3
 """Words that are shown with each label."""
@@ -51,8 +51,8 @@ def predict_texts(
     predictor = load(run, precision=precision)
     if file is None:
         said = texts or []
-        around = predictor.reader.around(said) if together else None
-        found = predictor.predict_text(said, words=SHOWN if words is None else words, around=around)
+        contexts = predictor.reader.contexts(said) if together else None
+        found = predictor.predict_text(said, words=SHOWN if words is None else words, contexts=contexts)
         if out is None:
             show_texts(found)
             _report_cuts(predictor)
@@ -61,14 +61,13 @@ def predict_texts(
     else:
         if out is None:
             raise ConfigError("--file needs --out, e.g. --out scores.csv")
-        given: Iterable[Text] = read_texts(file, column, conversation)
-        around = None
+        total, contexts = sum(1 for _ in read_texts(file, column, conversation)), None
         if together or conversation is not None:
-            given = every = list(given)
-            around = predictor.reader.around([x.text for x in every], [x.conversation for x in every])
-        total = sum(1 for _ in read_texts(file, column))
-        stream = track(given, f"Scoring {file.name}", total=total)
-        named = _scored(predictor, stream, words or 0, around)
+            every = list(read_texts(file, column, conversation))
+            names = None if together else [x.conversation or i for i, x in enumerate(every)]
+            contexts = predictor.reader.contexts([x.text for x in every], names)
+        stream = track(read_texts(file, column), f"Scoring {file.name}", total=total)
+        named = _scored(predictor, stream, words or 0, contexts)
     count = write_predictions(named, out, overwrite=overwrite)
     _report_cuts(predictor)
     say(f"{count} predictions → {out}")
@@ -80,11 +79,11 @@ def _report_cuts(predictor: Predictor) -> None:
 
 
 def _scored(
-    predictor: Predictor, texts: Iterator[Text], words: int, around: list[Surrounding] | None
+    predictor: Predictor, texts: Iterator[Text], words: int, contexts: list[Context] | None
 ) -> Iterator[tuple[str, Prediction]]:
     done = 0
-    while some := list(islice(texts, TOGETHER)):
-        near = None if around is None else around[done : done + len(some)]
-        found = predictor.predict_text([x.text for x in some], words=words, around=near)
+    while some := list(islice(texts, AT_ONCE)):
+        some_contexts = None if contexts is None else contexts[done : done + len(some)]
+        found = predictor.predict_text([x.text for x in some], words=words, contexts=some_contexts)
         done += len(some)
         yield from zip((x.id for x in some), found, strict=True)

@@ -10,7 +10,6 @@ import numpy as np
 
 from carat.data.cleaning import CHUNK, Cleaner, Cleaning, Verbatim
 from carat.data.formats.table import Table
-from carat.data.formats.tokens import InConversation
 from carat.data.recipe import Recipe, TokenModality, load_recipe
 from carat.data.store import Store, open_store
 from carat.data.writer import StoreWriter, check_target
@@ -95,8 +94,9 @@ def _reader(m: str, recipe: Recipe, source: Any, table: Table, splits: list[str]
         return Cleaner(m, rules, source, keys, splits)
     if isinstance(rules, TokenModality) and rules.context and recipe.group:
         order = np.asarray(table.numbers(rules.order)) if rules.order else None
-        together = list(zip(table.text(recipe.group), splits, strict=True))  # never across splits
-        return InConversation(m, source, keys, together, order)
+        groups = [group or i for i, group in enumerate(table.text(recipe.group))]  # none is its own
+        apart = list(zip(groups, splits, strict=True))  # nothing is read across splits
+        return Verbatim(m, source, keys, source.contexts(keys, apart, order))
     return Verbatim(m, source, keys)
 
 

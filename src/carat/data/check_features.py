@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from carat.context import own_steps
 from carat.data.store import Store, feature_file, offset_file
 
 BLOCK = 4_000_000
@@ -71,7 +72,7 @@ def survey(store: Store, modality: str) -> Survey:
     drawn with a fixed seed.
     """
     offsets = np.asarray(store.array(offset_file(modality)))
-    width = store.manifest.modalities[modality].width
+    width, tokens = (getattr(store.manifest.modalities[modality], k) for k in ("width", "tokens"))
     present = np.diff(offsets) > 0
     rows = np.flatnonzero(present)
     if len(rows) > DRAWN:
@@ -91,7 +92,7 @@ def survey(store: Store, modality: str) -> Survey:
         lowest, highest = np.minimum(lowest, values.min(0)), np.maximum(highest, values.max(0))
         for row in first + np.flatnonzero(present[first:last]):
             start, stop = offsets[row : row + 2] - offsets[first]
-            steps = block[start:stop]
+            steps = own_steps(block[start:stop]) if tokens else block[start:stop]
             moving[row] = _differ(steps[:1], steps[-1:]) or _differ(steps[:1], steps)
             edges = [any(np.array_equal(step, blank) for blank in blanks) for step in steps[[0, -1]]]
             padded += any(edges)

@@ -48,22 +48,23 @@ class Verbatim:
         name: of the modality.
         source: where it comes from.
         keys: key of every table row.
+        beside: what the source is told of every row beside its key, if it takes that.
     """
 
     transform = None
 
-    def __init__(self, name: str, source: Source, keys: Sequence[str]) -> None:
-        self.name, self.source, self.keys = name, source, keys
+    def __init__(
+        self, name: str, source: Any, keys: Sequence[str], beside: Sequence[Any] | None = None
+    ) -> None:
+        self.name, self.source, self.keys, self.beside = name, source, keys, beside
         self._found = False
 
     def read(self, start: int, stop: int) -> list[NDArray[Any] | None]:
         """As the source gives some table rows; None where the modality is absent."""
-        read = self._read(start, stop)
+        told = () if self.beside is None else (self.beside[start:stop],)
+        read: list[NDArray[Any] | None] = self.source.read(self.keys[start:stop], *told)
         self._found |= any(x is not None and len(x) for x in read)
         return read
-
-    def _read(self, start: int, stop: int) -> list[NDArray[Any] | None]:
-        return self.source.read(self.keys[start:stop])
 
     def report(self) -> list[str]:
         """What the source says.
@@ -73,7 +74,8 @@ class Verbatim:
         """
         if not self._found:
             raise nothing_found(self.name, self.keys)
-        return self.source.report()
+        said: list[str] = self.source.report()
+        return said
 
 
 class Cleaner:

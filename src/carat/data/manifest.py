@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
@@ -33,15 +34,15 @@ class Tokens(Section):
     vocabulary: int
     """How many ids there are."""
     longest: int
-    """Tokens at which texts were cut, special ones included."""
+    """Tokens at which texts were cut, special ones and those of the context included."""
     context: int = 0
     """Tokens on either side, of what was said before and after, that a text is read with."""
 
     @property
     def described(self) -> str:
         """What fits, in words."""
-        beside = ", and 0 for the text's own or 1 for those around it" if self.context else ""
-        return f"from 0 to {self.vocabulary - 1}{beside}"
+        ids = f"from 0 to {self.vocabulary - 1}"
+        return f"{ids}, beside them 0 for own ones, then 1 for those of the context" if self.context else ids
 
     def fit(self, steps: NDArray[Any]) -> bool:
         """Whether these (T, 1), or with context (T, 2), are steps of it."""
@@ -50,6 +51,8 @@ class Tokens(Section):
             steps.dtype.kind in "iu"
             and steps.shape[1:] == (len(limits),)
             and bool(((steps >= 0) & (steps < limits)).all())
+            and not steps[:1, 1:].any()
+            and bool((np.diff(steps[:, 1:], axis=0) >= 0).all())
         )
 
 
@@ -73,7 +76,7 @@ class ModalityInfo(Section):
     cleaning: list[str] = []
     """What was changed on the way in, in words."""
     tokens: Tokens | None = None
-    """A step is a token's id, which an encoder reads before the method does."""
+    """A step is a token that an encoder reads before the method does: its id and, with context, its type."""
     waveform: Waveform | None = None
     """A step is a sample of sound, which an encoder reads before the method does."""
 

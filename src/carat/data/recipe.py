@@ -81,6 +81,12 @@ class TokenModality(Section):
     order: str | None = None
     """Column of numbers by which samples of a group follow one another; the table's order by default."""
 
+    @model_validator(mode="after")
+    def _orders_something(self) -> TokenModality:
+        if self.order is not None and not self.context:
+            raise ValueError("order says in which order context is read; set context too, e.g. context: 24")
+        return self
+
     def open(self, folder: Path) -> TokenSource:
         return TokenSource(folder / expand(self.folder), self.max_tokens, self.context)
 

@@ -14,7 +14,7 @@ from carat.model.layout import Group, Layout
 from carat.model.linear import linear
 
 OFFSET = ("roberta", "xlm-roberta", "camembert")
-"""Kinds whose first position comes after the padding token's id."""
+"""Types whose first position comes after the padding token's id."""
 
 
 def is_bert(config: dict[str, Any]) -> bool:
@@ -52,10 +52,10 @@ class Bert(nn.Module):
         layers = [BertLayer(config, eps) for _ in range(config["num_hidden_layers"])]
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(layers)})
 
-    def forward(self, ids: Tensor, layout: Layout, kinds: Tensor | None = None) -> Tensor:
+    def forward(self, ids: Tensor, layout: Layout, types: Tensor | None = None) -> Tensor:
         """Hidden states (R, T, D) of token ids (R, T), zeros where the layout has padding.
 
-        Kinds (R, T) are the tokens' types, 0 by default; a model with one type takes no notice.
+        Types (R, T) are the tokens' types, 0 by default; a model with one type takes no notice.
         """
         whole, share = layout.whole, self.dropout if self.training else 0.0
         places = torch.arange(self.first, self.first + ids.shape[1], device=ids.device).expand_as(ids)
@@ -63,7 +63,7 @@ class Bert(nn.Module):
         rows = (
             table["word_embeddings"](whole.pack(ids[..., None])[:, 0])
             + table["position_embeddings"](whole.pack(places[..., None])[:, 0])
-            + self._types(kinds, whole)
+            + self._types(types, whole)
         )
         rows = dropout(table["LayerNorm"](rows), share)
         layers: Any = self.encoder["layer"]
@@ -71,12 +71,12 @@ class Bert(nn.Module):
             rows = layer(rows, layout.groups)
         return whole.unpack(rows)
 
-    def _types(self, kinds: Tensor | None, whole: Group) -> Tensor:
+    def _types(self, types: Tensor | None, whole: Group) -> Tensor:
         known: Any = self.embeddings["token_type_embeddings"]
-        if kinds is None or len(known.weight) == 1:
+        if types is None or len(known.weight) == 1:
             first: Tensor = known.weight[0]
             return first
-        found: Tensor = known(whole.pack(kinds[..., None])[:, 0])
+        found: Tensor = known(whole.pack(types[..., None])[:, 0])
         return found
 
 

@@ -1,4 +1,4 @@
-"""A pretrained encoder of one modality: tokens (B, T, 1) or sound (B, T, 1) → hidden states (B, T', d)."""
+"""A pretrained encoder of one modality: tokens (B, T, 1 or 2) or sound (B, T, 1) → states (B, T', d)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Pretrained(nn.Module):
         if own is not None:
             self.config |= {name: getattr(own, name) for name in NEEDED if hasattr(own, name)}
         self.width = int(self.config["hidden_size"])
-        self._knows_kinds = "token_type_ids" in inspect.signature(self.model.forward).parameters and (
+        self._knows_types = "token_type_ids" in inspect.signature(self.model.forward).parameters and (
             int(self.config.get("type_vocab_size") or 0) > 1
         )
         self.sound: dict[str, Any] = {}
@@ -106,7 +106,7 @@ class Pretrained(nn.Module):
 
         Args:
             x: (B, T, 1) token ids, or samples of sound; (B, T, 2) ids of a text's own tokens (0), which come
-                first, and of those around it (1).
+                first, and of those of its context (1).
             mask: (B, T), valid = True; samples without any valid step cost nothing on a CPU.
 
         Returns:
@@ -118,28 +118,29 @@ class Pretrained(nn.Module):
     def _read_text(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         own = mask & (x[..., 1] == 0) if x.shape[-1] > 1 else mask
         if self.training and own is not mask:
+            # as dropout, by the global generator, which is seeded anew for every step
             alone = torch.rand(len(mask), 1, device=x.device) < self.choice.context_dropout
             mask = torch.where(alone, own, mask)
         batch, layout = len(mask), lay_out(mask)
         chosen, steps = layout.select(x).long(), layout.whole.mask.shape[1]
         if not layout.whole.mask.numel():
             return torch.zeros(batch, 1, self.width, device=x.device), mask[:, :1]
-        ids, kinds = chosen[..., 0], chosen[..., 1] if x.shape[-1] > 1 else None
+        ids, types = chosen[..., 0], chosen[..., 1] if x.shape[-1] > 1 else None
         read = self.model if isinstance(self.model, Bert) else self._grouped
-        states = read(ids, layout, kinds)
+        states = read(ids, layout, types)
         valid = own[:, :steps]
         return layout.restore(states.float(), batch) * valid[..., None], valid
 
-    def _grouped(self, ids: Tensor, layout: Layout, kinds: Tensor | None) -> Tensor:
+    def _grouped(self, ids: Tensor, layout: Layout, types: Tensor | None) -> Tensor:
         """Hidden states (R, T, d) of token ids (R, T), by a model that knows padded batches only."""
-        if not self._knows_kinds:
-            kinds = None
+        if not self._knows_types:
+            types = None
         padding, first = int(self.config["pad_token_id"] or 0), 0
         parts = []
         for group in layout.groups:
             rows, length = group.mask.shape
             some = ids[first : first + rows, :length].masked_fill(~group.mask, padding)
-            typed = {} if kinds is None else {"token_type_ids": kinds[first : first + rows, :length]}
+            typed = {} if types is None else {"token_type_ids": types[first : first + rows, :length]}
             states = self.model(input_ids=some, attention_mask=group.mask.long(), **typed).last_hidden_state
             parts.append(nn.functional.pad(states, (0, 0, 0, ids.shape[1] - length)))
             first += rows

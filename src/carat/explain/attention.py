@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from carat.context import own_steps
 from carat.data.batches import collate
 from carat.data.formats.glove import tokenize
 from carat.data.store import Store
 from carat.errors import DataError, did_you_mean
 from carat.pictures import heat_map, new_figure, save
 from carat.predictor import Predictor
-from carat.surroundings import OWN
 
 WIDEST = 60
 """Time steps that a picture shows."""
@@ -45,12 +45,11 @@ def spoken(store: Store, row: int, modality: str, steps: int) -> list[str] | Non
     return words[:steps] if source.startswith("glove") and len(words) >= steps else None
 
 
-def _spelt(predictor: Predictor, features: NDArray[Any], modality: str) -> list[str]:
-    """The text's own tokens (T, 1), or with context (T, 2), of a modality of such; nothing for another."""
-    tokens = predictor.card.modalities[modality].tokens
-    if tokens is None:
+def _spelt(predictor: Predictor, features: NDArray[Any], modality: str, steps: int) -> list[str]:
+    """The text's own tokens where the steps that were attended to are those; nothing otherwise."""
+    own = own_steps(features)
+    if predictor.card.modalities[modality].tokens is None or steps not in (len(own), len(features)):
         return []
-    own = features[features[:, 1] == OWN] if tokens.context else features
     return predictor.reader.spell(own[:, 0])
 
 
@@ -69,7 +68,7 @@ def draw_attention(predictor: Predictor, store: Store, row: int, out: Path) -> l
     found: dict[str, NDArray[np.float32]] = {
         m: x[0].cpu().numpy() for m, x in weights.items() if m in features
     }
-    spelt = {m: _spelt(predictor, features[m], m) for m in found}
+    spelt = {m: _spelt(predictor, features[m], m, x.shape[1]) for m, x in found.items()}
     found = {m: x[:, : len(spelt[m])] if spelt[m] else x for m, x in found.items()}
     words = {
         m: spelt[m] or (spoken(store, row, m, x.shape[1]) if x.shape[1] == len(features[m]) else None)

@@ -69,8 +69,10 @@ def describe(predictor: Predictor, int8: bool, f1: Mapping[str, Any] | None) -> 
             )
             if known.tokens.context:
                 notes.append(
-                    f"{m}: beside each id, 0 for the text's own tokens, which come first, and 1 for those of "
-                    f"what was said before and after it, at most {known.tokens.context} each"
+                    f"{m}: beside each id, 0 for the text's own tokens, which come first, and 1 for its "
+                    f"context: at most {known.tokens.context} tokens of what was said before it, the closing "
+                    f"special token, as many of what was said after it, the closing token again; nothing "
+                    f"where nothing was said"
                 )
         if transform:
             notes.append(

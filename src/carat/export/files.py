@@ -62,8 +62,8 @@ def draw_inputs(
     card = predictor.card.modalities[modality]
     if card.tokens is not None:
         ids = torch.randint(card.tokens.vocabulary, tuple(size), generator=generator)
-        around = torch.arange(size[1]).expand_as(ids) > size[1] // 2
-        return torch.stack([ids, around.long()][: card.width], dim=-1)
+        types = (torch.arange(size[1]) > size[1] // 2).long().expand_as(ids)  # own tokens first
+        return torch.stack([ids, types][: card.width], dim=-1)
     return torch.randn(*size, card.width, generator=generator)
 
 

@@ -92,7 +92,7 @@ class Carat(nn.Module):
         super().__init__()
         self.hidden = hidden
         self.labels = labels
-        self.score_original = score_original
+        self.score_original = score_original and levels > 0  # else it is the last level already
         self.input_norm = nn.ModuleDict({m: nn.LayerNorm(d, eps=norm_eps) for m, d in widths.items()})
         self.alignment = nn.ModuleDict({m: Alignment(d, steps) for m, d in widths.items() if m in align})
         self.encoder = nn.ModuleDict(

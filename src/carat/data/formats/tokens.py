@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from carat.data.cleaning import Verbatim
+from carat.context import NOTHING, Context, ContextTokenizer, own_steps
 from carat.data.manifest import Tokens
 from carat.hugging_face import (
     TOKENIZER,
@@ -18,7 +17,6 @@ from carat.hugging_face import (
     longest_text,
     read_config,
 )
-from carat.surroundings import ALONE, ContextTokenizer, Surrounding
 
 
 class TokenSource:
@@ -46,47 +44,20 @@ class TokenSource:
             tokenizer=known, vocabulary=config["vocab_size"], longest=longest, context=context
         )
         self.id = f"tokens:{known[:12]}:{longest}" + (f":{context}" if context else "")
-        self.around = self._tokenizer.around
+        self.contexts = self._tokenizer.contexts
+        self._cut = self._alone = 0
 
     def read(
-        self, texts: Sequence[str], around: Sequence[Surrounding] | None = None
+        self, texts: Sequence[str], contexts: Sequence[Context] | None = None
     ) -> list[NDArray[Any] | None]:
         """int32 steps of each text, see `ContextTokenizer.read`; None for an empty one."""
-        found = self._tokenizer.read(texts, around)
+        found = self._tokenizer.read(texts, contexts)
+        self._cut += sum(len(own_steps(steps)) == self.tokens.longest for steps in found)
+        self._alone += sum(context == NOTHING for context in contexts or ())
         return [steps if text.strip() else None for text, steps in zip(texts, found, strict=True)]
 
     def report(self) -> list[str]:
-        """Where texts are cut."""
-        return [f"{self._tokenizer.cut} texts have {self.tokens.longest} tokens, where they are cut"]
-
-
-class InConversation(Verbatim):
-    """Reads tokens of texts together with those of what was said around them.
-
-    Args:
-        name: of the modality.
-        source: with context.
-        texts: of every table row.
-        conversations: names that are equal in rows that belong together.
-        order: numbers by which those follow one another; the table's own order when None.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        source: TokenSource,
-        texts: Sequence[str],
-        conversations: Sequence[Hashable],
-        order: NDArray[np.float64] | None = None,
-    ) -> None:
-        super().__init__(name, source, texts)
-        self._around = source.around(texts, conversations, order)
-
-    def _read(self, start: int, stop: int) -> list[NDArray[Any] | None]:
-        found: TokenSource = self.source  # type: ignore[assignment]
-        return found.read(self.keys[start:stop], self._around[start:stop])
-
-    def report(self) -> list[str]:
-        """What the source says, and how many texts stand alone."""
-        alone = sum(near == ALONE for near in self._around)
-        return [*super().report(), f"{alone} texts have nothing said before or after them"]
+        """Where texts are cut, and how many have no context."""
+        cut = f"{self._cut} texts have {self.tokens.longest} tokens, where they are cut"
+        alone = f"{self._alone} texts have nothing said before or after them"
+        return [cut, alone] if self.tokens.context else [cut]
