@@ -72,3 +72,16 @@ def test_wrong_files_say_what_is_wrong(tmp_path: Path, text: str, message: str) 
 def test_missing_file() -> None:
     with pytest.raises(ConfigError, match=r"nowhere.yaml: cannot be read \(No such file"):
         load_experiment("nowhere.yaml")
+
+
+def test_text_is_for_methods_that_were_tried_behind_an_encoder() -> None:
+    carat, plus, linear = (
+        load_experiment(preset="text", overrides={"method": name}) for name in ("carat", "carat+", "linear")
+    )
+    assert carat.method.weights == plus.method.weights
+    assert (carat.threshold.kind, plus.threshold.kind) == ("global", "compromise")
+    assert carat.method.encoder.layers["text"] == 0
+    assert linear.data.long == carat.data.long == "truncate"
+    assert carat.training.learning_rate == linear.training.learning_rate == 1e-3
+    with pytest.raises(ConfigError, match="method mult has no preset 'text'; it has: paper, small"):
+        load_experiment(preset="text", overrides={"method": "mult"})

@@ -43,6 +43,34 @@ SMALL: dict[str, Any] = {
 }
 """CARAT for a laptop."""
 
+TEXT: dict[str, Any] = {
+    "method": {
+        "hidden": 384,
+        "even_start": True,
+        "score_original": True,
+        "encoder": {
+            "layers": {"text": 0, "visual": 1, "audio": 1},
+            "other_layers": 1,
+            "heads": 4,
+            "feedforward": 128,
+            "dropout": 0.1,
+        },
+        "contrast": {"queue": 1024},
+        "weights": {
+            "original": 1.0,
+            "alpha": 0.1,
+            "beta": 0.5,
+            "contrast": 0.01,
+            "mse_reconstruction": 0.05,
+            "mse_alpha": 0.05,
+            "aggregate": 0.5,
+            "shuffled": 0.05,
+        },
+    },
+    "training": {"average": 0.98},
+}
+"""CARAT behind a pretrained text encoder of width 384; results/mosei_text.md says how it was chosen."""
+
 PLUS: dict[str, Any] = {
     "method": {
         "weights": {"contrast": 0.1, "mse_reconstruction": 0.1, "mse_alpha": 0.1},
@@ -156,7 +184,12 @@ class LabelLossConfig(Section):
 class CaratConfig(Section):
     """CARAT (Peng et al., AAAI 2024)."""
 
-    STARTS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "official": OFFICIAL_TOGETHER, "small": SMALL}
+    STARTS: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {},
+        "official": OFFICIAL_TOGETHER,
+        "small": SMALL,
+        "text": TEXT,
+    }
 
     name: Literal["carat"] = "carat"
     """Which method to train."""
@@ -192,7 +225,11 @@ class CaratConfig(Section):
 class CaratPlusConfig(CaratConfig):
     """CARAT with what this project adds to it, as chosen on validation (docs/method.md, "carat+")."""
 
-    STARTS: ClassVar[dict[str, dict[str, Any]]] = {"paper": PLUS, "small": merge(SMALL, PLUS)}
+    STARTS: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": PLUS,
+        "small": merge(SMALL, PLUS),
+        "text": merge(PLUS, TEXT),
+    }
 
     name: Literal["carat+"] = "carat+"  # type: ignore[assignment]
     """Which method to train."""

@@ -119,11 +119,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "official": {},
     "small": {"data": {"batch_size": 32}, "training": {"epochs": 5, "learning_rate": 2e-3}},
+    "text": {
+        "data": {"batch_size": 32, "long": "truncate"},
+        "training": {"epochs": 2, "learning_rate": 1e-3},
+    },
 }
 """Named starting points; what is a method's own is laid on top, see `STARTS` of its section.
 
 `paper` is a method as published, `official` repeats the authors' released code (CARAT only), `small` trains
-in a minute on a laptop.
+in a minute on a laptop, `text` fine-tunes a pretrained text encoder (CARAT, carat+, linear).
 """
 
 

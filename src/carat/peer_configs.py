@@ -80,6 +80,7 @@ class LinearConfig(Section):
     STARTS: ClassVar[Starts] = {
         "paper": {"training": {"learning_rate": 1e-3}},
         "small": {"training": {"learning_rate": 1e-2}},
+        "text": {},
     }
 
     name: Literal["linear"] = "linear"

@@ -55,6 +55,8 @@ def train(
 
         carat train --data mosei --out two --data.modalities text audio --data.long truncate
 
+        carat train --preset text --data mosei-text --out text-run --encoders.text.folder models/minilm
+
         carat train --data mosei --out run2 --devices 2
 
         torchrun --nproc-per-node 4 -m carat train --data mosei --out run3 --resume
@@ -71,7 +73,7 @@ def train(
         Which method, carat by default: `carat methods` lists them. With `--help` the options are its own.
     preset
         Starting point: paper (the default, the method as published), official (as the authors' released
-        code) or small (a minute on a laptop).
+        code), small (a minute on a laptop) or text (behind a pretrained text encoder).
     devices
         Processes that share every batch, one core or GPU each; short for `--training.devices`.
     resume

@@ -118,7 +118,7 @@ def sweep(
     method
         Which method, carat by default.
     preset
-        Starting point: paper (the default), official or small.
+        Starting point: paper (the default), official, small or text.
     workers
         Trainings at a time, one core each; as many as there are cores by default.
     engine
