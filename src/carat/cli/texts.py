@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -48,6 +48,8 @@ def predict_texts(
         )
     if conversation is not None and (file is None or together):
         raise ConfigError("--conversation names a column of --file; texts that are all one are --together")
+    if file is not None and out is None:
+        raise ConfigError("--file needs --out, e.g. --out scores.csv")
     predictor = load(run, precision=precision)
     if file is None:
         said = texts or []
@@ -59,15 +61,18 @@ def predict_texts(
             return
         named: Iterator[tuple[str, Prediction]] = ((str(i), x) for i, x in enumerate(found, start=1))
     else:
-        if out is None:
-            raise ConfigError("--file needs --out, e.g. --out scores.csv")
-        total, contexts = sum(1 for _ in read_texts(file, column, conversation)), None
-        if together or conversation is not None:
-            every = list(read_texts(file, column, conversation))
+        given: Iterable[Text] = read_texts(file, column, conversation)
+        contexts = None
+        if together or conversation is not None:  # what follows is needed too
+            given = every = list(given)
             names = None if together else [x.conversation or i for i, x in enumerate(every)]
             contexts = predictor.reader.contexts([x.text for x in every], names)
-        stream = track(read_texts(file, column), f"Scoring {file.name}", total=total)
+            total = len(every)
+        else:
+            total = sum(1 for _ in read_texts(file, column))
+        stream = track(given, f"Scoring {file.name}", total=total)
         named = _scored(predictor, stream, words or 0, contexts)
+    assert out is not None
     count = write_predictions(named, out, overwrite=overwrite)
     _report_cuts(predictor)
     say(f"{count} predictions → {out}")

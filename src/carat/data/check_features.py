@@ -72,7 +72,8 @@ def survey(store: Store, modality: str) -> Survey:
     drawn with a fixed seed.
     """
     offsets = np.asarray(store.array(offset_file(modality)))
-    width, tokens = (getattr(store.manifest.modalities[modality], k) for k in ("width", "tokens"))
+    info = store.manifest.modalities[modality]
+    width = info.width
     present = np.diff(offsets) > 0
     rows = np.flatnonzero(present)
     if len(rows) > DRAWN:
@@ -92,7 +93,7 @@ def survey(store: Store, modality: str) -> Survey:
         lowest, highest = np.minimum(lowest, values.min(0)), np.maximum(highest, values.max(0))
         for row in first + np.flatnonzero(present[first:last]):
             start, stop = offsets[row : row + 2] - offsets[first]
-            steps = own_steps(block[start:stop]) if tokens else block[start:stop]
+            steps = own_steps(block[start:stop]) if info.tokens else block[start:stop]
             moving[row] = _differ(steps[:1], steps[-1:]) or _differ(steps[:1], steps)
             edges = [any(np.array_equal(step, blank) for blank in blanks) for step in steps[[0, -1]]]
             padded += any(edges)
