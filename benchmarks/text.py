@@ -1,11 +1,12 @@
 """An encoder that learns along, against plain fine-tuning and against the encoder alone.
 
-    python -m benchmarks.text --encoder FOLDER --data STORE
+    python -m benchmarks.text --encoder FOLDER --data STORE [--context STORE]
 
 The yardstick of training is what everybody writes first: random batches of 32 texts, padded to the longest,
 transformers' model with AdamW in float32, mean over tokens, one linear layer. A second one adds what carat
 does: batches of similar length and bf16. Ours is the whole training step of CARAT behind the encoder.
-STORE is built from recipes/mosei_reduced_text.yaml.
+The stores are built from recipes/mosei_reduced_text.yaml and mosei_reduced_context.yaml; in context, plain
+fine-tuning reads the same tokens and takes the mean over the text's own.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +29,13 @@ from transformers import AutoModel
 
 from benchmarks.measure import finish, in_own_process, machine, peak_gb, seconds, table
 from carat.config import load_experiment
+from carat.context import OWN
 from carat.data.batches import Batch, make_loader, usable_rows
 from carat.data.store import Store, open_store
 from carat.encoders.building import build
 from carat.encoders.pretrained import has_bf16
 from carat.predictor import load
+from carat.sections import merge
 from carat.training.optimiser import clip_gradients, make_optimiser
 from carat.training.train import train
 
@@ -40,14 +44,16 @@ RATE = 6e-5
 SHORT = "I am so relieved, but I miss him"
 
 
-def settings(encoder: Path, modalities: list[str]) -> dict[str, Any]:
-    """CARAT behind the encoder, as results/mosei_text.md has it."""
-    from benchmarks.mosei_text import BEHIND
+def settings(encoder: Path, modalities: list[str], context: bool = False) -> dict[str, Any]:
+    """CARAT behind the encoder, as results/mosei_text.md has it, learning from the beginning."""
+    from benchmarks.mosei_text import BEHIND, IN_CONTEXT
 
-    return BEHIND | {
-        "encoders": {"text": {"folder": str(encoder), "learning_rate": RATE}},  # learning from the beginning
+    changes = {
+        "encoders": {"text": {"folder": str(encoder), "frozen_epochs": 0}},
         "data": {"batch_size": SIZE, "modalities": modalities, "long": "truncate"},
     }
+    reads = {"encoders": {"text": {"learning_rate": RATE}}}
+    return merge(merge(reads, IN_CONTEXT if context else BEHIND), changes)
 
 
 def endless(store: Store, modalities: list[str], bucket: bool) -> Iterator[Batch]:
@@ -77,9 +83,13 @@ def plain(encoder: Path, store: Store, fast: bool) -> Callable[[], float]:
 
     def step() -> float:
         batch = next(batches)
-        ids, mask = batch.features["text"][..., 0], batch.masks["text"]
+        steps, mask = batch.features["text"], batch.masks["text"]
+        given: dict[str, Any] = {"input_ids": steps[..., 0], "attention_mask": mask.long()}
+        if steps.shape[-1] > 1:  # in context
+            given["token_type_ids"] = steps[..., 1]
+            mask = mask & (steps[..., 1] == OWN)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            states = model(input_ids=ids, attention_mask=mask.long()).last_hidden_state.float()
+            states = model(**given).last_hidden_state.float()
         mean = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         loss = nn.functional.binary_cross_entropy_with_logits(head(mean), batch.labels)
         loss.backward()
@@ -93,7 +103,8 @@ def plain(encoder: Path, store: Store, fast: bool) -> Callable[[], float]:
 
 def ours(encoder: Path, store: Store, modalities: list[str]) -> Callable[[], float]:
     """A step of CARAT behind the encoder, everything but logging; answers with the scored level's loss."""
-    experiment = load_experiment(overrides=settings(encoder, modalities))
+    context = in_context(store)
+    experiment = load_experiment(overrides=settings(encoder, modalities, context))
     torch.manual_seed(0)
     described = {m: store.manifest.modalities[m] for m in modalities}
     method = build(experiment.method, experiment.encoders, store.label_names, described)
@@ -110,19 +121,29 @@ def ours(encoder: Path, store: Store, modalities: list[str]) -> Callable[[], flo
         schedule.step()
         optimiser.zero_grad()
         method.update_after_step(outputs, batch.labels)
-        return losses["beta"].item()
+        return losses["original" if context else "beta"].item()
 
     return step
 
 
-def steps(encoder: Path, store: Store) -> dict[str, Callable[[], Callable[[], float]]]:
+def in_context(store: Store) -> bool:
+    """Whether its texts are read with what is said around them."""
+    tokens = store.manifest.modalities["text"].tokens
+    return tokens is not None and tokens.context > 0
+
+
+def steps(encoder: Path, stores: list[Store]) -> dict[str, Callable[[], Callable[[], float]]]:
     """What makes every step that is timed, by the key of its ratio."""
-    return {
-        "plain": lambda: plain(encoder, store, fast=False),
-        "plain_fast": lambda: plain(encoder, store, fast=True),
-        "carat_text": lambda: ours(encoder, store, ["text"]),
-        "carat_all": lambda: ours(encoder, store, store.modalities),
-    }
+    made: dict[str, Callable[[], Callable[[], float]]] = {}
+    for store in stores:
+        end = "_context" if in_context(store) else ""
+        made |= {
+            f"plain{end}": partial(plain, encoder, store, fast=False),
+            f"plain_fast{end}": partial(plain, encoder, store, fast=True),
+            f"carat_text{end}": partial(ours, encoder, store, ["text"]),
+            f"carat_all{end}": partial(ours, encoder, store, store.modalities),
+        }
+    return made
 
 
 def scoring(encoder: Path, store: Store, number: int, rounds: int) -> dict[str, float]:
@@ -184,6 +205,7 @@ def main(
     *,
     encoder: Path,
     data: Path,
+    context: Path | None = None,
     rounds: int = 60,
     texts: int = 800,
     peak_of: str | None = None,
@@ -196,6 +218,8 @@ def main(
         Local Hugging Face folder.
     data
         Store built from recipes/mosei_reduced_text.yaml.
+    context
+        Store built from recipes/mosei_reduced_context.yaml, to time what reads in context beside it.
     rounds
         Rounds, in each of which every step is taken once, on the next batch of its own; means are printed,
         since lengths differ from batch to batch.
@@ -204,14 +228,15 @@ def main(
     peak_of
         Only take a few steps of this key and print the process's peak memory.
     """
-    store = open_store(data)
+    stores = [open_store(folder) for folder in (data, context) if folder is not None]
+    store = stores[0]
     if peak_of is not None:
-        call = steps(encoder, store)[peak_of]()
+        call = steps(encoder, stores)[peak_of]()
         for _ in range(12):
             call()
         print(f'{{"peak_gb": {peak_gb()}}}')
         return
-    calls = {name: make() for name, make in steps(encoder, store).items()}
+    calls = {name: make() for name, make in steps(encoder, stores).items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
     for round in range(rounds + 3):
         for name, call in calls.items():
@@ -219,10 +244,12 @@ def main(
             call()
             if round >= 3:
                 times[name].append(time.perf_counter() - started)
-    given = ("--encoder", str(encoder), "--data", str(data))
+    given = ["--encoder", str(encoder), "--data", str(data)]
+    given += [] if context is None else ["--context", str(context)]
     peaks = {
         name: in_own_process("benchmarks.text", *given, "--peak-of", name)["peak_gb"]
-        for name in ("carat_text", "carat_all")
+        for name in calls
+        if name.startswith("carat")
     }
     mean = {name: float(np.mean(values)) for name, values in times.items()}
     batches = -(-len(usable_rows(store, "train", ["text"])) // SIZE)
