@@ -36,6 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "run": {"config", "data", "encoder_configs", "errors", "locking", "sections"},
     "samples": {"data", "errors", "run"},
     "texts": {"context", "encoder_configs", "errors", "run"},
+    "text_files": {"errors"},
     "campaign": {
         "children",
         "config",
@@ -119,6 +120,7 @@ ALLOWED: dict[str, set[str]] = {
         "shards",
         "context",
         "sweep",
+        "text_files",
         "texts",
         "training",
         "__version__",

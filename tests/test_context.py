@@ -28,7 +28,12 @@ def test_the_nearest_tokens_of_a_conversation(texts: list[tuple[list[int], str]]
 def test_order_is_by_numbers_then_as_given() -> None:
     names = ["a", "a", "b", "a"]
     assert conversations_of(names) == [[0, 1, 3], [2]]
-    assert conversations_of(names, [5.0, 1.0, 0.0, 1.0]) == [[1, 3, 0], [2]]
+    assert conversations_of(names, [5.0, 1.0, 0.0, 1.0]) == [[2], [1, 3, 0]]
+
+
+@pytest.mark.parametrize("nothing", ["", None, float("nan")])
+def test_texts_without_a_conversation_stand_alone(nothing: object) -> None:
+    assert conversations_of([nothing, 0, nothing, 0]) == [[0], [1, 3], [2]]
 
 
 @given(

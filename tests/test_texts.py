@@ -14,7 +14,8 @@ import pytest
 import carat
 from carat.data.store import Store
 from carat.errors import DataError, RunError
-from carat.texts import Text, read_texts, strongest, without_each_word
+from carat.text_files import Columns, Text, read_texts
+from carat.texts import strongest, without_each_word
 from carat.training.train import TrainedRun
 from tests.encoders.conftest import text_encoder, text_run, text_store
 
@@ -24,19 +25,53 @@ __all__ = ["text_encoder", "text_run", "text_store"]  # fixtures
 @pytest.mark.parametrize(
     ("name", "content", "found"),
     [
-        ("a.txt", "so glad\n\n  tears \n", [("1", "so glad"), ("3", "tears")]),
-        ("a.csv", 'text,x\n"so, glad",1\n,2\nfun,3\n', [("1", "so, glad"), ("3", "fun")]),
+        ("a.txt", "so glad\n\n  tears \n", [("1", "so glad"), ("2", ""), ("3", "tears")]),
+        ("a.csv", 'text,x\n"so, glad",1\n,2\nfun,3\n', [("1", "so, glad"), ("2", ""), ("3", "fun")]),
         ("a.tsv", "id\ttext\nq\tso glad\n", [("q", "so glad")]),
         (
             "a.jsonl",
             '{"text": "so glad", "id": 7}\n\n{"text": null}\n{"text": "fun"}\n',
-            [("7", "so glad"), ("4", "fun")],
+            [("7", "so glad"), ("3", ""), ("4", "fun")],
         ),
     ],
 )
 def test_files_of_texts(name: str, content: str, found: list[tuple[str, str]], tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
-    assert list(read_texts(tmp_path / name, "text")) == [Text(*x) for x in found]
+    assert list(read_texts(tmp_path / name, Columns("text"))) == [Text(*x) for x in found]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "text,call,turn\nso,x,2\nglad,,1.5\n"),
+        ("a.jsonl", '{"text": "so", "call": "x", "turn": 2}\n{"text": "glad", "turn": "1.5"}\n'),
+    ],
+)
+def test_conversations_in_files(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    found = list(read_texts(tmp_path / name, Columns("text", "call", "turn")))
+    assert found == [Text("1", "so", "x", 2.0), Text("2", "glad", "", 1.5)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "text,call,turn\nso,x,2\nglad,x,\n", "data row 2: '' is no number to order by"),
+        ("a.csv", "text,call,turn\nso,x,nan\n", "data row 1: 'nan' is no number to order by"),
+        (
+            "a.csv",
+            "text,call,turns\nso,x,1\n",
+            "no column 'turn'; did you mean 'turns'.; --order names another",
+        ),
+        ("a.jsonl", '{"text": "so", "call": "x"}\n', "line 1: '' is no number to order by"),
+        ("a.jsonl", '{"text": "so", "turn": 1}\n', "no line has 'call'; --conversation names another key"),
+        ("a.txt", "so\n", "lines have no column 'call'; a .csv, .tsv or .jsonl has"),
+    ],
+)
+def test_conversations_that_are_refused(name: str, content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        list(read_texts(tmp_path / name, Columns("text", "call", "turn")))
 
 
 @pytest.mark.parametrize(
@@ -48,14 +83,16 @@ def test_files_of_texts(name: str, content: str, found: list[tuple[str, str]], t
         ("a.jsonl", b'{"text": 1}', "line 1: no text under 'text'; --column names another key"),
         ("a.jsonl", b'{"text": "a"}\n{', "line 2: not JSON"),
         ("a.jsonl", b"[]", "line 1: no text under 'text'"),
+        ("a.txt", b" \n\n", "a.txt: no texts, or nothing but empty ones"),
+        ("a.csv", b"text\n", "a.csv: no texts, or nothing but empty ones"),
     ],
 )
 def test_files_that_are_refused(name: str, content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
-        list(read_texts(tmp_path / name, "text"))
+        list(read_texts(tmp_path / name, Columns("text")))
     with pytest.raises(DataError, match=r"none.txt: cannot be read .No such file"):
-        list(read_texts(tmp_path / "none.txt", "text"))
+        list(read_texts(tmp_path / "none.txt", Columns("text")))
 
 
 def test_words_are_left_out_one_by_one() -> None:

@@ -34,16 +34,19 @@ def conversations_of(names: Sequence[Hashable], order: ArrayLike | None = None) 
     """Places of texts that belong together, one after another.
 
     Args:
-        names: of each text's conversation.
-        order: number of each text, by which those of a conversation follow one another; as given by default.
+        names: of each text's conversation; "", None or NaN where it stands alone.
+        order: number of each text, by which those of a conversation follow one another; as given by default,
+            and where numbers are equal.
 
-    >>> conversations_of(["a", "b", "a"], [2, 0, 1])
-    [[2, 0], [1]]
+    >>> conversations_of(["a", "", "a", ""], [2, 0, 1, 3])
+    [[1], [2, 0], [3]]
     """
     places = np.arange(len(names)) if order is None else np.argsort(order, kind="stable")
-    found: dict[Hashable, list[int]] = {name: [] for name in names}
+    found: dict[Hashable, list[int]] = {}
     for place in places.tolist():
-        found[names[place]].append(place)
+        name = names[place]
+        alone = name is None or name == "" or name != name
+        found.setdefault(object() if alone else name, []).append(place)
     return list(found.values())
 
 
@@ -110,6 +113,8 @@ class ContextTokenizer:
 
     def __init__(self, folder: Path, longest: int, tokens: int = 0) -> None:
         self.folder, self.longest, self.tokens = folder, longest, tokens
+        self.read_along = self.shortened = 0
+        """Tokens of contexts read so far, and texts that there was no room for the whole context of."""
         self._cutting = read_tokenizer(folder, longest)
 
     @cached_property
@@ -130,10 +135,12 @@ class ContextTokenizer:
         """The context of each text; see `conversations_of`.
 
         Raises:
-            DataError: so many texts and so many conversations' names do not go together.
+            DataError: not as many names of conversations, or numbers, as texts.
         """
         if len(texts) != len(names):
             raise DataError(f"{len(texts)} texts, but the conversations of {len(names)}")
+        if order is not None and np.shape(order) != (len(texts),):
+            raise DataError(f"{len(texts)} texts, but an order of shape {np.shape(order)}")
         bare = encode(self._whole, texts, special=False)
         return contexts_of(bare, conversations_of(names, order), self.tokens)
 
@@ -151,10 +158,15 @@ class ContextTokenizer:
         contexts = [NOTHING] * len(found) if contexts is None else contexts
         if len(contexts) != len(found):
             raise DataError(f"{len(found)} texts, but the contexts of {len(contexts)}")
-        return [
-            with_context(ids, context, self._end, self.longest)
-            for ids, context in zip(found, contexts, strict=True)
-        ]
+        return [self._along(ids, context) for ids, context in zip(found, contexts, strict=True)]
+
+    def _along(self, ids: list[int], context: Context) -> NDArray[np.int32]:
+        steps = with_context(ids, context, self._end, self.longest)
+        more = len(steps) - len(ids)
+        read, wanted = more - 2 * len(self._end) if more else 0, len(context.before) + len(context.after)
+        self.read_along += read
+        self.shortened += bool(ids) and read < wanted
+        return steps
 
     def spell(self, ids: NDArray[Any]) -> list[str]:
         """What tokens (T,) are called."""

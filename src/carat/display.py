@@ -38,7 +38,9 @@ def show_summary(summary: dict[str, Any]) -> None:
     rows += [[f"missing in {s}", *(x["missing"][s] for x in described.values())] for s in splits]
     _table("Modalities", ["", *described], rows)
     if summary["shared_groups"]:
-        print(f"warning: {summary['shared_groups']} groups have samples in more than one split")
+        from carat.data.summary import split_groups
+
+        print(f"warning: {split_groups(summary['shared_groups'])}")
     for m, modality in described.items():
         for line in modality["cleaning"]:
             print(f"{m}: {line}")

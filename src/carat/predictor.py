@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from carat.config import Experiment
-from carat.context import Context
+from carat.context import NOTHING, Context
 from carat.data.batches import Batch, check_lengths, collate, hide, make_loader, usable_rows
 from carat.data.store import Store
 from carat.data.summary import leak, left_out
@@ -28,7 +28,7 @@ from carat.methods import Method
 from carat.progress import track
 from carat.run import WEIGHTS, RunCard, check_digest, check_fit, read_run
 from carat.samples import check_sample
-from carat.texts import Reader, carriers, check_texts, without_each_word
+from carat.texts import Reader, carriers, check_texts, without_each_part
 
 if TYPE_CHECKING:  # scikit-learn takes a second to import
     from carat.evaluation.reports import Report
@@ -148,6 +148,7 @@ class Predictor:
         *,
         words: int = 0,
         contexts: Sequence[Context] | None = None,
+        conversations: Sequence[Hashable] | None = None,
     ) -> list[Prediction]:
         """Score texts by a run that reads tokens; its other modalities are absent.
 
@@ -155,28 +156,29 @@ class Predictor:
             texts: not empty ones; or a single one.
             words: name so many words at most that carried each label: those without which its score falls
                 most. Every word is left out once, so this takes as many times longer as a text has words.
+                What was said before and after counts as one more word, `AROUND`.
             contexts: what was said before and after each, see `Reader.contexts`; nothing by default.
+            conversations: instead, a name of each text's conversation, whose texts are given in the order in
+                which they were said; "", None or NaN where a text stands alone.
 
         Raises:
             RunError: the run was not trained on tokens, or reads no contexts.
-            DataError: a text is empty, or there are not as many contexts as texts.
+            DataError: a text is empty, there are not as many contexts or conversations as texts, or both.
 
         Example:
-            carat.load("run").predict_text(["I am so relieved, but I miss him"], words=3)[0].words
-
-            run, said = carat.load("run"), ["Where is he?", "Gone.", "I miss him"]
-            run.predict_text(said, contexts=run.reader.contexts(said))
+            said = ["Where is he?", "Gone.", "I miss him"]
+            carat.load("run").predict_text(said, words=3, conversations=["call"] * 3)[2].words
         """
         texts = [texts] if isinstance(texts, str) else texts
         check_texts(texts, words)
-        taken_apart = [without_each_word(text) if words else [] for text in texts]
-        rests = [rest for parts in taken_apart for _, rest in parts]
-        if contexts is not None:
-            self.reader.check(texts, contexts)
-            contexts = [*contexts, *(contexts[i] for i, parts in enumerate(taken_apart) for _ in parts)]
-        found = self._predict_tokens([*texts, *rests], contexts)
+        contexts = self.reader.told(texts, contexts, conversations)
+        said = [NOTHING] * len(texts) if contexts is None else contexts
+        taken_apart = [without_each_part(*pair) if words else [] for pair in zip(texts, said, strict=True)]
+        rests = [(text, context) for parts in taken_apart for _, text, context in parts]
+        told = None if contexts is None else [*contexts, *(context for _, context in rests)]
+        found = self._predict_tokens([*texts, *(text for text, _ in rests)], told)
         rest = (x.scores for x in found[len(texts) :])
-        without = [[(word, next(rest)) for word, _ in parts] for parts in taken_apart]
+        without = [[(word, next(rest)) for word, *_ in parts] for parts in taken_apart]
         return [
             replace(whole, text=text, words=carriers(whole.scores, parts, words))
             for whole, text, parts in zip(found, texts, without, strict=False)

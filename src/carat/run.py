@@ -269,6 +269,7 @@ def check_fit(
             for x in (found, expected)
         ]
         if kinds[0] != kinds[1]:
+            _check_context(run, store, m, found.tokens, expected.tokens)
             raise DataError(
                 f"{store}: {m} holds {_content(found)}, but the run {run} was trained on {_content(expected)}"
             )
@@ -282,11 +283,22 @@ def check_fit(
         )
 
 
+def _check_context(run: str, store: str, m: str, found: Tokens | None, expected: Tokens | None) -> None:
+    """Refuse tokens of the same tokenizer that are read in another context."""
+    if found and expected and found.tokenizer == expected.tokenizer:
+        read, learnt = (
+            f"{x.context} tokens of context on either side" if x.context else "no context"
+            for x in (found, expected)
+        )
+        raise DataError(
+            f"{store}: {m} is read with {read}, but the run {run} was trained with {learnt}; build a store "
+            f"whose recipe says context: {expected.context}"
+        )
+
+
 def _content(described: ModalityInfo | ModalityCard) -> str:
     if described.tokens is not None:
-        known = described.tokens
-        beside = f" with {known.context} tokens of context on either side" if known.context else ""
-        return f"tokens by the tokenizer {known.tokenizer[:12]}{beside}"
+        return f"tokens by the tokenizer {described.tokens.tokenizer[:12]}"
     if described.waveform is not None:
         return f"sound at {described.waveform.rate} samples per second"
     return "features"

@@ -78,7 +78,8 @@ def explain(error: ValidationError, model: type[BaseModel], values: Mapping[str,
     found = error.errors(include_url=False)
     unknown = [problem for problem in found if problem["type"] == "extra_forbidden"]
     first = (unknown or found)[0]
-    path = _written_path(first["loc"], values)
+    missing = first["type"] != "value_error"  # what a whole section breaks is told by keys that are there
+    path = _written_path(first["loc"], values, missing)
     where = ".".join(path)
     if unknown:
         return f"unknown key '{where}'{_suggest(path, model)}"
@@ -96,20 +97,25 @@ def explain(error: ValidationError, model: type[BaseModel], values: Mapping[str,
     message = message[0].lower() + message[1:]
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     if first["type"] == "value_error":
-        return f"{where}: {message}{more}"
+        return f"{where}: {message}{more}" if where else f"{message}{more}"
     return f"{where}: {message}, found {first['input']!r}{more}"
 
 
-def _written_path(location: tuple[int | str, ...], values: Any) -> list[str]:
-    """The keys of a problem's place that stand in the input; pydantic adds the names of union members."""
-    path = []
-    for part in location[:-1]:
+def _written_path(location: tuple[int | str, ...], values: Any, missing: bool) -> list[str]:
+    """The keys of a problem's place that stand in the input; pydantic adds the names of union members.
+
+    The last one need not stand there if it may be `missing`.
+    """
+    path: list[str] = []
+    for place, part in enumerate(location, start=1):
+        if missing and place == len(location):
+            return [*path, str(part)]
         if isinstance(values, Mapping) and part not in values:
             continue
         path.append(str(part))
         known = isinstance(values, Mapping) or (isinstance(values, list) and isinstance(part, int))
         values = values[part] if known else None
-    return [*path, str(location[-1])] if location else []
+    return path
 
 
 def _suggest(path: list[str], model: type[BaseModel]) -> str:

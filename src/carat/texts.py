@@ -1,34 +1,25 @@
-"""Texts of a user's own: read from files, turned into a run's tokens, and taken apart word by word."""
+"""Texts of a user's own: turned into a run's tokens, and taken apart word by word."""
 
 from __future__ import annotations
 
-import csv
-import json
 import re
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from carat.context import Context, ContextTokenizer, own_steps
+from carat.context import NOTHING, Context, ContextTokenizer, own_steps
 from carat.encoder_configs import ENCODERS
-from carat.errors import DataError, RunError, did_you_mean
+from carat.errors import DataError, RunError
 from carat.run import RunCard
 
 WORD = re.compile(r"\S*\w\S*")
+AROUND = "[context]"
+"""What was said before and after a text, among the words that carry its labels."""
 LEAST = 0.005
 """How far a score must fall without a word that carried it."""
-
-
-class Text(NamedTuple):
-    """One text and what it is called."""
-
-    id: str
-    text: str
-    conversation: str = ""
-    """Name of its conversation; none where it stands alone."""
 
 
 class Reader:
@@ -63,21 +54,28 @@ class Reader:
         self._tokenizer = ContextTokenizer(folder / ENCODERS / self.modality, tokens.longest, tokens.context)
 
     def contexts(
-        self, texts: Sequence[str] | str, conversations: Sequence[Hashable] | None = None
+        self,
+        texts: Sequence[str] | str,
+        conversations: Sequence[Hashable] | None = None,
+        order: Sequence[float] | None = None,
     ) -> list[Context]:
         """The context of each text.
 
         Args:
-            texts: those of a conversation in the order in which they were said.
-            conversations: a name of each text's; all are one by default.
+            texts: those of a conversation in the order in which they were said, with or without others
+                between them.
+            conversations: a name of each text's; "", None or NaN where it stands alone. All are one by
+                default.
+            order: numbers by which those of a conversation follow one another instead.
 
         Raises:
             RunError: the run reads every text by itself.
-            DataError: not as many names as texts.
+            DataError: not as many names or numbers as texts.
         """
         self._check_context()
         texts = [texts] if isinstance(texts, str) else texts
-        return self._tokenizer.contexts(texts, [0] * len(texts) if conversations is None else conversations)
+        names = [0] * len(texts) if conversations is None else conversations
+        return self._tokenizer.contexts(texts, names, order)
 
     def read(
         self, texts: Sequence[str], contexts: Sequence[Context] | None = None
@@ -91,21 +89,36 @@ class Reader:
         self.cut += sum(len(own_steps(steps)) == self.longest for steps in found)
         return found
 
-    def check(self, texts: Sequence[str], contexts: Sequence[Context]) -> None:
-        """Refuse contexts of other texts, or where none are read.
+    def told(
+        self,
+        texts: Sequence[str],
+        contexts: Sequence[Context] | None,
+        conversations: Sequence[Hashable] | None,
+    ) -> Sequence[Context] | None:
+        """The context of each text, from either of the two; None without them.
 
         Raises:
-            DataError: not as many contexts as texts.
+            DataError: both are given, not as many as texts, or something else.
             RunError: the run reads every text by itself.
         """
+        if conversations is not None:
+            if contexts is not None:
+                raise DataError("contexts follow from conversations; give one of them")
+            return self.contexts(texts, conversations)
+        if contexts is None:
+            return None
         self._check_context()
+        if not all(isinstance(context, Context) for context in contexts):
+            raise DataError("contexts are what reader.contexts(texts, conversations) gives; names go there")
         if len(contexts) != len(texts):
             raise DataError(f"{len(texts)} texts, but the contexts of {len(contexts)}")
+        return contexts
 
     def _check_context(self) -> None:
         if not self.context:
             raise RunError(
-                f"{self._folder}: it reads every text by itself; that needs a store whose recipe sets context"
+                f"{self._folder}: this run reads every text by itself, so it takes no conversations; one "
+                f"trained on a store whose recipe sets context does"
             )
 
     def spell(self, ids: NDArray[Any]) -> list[str]:
@@ -121,6 +134,13 @@ def without_each_word(text: str) -> list[tuple[str, str]]:
     """
     found = list(WORD.finditer(text))
     return [(x.group(), f"{text[: x.start()]}{text[x.end() :].lstrip()}".strip()) for x in found]
+
+
+def without_each_part(text: str, context: Context) -> list[tuple[str, str, Context]]:
+    """Every word of a text, with the text that is left without it and its context; then, if there is any,
+    `AROUND`, with the text and without context."""
+    parts = [(word, rest, context) for word, rest in without_each_word(text)]
+    return parts if context == NOTHING else [*parts, (AROUND, text, NOTHING)]
 
 
 def strongest(words: Sequence[str], falls: NDArray[Any], most: int) -> list[str]:
@@ -158,68 +178,3 @@ def check_texts(texts: Sequence[str], words: int) -> None:
     for i, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"text {i + 1} of {len(texts)}: no words")
-
-
-def read_texts(file: Path, column: str, conversation: str | None = None) -> Iterator[Text]:
-    """Texts of a file: lines of `.txt`, rows of `.csv` or `.tsv`, objects of `.jsonl`.
-
-    Ids are those of a column or key `id` where there is one, else the numbers of lines or rows from 1. Empty
-    texts are passed over.
-
-    Args:
-        file: UTF-8.
-        column: of the text, in a table or in objects.
-        conversation: column or key that names the text's.
-
-    Raises:
-        DataError: unknown ending, it cannot be read, or a column is missing; names the line.
-    """
-    if file.suffix not in READERS:
-        raise DataError(f"{file}: unknown ending '{file.suffix}'; use {', '.join(READERS)}")
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            for found in READERS[file.suffix](opened, file, column, conversation):
-                if found.text.strip():
-                    yield found
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-
-
-def _lines(opened: Any, file: Path, column: str, conversation: str | None) -> Iterator[Text]:
-    if conversation is not None:
-        raise DataError(f"{file}: lines have no column '{conversation}'; a .csv, .tsv or .jsonl has")
-    for number, line in enumerate(opened, start=1):
-        yield Text(str(number), line.strip())
-
-
-def _rows(opened: Any, file: Path, column: str, conversation: str | None) -> Iterator[Text]:
-    rows = csv.DictReader(opened, delimiter="\t" if file.suffix == ".tsv" else ",")
-    columns = list(rows.fieldnames or [])
-    for option, wanted in (("--column", column), ("--conversation", conversation)):
-        if wanted is not None and wanted not in columns:
-            hint = did_you_mean(wanted, columns) or f"; it has: {', '.join(columns)}"
-            raise DataError(f"{file}: no column '{wanted}'{hint}; {option} names another")
-    for number, row in enumerate(rows, start=1):
-        named = row[conversation] or "" if conversation is not None else ""
-        yield Text(row.get("id") or str(number), row[column] or "", named)
-
-
-def _objects(opened: Any, file: Path, column: str, conversation: str | None) -> Iterator[Text]:
-    for number, line in enumerate(opened, start=1):
-        if not line.strip():
-            continue
-        try:
-            found = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{file}, line {number}: not JSON ({error})") from error
-        text = found.get(column, 0) if isinstance(found, dict) else 0
-        text = "" if text is None else text
-        if not isinstance(text, str):
-            raise DataError(f"{file}, line {number}: no text under '{column}'; --column names another key")
-        if conversation is not None and conversation not in found:
-            raise DataError(f"{file}, line {number}: no '{conversation}'; --conversation names another key")
-        name = found[conversation] if conversation is not None else None
-        yield Text(str(found.get("id", number)), text, "" if name is None else str(name))
-
-
-READERS = {".txt": _lines, ".csv": _rows, ".tsv": _rows, ".jsonl": _objects}

@@ -214,7 +214,9 @@ def test_nan_everywhere_in_a_modality(folder: Path) -> None:
 
 
 def test_a_sample_without_any_modality(folder: Path) -> None:
-    with pytest.raises(CaratError, match="sample 's3/d': no modality is present"):
+    with pytest.raises(
+        CaratError, match=r"data row 4, sample 's3/d': no modality is present .*; take it out"
+    ):
         build(folder, changed("modalities.text", None))
 
 

@@ -224,7 +224,7 @@ FAULTS: list[tuple[Callable[[list[Row]], None], str, str, str]] = [
     (copied_within, "duplicated samples", "warn", "2 samples repeat the audio of another, e.g. 'train"),
     (one_step_copied, "duplicated samples", "fail", "'train5' .* and 'test2' .* same features"),
     (texts_copied, "duplicated samples", "fail", r"same text \(40 such samples\)"),
-    (group_in_two_splits, "groups in two splits", "fail", "1 groups .* e.g. 'valid-g0'"),
+    (group_in_two_splits, "groups in two splits", "fail", "1 group has .* e.g. 'valid-g0'"),
     (same_modality_twice, "identical modalities", "fail", "audio equals visual in 100%"),
     (
         widen(74, 35),

@@ -23,6 +23,7 @@ from carat.errors import ConfigError, DataError, RunError
 from carat.explain.attention import draw_attention
 from carat.export import export
 from carat.export.card import describe
+from carat.texts import AROUND
 from carat.training.train import TrainedRun, train
 from tests.encoders.conftest import TRAINING, text_encoder, text_run
 from tests.encoders.folders import FILLERS, SAYS, make_text_encoder
@@ -145,8 +146,9 @@ def test_chunks_of_the_table_change_nothing(
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("group: call\n", "", r"modalities\.text: context needs `group`"),
-        ("context: 8, ", "", "order says in which order context is read; set context too"),
+        ("group: call\n", "", r"recipe\.yaml: modalities\.text: context needs `group`"),
+        ("context: 8, ", "", r"recipe\.yaml: modalities\.text: order says .*; set context too"),
+        ("context: 8, ", "context: true, ", r"modalities\.text\.context: .*integer, found True"),
     ],
 )
 def test_recipes_that_are_refused(
@@ -177,14 +179,17 @@ def test_a_run_reads_what_was_said_before(calls_run: TrainedRun, calls: Store) -
     assert alone != pytest.approx(second[0], abs=1e-2)
 
 
-def test_words_that_carry_are_ones_own(calls_run: TrainedRun) -> None:
+def test_words_that_carry_are_ones_own_or_the_context(calls_run: TrainedRun) -> None:
     predictor = carat.load(calls_run.folder)
     said = ["we glad", "so we"]
     whole = predictor.predict_text(said, contexts=predictor.reader.contexts(said))
     taken = predictor.predict_text(said, contexts=predictor.reader.contexts(said), words=3)
     assert [x.scores for x in taken] == [pytest.approx(x.scores, abs=1e-6) for x in whole]
-    assert {word for x in taken for words in x.words.values() for word in words} <= {"we", "glad", "so"}
-    assert not {"glad"} & {word for words in taken[1].words.values() for word in words}
+    assert {word for words in taken[0].words.values() for word in words} <= {"we", "glad", "so", AROUND}
+    assert {word for words in taken[1].words.values() for word in words} <= {"we", "so", AROUND}
+    assert AROUND in taken[1].words["happy"]
+    alone = predictor.predict_text("so we", words=3)[0]
+    assert AROUND not in {word for words in alone.words.values() for word in words}
 
 
 def test_contexts_that_are_refused(calls_run: TrainedRun, text_run: TrainedRun) -> None:
@@ -195,6 +200,12 @@ def test_contexts_that_are_refused(calls_run: TrainedRun, text_run: TrainedRun) 
         predictor.predict_text(["so"], contexts=contexts)
     with pytest.raises(DataError, match="2 texts, but the conversations of 1"):
         predictor.reader.contexts(["so", "we"], ["a"])
+    with pytest.raises(DataError, match=r"2 texts, but an order of shape \(3,\)"):
+        predictor.reader.contexts(["so", "we"], order=[1, 2, 3])
+    with pytest.raises(DataError, match="contexts are what reader"):
+        predictor.predict_text(["so", "we"], contexts=["a", "a"])  # type: ignore[list-item]
+    with pytest.raises(DataError, match="give one of them"):
+        predictor.predict_text(["so", "we"], contexts=contexts, conversations=["a", "a"])
     with pytest.raises(RunError, match="reads every text by itself"):
         carat.load(text_run.folder).predict_text(["so", "we"], contexts=contexts)
 
@@ -220,6 +231,10 @@ def test_conversations_are_kept_apart(calls_run: TrainedRun) -> None:
     for name, kept in (("a", said[::2]), ("b", said[1::2])):
         own = predictor.predict_text(kept, contexts=predictor.reader.contexts(kept))
         assert [x.scores for x in own] == [pytest.approx(x.scores, abs=1e-6) for x in mixed[name == "b" :: 2]]
+    named = predictor.predict_text(said, conversations=["a", "b", "a", "b"])
+    assert [x.scores for x in named] == [x.scores for x in mixed]
+    turned = predictor.reader.contexts(said[::-1], ["b", "a", "b", "a"], [4, 3, 2, 1])
+    assert turned == predictor.reader.contexts(said, ["a", "b", "a", "b"])[::-1]
 
 
 def test_on_the_command_line(
@@ -230,17 +245,28 @@ def test_on_the_command_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("carat.cli.texts.AT_ONCE", 3)
-    table = "said,call\nwe glad,a\nwe tears,b\nso we,a\nso we,b\nso we,\nso we,\n"
+    table = "said,call,at\nwe glad,a,2\nwe tears,b,0\n,a,1\nso we,a,3\nso we,b,9\nso we,,0\nso we,,0\n"
     (tmp_path / "calls.csv").write_text(table)
     out = tmp_path / "out.csv"
     options = ("--file", tmp_path / "calls.csv", "--column", "said", "--out", out)
     code, _, err = run("predict", calls_run.folder, *options, "--conversation", "call")
     assert code == 0, err
+    assert "note: left out as empty: 1 of 7 texts" in err
+    assert "read by itself" not in err
     rows = list(csv.DictReader(out.read_text().splitlines()))
     labels = [row["labels"] for row in rows]
     assert labels[2:4] == ["happy", "sad"]
     alone = carat.load(calls_run.folder).predict_text("so we")[0].scores["happy"]
     assert [float(row["score_happy"]) for row in rows[4:]] == pytest.approx([alone, alone], abs=1e-5)
+    backwards = "".join(f"{line}\n" for line in [table.splitlines()[0], *table.splitlines()[:0:-1]])
+    (tmp_path / "backwards.csv").write_text(backwards)
+    options = ("--file", tmp_path / "backwards.csv", *options[2:], "--overwrite", "--conversation", "call")
+    assert run("predict", calls_run.folder, *options, "--order", "at")[0] == 0
+    turned = list(csv.DictReader(out.read_text().splitlines()))[::-1]
+    assert [row["score_sad"] for row in turned[:4]] == [row["score_sad"] for row in rows[:4]]
+    code, _, err = run("predict", calls_run.folder, *options[:-2])
+    assert code == 0
+    assert "note: each text is read by itself; with --conversation COLUMN or --together" in err
     (tmp_path / "said.txt").write_text("we tears\n\nso we\n")
     file = ("--file", tmp_path / "said.txt", "--together", "--out", tmp_path / "lines.csv")
     assert run("predict", calls_run.folder, *file)[0] == 0
@@ -249,10 +275,13 @@ def test_on_the_command_line(
     code, shown, _ = run("predict", calls_run.folder, "--text", "we glad", "so we", "--together")
     assert code == 0
     assert shown.count("happy") >= 1
+    assert AROUND in shown
     wrong = [
-        (("--text", "so", "--conversation", "call"), "--conversation names a column of --file"),
+        (("--text", "so", "--conversation", "call"), "--conversation and --order are of --file"),
+        ((*options, "--together"), "give --conversation or --together, not both"),
+        ((*options[:-2], "--order", "at"), "add --conversation COLUMN or --together"),
         (("--data", tmp_path, "--together", "--out", "x.csv"), "are for --text and --file"),
-        ((*options, "--overwrite", "--conversation", "cal"), "no column 'cal'; did you mean 'call'"),
+        ((*options[:-1], "cal"), "no column 'cal'; did you mean 'call'"),
         (
             ("--file", tmp_path / "said.txt", "--conversation", "call", "--out", "x.csv"),
             "lines have no column 'call'",
@@ -264,15 +293,15 @@ def test_on_the_command_line(
         assert message in err
     code, _, err = run("predict", text_run.folder, "--text", "so", "we", "--together")
     assert code == 2
-    assert "it reads every text by itself; that needs a store whose recipe sets context" in err
+    assert "this run reads every text by itself, so it takes no conversations" in err
 
 
 def test_another_context_is_another_data(calls_run: TrainedRun, text_encoder: Path, tmp_path: Path) -> None:
     store = build_store(write_calls(tmp_path, text_encoder, "context: 4, order: at"), tmp_path / "store")
-    with pytest.raises(DataError, match=r"with 4 tokens of context .* with 8 tokens of context"):
+    with pytest.raises(DataError, match=r"with 4 tokens of context .* with 8 tokens .* says context: 8"):
         carat.load(calls_run.folder).evaluate(store)
     lone = build_store(write_calls(tmp_path, text_encoder, "context: 0"), tmp_path / "lone")
-    with pytest.raises(DataError, match=r"text holds tokens by the tokenizer .*, but the run .* with 8"):
+    with pytest.raises(DataError, match=r"text is read with no context, but the run .* with 8 tokens"):
         carat.load(calls_run.folder).evaluate(lone)
 
 

@@ -127,7 +127,7 @@ def test_one_validation_sample_and_one_label(tiny: Experiment, tmp_path: Path) -
     run = train(changed(tiny, training={"epochs": 1}), tmp_path / "s", tmp_path / "run")
     assert run.card.notes == [
         "no sample of valid has: a",
-        "1 groups have samples in more than one split, e.g. 'g': scores flatter",
+        "1 group has samples in more than one split, e.g. 'g': scores flatter",
     ]
     assert run.card.validation["macro_f1"] is None
     report = load(run.folder).evaluate(open_store(tmp_path / "s"), "valid")

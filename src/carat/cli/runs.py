@@ -179,8 +179,9 @@ def predict(
     file: Path | None = None,
     out: Path | None = None,
     split: str | None = None,
-    column: str = "text",
+    column: str | None = None,
     conversation: str | None = None,
+    order: str | None = None,
     together: bool = False,
     words: Annotated[int | None, Parameter(validator=Number(gte=0))] = None,
     raw: Raw = False,
@@ -205,7 +206,9 @@ def predict(
 
         carat predict text-run --file reviews.csv --column said --words 3 --out scores.jsonl
 
-        carat predict text-run --file calls.csv --conversation call --out scores.csv
+        carat predict text-run --file calls.csv --conversation call --order turn --out scores.csv
+
+        carat predict text-run --together --text "Where is he?" "Gone." "Oh"
 
         carat predict my-run --data raw-clips.npz --raw --out scores.parquet
 
@@ -225,18 +228,22 @@ def predict(
     file
         A file of texts: .txt (one a line), .csv, .tsv or .jsonl.
     column
-        Column of the table, or key of the objects, that holds the text.
+        Column of the table, or key of the objects, that holds the text: `text` by default.
     conversation
         Column or key that names each text's conversation, for a run that reads texts with what was said
-        before and after them; those of one follow one another as they were said.
+        before and after them. Those of one conversation need not stand together, but in the order in which
+        they were said, or see --order; a text without a name is read by itself.
+    order
+        Column or key of numbers by which the texts of a conversation follow one another.
     together
         All texts are one conversation, in the order given.
     words
         So many words at most that carried each label, of a text: 3 with --text, else none. Each word is left
-        out once to find them, which takes as many times longer as a text has words.
+        out once to find them, which takes as many times longer as a text has words; `[context]` is what was
+        said before and after it.
     out
-        File to write: .csv, .parquet or .jsonl. A name without ending is a folder of many files, scored in
-        parallel; after an interruption the same command goes on with those that are missing.
+        File to write: .csv, .parquet or .jsonl. With --data, a name without ending is a folder of many files,
+        scored in parallel; after an interruption the same command goes on with those that are missing.
     split
         Only this split of the store.
     precision
@@ -256,11 +263,17 @@ def predict(
         if split or raw or engine != "local":
             raise ConfigError("--split, --raw and --engine are for --data")
         from carat.cli.texts import predict_texts
+        from carat.text_files import Columns
 
-        predict_texts(run, text, file, out, column, conversation, together, words, precision, overwrite)
+        if file is None and any(x is not None for x in (column, conversation, order)):
+            raise ConfigError(
+                "--column, --conversation and --order are of --file; --together makes one of all texts"
+            )
+        columns = Columns(column or "text", conversation, order)
+        predict_texts(run, text, file, out, columns, together, words, precision, overwrite)
         return
-    if together or conversation is not None:
-        raise ConfigError("--conversation and --together are for --text and --file")
+    if together or any(x is not None for x in (column, conversation, order)):
+        raise ConfigError("--column, --conversation, --order and --together are for --text and --file")
     if out is None:
         raise ConfigError("--data needs --out, e.g. --out scores.csv")
     from carat.data.store import open_store

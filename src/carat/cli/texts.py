@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -13,7 +14,7 @@ from carat.errors import ConfigError
 if TYPE_CHECKING:
     from carat.context import Context
     from carat.predictor import Prediction, Predictor
-    from carat.texts import Text
+    from carat.text_files import Columns, Text
 
 AT_ONCE = 1024
 """Texts of a file that are scored at once: sorted by length, they leave little padding."""
@@ -26,8 +27,7 @@ def predict_texts(
     texts: list[str] | None,
     file: Path | None,
     out: Path | None,
-    column: str,
-    conversation: str | None,
+    columns: Columns,
     together: bool,
     words: int | None,
     precision: Literal["float32", "bf16"],
@@ -37,8 +37,6 @@ def predict_texts(
     from carat.display import show_texts
     from carat.predictions import check_output, write_predictions
     from carat.predictor import load
-    from carat.progress import track
-    from carat.texts import read_texts
 
     if out is not None:
         check_output(out, overwrite)
@@ -46,11 +44,19 @@ def predict_texts(
         raise ConfigError(
             '--text needs a text, e.g. --text "so glad"; one that begins with a dash as --text="- …"'
         )
-    if conversation is not None and (file is None or together):
-        raise ConfigError("--conversation names a column of --file; texts that are all one are --together")
+    if columns.conversation is not None and together:
+        raise ConfigError("give --conversation or --together, not both: --together makes one of all texts")
+    if columns.order is not None and columns.conversation is None and not together:
+        raise ConfigError("--order is of texts in a conversation; add --conversation COLUMN or --together")
     if file is not None and out is None:
         raise ConfigError("--file needs --out, e.g. --out scores.csv")
     predictor = load(run, precision=precision)
+    several = file is not None or len(texts or []) > 1
+    if several and predictor.reader.context and columns.conversation is None and not together:
+        say(
+            "note: each text is read by itself; with --conversation COLUMN or --together this run reads what "
+            "was said before and after it too"
+        )
     if file is None:
         said = texts or []
         contexts = predictor.reader.contexts(said) if together else None
@@ -61,17 +67,7 @@ def predict_texts(
             return
         named: Iterator[tuple[str, Prediction]] = ((str(i), x) for i, x in enumerate(found, start=1))
     else:
-        given: Iterable[Text] = read_texts(file, column, conversation)
-        contexts = None
-        if together or conversation is not None:  # what follows is needed too
-            given = every = list(given)
-            names = None if together else [x.conversation or i for i, x in enumerate(every)]
-            contexts = predictor.reader.contexts([x.text for x in every], names)
-            total = len(every)
-        else:
-            total = sum(1 for _ in read_texts(file, column))
-        stream = track(given, f"Scoring {file.name}", total=total)
-        named = _scored(predictor, stream, words or 0, contexts)
+        named = _scored(predictor, file, columns, together, words or 0)
     assert out is not None
     count = write_predictions(named, out, overwrite=overwrite)
     _report_cuts(predictor)
@@ -84,11 +80,34 @@ def _report_cuts(predictor: Predictor) -> None:
 
 
 def _scored(
-    predictor: Predictor, texts: Iterator[Text], words: int, contexts: list[Context] | None
+    predictor: Predictor, file: Path, columns: Columns, together: bool, words: int
 ) -> Iterator[tuple[str, Prediction]]:
+    """Ids and predictions of a file's texts, but empty ones."""
+    from carat.progress import track
+
+    texts, total, contexts = _read(predictor, file, columns, together)
+    stream = iter(track(texts, f"Scoring {file.name}", total=total))
     done = 0
-    while some := list(islice(texts, AT_ONCE)):
+    while some := list(islice(stream, AT_ONCE)):
         some_contexts = None if contexts is None else contexts[done : done + len(some)]
         found = predictor.predict_text([x.text for x in some], words=words, contexts=some_contexts)
         done += len(some)
         yield from zip((x.id for x in some), found, strict=True)
+
+
+def _read(
+    predictor: Predictor, file: Path, columns: Columns, together: bool
+) -> tuple[Iterable[Text], int, list[Context] | None]:
+    """A file's texts that have words, how many they are, and their contexts, where these are wanted."""
+    from carat.text_files import read_texts
+
+    counts = Counter(x.has_words for x in read_texts(file, columns))
+    if counts[False]:
+        say(f"note: left out as empty: {counts[False]} of {counts.total()} texts")
+    given = (x for x in read_texts(file, columns) if x.has_words)
+    if not together and columns.conversation is None:
+        return given, counts[True], None
+    texts = list(given)  # what follows a text is needed too
+    names = None if together else [x.conversation for x in texts]
+    order = None if columns.order is None else [x.order for x in texts]
+    return texts, len(texts), predictor.reader.contexts([x.text for x in texts], names, order)

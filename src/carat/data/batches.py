@@ -254,6 +254,19 @@ def check_lengths(
             )
 
 
+def cut_short(
+    store: Store, split: str, modalities: Sequence[str], max_length: Mapping[str, int]
+) -> list[str]:
+    """A sentence on each modality that is longer than a method can read in some samples of a split."""
+    rows = store.indices(split)
+    long = {m: int((store.lengths(m)[rows] > max_length[m]).sum()) for m in modalities}
+    return [
+        f"{m} of {count} of the {len(rows)} samples of {split} is cut at {max_length[m]} steps"
+        for m, count in long.items()
+        if count
+    ]
+
+
 def make_loader(
     store: Store,
     rows: NDArray[np.int64],

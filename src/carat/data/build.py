@@ -69,6 +69,12 @@ def build_store(
             features = {m: cleaner.read(start, start + CHUNK) for m, cleaner in cleaners.items()}
             for i in range(start, min(start + CHUNK, len(table))):
                 arrays = {m: column[i - start] for m, column in features.items()}
+                if all(x is None or not len(x) for x in arrays.values()):
+                    looked = ", ".join(f"{m} of '{cleaner.keys[i]}'" for m, cleaner in cleaners.items())
+                    raise DataError(
+                        f"{table.file}: data row {i + 1}, sample '{ids[i]}': no modality is present "
+                        f"({looked}); take it out"
+                    )
                 writer.append(
                     ids[i],
                     splits[i],

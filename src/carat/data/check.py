@@ -31,7 +31,7 @@ from carat.data.formats.dialogues import M3ED
 from carat.data.formats.glove import tokenize
 from carat.data.formats.label_table import MOSEI
 from carat.data.store import SPLIT, TRANSCRIPTS, Store
-from carat.data.summary import shared_groups
+from carat.data.summary import leak
 from carat.errors import DataError, did_you_mean
 
 
@@ -195,7 +195,7 @@ def _duplicated_samples(c: Context) -> tuple[Verdict, str]:
     texts = _texts(c.store)
     keys = {m: np.where(s.moving, s.digest, 0) for m, s in c.surveys.items() if s.moving.any()}
     for m in texts & set(keys):
-        keys[m][c.store.lengths(m) < SAID_AGAIN] = 0
+        keys[m][c.surveys[m].own < SAID_AGAIN] = 0
     split = np.asarray(c.store.array(SPLIT))
     others = [m for m in c.surveys if m not in texts]
     if not keys or (others and not set(others) & set(keys)):
@@ -237,9 +237,8 @@ def _all_together(c: Context, telling: Iterable[str], split: NDArray[Any]) -> ND
 
 
 def _groups_in_two_splits(c: Context) -> tuple[Verdict, str]:
-    if shared := shared_groups(c.store):
-        found = f"{len(shared)} groups have samples in more than one split, e.g. '{shared[0]}'"
-        return "fail", f"{found}: scores flatter; split by group"
+    if found := leak(c.store):
+        return "fail", f"{found[0]}: scores flatter; split by group"
     return "ok", f"{len(np.unique(c.store.groups))} groups, each in one split"
 
 

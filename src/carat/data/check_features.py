@@ -37,6 +37,8 @@ class Survey:
     """(N,) hash of the sequence; 0 where it is absent or nothing but padding."""
     moving: NDArray[np.bool_]
     """(N,) whether two steps of the sequence differ."""
+    own: NDArray[np.int64]
+    """(N,) steps of the sequence; of a text in context, those of the text itself."""
     padded: int
     """Sequences that begin or end with padding: zeros, or what standardisation made of zeros."""
     lowest: NDArray[np.float32]
@@ -83,6 +85,7 @@ def survey(store: Store, modality: str) -> Survey:
     blanks = _blanks(store, modality)
     digest = np.zeros(len(present), dtype=np.uint64)
     moving = np.zeros(len(present), dtype=bool)
+    own = np.zeros(len(present), dtype=np.int64)
     lowest, highest = np.full(width, np.inf, np.float32), np.full(width, -np.inf, np.float32)
     non_finite, rising = np.zeros(width, dtype=np.int64), np.zeros(width, dtype=np.int64)
     means = np.zeros((len(rows), width), dtype=np.float32)
@@ -94,6 +97,7 @@ def survey(store: Store, modality: str) -> Survey:
         for row in first + np.flatnonzero(present[first:last]):
             start, stop = offsets[row : row + 2] - offsets[first]
             steps = own_steps(block[start:stop]) if info.tokens else block[start:stop]
+            own[row] = len(steps)
             moving[row] = _differ(steps[:1], steps[-1:]) or _differ(steps[:1], steps)
             edges = [any(np.array_equal(step, blank) for blank in blanks) for step in steps[[0, -1]]]
             padded += any(edges)
@@ -106,7 +110,18 @@ def survey(store: Store, modality: str) -> Survey:
                     long += 1
                     rising += (drawn[1:] > drawn[:-1]).all(0)
     return Survey(
-        present, digest, moving, padded, lowest, highest, non_finite, long, rising, rows=rows, means=means
+        present,
+        digest,
+        moving,
+        own,
+        padded,
+        lowest,
+        highest,
+        non_finite,
+        long,
+        rising,
+        rows=rows,
+        means=means,
     )
 
 

@@ -52,6 +52,8 @@ def guess_format(file: Path) -> str:
         ConfigError: none.
         DataError: the file cannot be read.
     """
+    if file.suffix.lower() in (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".yaml"):
+        raise ConfigError(f"{file}: no data file of the field; carat data build makes a store of a table")
     if file.suffix.lower() in (".csd", ".h5", ".hdf5"):
         raise ConfigError(f"{file}: a csd data set has several files: import it, then check the store")
     found = read_pickle(file)

@@ -76,14 +76,14 @@ class TokenModality(Section):
     folder: str
     column: str
     max_tokens: int | None = Field(default=None, gt=2)
-    context: int = Field(default=0, ge=0)
+    context: int = Field(default=0, ge=0, strict=True)
     """Tokens that are read along of what was said before in the same group, and as many of what follows."""
     order: str | None = None
     """Column of numbers by which samples of a group follow one another; the table's order by default."""
 
     @model_validator(mode="after")
     def _orders_something(self) -> TokenModality:
-        if self.order is not None and not self.context:
+        if self.order is not None and "context" not in self.model_fields_set:
             raise ValueError("order says in which order context is read; set context too, e.g. context: 24")
         return self
 

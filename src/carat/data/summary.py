@@ -59,9 +59,12 @@ def shared_groups(store: Store) -> list[str]:
 def leak(store: Store) -> list[str]:
     """A sentence on groups in more than one split, or none."""
     shared = shared_groups(store)
-    if not shared:
-        return []
-    return [f"{len(shared)} groups have samples in more than one split, e.g. '{shared[0]}'"]
+    return [f"{split_groups(len(shared))}, e.g. '{shared[0]}'"] if shared else []
+
+
+def split_groups(count: int) -> str:
+    """That so many groups are in more than one split."""
+    return f"{f'{count} groups have' if count > 1 else '1 group has'} samples in more than one split"
 
 
 def left_out(store: Store, split: str, wanted: Sequence[str]) -> list[str]:

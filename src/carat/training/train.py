@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 from carat import run
 from carat.config import Experiment, load_experiment
-from carat.data.batches import check_lengths, make_loader, usable_rows
+from carat.data.batches import check_lengths, cut_short, make_loader, usable_rows
 from carat.data.store import Store, open_store
 from carat.data.summary import cautions, left_out
 from carat.encoders.building import build
@@ -298,6 +298,7 @@ def _loaders(
         notes += left_out(store, split, modalities)
         if data.long == "error":
             check_lengths(store, rows, modalities, max_length)
+        notes += cut_short(store, split, modalities, max_length)
         loaders[split] = make_loader(
             store,
             rows,

@@ -45,7 +45,7 @@ class TokenSource:
         )
         self.id = f"tokens:{known[:12]}:{longest}" + (f":{context}" if context else "")
         self.contexts = self._tokenizer.contexts
-        self._cut = self._alone = 0
+        self._read = self._cut = self._alone = 0
 
     def read(
         self, texts: Sequence[str], contexts: Sequence[Context] | None = None
@@ -53,11 +53,19 @@ class TokenSource:
         """int32 steps of each text, see `ContextTokenizer.read`; None for an empty one."""
         found = self._tokenizer.read(texts, contexts)
         self._cut += sum(len(own_steps(steps)) == self.tokens.longest for steps in found)
+        self._read += len(texts)
         self._alone += sum(context == NOTHING for context in contexts or ())
         return [steps if text.strip() else None for text, steps in zip(texts, found, strict=True)]
 
     def report(self) -> list[str]:
-        """Where texts are cut, and how many have no context."""
-        cut = f"{self._cut} texts have {self.tokens.longest} tokens, where they are cut"
-        alone = f"{self._alone} texts have nothing said before or after them"
-        return [cut, alone] if self.tokens.context else [cut]
+        """Where texts are cut, and how much context there is."""
+        longest, tokens = self.tokens.longest, self.tokens.context
+        if not tokens:
+            return [f"{self._cut} texts have {longest} tokens, where they are cut"]
+        mean = self._tokenizer.read_along / max(self._read, 1)
+        return [
+            f"{self._cut} texts have {longest} tokens of their own, where they are cut",
+            f"{mean:.1f} tokens of context per text, of {2 * tokens} at most",
+            f"{self._tokenizer.shortened} texts lack some of it for want of room within {longest} tokens",
+            f"{self._alone} texts have nothing said before or after them",
+        ]
