@@ -23,7 +23,7 @@ from carat.errors import ConfigError, DataError, RunError
 from carat.explain.attention import draw_attention
 from carat.export import export
 from carat.export.card import describe
-from carat.texts import AROUND
+from carat.texts import AROUND, LEAST
 from carat.training.train import TrainedRun, train
 from tests.encoders.conftest import TRAINING, text_encoder, text_run
 from tests.encoders.folders import FILLERS, SAYS, make_text_encoder
@@ -187,9 +187,14 @@ def test_words_that_carry_are_ones_own_or_the_context(calls_run: TrainedRun) -> 
     assert [x.scores for x in taken] == [pytest.approx(x.scores, abs=1e-6) for x in whole]
     assert {word for words in taken[0].words.values() for word in words} <= {"we", "glad", "so", AROUND}
     assert {word for words in taken[1].words.values() for word in words} <= {"we", "so", AROUND}
-    assert AROUND in taken[1].words["happy"]
     alone = predictor.predict_text("so we", words=3)[0]
     assert AROUND not in {word for words in alone.words.values() for word in words}
+    found = [taken[1], predictor.predict_text(["we tears", "so we"], conversations=["a", "a"], words=3)[1]]
+    carried = [(x, name) for x in found for name in x.words if AROUND in x.words[name]]
+    assert carried
+    for x in found:
+        for name, score in x.scores.items():
+            assert ((x, name) in carried) == (score - alone.scores[name] >= LEAST)
 
 
 def test_contexts_that_are_refused(calls_run: TrainedRun, text_run: TrainedRun) -> None:
