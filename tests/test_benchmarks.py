@@ -91,7 +91,7 @@ def test_a_benchmark_that_fails_says_why() -> None:
 
 @pytest.mark.parametrize("name", ["plain", "plain_fast", "carat_text"])
 def test_fine_tuning_learns(name: str, text_encoder: Path, text_store: Store) -> None:
-    step = text.steps(text_encoder, text_store)[name]()
+    step = text.steps(text_encoder, [text_store])[name]()
     found = [step() for _ in range(60)]
     assert sum(found[-10:]) < sum(found[:10])
 

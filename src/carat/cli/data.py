@@ -62,8 +62,8 @@ def build(recipe: Path, store: Path, /, *, overwrite: Overwrite = False) -> None
     Parameters
     ----------
     recipe
-        YAML: table, id, split and label columns, and per modality where its features come from;
-        docs/data.md describes every key.
+        YAML: table, id, split and label columns, and per modality where its features come from, or its
+        tokens, with what was said around a text; docs/data.md describes every key.
     store
         Folder to make.
     """
