@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks.floors import Floor, constant, pooled_sentences, words
 from carat import run as run_folder
-from carat.campaign import Job, read_scores, run_jobs
+from carat.campaign import Job, Scored, read_scores, run_jobs
 from carat.config import load_experiment
 from carat.data.store import Store, open_store
 from carat.evaluation.confidence import Paired, intervals, paired_test
@@ -60,16 +60,26 @@ class Row:
 
 def from_runs(jobs: Sequence[Job], runs: Path, store: Store) -> Row:
     """Test predictions of finished runs, with their validation thresholds."""
-    rows = store.indices("test")
-    labels = np.asarray(store.labels)[rows]
-    scored = [read_scores(job, runs) for job in jobs]
-    assert all(np.array_equal(x.rows, rows) for x in scored), "a run left samples out"
+    labels = np.asarray(store.labels)[store.indices("test")]
+    scored = read_all(jobs, runs, store)
     return Row(
         np.stack([x.predicted for x in scored]),
         [compute_metrics(x.scores, x.predicted, labels, store.label_names) for x in scored],
         [x.card.validation["micro_f1"] or 0.0 for x in scored],
-        f"epochs kept: {', '.join(str(x.card.epoch) for x in scored)}",
+        epochs_kept(scored),
     )
+
+
+def read_all(jobs: Sequence[Job], runs: Path, store: Store) -> list[Scored]:
+    """Scores of finished runs, which are to be of the whole test split."""
+    scored = [read_scores(job, runs) for job in jobs]
+    assert all(np.array_equal(x.rows, store.indices("test")) for x in scored), "a run left samples out"
+    return scored
+
+
+def epochs_kept(scored: Sequence[Scored]) -> str:
+    """A remark for the page."""
+    return f"epochs kept: {', '.join(str(x.card.epoch) for x in scored)}"
 
 
 def from_floors(floors: Sequence[Floor], store: Store) -> Row:

@@ -18,8 +18,8 @@ import cyclopts
 import numpy as np
 import torch
 
-from benchmarks.mosei_reduced import Row, train_all, with_interval
-from carat.campaign import Arrays, Job, read_environment, read_scores, score_test
+from benchmarks.mosei_reduced import Row, epochs_kept, read_all, train_all, with_interval
+from carat.campaign import Arrays, Job, read_environment, score_test
 from carat.config import load_experiment
 from carat.context import OWN
 from carat.data.store import Store
@@ -147,19 +147,16 @@ def score_both(predictor: Predictor, store: Store) -> Arrays:
 
 def with_thresholds(jobs: Sequence[Job], runs: Path, store: Store, kind: str) -> Row:
     """Test predictions of finished runs by a rule of thresholds, searched on validation."""
-    rows, names = store.indices("test"), store.label_names
-    labels = np.asarray(store.labels)[rows]
-    predicted, metrics, reached, epochs = [], [], [], []
-    for job in jobs:
-        found = read_scores(job, runs)
-        assert np.array_equal(found.rows, rows), "a run left samples out"
+    labels, names = np.asarray(store.labels)[store.indices("test")], store.label_names
+    scored = read_all(jobs, runs, store)
+    predicted, metrics, reached = [], [], []
+    for found in scored:
         valid, truth = found.arrays["valid_scores"], found.arrays["valid_labels"]
         thresholds = search_thresholds(valid, truth, kind, PRICE)
         reached.append(compute_metrics(valid, apply_thresholds(valid, thresholds), truth, names).micro_f1)
         predicted.append(apply_thresholds(found.scores, thresholds))
         metrics.append(compute_metrics(found.scores, predicted[-1], labels, names))
-        epochs.append(str(found.card.epoch))
-    return Row(np.stack(predicted), metrics, reached, f"epochs kept: {', '.join(epochs)}")
+    return Row(np.stack(predicted), metrics, reached, epochs_kept(scored))
 
 
 def read_alone(jobs: Sequence[Job], runs: Path, store: Store) -> Row:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from carat.config import Experiment
-from carat.context import NOTHING, Context
+from carat.context import Context
 from carat.data.batches import Batch, check_lengths, collate, hide, make_loader, usable_rows
 from carat.data.store import Store
 from carat.data.summary import leak, left_out
@@ -171,12 +171,12 @@ class Predictor:
         """
         texts = [texts] if isinstance(texts, str) else texts
         check_texts(texts, words)
-        contexts = self.reader.told(texts, contexts, conversations)
-        said = [NOTHING] * len(texts) if contexts is None else contexts
+        said = self.reader.told(texts, contexts, conversations)
         taken_apart = [without_each_part(*pair) if words else [] for pair in zip(texts, said, strict=True)]
         rests = [(text, context) for parts in taken_apart for _, text, context in parts]
-        told = None if contexts is None else [*contexts, *(context for _, context in rests)]
-        found = self._predict_tokens([*texts, *(text for text, _ in rests)], told)
+        found = self._predict_tokens(
+            [*texts, *(text for text, _ in rests)], [*said, *(context for _, context in rests)]
+        )
         rest = (x.scores for x in found[len(texts) :])
         without = [[(word, next(rest)) for word, *_ in parts] for parts in taken_apart]
         return [
@@ -184,7 +184,7 @@ class Predictor:
             for whole, text, parts in zip(found, texts, without, strict=False)
         ]
 
-    def _predict_tokens(self, texts: Sequence[str], contexts: Sequence[Context] | None) -> list[Prediction]:
+    def _predict_tokens(self, texts: Sequence[str], contexts: Sequence[Context]) -> list[Prediction]:
         """In order; similar lengths are scored together. Texts may be empty."""
         read = self.reader.read(texts, contexts)
         samples = [{self.reader.modality: ids} for ids in read]

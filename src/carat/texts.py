@@ -94,8 +94,8 @@ class Reader:
         texts: Sequence[str],
         contexts: Sequence[Context] | None,
         conversations: Sequence[Hashable] | None,
-    ) -> Sequence[Context] | None:
-        """The context of each text, from either of the two; None without them.
+    ) -> Sequence[Context]:
+        """The context of each text, from either of the two; `NOTHING` without them.
 
         Raises:
             DataError: both are given, not as many as texts, or something else.
@@ -106,7 +106,7 @@ class Reader:
                 raise DataError("contexts follow from conversations; give one of them")
             return self.contexts(texts, conversations)
         if contexts is None:
-            return None
+            return [NOTHING] * len(texts)
         self._check_context()
         if not all(isinstance(context, Context) for context in contexts):
             raise DataError("contexts are what reader.contexts(texts, conversations) gives; names go there")

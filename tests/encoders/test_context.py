@@ -298,7 +298,8 @@ def test_on_the_command_line(
         assert message in err
     code, _, err = run("predict", text_run.folder, "--text", "so", "we", "--together")
     assert code == 2
-    assert "this run reads every text by itself, so it takes no conversations" in err
+    assert "this run reads every text by itself, so it takes no conversations; one trained on a store" in err
+    assert "whose recipe sets context does" in err
 
 
 def test_another_context_is_another_data(calls_run: TrainedRun, text_encoder: Path, tmp_path: Path) -> None:

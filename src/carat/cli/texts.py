@@ -101,13 +101,16 @@ def _read(
     """A file's texts that have words, how many they are, and their contexts, where these are wanted."""
     from carat.text_files import read_texts
 
-    counts = Counter(x.has_words for x in read_texts(file, columns))
+    in_context = together or columns.conversation is not None
+    given: Iterable[Text] = read_texts(file, columns)
+    if in_context:  # what follows a text is needed too
+        given = list(given)
+    counts = Counter(x.has_words for x in given)
     if counts[False]:
         say(f"note: left out as empty: {counts[False]} of {counts.total()} texts")
-    given = (x for x in read_texts(file, columns) if x.has_words)
-    if not together and columns.conversation is None:
-        return given, counts[True], None
-    texts = list(given)  # what follows a text is needed too
+    if not in_context:
+        return (x for x in read_texts(file, columns) if x.has_words), counts[True], None
+    texts = [x for x in given if x.has_words]
     names = None if together else [x.conversation for x in texts]
     order = None if columns.order is None else [x.order for x in texts]
     return texts, len(texts), predictor.reader.contexts([x.text for x in texts], names, order)

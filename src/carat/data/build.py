@@ -100,8 +100,8 @@ def _reader(m: str, recipe: Recipe, source: Any, table: Table, splits: list[str]
         return Cleaner(m, rules, source, keys, splits)
     if isinstance(rules, TokenModality) and rules.context and recipe.group:
         order = np.asarray(table.numbers(rules.order)) if rules.order else None
-        groups = [group or i for i, group in enumerate(table.text(recipe.group))]  # none is its own
-        apart = list(zip(groups, splits, strict=True))  # nothing is read across splits
+        groups = zip(table.text(recipe.group), splits, strict=True)  # nothing is read across splits
+        apart = [(group, split) if group else None for group, split in groups]
         return Verbatim(m, source, keys, source.contexts(keys, apart, order))
     return Verbatim(m, source, keys)
 

@@ -298,7 +298,8 @@ def _loaders(
         notes += left_out(store, split, modalities)
         if data.long == "error":
             check_lengths(store, rows, modalities, max_length)
-        notes += cut_short(store, split, modalities, max_length)
+        else:
+            notes += cut_short(store, split, modalities, max_length)
         loaders[split] = make_loader(
             store,
             rows,
