@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.measure import alternate, finish, in_own_process, machine, peak_gb, seconds, table
-from carat.objective.contrastive import supervised_contrast
+from carat.models.losses.contrastive import supervised_contrast
 
 ANCHORS, QUEUE, LATENT, CLASSES, TEMPERATURE = 3456, 8192, 64, 36, 0.07
 MANY = 100_000

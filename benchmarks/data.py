@@ -14,9 +14,9 @@ import numpy as np
 
 from benchmarks.measure import alternate, finish, machine, table
 from benchmarks.workload import BATCH, LABELS, WIDTHS, Sample, make_method, mosei_lengths, training_step
-from carat.data.batches import Batch, make_loader
+from carat.data.loader import Batch, make_loader
 from carat.data.store import Store, open_store
-from carat.data.writer import StoreWriter
+from carat.data.store.writer import StoreWriter
 
 
 def write_store(folder: Path, samples: int) -> Store:

@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.data import write_store
 from benchmarks.measure import alternate, finish, machine, seconds, table
 from benchmarks.workload import BATCH, WIDTHS, Sample, make_batch, make_method, training_step
-from carat.data.batches import make_loader
+from carat.data.loader import make_loader
 from carat.training.compilation import ROUND_TO, compile_method
 
 EPOCH = 255

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.measure import alternate, finish, machine, table
 from benchmarks.workload import BATCH, Sample, make_batch, make_method, make_yardstick, mosei_lengths
-from carat.methods import Method
+from carat.models.base import Method
 
 
 def training_forward(method: Method, batch: Sample, stock_dropout: bool = False) -> Callable[[], object]:
@@ -28,7 +28,7 @@ def training_forward(method: Method, batch: Sample, stock_dropout: bool = False)
         return method.losses(method(batch.features, batch.masks), batch.labels)["total"]
 
     def with_stock_dropout() -> object:
-        with mock.patch("carat.model.dropout.on_host", return_value=False):
+        with mock.patch("carat.models.layers.dropout.on_host", return_value=False):
             return call()
 
     return with_stock_dropout if stock_dropout else call

@@ -19,14 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.floors import Floor, constant, pooled_sentences, words
-from carat import run as run_folder
-from carat.campaign import Job, Scored, read_scores, run_jobs
-from carat.config import load_experiment
+from carat.config.base import merge
+from carat.config.experiment import load_experiment
 from carat.data.store import Store, open_store
-from carat.evaluation.confidence import Paired, intervals, paired_test
+from carat.evaluation.bootstrap import Paired, intervals, paired_test
 from carat.evaluation.metrics import Metrics, compute_metrics
-from carat.evaluation.reports import in_brackets, mean_and_spread, signed
-from carat.sections import merge
+from carat.evaluation.report import in_brackets, mean_and_spread, signed
+from carat.runs import card as run_folder
+from carat.studies.jobs import Job, Scored, read_scores, run_jobs
 
 SHORTENED: dict[str, Any] = {
     "method": {

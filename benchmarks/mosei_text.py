@@ -19,17 +19,17 @@ import numpy as np
 import torch
 
 from benchmarks.mosei_reduced import Row, epochs_kept, read_all, train_all, with_interval
-from carat.campaign import Arrays, Job, read_environment, score_test
-from carat.config import load_experiment
-from carat.context import OWN
+from carat.config.base import merge
+from carat.config.experiment import load_experiment
 from carat.data.store import Store
-from carat.evaluation.confidence import intervals, paired_test
+from carat.data.tokenizer import OWN
+from carat.evaluation.bootstrap import intervals, paired_test
 from carat.evaluation.metrics import compute_metrics
-from carat.evaluation.reports import in_brackets, mean_and_spread
+from carat.evaluation.report import in_brackets, mean_and_spread
 from carat.evaluation.thresholds import apply_thresholds, search_thresholds
-from carat.hugging_face import WEIGHTS, digest
-from carat.predictor import Predictor, load
-from carat.sections import merge
+from carat.inference.predictor import Predictor, load
+from carat.studies.jobs import Arrays, Job, read_environment, score_test
+from carat.utils.hugging_face import WEIGHTS, digest
 
 COMMON: dict[str, Any] = {
     "data": {"batch_size": 32, "long": "truncate"},

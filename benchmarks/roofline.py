@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import alternate, finish, machine, table
 from benchmarks.workload import BATCH, make_batch, make_method, mosei_lengths, training_step
-from carat.host import _onednn_is_faster, _product
+from carat.utils.device import _onednn_is_faster, _product
 
 FILL = 3
 KINDS = {
@@ -53,7 +53,7 @@ class CountBytes(TorchDispatchMode):
 
 def needed(step: Callable[[], None]) -> tuple[float, float]:
     """FLOPs and bytes of a step; products are counted as PyTorch's, which its counter knows."""
-    with mock.patch("carat.host._onednn_is_faster", return_value=False):
+    with mock.patch("carat.utils.device._onednn_is_faster", return_value=False):
         with FlopCounterMode(display=False) as flops:
             step()
         with CountBytes() as moved:

@@ -28,15 +28,15 @@ from torch import nn
 from transformers import AutoModel
 
 from benchmarks.measure import finish, in_own_process, machine, peak_gb, seconds, table
-from carat.config import load_experiment
-from carat.context import OWN
-from carat.data.batches import Batch, make_loader, usable_rows
+from carat.config.base import merge
+from carat.config.experiment import load_experiment
+from carat.data.loader import Batch, make_loader, usable_rows
 from carat.data.store import Store, open_store
-from carat.encoders.building import build
-from carat.encoders.pretrained import has_bf16
-from carat.predictor import load
-from carat.sections import merge
-from carat.training.optimiser import clip_gradients, make_optimiser
+from carat.data.tokenizer import OWN
+from carat.inference.predictor import load
+from carat.models.build import build
+from carat.models.encoders.pretrained import has_bf16
+from carat.training.optimizer import clip_gradients, make_optimiser
 from carat.training.train import train
 
 SIZE = 32
@@ -182,7 +182,7 @@ def _encode(model: Any, ids: list[list[int]]) -> None:
 
 def _part_of(store: Store, folder: Path, samples: int = 300) -> Store:
     """The first samples of every split."""
-    from carat.data.writer import StoreWriter
+    from carat.data.store.writer import StoreWriter
 
     info = store.manifest.modalities["text"]
     assert info.tokens is not None

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from carat.config import TrainingConfig, load_experiment
-from carat.methods import Geometry, Method, build_method
-from carat.training.optimiser import clip_gradients, make_optimiser
+from carat.config.experiment import TrainingConfig, load_experiment
+from carat.models.base import Geometry, Method, build_method
+from carat.training.optimizer import clip_gradients, make_optimiser
 
 WIDTHS = {"text": 300, "visual": 35, "audio": 74}
 """Aligned CMU-MOSEI: GloVe, FACET, COVAREP."""

@@ -10,10 +10,11 @@ import pytest
 import torch
 from hypothesis import settings
 
-from carat import campaign, cli
-from carat.config import Experiment, load_experiment
+from carat import cli
+from carat.config.experiment import Experiment, load_experiment
 from carat.data.store import Store
 from carat.data.synthetic import synthesise
+from carat.studies import jobs
 from carat.training.train import TrainedRun, train
 
 torch.set_num_threads(1)
@@ -76,12 +77,12 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Do jobs in this process; the names of those that were done."""
     done = []
 
-    def serially(jobs, out, workers):  # type: ignore[no-untyped-def]
-        for job in jobs:
+    def serially(todo, out, workers):  # type: ignore[no-untyped-def]
+        for job in todo:
             done.append(job.called)
-            yield job, campaign._work(job, out)
+            yield job, jobs._work(job, out)
 
-    monkeypatch.setattr(campaign, "_in_parallel", serially)
+    monkeypatch.setattr(jobs, "_in_parallel", serially)
     return done
 
 
@@ -89,12 +90,12 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def values_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     """The path of devices whose values the host does not see, taken on the CPU."""
     for room in (
-        "host",
-        "model.layout",
-        "model.dropout",
-        "model.encoder",
-        "objective.contrastive",
-        "peers.fusion",
+        "utils.device",
+        "models.layers.packing",
+        "models.layers.dropout",
+        "models.layers.transformer",
+        "models.losses.contrastive",
+        "models.baselines.label_decoder",
     ):
         monkeypatch.setattr(f"carat.{room}.on_host", lambda x: False)
 

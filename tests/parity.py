@@ -18,8 +18,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from carat.config import load_experiment
-from carat.convert import (
+from carat.config.experiment import load_experiment
+from carat.models.base import CaratMethod
+from carat.runs.official_weights import (
     MODALITIES,
     QUEUE_CLASSES,
     QUEUE_POINTER,
@@ -28,8 +29,7 @@ from carat.convert import (
     queue_classes,
     read_geometry,
 )
-from carat.methods import CaratMethod
-from carat.training.optimiser import clip_gradients, make_optimiser
+from carat.training.optimizer import clip_gradients, make_optimiser
 
 SCHEDULED_STEPS = 20
 LEARNING_RATE = 5e-4

@@ -39,7 +39,7 @@ class Reference:
     """The equations, on weights named as the network's.
 
     Args:
-        weights: state dictionary of `carat.model.carat.Carat`.
+        weights: state dictionary of `carat.models.carat.network.Carat`.
         u: original features (B, M, L, D).
         presence: (B, M).
         labels: (B, L).

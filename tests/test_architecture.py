@@ -1,135 +1,41 @@
-"""Imports go one way."""
+"""The layout of the package: twelve rooms at most, imports in one direction, few layers."""
 
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "carat"
-ALLOWED: dict[str, set[str]] = {
-    "errors": set(),
-    "progress": set(),
-    "sections": {"errors"},
-    "carat_config": {"sections"},
-    "peer_configs": {"carat_config", "sections"},
-    "encoder_configs": {"sections"},
-    "config": {"carat_config", "encoder_configs", "errors", "peer_configs", "sections"},
-    "hugging_face": {"errors"},
-    "context": {"errors", "hugging_face"},
-    "hiding": set(),
-    "memory": set(),
-    "children": set(),
-    "locking": {"errors"},
-    "engines": {"children", "errors"},
-    "data": {"context", "errors", "hugging_face", "progress", "sections"},
-    "host": set(),
-    "model": {"host"},
-    "objective": {"host"},
-    "methods": {"carat_config", "errors", "model", "objective"},
-    "peers": {"errors", "hiding", "host", "methods", "model", "objective", "peer_configs"},
-    "encoders": {"encoder_configs", "errors", "hugging_face", "host", "methods", "model"},
-    "evaluation": {"errors", "pictures"},
-    "pictures": set(),
-    "explain": {"data", "errors", "evaluation", "pictures", "predictor", "run", "context"},
-    "run": {"config", "data", "encoder_configs", "errors", "locking", "sections"},
-    "samples": {"data", "errors", "run"},
-    "texts": {"context", "encoder_configs", "errors", "run"},
-    "text_files": {"errors"},
-    "campaign": {
-        "children",
-        "config",
-        "data",
-        "errors",
-        "evaluation",
-        "locking",
-        "memory",
-        "predictor",
-        "run",
-        "sections",
-        "training",
-    },
-    "sweep": {"campaign", "config", "data", "engines", "errors", "run", "sections", "training"},
-    "ablation": {"campaign", "carat_config", "config", "data", "errors", "evaluation", "run", "sections"},
-    "compare": {
-        "campaign",
-        "config",
-        "data",
-        "errors",
-        "evaluation",
-        "hiding",
-        "peer_configs",
-        "pictures",
-        "predictor",
-        "run",
-        "sections",
-        "sweep",
-    },
-    "convert": {"carat_config", "config", "errors", "methods", "model", "run", "sections"},
-    "training": {
-        "children",
-        "config",
-        "data",
-        "encoders",
-        "errors",
-        "evaluation",
-        "hiding",
-        "host",
-        "locking",
-        "memory",
-        "methods",
-        "run",
-    },
-    "predictor": {
-        "config",
-        "data",
-        "encoder_configs",
-        "encoders",
-        "errors",
-        "evaluation",
-        "methods",
-        "progress",
-        "run",
-        "samples",
-        "context",
-        "texts",
-    },
-    "predictions": {"errors", "predictor"},
-    "shards": {"data", "engines", "errors", "locking", "predictions", "predictor", "run", "sections"},
-    "export": {"data", "errors", "evaluation", "methods", "predictor", "run", "__version__"},
-    "display": {"data", "peer_configs", "evaluation", "predictor"},
-    "__main__": {"cli"},
-    "cli": {
-        "ablation",
-        "compare",
-        "convert",
-        "sections",
-        "config",
-        "data",
-        "display",
-        "errors",
-        "evaluation",
-        "explain",
-        "export",
-        "peer_configs",
-        "predictions",
-        "predictor",
-        "progress",
-        "samples",
-        "shards",
-        "context",
-        "sweep",
-        "text_files",
-        "texts",
-        "training",
-        "__version__",
-    },
+
+LAYERS: dict[str, set[str]] = {
+    "utils": set(),
+    "config": {"utils"},
+    "data": {"config", "utils"},
+    "models": {"config", "utils"},
+    "evaluation": {"utils"},
+    "runs": {"config", "data", "models", "utils"},
+    "training": {"config", "data", "evaluation", "models", "runs", "utils"},
+    "inference": {"config", "data", "evaluation", "models", "runs", "utils"},
+    "studies": {"config", "data", "evaluation", "inference", "models", "runs", "training", "utils"},
+    "cli": {"config", "data", "evaluation", "inference", "models", "runs", "studies", "training", "utils"},
 }
+"""The rooms that each room may import, besides itself."""
+
+ENTRIES = 14
+"""Files and folders at the top level, at most."""
+CHAIN = 8
+"""Rooms in the longest chain of imports, at most."""
+LINES = 400
+"""Lines of a file, at most."""
+
 FILES = sorted(SOURCE.rglob("*.py"))
 
 
-def imported(file: Path) -> set[str]:
+@cache
+def imported(file: Path) -> frozenset[str]:
     """Every module that a file imports, at any depth of its code."""
     modules = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -139,39 +45,66 @@ def imported(file: Path) -> set[str]:
             assert node.level == 0, f"{file}: relative import"
             module = node.module or ""
             modules |= {f"{module}.{name.name}" for name in node.names} if module == "carat" else {module}
-    return modules
+    return frozenset(modules)
 
 
 def room(file: Path) -> str:
     return file.relative_to(SOURCE).with_suffix("").parts[0]
 
 
-def test_rooms_are_all_known() -> None:
-    assert {room(file) for file in FILES} - {"__init__"} == set(ALLOWED)
+def rooms_imported(name: str) -> set[str]:
+    """The rooms that a room really imports; `carat.__version__` is none."""
+    modules = {module for file in FILES if room(file) == name for module in imported(file)}
+    return {m.split(".")[1] for m in modules if m.startswith("carat.")} - {name, "__version__"}
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(SOURCE).as_posix())
-def test_imports_go_one_way(file: Path) -> None:
-    if room(file) == "__init__":
-        return
-    carat = {module.split(".")[1] for module in imported(file) if module.startswith("carat.")}
-    assert carat - {room(file)} <= ALLOWED[room(file)]
+def chain(name: str) -> int:
+    """Rooms in the longest chain of imports that starts at a room; a circle ends in a RecursionError."""
+    return 1 + max((chain(other) for other in rooms_imported(name)), default=0)
 
 
-@pytest.mark.parametrize(
-    "name", ["model", "objective", "methods", "encoders", "evaluation", "data", "predictor"]
-)
+def test_top_level_is_small_and_every_room_is_known() -> None:
+    entries = {path.name for path in SOURCE.iterdir()} - {"__pycache__"}
+    assert len(entries) <= ENTRIES
+    assert entries - {"__init__.py", "__main__.py", "py.typed"} == set(LAYERS)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_imports_go_one_way(name: str) -> None:
+    assert rooms_imported(name) <= LAYERS[name]
+
+
+def test_chains_of_rooms_are_short() -> None:
+    assert max(chain(name) for name in LAYERS) <= CHAIN
+
+
+def test_nothing_imports_the_command_line() -> None:
+    assert not any("cli" in rooms_imported(name) for name in LAYERS)
+
+
+def test_data_and_models_do_not_know_each_other() -> None:
+    assert "models" not in rooms_imported("data")
+    assert "data" not in rooms_imported("models")
+
+
+@pytest.mark.parametrize("name", sorted(set(LAYERS) - {"training"}))
 def test_only_training_knows_lightning(name: str) -> None:
     for file in FILES:
         if room(file) == name:
             assert not any(m.split(".")[0] in ("lightning", "torchmetrics") for m in imported(file)), file
 
 
-def test_only_the_registry_names_methods_to_training() -> None:
-    for file in (SOURCE / "training").rglob("*.py"):
-        assert not any(m.startswith(("carat.model", "carat.peers")) for m in imported(file)), file
+def test_training_does_not_name_single_methods() -> None:
+    for file in FILES:
+        if room(file) == "training":
+            named = [
+                m for m in imported(file) if m.startswith(("carat.models.carat", "carat.models.baselines"))
+            ]
+            assert not named, file
 
 
-def test_rooms_are_not_too_large() -> None:
-    long = {file.name: n for file in FILES if (n := len(file.read_text().splitlines())) > 400}
+def test_files_are_not_too_long() -> None:
+    long = {
+        file.name: n for file in FILES if (n := len(file.read_text(encoding="utf-8").splitlines())) > LINES
+    }
     assert not long

@@ -14,7 +14,7 @@ from benchmarks.roofline import needed
 from benchmarks.workload import BareEncoders, make_batch, make_method, mosei_lengths, training_step
 
 from carat.data.store import Store
-from tests.encoders.conftest import text_encoder, text_store
+from tests.models.encoders.conftest import text_encoder, text_store
 
 __all__ = ["text_encoder", "text_store"]  # fixtures
 

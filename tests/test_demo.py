@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from benchmarks.floors import constant, micro_f1
 
-from carat.config import load_experiment
+from carat.config.experiment import load_experiment
 from carat.data.synthetic import synthesise
-from carat.predictor import load
+from carat.inference.predictor import load
 from carat.training.train import train
 
 

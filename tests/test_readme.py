@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from carat.cli import app
-from carat.config import Experiment, load_experiment
-from carat.data.recipe import load_recipe
+from carat.config.experiment import Experiment, load_experiment
+from carat.data.recipes.recipe import load_recipe
 from carat.data.synthetic import synthesise
-from tests.encoders.folders import make_text_encoder, write_recipe
+from tests.models.encoders.folders import make_text_encoder, write_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from carat.config import CaratConfig
-from carat.methods import CaratMethod, Geometry
-from carat.model.aggregation import draw_shuffle
-from carat.model.queue import EMPTY
+from carat.config.experiment import CaratConfig
+from carat.models.base import CaratMethod, Geometry
+from carat.models.carat.aggregation import draw_shuffle
+from carat.models.carat.queue import EMPTY
 from tests.reference import Memory, Reference
 
 NAMES = ("text", "visual", "audio")

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from carat.data.store import open_store
-    from carat.errors import CaratError
-    from carat.predictor import Predictor, load
+    from carat.inference.predictor import Predictor, load
     from carat.training.train import train
+    from carat.utils.errors import CaratError
 
 __version__ = "0.1.0"
 __all__ = ["CaratError", "Predictor", "__version__", "load", "open_store", "train"]
@@ -22,9 +22,9 @@ __all__ = ["CaratError", "Predictor", "__version__", "load", "open_store", "trai
 _HOMES = {
     "open_store": "carat.data.store",
     "train": "carat.training.train",
-    "load": "carat.predictor",
-    "Predictor": "carat.predictor",
-    "CaratError": "carat.errors",
+    "load": "carat.inference.predictor",
+    "Predictor": "carat.inference.predictor",
+    "CaratError": "carat.utils.errors",
 }
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from carat.data.store import Store, open_store
+from carat.data.store.writer import StoreWriter
 from carat.data.summary import shared_groups, summarise
 from carat.data.synthetic import LABELS, LENGTHS, WIDTHS, synthesise
-from carat.data.writer import StoreWriter
-from carat.errors import DataError
+from carat.utils.errors import DataError
 
 
 def test_the_same_seed_gives_the_same_store(tmp_path: Path) -> None:

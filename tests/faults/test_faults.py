@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from carat.config import Experiment
+from carat.config.experiment import Experiment
 from carat.data.store import Store, open_store
 from carat.data.synthetic import synthesise
-from carat.errors import DataError
 from carat.training.train import train
+from carat.utils.errors import DataError
 
 pytestmark = pytest.mark.slow
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from carat.config import Experiment
+from carat.config.base import merge, parse
+from carat.config.experiment import Experiment
 from carat.data.store import Store
-from carat.sections import merge, parse
 from carat.training import compilation
 from carat.training.train import TrainedRun, train
 

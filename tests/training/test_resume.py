@@ -13,18 +13,18 @@ from typing import Any
 
 import pytest
 
-from carat import run
-from carat.config import Experiment, load_experiment
+from carat.config.base import merge
+from carat.config.experiment import Experiment, load_experiment
 from carat.data.store import Store
 from carat.data.synthetic import synthesise
-from carat.errors import ConfigError, Interrupted, RunError
-from carat.locking import lock
-from carat.sections import merge
+from carat.runs import card as run
 from carat.training import checkpoints
 from carat.training import train as training
 from carat.training.checkpoints import Checkpoints
-from carat.training.module import MethodModule
+from carat.training.lightning_module import MethodModule
 from carat.training.train import TrainedRun, train
+from carat.utils.errors import ConfigError, Interrupted, RunError
+from carat.utils.locking import lock
 
 
 class KilledError(Exception):
@@ -238,9 +238,8 @@ def test_two_trainings_do_not_share_a_folder(store: Store, experiment: Experimen
 
 
 def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
-    code = (
-        f"import os, pathlib, carat.locking as c\nwith c.lock(pathlib.Path({str(tmp_path)!r})): os._exit(9)"
-    )
+    enter = f"with c.lock(pathlib.Path({str(tmp_path)!r})): os._exit(9)"
+    code = f"import os, pathlib, carat.utils.locking as c\n{enter}"
     subprocess.run([sys.executable, "-c", code], check=False)
     assert (tmp_path / ".lock").exists()
     with lock(tmp_path):
@@ -252,7 +251,7 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
 def test_an_altered_run_is_refused(name: str, whole: TrainedRun, tmp_path: Path) -> None:
     import shutil
 
-    from carat.predictor import load
+    from carat.inference.predictor import load
 
     copy = Path(shutil.copytree(whole.folder, tmp_path / "copy"))
     content = (copy / name).read_bytes()

@@ -11,17 +11,17 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from carat import run as run_names
-from carat.config import Experiment, load_experiment
-from carat.data.batches import make_loader
+from carat.config.base import merge
+from carat.config.experiment import Experiment, load_experiment
+from carat.data.loader import make_loader
 from carat.data.store import Store, open_store
-from carat.data.writer import StoreWriter
-from carat.errors import CaratError, ConfigError, DataError, RunError
+from carat.data.store.writer import StoreWriter
 from carat.evaluation.metrics import compute_metrics
 from carat.evaluation.thresholds import search_thresholds
-from carat.predictor import load
-from carat.sections import merge
+from carat.inference.predictor import load
+from carat.runs import card as run_names
 from carat.training.train import TrainedRun, train
+from carat.utils.errors import CaratError, ConfigError, DataError, RunError
 
 
 def changed(tiny: Experiment, **values: Any) -> Experiment:

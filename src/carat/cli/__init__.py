@@ -9,11 +9,11 @@ import traceback
 from cyclopts import CycloptsError, MissingArgumentError
 from pydantic import ValidationError
 
-from carat.cli import data, exports, runs, studies  # noqa: F401  each registers its commands
+from carat.cli import data, export, studies, train  # noqa: F401  each registers its commands
 from carat.cli.app import app, named_method, offer
-from carat.config import experiment_with
-from carat.errors import CaratError, Interrupted
-from carat.sections import explain
+from carat.config.base import explain
+from carat.config.experiment import experiment_with
+from carat.utils.errors import CaratError, Interrupted
 
 offer("carat")  # until a command line names another method
 

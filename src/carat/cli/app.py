@@ -11,10 +11,10 @@ from typing import Annotated, TypeVar
 from cyclopts import App, Parameter
 
 from carat import __version__
-from carat.config import Experiment, SharedSettings, experiment_with, load_experiment
-from carat.errors import ConfigError
-from carat.peer_configs import METHOD_SECTIONS
-from carat.sections import merge, read_yaml
+from carat.config.base import merge, read_yaml
+from carat.config.baselines import METHOD_SECTIONS
+from carat.config.experiment import Experiment, SharedSettings, experiment_with, load_experiment
+from carat.utils.errors import ConfigError
 
 app = App(
     name="carat",

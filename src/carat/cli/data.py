@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from carat.cli.app import AsJson, Overwrite, app, say
-from carat.errors import ConfigError, DataError
+from carat.utils.errors import ConfigError, DataError
 
 data = App(name="data", help="Make and inspect stores: checked data sets that training and evaluation read.")
 app.command(data)
@@ -67,7 +67,7 @@ def build(recipe: Path, store: Path, /, *, overwrite: Overwrite = False) -> None
     store
         Folder to make.
     """
-    from carat.data.build import build_store
+    from carat.data.recipes.build import build_store
 
     made = build_store(recipe, store, overwrite=overwrite)
     say(f"{made!r} → {store}")
@@ -148,7 +148,7 @@ def import_(
     dtype
         Of the features on disk.
     """
-    from carat.data.importing import Sources, import_data
+    from carat.data.corpora.registry import Sources, import_data
 
     sources = Sources(labels, words, text, visual, audio, folds, unaligned, by_index, level, as_released)
     source, target = (file, store) if store is not None else (None, file)
@@ -199,11 +199,11 @@ def check(
     by_index
         As for `carat data import`.
     """
-    from carat.data.check import Finding, check_store
-    from carat.data.check_file import check_file
-    from carat.data.importing import Sources
+    from carat.cli.tables import show_findings
+    from carat.data.checks.file import check_file
+    from carat.data.checks.store import Finding, check_store
+    from carat.data.corpora.registry import Sources
     from carat.data.store import open_store
-    from carat.display import show_findings
 
     if store.is_dir() and (format or labels or by_index):
         raise ConfigError("--format, --labels and --by-index are for data files, but this is a folder")
@@ -237,9 +237,9 @@ def info(store: Path, /, *, verify: Verify = False, as_json: AsJson = False) -> 
     store
         Folder of the store.
     """
+    from carat.cli.tables import show_summary
     from carat.data.store import open_store
     from carat.data.summary import summarise
-    from carat.display import show_summary
 
     opened = open_store(store)
     if verify:

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from carat.cli.app import Options, Overwrite, Shared, app, resolve, say, takes_experiment
-from carat.sections import merge, read_yaml
+from carat.config.base import merge, read_yaml
 
 
 @app.command
@@ -53,7 +53,7 @@ def ablate(
     workers
         Trainings at a time, one core each; as many as there are cores by default.
     """
-    from carat.ablation import ablate as run_ablation
+    from carat.studies.ablation import ablate as run_ablation
 
     full = resolve(experiment_file, preset, experiment, default="small")
     run_ablation(
@@ -131,7 +131,7 @@ def sweep(
     prune
         End trials early that are worse than the median of the others at the same epoch.
     """
-    from carat.sweep.sweep import sweep as run_sweep
+    from carat.studies.sweep import sweep as run_sweep
 
     study = run_sweep(
         space,
@@ -198,7 +198,7 @@ def compare(
     workers
         Trainings at a time, one core each; as many as there are cores by default.
     """
-    from carat.compare.comparison import compare as run_comparison
+    from carat.studies.leaderboard.comparison import compare as run_comparison
 
     given = read_yaml(settings) if settings is not None else {}
     if shared is not None:
@@ -263,7 +263,7 @@ def explain(
     sweep
         Folder of runs whose settings differ: draws how validation micro-F1 depends on each.
     """
-    from carat.explain.explanation import explain as draw
+    from carat.inference.explain.explanation import explain as draw
 
     for file in draw(
         run, data, out, split=split, samples=samples, points=points, sweep=sweep, overwrite=overwrite

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from carat.data.batches import usable_rows
+from carat.data.loader import usable_rows
 from carat.data.store import Store
 
 

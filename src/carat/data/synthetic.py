@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carat.data.store import Store, open_store
-from carat.data.writer import StoreWriter
-from carat.errors import DataError
-from carat.progress import track
+from carat.data.store.writer import StoreWriter
+from carat.utils.errors import DataError
+from carat.utils.progress import track
 
 LABELS = ["happy", "sad", "anger", "surprise", "disgust", "fear"]
 FREQUENCY = np.array([0.40, 0.30, 0.25, 0.20, 0.18, 0.15])

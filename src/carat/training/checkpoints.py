@@ -13,9 +13,9 @@ import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from carat.errors import RunError, StoppedError
-from carat.run import replace_file
-from carat.training.interruption import Interruption
+from carat.runs.card import replace_file
+from carat.training.signals import Interruption
+from carat.utils.errors import RunError, StoppedError
 
 AfterEpoch = Callable[[dict[str, float]], bool]
 SUFFIX = ".ckpt"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from carat.methods import Method
+from carat.models.base import Method
 
 ROUND_TO = 8
 """Sequences of compiled trainings are padded to a multiple of so many steps, so that few shapes occur."""

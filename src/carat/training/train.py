@@ -17,23 +17,23 @@ import lightning as L
 import torch
 import torch.distributed as dist
 
-from carat import run
-from carat.config import Experiment, load_experiment
-from carat.data.batches import check_lengths, cut_short, make_loader, usable_rows
+from carat.config.experiment import Experiment, load_experiment
+from carat.data.loader import check_lengths, cut_short, make_loader, usable_rows
 from carat.data.store import Store, open_store
 from carat.data.summary import cautions, left_out
-from carat.encoders.building import build
-from carat.errors import CaratError, ConfigError, RunError, did_you_mean
-from carat.evaluation.reports import draw_curves
-from carat.locking import lock
-from carat.memory import peak_gb
-from carat.methods import Method, TrainingData
+from carat.evaluation.report import draw_curves
+from carat.models.base import Method, TrainingData
+from carat.models.build import build
+from carat.runs import card as run
 from carat.training.checkpoints import AfterEpoch, find_checkpoint
 from carat.training.compilation import ROUND_TO, compile_method
-from carat.training.fitting import fit
-from carat.training.launching import launch
-from carat.training.module import MethodModule
-from carat.training.parallel import ALONE, Processes, started_by_launcher
+from carat.training.distributed import ALONE, Processes, started_by_launcher
+from carat.training.launcher import launch
+from carat.training.lightning_module import MethodModule
+from carat.training.trainer import fit
+from carat.utils.errors import CaratError, ConfigError, RunError, did_you_mean
+from carat.utils.locking import lock
+from carat.utils.memory import peak_gb
 
 Say = Callable[[str], None]
 

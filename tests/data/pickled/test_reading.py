@@ -18,11 +18,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.data.field_files import python_2
 
 from carat.data.pickled.globals import Floats
 from carat.data.pickled.reading import read_pickle, to_array
-from carat.errors import CaratError, DataError
+from carat.utils.errors import CaratError, DataError
+from tests.data.field_files import python_2
 
 DATA: dict[str, Any] = {
     "plain": [1, -2, 2.5, "ü€", b"\xff\x00", None, True, False, 10**30, (1, 2), {3, 4}, frozenset([5])],

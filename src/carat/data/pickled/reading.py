@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from carat.data.pickled.globals import Floats, RefusedError
 from carat.data.pickled.machine import Machine
 from carat.data.pickled.torch_files import LEGACY_MAGIC, read_archive, read_legacy
-from carat.errors import DataError
+from carat.utils.errors import DataError
 
 
 def read_pickle(file: str | os.PathLike[str]) -> Any:

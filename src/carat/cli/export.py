@@ -1,0 +1,66 @@
+"""`carat export`: a run as one file that needs no carat."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from carat.cli.app import Overwrite, app, say
+
+
+@app.command
+def export(
+    run: Path,
+    out: Path,
+    /,
+    *,
+    int8: Annotated[bool, Parameter(negative=())] = False,
+    data: Path | None = None,
+    split: str = "valid",
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a run as one file that needs no carat: ONNX, or a program of torch.export.
+
+    Batch size and lengths stay free, modalities may be absent. The file holds labels, thresholds and what
+    else is needed to use it, and is compared with PyTorch on random batches before it gets its name. That
+    takes seconds for a small network, up to a minute for a large one.
+
+    **Examples**
+
+        carat export demo-run demo.onnx
+
+        carat export demo-run demo.pt2
+
+        carat export demo-run small.onnx --int8 --data demo-store
+
+    Parameters
+    ----------
+    run
+        Folder made by `carat train`.
+    out
+        File to write: .onnx or .pt2.
+    int8
+        Quantise the linear layers of an .onnx: a smaller file with other scores. Needs --data.
+    data
+        Folder of a store with the run's labels: what F1 the file has there.
+    split
+        Which split of it.
+    """
+    from carat.inference.export import export as write
+
+    made = write(run, out, int8=int8, data=data, split=split, overwrite=overwrite)
+    for note in made.notes:
+        say(f"note: {note}")
+    for kind, named in (("input", made.inputs), ("output", made.outputs)):
+        for name, shape in named.items():
+            say(f"{kind} {name} {shape}")
+    say(f"largest difference from PyTorch's scores: {made.largest_difference:.1e}")
+    for kind, f1 in made.f1.items():
+        shown = (
+            f"{name.replace('_f1', '-F1')} {'undefined' if x is None else f'{x:.4f}'}"
+            for name, x in f1.items()
+        )
+        say(f"{split}, {kind}: {', '.join(shown)}")
+    say(f"{made.size / 1e6:.2f} MB → {made.path}")

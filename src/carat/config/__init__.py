@@ -1,0 +1,1 @@
+"""Experiments and their sections: checked, with errors in one line."""

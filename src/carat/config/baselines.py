@@ -1,0 +1,384 @@
+"""The rivals' part of an experiment: one section each, with what was published as defaults."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from carat.config.base import Count, Positive, Section, Share, Weight
+from carat.config.carat import CaratConfig, CaratPlusConfig
+
+Starts = dict[str, dict[str, Any]]
+"""What a preset says of a method, as part of an experiment."""
+
+SMALL_ENCODER: dict[str, Any] = {"layers": 1, "heads": 4, "feedforward": 64, "dropout": 0.1}
+"""For a laptop."""
+
+
+class SequenceEncoderConfig(Section):
+    """A Transformer encoder, the same for every modality (post-norm, GELU, learned positions)."""
+
+    layers: Count = 4
+    """Transformer layers; 0 where an encoder in front has layers enough."""
+    heads: Positive = 8
+    """Attention heads; must divide `hidden`."""
+    feedforward: Positive = 256
+    """Width of the feed-forward part of a layer."""
+    dropout: Share = 0.3
+    """Dropout on embeddings, attention weights and hidden states."""
+    max_length: Positive = 500
+    """Longest sequence, in time steps, that has a position embedding."""
+
+
+class PriorConfig(Section):
+    """Training label frequencies, whatever the sample: the floor under every other method."""
+
+    STARTS: ClassVar[Starts] = {"paper": {}, "small": {}}
+
+    name: Literal["prior"] = "prior"
+    """Which method to train."""
+
+
+class PooledConfig(Section):
+    """Logistic regression on features averaged over time."""
+
+    STARTS: ClassVar[Starts] = {"paper": {}, "small": {}}
+
+    strength: float = Field(default=1.0, gt=0)
+    """Inverse strength of the L2 penalty, scikit-learn's C."""
+    iterations: Positive = 300
+    """Steps of the solver at most."""
+
+
+class BinaryRelevanceConfig(PooledConfig):
+    """Binary relevance: one logistic regression for each label (Boutell et al. 2004)."""
+
+    name: Literal["br"] = "br"
+    """Which method to train."""
+
+
+class ClassifierChainConfig(PooledConfig):
+    """Classifier chain: each label's regression sees the labels before it (Read et al. 2011)."""
+
+    name: Literal["cc"] = "cc"
+    """Which method to train."""
+
+
+class LabelPowersetConfig(PooledConfig):
+    """Label powerset: one multinomial regression over sets of labels (Tsoumakas and Katakis 2007)."""
+
+    name: Literal["lp"] = "lp"
+    """Which method to train."""
+    sets: Positive = 64
+    """Sets of labels that are told apart, the most frequent ones; samples with others are not learnt from."""
+
+
+class LinearConfig(Section):
+    """One linear layer for each modality on features averaged over time; their logits are averaged."""
+
+    STARTS: ClassVar[Starts] = {
+        "paper": {"training": {"learning_rate": 1e-3}},
+        "small": {"training": {"learning_rate": 1e-2}},
+        "text": {},
+    }
+
+    name: Literal["linear"] = "linear"
+    """Which method to train."""
+    dropout: Share = 0.0
+    """Dropout of the averaged features."""
+
+
+class EarlyFusionConfig(Section):
+    """One Transformer over the modalities' sequences, laid on one time axis and joined step by step."""
+
+    STARTS: ClassVar[Starts] = {
+        "paper": {},
+        "small": {"method": {"hidden": 64, "steps": 30, "encoder": SMALL_ENCODER}},
+    }
+
+    name: Literal["early-fusion"] = "early-fusion"
+    """Which method to train."""
+    hidden: Positive = 256
+    """Width of the Transformer."""
+    steps: Positive = 60
+    """Steps of the common time axis; at most `encoder.max_length`."""
+    encoder: SequenceEncoderConfig = SequenceEncoderConfig()
+
+
+class LateFusionConfig(Section):
+    """One Transformer and one classifier for each modality; their logits are averaged."""
+
+    STARTS: ClassVar[Starts] = {"paper": {}, "small": {"method": {"hidden": 64, "encoder": SMALL_ENCODER}}}
+
+    name: Literal["late-fusion"] = "late-fusion"
+    """Which method to train."""
+    hidden: Positive = 256
+    """Width of the Transformers."""
+    encoder: SequenceEncoderConfig = SequenceEncoderConfig()
+
+
+class MultConfig(Section):
+    """MulT: cross-modal Transformers between all modalities (Tsai et al. 2019)."""
+
+    STARTS: ClassVar[Starts] = {
+        "paper": {
+            "data": {"batch_size": 16},
+            "training": {
+                "epochs": 20,
+                "learning_rate": 1e-3,
+                "warmup": 0.0,
+                "weight_decay": 0.0,
+                "clip": 1.0,
+            },
+        },
+        "small": {"method": {"hidden": 24, "layers": 1, "heads": 4, "word_dropout": 0.1}},
+    }
+
+    name: Literal["mult"] = "mult"
+    """Which method to train."""
+    hidden: Positive = 40
+    """Width of the sequences after the temporal convolution."""
+    layers: Positive = 4
+    """Layers of each cross-modal and of each self-attention Transformer."""
+    heads: Positive = 8
+    """Attention heads; must divide `hidden`."""
+    kernel: Positive = 3
+    """Steps that the temporal convolution sees."""
+    words: str = "text"
+    """The modality of word embeddings, with a kernel and a dropout of its own; data may lack it."""
+    word_kernel: Positive = 1
+    """Its `kernel`; 1 or 3 is published."""
+    word_dropout: Share = 0.3
+    """Dropout of its features."""
+    dropout: Share = 0.1
+    """Dropout on attention weights and hidden states."""
+    output_dropout: Share = 0.1
+    """Dropout before the classifier."""
+
+
+class MisaFusionConfig(Section):
+    """The Transformer layer that fuses shared and private vectors."""
+
+    heads: Positive = 2
+    """Attention heads; must divide `latent`."""
+    feedforward: Positive = 2048
+    """Width of the feed-forward part."""
+    dropout: Share = 0.1
+    """Dropout on attention weights and hidden states."""
+
+
+class MisaWeightsConfig(Section):
+    """Weights of the objective's terms beside the cross-entropy."""
+
+    similarity: Weight = 0.7
+    """Alpha: central moment discrepancy between shared vectors."""
+    difference: Weight = 0.3
+    """Beta: soft orthogonality of shared and private vectors."""
+    reconstruction: Weight = 0.7
+    """Gamma: reconstruction from shared and private vectors."""
+
+
+class MisaConfig(Section):
+    """MISA: modality-invariant and modality-specific representations (Hazarika et al. 2020)."""
+
+    STARTS: ClassVar[Starts] = {
+        "paper": {
+            "data": {"batch_size": 16},
+            "training": {"learning_rate": 1e-4, "weight_decay": 0.0, "clip": 1.0, "early_stopping": 6},
+        },
+        "small": {
+            "method": {"hidden": 64, "latent": 64, "encoder": SMALL_ENCODER, "fusion": {"feedforward": 64}},
+            "training": {"epochs": 6, "learning_rate": 1.5e-3},
+        },
+    }
+
+    name: Literal["misa"] = "misa"
+    """Which method to train."""
+    hidden: Positive = 256
+    """Width of the Transformers that encode the sequences."""
+    latent: Positive = 128
+    """Width of projected, shared and private vectors."""
+    moments: Positive = 5
+    """Moments that the similarity compares, the mean included."""
+    dropout: Share = 0.1
+    """Dropout before the classifier."""
+    encoder: SequenceEncoderConfig = SequenceEncoderConfig()
+    fusion: MisaFusionConfig = MisaFusionConfig()
+    weights: MisaWeightsConfig = MisaWeightsConfig()
+
+
+class TailorWeights(Section):
+    """Weight of each term beside the labels' cross-entropy."""
+
+    refined: Weight = 0.5
+    """Cross-entropy of the labels, read from what is common alone."""
+    private: Weight = 0.01
+    """Cross-entropy of the modality, read from private representations."""
+    common: Weight = 0.01
+    """The same, read from common representations, which learn to raise it."""
+    orthogonality: Weight = 5e-6
+    """Squared products of representations that are to be orthogonal."""
+
+
+class TailorConfig(Section):
+    """TAILOR: common and private representations, fused step by step, read by labels (AAAI 2022)."""
+
+    STARTS: ClassVar[Starts] = {
+        "paper": {"training": {"epochs": 30, "learning_rate": 5e-5}},
+        "small": {
+            "method": {
+                "hidden": 64,
+                "steps": 30,
+                "cross_layers": 1,
+                "encoder": SMALL_ENCODER | {"heads": 2},
+            },
+            "training": {"learning_rate": 1e-3},
+        },
+    }
+
+    name: Literal["tailor"] = "tailor"
+    """Which method to train."""
+    hidden: Positive = 256
+    """Width of all Transformers and representations."""
+    order: list[str] = ["audio", "visual", "text"]
+    """Order in which modalities are fused; others follow in the order of the data."""
+    steps: Positive = 60
+    """Steps of the time axis on which common representations are added; at most `encoder.max_length`."""
+    cross_layers: Positive = 3
+    """Layers of each cross-modal Transformer."""
+    decoder_layers: Positive = 1
+    """Layers of the label-guided decoder."""
+    common_dropout: Share = 0.3
+    """Dropout of the generator that all modalities share."""
+    private_dropout: Share = 0.1
+    """Dropout of the modalities' own generators and of the discriminator."""
+    encoder: SequenceEncoderConfig = SequenceEncoderConfig()
+    weights: TailorWeights = TailorWeights()
+
+
+class AmpWeights(Section):
+    """Weight of each adversarial term beside the labels' loss; 0 switches it off."""
+
+    masked: Weight = 0.1
+    """Labels' loss with the steps hidden that a network chooses, which learns to raise it."""
+    perturbed: Weight = 1.0
+    """Labels' loss with the fusion's parameters moved so that it rises."""
+
+
+class AmpConfig(Section):
+    """AMP: adversarial masking of time steps and adversarial perturbation of parameters (WWW 2023)."""
+
+    STARTS: ClassVar[Starts] = {
+        "paper": {"data": {"batch_size": 128}, "training": {"epochs": 10, "learning_rate": 5e-5}},
+        "small": {
+            "method": {"hidden": 48, "fusion_layers": 1, "encoder": SMALL_ENCODER | {"heads": 2}},
+            "training": {"epochs": 4},
+        },
+    }
+
+    name: Literal["amp"] = "amp"
+    """Which method to train."""
+    hidden: Positive = 512
+    """Width of all Transformers."""
+    fusion_layers: Positive = 3
+    """Layers of the Transformer over all modalities' sequences."""
+    decoder_layers: Positive = 1
+    """Layers of the labels' decoder."""
+    share: Share = 0.4
+    """Of a sequence's steps, how many the adversary hides."""
+    temperature: float = Field(default=0.1, gt=0)
+    """The lower, the closer a hidden step's share is to 0 or 1."""
+    radius: Weight = 0.05
+    """How far parameters are moved, relative to their own length."""
+    gamma_absent: Weight = 2.0
+    """Exponent of the asymmetric loss for absent labels."""
+    gamma_present: Weight = 1.0
+    """Exponent of the asymmetric loss for present labels."""
+    margin: Share = 0.05
+    """Scores below it count as 0 for absent labels."""
+    encoder: SequenceEncoderConfig = SequenceEncoderConfig(layers=3, feedforward=1024, dropout=0.1)
+    weights: AmpWeights = AmpWeights()
+
+
+class LdduWeights(Section):
+    """Weight of each term in LDDU's objective; but for the divergence, those of the authors' script."""
+
+    labels: Weight = 1.0
+    """Cross-entropy of the fused label logits."""
+    modalities: Weight = 0.3
+    """Cross-entropy of every modality's own label logits."""
+    contrast: Weight = 1.0
+    """Supervised contrast of the latents."""
+    divergence: Weight = 0.01
+    """Kullback-Leibler divergence from the standard normal, per dimension; 0 in the authors' script."""
+    calibration: Weight = 0.3
+    """How far the uncertainty is from ranking as the error does."""
+
+
+class LdduConfig(Section):
+    """LDDU (Huang et al., ACL Findings 2025); values of the authors' training script."""
+
+    STARTS: ClassVar[Starts] = {
+        "paper": {"training": {"epochs": 30, "learning_rate": 2e-4}},
+        "small": {
+            "method": {
+                "hidden": 64,
+                "latent": 32,
+                "queue": 512,
+                "weights": {"contrast": 0.1},
+                "encoder": SMALL_ENCODER,
+            },
+            "training": {"learning_rate": 1e-3},
+        },
+    }
+
+    name: Literal["lddu"] = "lddu"
+    """Which method to train."""
+    hidden: Positive = 256
+    """Width of the Transformers and label features."""
+    latent: Positive = 128
+    """Width of the space in which labels are Gaussians."""
+    encoder: SequenceEncoderConfig = SequenceEncoderConfig(layers=3)
+    temperature: float = Field(default=0.07, gt=0)
+    """Temperature of the contrast."""
+    queue: Positive = 8192
+    """Latents of past batches that the contrast compares with."""
+    weights: LdduWeights = LdduWeights()
+
+
+MethodConfig = (
+    CaratConfig
+    | CaratPlusConfig
+    | PriorConfig
+    | BinaryRelevanceConfig
+    | ClassifierChainConfig
+    | LabelPowersetConfig
+    | LinearConfig
+    | EarlyFusionConfig
+    | LateFusionConfig
+    | MultConfig
+    | MisaConfig
+    | TailorConfig
+    | AmpConfig
+    | LdduConfig
+)
+"""The section of any method."""
+
+METHOD_SECTIONS: dict[str, type[MethodConfig]] = {
+    "carat": CaratConfig,
+    "carat+": CaratPlusConfig,
+    "prior": PriorConfig,
+    "br": BinaryRelevanceConfig,
+    "cc": ClassifierChainConfig,
+    "lp": LabelPowersetConfig,
+    "linear": LinearConfig,
+    "early-fusion": EarlyFusionConfig,
+    "late-fusion": LateFusionConfig,
+    "mult": MultConfig,
+    "misa": MisaConfig,
+    "tailor": TailorConfig,
+    "amp": AmpConfig,
+    "lddu": LdduConfig,
+}
+"""By the name that an experiment gives in `method.name`."""

@@ -1,0 +1,235 @@
+"""CARAT's part of an experiment: every width, depth, weight and temperature, with the paper's values."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from carat.config.base import Count, Positive, Section, Share, Weight, merge
+
+OFFICIAL: dict[str, dict[str, Any]] = {
+    "visible padding": {"data": {"padding": "visible"}},
+    "LayerNorm epsilon 1e-12": {"method": {"encoder": {"norm_eps": 1e-12}}},
+    "decay of the input LayerNorms": {"method": {"decay_input_norm": True}},
+    "queue rows as anchors": {"method": {"contrast": {"queue_anchors": True}}},
+    "lonely rows counted": {"method": {"contrast": {"count_lonely": True}}},
+    "queue of noise": {"method": {"contrast": {"noise": True}}},
+    "epsilon in the contrast": {"method": {"contrast": {"epsilon": 1e-12}}},
+    "shuffle by joint gather": {"method": {"shuffle": {"joint_gather": True}}},
+    "clipping tensor by tensor": {"training": {"clip_tensors": 1.0}},
+    "idle first step": {"training": {"idle_first_step": True}},
+    "unused poolers": {"method": {"encoder": {"pooler": True}}},
+}
+"""What the authors' released code does differently, one by one; docs/method.md says the effect."""
+
+OFFICIAL_TOGETHER: dict[str, Any] = reduce(merge, OFFICIAL.values())
+"""All of these."""
+
+SMALL: dict[str, Any] = {
+    "method": {
+        "hidden": 64,
+        "latent": 32,
+        "encoder": {
+            "layers": {"text": 1, "visual": 1, "audio": 1},
+            "other_layers": 1,
+            "heads": 4,
+            "feedforward": 64,
+            "dropout": 0.1,
+        },
+        "contrast": {"queue": 512},
+    }
+}
+"""CARAT for a laptop."""
+
+TEXT: dict[str, Any] = {
+    "method": {
+        "hidden": 384,
+        "even_start": True,
+        "score_original": True,
+        "encoder": {
+            "layers": {"text": 0, "visual": 1, "audio": 1},
+            "other_layers": 1,
+            "heads": 4,
+            "feedforward": 128,
+            "dropout": 0.1,
+        },
+        "contrast": {"queue": 1024},
+        "weights": {
+            "original": 1.0,
+            "alpha": 0.1,
+            "beta": 0.5,
+            "contrast": 0.01,
+            "mse_reconstruction": 0.05,
+            "mse_alpha": 0.05,
+            "aggregate": 0.5,
+            "shuffled": 0.05,
+        },
+    },
+    "training": {"average": 0.98},
+}
+"""CARAT behind a pretrained text encoder of width 384; results/mosei_text.md says how it was chosen."""
+
+PLUS: dict[str, Any] = {
+    "method": {
+        "weights": {"contrast": 0.1, "mse_reconstruction": 0.1, "mse_alpha": 0.1},
+        "encoder": {"dropout": 0.1},
+        "loss": {"kind": "asymmetric", "gamma_absent": 2.0, "margin": 0.0},
+    },
+    "training": {"average": 0.98, "modality_dropout": 0.1},
+    "threshold": {"kind": "compromise", "price": 0.005},
+}
+"""What carat+ does otherwise; docs/method.md says how it was chosen."""
+
+
+class EncoderConfig(Section):
+    """One Transformer encoder per modality (post-norm, GELU, learned positions)."""
+
+    layers: dict[str, Count] = {"text": 6, "visual": 4, "audio": 4}
+    """Transformer layers by modality; 0 where an encoder in front has layers enough."""
+    other_layers: Count = 4
+    """Transformer layers of modalities not named in `layers`."""
+    heads: Positive = 8
+    """Attention heads; must divide `hidden`."""
+    feedforward: Positive = 256
+    """Width of the feed-forward part of a layer."""
+    dropout: Share = 0.3
+    """Dropout on embeddings, attention weights and hidden states."""
+    max_length: Positive = 500
+    """Longest sequence, in time steps, that has a position embedding."""
+    max_lengths: dict[str, Positive] = {}
+    """The same for modalities that differ from `max_length`."""
+    norm_eps: float = Field(default=1e-5, gt=0)
+    """Epsilon of every LayerNorm; 1e-12 in the released code."""
+    pooler: bool = False
+    """Give each encoder the pooler of the released code, whose output nothing uses."""
+
+
+class AlignmentConfig(Section):
+    """LSTM alignment of long modalities to a fixed number of steps (the paper's unaligned setting)."""
+
+    modalities: list[str] = []
+    """Modalities to align, e.g. [visual, audio]; none by default: label attention needs no equal lengths."""
+    steps: Positive = 50
+    """Time steps after alignment; at most `encoder.max_length`."""
+
+
+class ContrastConfig(Section):
+    """Supervised contrast of the latents, against the batch and a queue."""
+
+    temperature: float = Field(default=0.07, gt=0)
+    """Temperature of the similarities."""
+    queue: Positive = 8192
+    """Rows that the first-in-first-out queue holds."""
+    queue_anchors: bool = False
+    """Contrast the queue's rows too, not only the batch's, as the released code does."""
+    count_lonely: bool = False
+    """Count rows without a positive as 0 in the mean, as the released code does; else leave them out."""
+    noise: bool = False
+    """Start with a queue full of noise that no class matches, as the released code does; else empty."""
+    epsilon: Weight = 0.0
+    """Added to the number of positives and inside the logarithm; 1e-12 in the released code."""
+
+
+class ShuffleConfig(Section):
+    """Which label features trade places before they are classified jointly once more."""
+
+    samples: bool = True
+    """Shuffle over samples, for each modality and label."""
+    modalities: bool = True
+    """Shuffle over modalities, for each sample and label."""
+    joint_gather: bool = False
+    """Look both places up at once, as the released code does: some features come twice, some never."""
+
+
+class LossWeights(Section):
+    """Weight of each term in the objective."""
+
+    original: Weight = 0.01
+    """Cross-entropy of the original features' logits."""
+    alpha: Weight = 0.1
+    """Cross-entropy of the first reconstruction's logits."""
+    beta: Weight = 1.0
+    """Cross-entropy of the second reconstruction's logits."""
+    contrast: Weight = 1.0
+    """Supervised contrast of the latents."""
+    mse_reconstruction: Weight = 1.0
+    """Distance of decoded latents from the original features."""
+    mse_alpha: Weight = 1.0
+    """Distance of the first reconstruction from the original features."""
+    mse_beta: Weight = 0.0
+    """Distance of the second reconstruction from the original features."""
+    aggregate: Weight = 1.0
+    """Cross-entropy of the aggregated logits, each modality."""
+    shuffled: Weight = 0.1
+    """Cross-entropy of the aggregated logits of shuffled features."""
+
+
+class LabelLossConfig(Section):
+    """How every cross-entropy of the labels weighs what is present and what is absent."""
+
+    kind: Literal["plain", "balanced", "asymmetric"] = "plain"
+    """Plain, balanced by how often each label is present, or asymmetric: easy absences count less."""
+    beta: Share = 0.999
+    """Of balanced: the more, the more a rare class counts; 0 is plain (Cui et al. 2019)."""
+    gamma_absent: Weight = 4.0
+    """Of asymmetric: how fast the loss of an absent label falls with its score (Ridnik et al. 2021)."""
+    gamma_present: Weight = 1.0
+    """Of asymmetric: the same for a present label."""
+    margin: Share = 0.05
+    """Of asymmetric: scores of absent labels below it cost nothing."""
+
+
+class CaratConfig(Section):
+    """CARAT (Peng et al., AAAI 2024)."""
+
+    STARTS: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {},
+        "official": OFFICIAL_TOGETHER,
+        "small": SMALL,
+        "text": TEXT,
+    }
+
+    name: Literal["carat"] = "carat"
+    """Which method to train."""
+    hidden: Annotated[int, Field(ge=2)] = 256
+    """Width D of the label-specific features; a multiple of `encoder.heads`."""
+    latent: Positive = 64
+    """Width P of the contrastive latent space."""
+    momentum: float = Field(default=0.99, ge=0, lt=1)
+    """Share of a prototype that stays at each update."""
+    label_wise: bool = True
+    """One attention for each label; else one that all labels share."""
+    even_start: bool = False
+    """Label attention begins even, positions at 0 and, where `hidden` is the encoder's width, the projection
+    as the identity: without layers, original features begin as the mean of a pretrained encoder's states."""
+    levels: Annotated[int, Field(ge=0, le=2)] = 2
+    """Levels of reconstruction: 2 is α and β, 1 only α, 0 none; the last one is scored."""
+    score_original: bool = False
+    """The original features' logits count in the score, as much as the last level's and the joint ones."""
+    prototypes: bool = True
+    """A prototype stands in for a modality in its own reconstruction; else its own decoded latent does."""
+    aggregation: bool = True
+    """Classify all labels jointly too, also after the shuffle."""
+    decay_input_norm: bool = False
+    """Decay the weights of the input LayerNorms, as the released code does."""
+    encoder: EncoderConfig = EncoderConfig()
+    alignment: AlignmentConfig = AlignmentConfig()
+    contrast: ContrastConfig = ContrastConfig()
+    shuffle: ShuffleConfig = ShuffleConfig()
+    weights: LossWeights = LossWeights()
+    loss: LabelLossConfig = LabelLossConfig()
+
+
+class CaratPlusConfig(CaratConfig):
+    """CARAT with what this project adds to it, as chosen on validation (docs/method.md, "carat+")."""
+
+    STARTS: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": PLUS,
+        "small": merge(SMALL, PLUS),
+        "text": merge(PLUS, TEXT),
+    }
+
+    name: Literal["carat+"] = "carat+"  # type: ignore[assignment]
+    """Which method to train."""

@@ -1,0 +1,191 @@
+"""Experiments: method, data, training and threshold, checked, from presets, files and options."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, create_model, field_validator
+
+from carat.config.base import Count, Positive, Section, Share, Weight, merge, parse, read_yaml
+from carat.config.baselines import METHOD_SECTIONS, MethodConfig
+from carat.config.carat import CaratConfig
+from carat.config.encoders import EncoderChoice
+from carat.utils.errors import ConfigError, did_you_mean
+
+
+class DataConfig(Section):
+    """What is read from the store, and how it is batched."""
+
+    modalities: list[str] | None = None
+    """Modalities to use, in this order; all of the store's by default."""
+    batch_size: Positive = 64
+    """Samples per batch, over all processes."""
+    bucket: bool = True
+    """Train on batches of similar length (seeded, drawn anew each epoch): less padding, same samples."""
+    padding: Literal["masked", "visible"] = "masked"
+    """Masked; or visible as in the released code: zeros up to the store's longest sequence count as steps."""
+    long: Literal["error", "truncate"] = "error"
+    """What to do with sequences longer than the encoder's max_length."""
+    workers: Count | None = None
+    """Loader processes; 0 reads in the training process. By default 2 for a GPU, else 0."""
+
+
+class TrainingConfig(Section):
+    """Optimiser, schedule, stopping and device."""
+
+    epochs: Positive = 20
+    """Passes over the training split."""
+    learning_rate: float = Field(default=5e-5, gt=0)
+    """Highest learning rate."""
+    warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of the steps with linearly growing learning rate; it then falls linearly to 0."""
+    idle_first_step: bool = False
+    """Take the first step with learning rate 0, as the released code does."""
+    weight_decay: Weight = 0.01
+    """Decay of weights; not applied to biases and LayerNorms."""
+    clip: Weight = 1.0
+    """Largest norm of the whole gradient; 0 switches clipping off."""
+    clip_tensors: Weight = 0.0
+    """Then the largest norm of each parameter's gradient, 1 in the released code; 0 switches it off."""
+    accumulate: Positive = 1
+    """Batches whose gradients are averaged before a step."""
+    modality_dropout: Share = 0.0
+    """How often a modality is hidden from a training sample; one of those it has always stays."""
+    average: Share = 0.0
+    """Share that stays of the running mean of the weights at each step; the mean is used, unless it is 0."""
+    checkpoint_every: Positive = 200
+    """Batches after which the state is saved, and after every epoch: where a killed training goes on."""
+    devices: Positive = 1
+    """Processes, each with a core or a GPU of its own, that share every batch."""
+    early_stopping: Positive | None = None
+    """Stop after this many epochs without a better validation micro-F1; never by default."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Arithmetic of the forward pass."""
+    graph: Literal["eager", "compiled", "cuda-graphs"] = "eager"
+    """How a training step runs; the latter two are for GPUs, and fall back to eager where not possible."""
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """Device; auto takes a GPU when there is one."""
+
+
+class ThresholdConfig(Section):
+    """How scores become labels; the threshold is searched on the validation split."""
+
+    kind: Literal["global", "per-label", "compromise"] = "global"
+    """One for all labels (best micro-F1), one for each (its best F1), or between both."""
+    price: Share = 0.01
+    """Of a compromise: the share of micro-F1 that it may give up for macro-F1."""
+
+
+class MethodChoice(Section):
+    """What an experiment says of the method."""
+
+    method: Annotated[MethodConfig, Field(discriminator="name")] = CaratConfig()
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _usual_unless_named(cls, value: Any) -> Any:
+        usual = cls.model_fields["method"].default.name
+        return {"name": usual} | value if isinstance(value, dict) else value
+
+
+class SharedSettings(Section):
+    """What an experiment says of anything but the method."""
+
+    data: DataConfig = DataConfig()
+    encoders: dict[str, EncoderChoice] = {}
+    """What reads tokens or sound before the method does, by modality."""
+    training: TrainingConfig = TrainingConfig()
+    threshold: ThresholdConfig = ThresholdConfig()
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Seed of weights, order of the data, dropout and shuffles."""
+
+
+class Experiment(SharedSettings, MethodChoice):
+    """Everything a training run depends on besides its data."""
+
+
+@cache
+def experiment_with(method: str) -> type[Experiment]:
+    """Experiments of one method only, whose options and errors speak of its keys and no other's."""
+    section = METHOD_SECTIONS[method]
+    made: type[Experiment] = create_model("Experiment", __base__=Experiment, method=(section, section()))
+    return made
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "official": {},
+    "small": {"data": {"batch_size": 32}, "training": {"epochs": 5, "learning_rate": 2e-3}},
+    "text": {
+        "data": {"batch_size": 32, "long": "truncate"},
+        "training": {"epochs": 2, "learning_rate": 1e-3},
+    },
+}
+"""Named starting points; what is a method's own is laid on top, see `STARTS` of its section.
+
+`paper` is a method as published, `official` repeats the authors' released code (CARAT only), `small` trains
+in a minute on a laptop, `text` fine-tunes a pretrained text encoder (CARAT, carat+, linear).
+"""
+
+
+def starting_point(preset: str, method: str = "carat") -> dict[str, Any]:
+    """What a preset says of a method, as part of an experiment.
+
+    Raises:
+        ConfigError: unknown preset or method, or one that this method does not have.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"unknown preset '{preset}'{_hint(preset, PRESETS)}")
+    if method not in METHOD_SECTIONS:
+        raise ConfigError(f"unknown method '{method}'{_hint(method, METHOD_SECTIONS)}")
+    starts = METHOD_SECTIONS[method].STARTS
+    if preset not in starts:
+        raise ConfigError(f"method {method} has no preset '{preset}'; it has: {', '.join(starts)}")
+    return merge(merge(PRESETS[preset], starts[preset]), {"method": {"name": method}})
+
+
+def _spelt_out(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`method: mult` as the section that it stands for."""
+    method = values.get("method")
+    return {**values, "method": {"name": method}} if isinstance(method, str) else dict(values)
+
+
+def _hint(word: str, known: Iterable[str]) -> str:
+    return did_you_mean(word, known) or f"; known: {', '.join(known)}"
+
+
+def load_experiment(
+    file: str | os.PathLike[str] | None = None,
+    preset: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Experiment:
+    """An experiment from a preset, then a YAML file, then overrides; later ones win, key by key.
+
+    Args:
+        file: YAML file with any part of an `Experiment`; may name its own `preset`.
+        preset: one of `PRESETS`; the file's, or else `paper`, when None.
+        overrides: nested mapping, e.g. ``{"training": {"epochs": 3}}``; may name its own `preset` too.
+
+    Raises:
+        ConfigError: unknown preset, unreadable file, unknown key or a value out of range.
+
+    >>> load_experiment(overrides={"training": {"epochs": 3}}).training.epochs
+    3
+    """
+    written = merge(_spelt_out(read_yaml(file) if file is not None else {}), _spelt_out(overrides or {}))
+    origin = str(file) if file is not None else "experiment"
+    named = written.pop("preset", "paper")
+    section = written.get("method") or {}
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"{origin}: method: expected keys and values or a name, found {section!r}")
+    method = str(section.get("name", "carat"))
+    try:
+        start = starting_point(preset or str(named), method)
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from error
+    values = merge(start, written)
+    parse(experiment_with(method), values, origin)
+    return parse(Experiment, values, origin)

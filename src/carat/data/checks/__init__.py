@@ -1,0 +1,1 @@
+"""Checks of stores, features and raw data files."""

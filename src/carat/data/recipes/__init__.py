@@ -1,0 +1,1 @@
+"""Recipes: a table and feature sources, described in YAML, built into a store."""

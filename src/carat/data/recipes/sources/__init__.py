@@ -1,0 +1,1 @@
+"""Feature sources that a recipe can name."""

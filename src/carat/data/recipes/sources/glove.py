@@ -1,0 +1,107 @@
+"""Word vectors: an `.npz` of words and vectors, or a GloVe text file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carat.data.recipes.sources.arrays import ArraySource
+from carat.data.store.manifest import hash_file
+from carat.utils.errors import DataError
+
+TOKEN = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?|\d+|[^\w\s]")
+
+
+def tokenize(text: str) -> list[str]:
+    """Lower-case words, numbers and punctuation marks; clitics are cut off as GloVe's vocabulary has them.
+
+    >>> tokenize("I don't KNOW, it's 5!")
+    ['i', 'do', "n't", 'know', ',', 'it', "'s", '5', '!']
+    """
+    tokens = []
+    for token in TOKEN.findall(text.lower().replace("’", "'")):
+        if token.endswith("n't") and len(token) > 3:
+            tokens += [token[:-3], "n't"]
+        elif "'" in token[1:]:
+            word, clitic = token.split("'", 1)
+            tokens += [word, "'" + clitic]
+        else:
+            tokens.append(token)
+    return tokens
+
+
+class GloveSource:
+    """One vector per token of a text; tokens without vector become zeros, so that positions are kept.
+
+    Args:
+        file: `.npz` with `words` and `vectors`, or text lines of a word and its numbers.
+
+    Raises:
+        DataError: the file is neither.
+    """
+
+    def __init__(self, file: Path) -> None:
+        if not file.is_file():
+            raise DataError(f"{file}: no such file")
+        self.id = f"glove:{hash_file(file).sha256[:12]}"
+        if file.suffix == ".npz":
+            arrays = ArraySource(file, values="vectors", keys="words")
+            self._place, self._vectors = arrays.place, arrays.values
+        else:
+            try:
+                self._place, self._vectors = _read_text(file)
+            except UnicodeDecodeError as error:
+                raise DataError(f"{file}: not UTF-8 text ({error.reason})") from error
+        self._width = self._vectors.shape[1]
+        self._tokens = self._unknown = 0
+
+    def read(self, texts: Sequence[str]) -> list[NDArray[Any] | None]:
+        """(tokens, d) for each text."""
+        return [self._one(text) for text in texts]
+
+    def report(self) -> list[str]:
+        """How many tokens had no vector."""
+        share = self._unknown / max(self._tokens, 1)
+        return [f"{self._unknown} of {self._tokens} tokens ({share:.0%}) have no vector and became zeros"]
+
+    def _one(self, text: str) -> NDArray[Any]:
+        tokens = tokenize(text)
+        out = np.zeros((len(tokens), self._width), dtype=np.float32)
+        self._tokens += len(tokens)
+        for i, token in enumerate(tokens):
+            if token in self._place:
+                out[i] = self._vectors[self._place[token]]
+            else:
+                self._unknown += 1
+        return out
+
+
+def _read_text(file: Path) -> tuple[dict[str, int], NDArray[np.float32]]:
+    words: dict[str, int] = {}
+    vectors: list[NDArray[np.float32]] = []
+    width = None
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            word, *cells = line.rstrip().split(" ")
+            if number == 1 and len(cells) == 1 and word.isdecimal() and cells[0].isdecimal():
+                width = int(cells[0])  # word2vec's first line: how many words, and their width
+                continue
+            width = width or len(cells)
+            if len(cells) > width:  # a few lines of the published files have words with spaces
+                word, cells = " ".join([word, *cells[:-width]]), cells[-width:]
+            try:
+                vector = np.array(cells, dtype=np.float32)
+            except ValueError as error:
+                raise DataError(f"{file}, line {number}: expected a word and numbers") from error
+            if len(vector) != width or not width:
+                raise DataError(f"{file}, line {number}: {len(vector)} numbers, expected {width}")
+            words.setdefault(word, len(vectors))
+            vectors.append(vector)
+    if not vectors:
+        raise DataError(f"{file}: no word vectors in it")
+    return words, np.stack(vectors)

@@ -1,0 +1,82 @@
+"""Token features of a text encoder in a local Hugging Face folder (extra `text`)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from carat.utils.errors import DataError
+from carat.utils.hugging_face import WEIGHTS, check_folder, digest
+
+
+class HuggingFaceSource:
+    """Last hidden states of every token of a text, the encoder's special tokens included.
+
+    Nothing is downloaded and no code of the folder is run; weights must be safetensors.
+
+    Args:
+        folder: holds a tokenizer and what `check_folder` wants.
+        max_tokens: longer texts are cut; the encoder's own limit when None.
+        batch_size: texts encoded at once.
+
+    Raises:
+        DataError: the folder is refused, or the extra `text` is not installed.
+    """
+
+    def __init__(self, folder: Path, max_tokens: int | None = None, batch_size: int = 32) -> None:
+        try:
+            from transformers import AutoModel, AutoTokenizer
+            from transformers.utils import logging
+        except ImportError as error:
+            raise DataError("source 'hf' needs the extra: pip install 'carat[text]'") from error
+        check_folder(folder)
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self._tokenizer = AutoTokenizer.from_pretrained(
+                    folder, local_files_only=True, trust_remote_code=False
+                )
+                self._model = AutoModel.from_pretrained(
+                    folder, local_files_only=True, trust_remote_code=False, use_safetensors=True
+                ).eval()
+            limit = min(self._model.config.max_position_embeddings, self._tokenizer.model_max_length)
+            if self._tokenizer.pad_token is None:
+                raise ValueError("its tokenizer has no padding token")
+        except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
+            raise DataError(f"{folder}: cannot be loaded ({str(error).splitlines()[0]})") from error
+        self._max_tokens = min(max_tokens or limit, limit)
+        self._batch_size = batch_size
+        self.id = f"hf:{digest(folder / WEIGHTS)[:12]}:{self._max_tokens}"
+
+    def read(self, texts: Sequence[str]) -> list[NDArray[Any] | None]:
+        """(tokens, d) for each text, None for an empty one."""
+        import torch
+
+        out: list[NDArray[Any] | None] = [None] * len(texts)
+        order = sorted((i for i, text in enumerate(texts) if text.strip()), key=lambda i: len(texts[i]))
+        for start in range(0, len(order), self._batch_size):
+            chosen = order[start : start + self._batch_size]
+            tokens = self._tokenizer(
+                [texts[i] for i in chosen],
+                padding=True,
+                truncation=True,
+                max_length=self._max_tokens,
+                return_tensors="pt",
+            )
+            with torch.inference_mode():
+                hidden = self._model(**tokens).last_hidden_state.float().numpy()
+            for i, states, mask in zip(chosen, hidden, tokens["attention_mask"].numpy(), strict=True):
+                out[i] = np.ascontiguousarray(states[mask.astype(bool)])
+        return out
+
+    def report(self) -> list[str]:
+        """Where texts are cut."""
+        return [f"texts cut at {self._max_tokens} tokens, special tokens included"]

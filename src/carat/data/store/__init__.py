@@ -1,0 +1,5 @@
+"""The store: flat arrays, offsets and a JSON manifest."""
+
+from carat.data.store.store import Store, open_store
+
+__all__ = ["Store", "open_store"]

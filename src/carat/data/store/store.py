@@ -1,0 +1,221 @@
+"""A checked data set on disk: flat arrays, offsets and a manifest, opened lazily."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carat.data.store.manifest import Manifest, hash_file, read_manifest
+from carat.utils.errors import DataError, did_you_mean
+
+LABELS = "labels.npy"
+INTENSITIES = "intensities.npy"
+SPLIT = "split.npy"
+IDS = "ids.npy"
+GROUPS = "groups.npy"
+TRANSCRIPTS = "transcripts.npy"
+TRANSCRIPT_OFFSETS = "transcripts_offsets.npy"
+
+
+def feature_file(modality: str) -> str:
+    """Flat (ΣT, d) features of a modality."""
+    return f"features/{modality}.npy"
+
+
+def offset_file(modality: str) -> str:
+    """(N + 1,) int64 offsets into the flat features: sample i holds rows offsets[i] to offsets[i + 1]."""
+    return f"features/{modality}_offsets.npy"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample, as read from a store: arrays are read-only views."""
+
+    id: str
+    group: str
+    split: str
+    labels: NDArray[np.uint8]
+    """(L,), 0 or 1."""
+    features: dict[str, NDArray[np.floating[Any]]]
+    """(T, d) by modality; absent modalities are left out."""
+    transcript: str
+
+
+class Store:
+    """An opened store. Make one with `open_store`.
+
+    Arrays are memory-mapped on first use, in every process anew: a store can be sent to loader workers.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self._arrays: dict[str, NDArray[Any]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_arrays": {}}
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        return f"Store({self.manifest.name!r}, {len(self)} samples, {', '.join(self.modalities)})"
+
+    def array(self, name: str) -> NDArray[Any]:
+        """A file of the store, memory-mapped and read-only.
+
+        Raises:
+            DataError: the file is missing or is no array.
+        """
+        if name not in self._arrays:
+            try:
+                self._arrays[name] = np.load(self.folder / name, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError, EOFError) as error:
+                raise DataError(f"{self.folder / name}: cannot be read ({error})") from error
+        return self._arrays[name]
+
+    @property
+    def label_names(self) -> list[str]:
+        """Label names, in the order of the L axis."""
+        return self.manifest.labels
+
+    @property
+    def modalities(self) -> list[str]:
+        """Modality names."""
+        return list(self.manifest.modalities)
+
+    @property
+    def labels(self) -> NDArray[np.uint8]:
+        """(N, L), 0 or 1."""
+        return self.array(LABELS)
+
+    @property
+    def intensities(self) -> NDArray[np.float32] | None:
+        """(N, L) label strengths as the source gives them, or None."""
+        return self.array(INTENSITIES) if INTENSITIES in self.manifest.files else None
+
+    @property
+    def ids(self) -> NDArray[np.str_]:
+        """(N,) sample ids, each once."""
+        return self.array(IDS)
+
+    @property
+    def groups(self) -> NDArray[np.str_]:
+        """(N,) video or dialogue of each sample; samples of one group are not independent."""
+        return self.array(GROUPS)
+
+    def indices(self, split: str) -> NDArray[np.int64]:
+        """Rows of a split, ascending.
+
+        Raises:
+            DataError: the store has no such split.
+        """
+        splits = list(self.manifest.splits)
+        if split not in splits:
+            hint = did_you_mean(split, splits) or f"; it has: {', '.join(splits)}"
+            raise DataError(f"{self.folder}: no split '{split}'{hint}")
+        return np.flatnonzero(self.array(SPLIT) == splits.index(split))
+
+    def lengths(self, modality: str) -> NDArray[np.int64]:
+        """(N,) time steps of every sample; 0 where the modality is absent."""
+        return np.diff(self.array(offset_file(modality)))
+
+    def features(self, modality: str, row: int) -> NDArray[np.floating[Any]]:
+        """(T, d) view of one sample; T is 0 where the modality is absent.
+
+        Raises:
+            DataError: the store has no such modality.
+            IndexError: no such row.
+        """
+        if modality not in self.manifest.modalities:
+            hint = did_you_mean(modality, self.modalities) or f"; it has: {', '.join(self.modalities)}"
+            raise DataError(f"{self.folder}: no modality '{modality}'{hint}")
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)}")
+        offsets = self.array(offset_file(modality))
+        return self.array(feature_file(modality))[offsets[row] : offsets[row + 1]]
+
+    def transcript(self, row: int) -> str:
+        """What is said in one sample; empty if the store has no transcripts."""
+        if TRANSCRIPTS not in self.manifest.files:
+            return ""
+        offsets = self.array(TRANSCRIPT_OFFSETS)
+        return bytes(self.array(TRANSCRIPTS)[offsets[row] : offsets[row + 1]]).decode()
+
+    def __getitem__(self, row: int) -> Sample:
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)}")
+        row %= len(self)
+        features = {m: self.features(m, row) for m in self.modalities}
+        return Sample(
+            id=str(self.ids[row]),
+            group=str(self.groups[row]),
+            split=list(self.manifest.splits)[self.array(SPLIT)[row]],
+            labels=self.labels[row],
+            features={m: x for m, x in features.items() if len(x)},
+            transcript=self.transcript(row),
+        )
+
+    def verify(self) -> None:
+        """Read every byte and compare it with the manifest.
+
+        Raises:
+            DataError: names the first file that was altered.
+        """
+        for name, info in self.manifest.files.items():
+            if hash_file(self.folder / name) != info:
+                raise DataError(f"{self.folder / name}: altered, its SHA-256 differs from the manifest's")
+
+
+def open_store(path: str | os.PathLike[str]) -> Store:
+    """Open a store; sizes and shapes of all files are checked, their content by `Store.verify`.
+
+    Args:
+        path: folder made by `carat data build`, `carat data synth` or `StoreWriter`.
+
+    Raises:
+        DataError: not a store, of a newer schema, truncated or altered.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    for name, info in manifest.files.items():
+        file = folder / name
+        found = file.stat().st_size if file.is_file() else None
+        if found is None:
+            raise DataError(f"{file}: missing; the store is damaged, build it again")
+        if found != info.bytes:
+            raise DataError(
+                f"{file}: {'truncated' if found < info.bytes else 'altered'}, "
+                f"{found} bytes instead of {info.bytes}; build the store again"
+            )
+    store = Store(folder, manifest)
+    _check_shapes(store)
+    return store
+
+
+def _check_shapes(store: Store) -> None:
+    samples = sum(store.manifest.splits.values())
+    expected: dict[str, tuple[int, ...]] = {
+        LABELS: (samples, len(store.label_names)),
+        SPLIT: (samples,),
+        IDS: (samples,),
+        GROUPS: (samples,),
+    }
+    for modality, info in store.manifest.modalities.items():
+        expected[feature_file(modality)] = (info.steps, info.width)
+        expected[offset_file(modality)] = (samples + 1,)
+    for name, shape in expected.items():
+        found = store.array(name).shape
+        if found != shape:
+            raise DataError(f"{store.folder / name}: altered, shape {found} instead of {shape}")
+    for modality, info in store.manifest.modalities.items():
+        offsets = cast(NDArray[np.int64], store.array(offset_file(modality)))
+        if offsets[0] != 0 or offsets[-1] != info.steps or (np.diff(offsets) < 0).any():
+            raise DataError(
+                f"{store.folder / offset_file(modality)}: altered, offsets do not fit the features"
+            )

@@ -1,0 +1,375 @@
+"""Writing a store: checked sample by sample, finished in one rename."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from carat.data.store.manifest import (
+    MANIFEST,
+    SCHEMA,
+    FileInfo,
+    Manifest,
+    ModalityInfo,
+    Tokens,
+    Waveform,
+    fingerprint,
+    hash_file,
+)
+from carat.data.store.store import (
+    GROUPS,
+    IDS,
+    INTENSITIES,
+    LABELS,
+    SPLIT,
+    TRANSCRIPT_OFFSETS,
+    TRANSCRIPTS,
+    feature_file,
+    offset_file,
+    open_store,
+)
+from carat.data.store.transform import Transform
+from carat.utils.errors import DataError
+
+DTYPES: dict[np.dtype[Any], Literal["float16", "float32", "int32"]] = {
+    np.dtype(np.float16): "float16",
+    np.dtype(np.float32): "float32",
+    np.dtype(np.int32): "int32",
+}
+MODALITY = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class StoreWriter:
+    """Writes a store to a temporary folder beside the target; leaving the block renames it into place.
+
+    An error or a kill inside the block leaves no store behind, and an existing one untouched.
+
+    Args:
+        path: folder to make.
+        name: what the data set is called.
+        labels: label names, in order.
+        sources: where each modality's features come from, by modality, in order.
+        splits: split names, in order.
+        dtype: of the features on disk.
+        non_finite: modalities that may hold inf and NaN, which nothing but a comparison with the released
+            code needs.
+        read_by_encoders: what the numbers of a modality mean that are no features, by modality.
+        overwrite: replace an existing store.
+
+    Example:
+        with StoreWriter("my-store", "mine", ["sad"], {"text": "glove"}, ["train"]) as writer:
+            writer.append("clip1", "train", [1], {"text": features})
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        name: str,
+        labels: Sequence[str],
+        sources: Mapping[str, str],
+        splits: Sequence[str],
+        *,
+        dtype: str = "float32",
+        non_finite: Collection[str] = (),
+        read_by_encoders: Mapping[str, Tokens | Waveform] | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        if dtype not in ("float16", "float32"):
+            raise DataError(f"dtype '{dtype}' is neither float16 nor float32")
+        for what, names in (("label", labels), ("modality", list(sources)), ("split", splits)):
+            _check_names(what, names)
+        self.path = Path(path).resolve()
+        self.name = name
+        self.labels = list(labels)
+        self.sources = dict(sources)
+        self.splits = list(splits)
+        self.dtype = np.dtype(dtype)
+        self.non_finite = frozenset(non_finite)
+        self.read_by_encoders = dict(read_by_encoders or {})
+        self.cleaning: dict[str, list[str]] = {m: [] for m in sources}
+        self.transforms: dict[str, Transform] = {}
+        self.notes: list[str] = []
+        self.overwrite = overwrite
+        check_target(self.path, overwrite)
+        self._features: dict[str, _FlatFile] = {}
+        self._offsets: dict[str, list[int]] = {m: [0] for m in sources}
+        self._ids: dict[str, None] = {}
+        self._groups: list[str] = []
+        self._split_codes: list[int] = []
+        self._labels: list[NDArray[np.uint8]] = []
+        self._intensities: list[NDArray[np.float32]] = []
+        self._transcripts: list[bytes] = []
+
+    def __enter__(self) -> Self:
+        self._made = [folder for folder in self.path.parents if not folder.exists()]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = Path(
+            tempfile.mkdtemp(prefix=f".{self.path.name}.", suffix=".unfinished", dir=self.path.parent)
+        )
+        (self._temporary / "features").mkdir()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._finish()
+        finally:
+            for flat in self._features.values():
+                flat.close()
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            if not self.path.exists():
+                for folder in self._made:
+                    folder.rmdir()
+
+    def append(
+        self,
+        id: str,
+        split: str,
+        labels: ArrayLike,
+        features: Mapping[str, ArrayLike],
+        *,
+        group: str = "",
+        transcript: str = "",
+        intensities: ArrayLike | None = None,
+    ) -> None:
+        """Add one sample.
+
+        Args:
+            id: unique name.
+            split: one of the writer's splits.
+            labels: (L,), 0 or 1.
+            features: (T, d) by modality, finite; absent modalities are left out or have T = 0.
+            group: video or dialogue; the id itself when empty.
+            transcript: what is said.
+            intensities: (L,) label strengths.
+
+        Raises:
+            DataError: names the sample and what is wrong with it.
+        """
+        if id in self._ids:
+            raise DataError(f"sample '{id}': the id occurs twice")
+        if split not in self.splits:
+            raise DataError(f"sample '{id}': split '{split}' is none of {', '.join(self.splits)}")
+        marked = np.asarray(labels)
+        if marked.shape != (len(self.labels),) or not np.isin(marked, (0, 1)).all():
+            raise DataError(f"sample '{id}': labels must be {len(self.labels)} times 0 or 1, found {marked}")
+        arrays = {m: self._check(id, m, x) for m, x in features.items()}
+        if not any(len(x) for x in arrays.values()):
+            raise DataError(f"sample '{id}': no modality is present; at least one is needed")
+        for modality, offsets in self._offsets.items():
+            array = arrays.get(modality)
+            if array is not None and len(array):
+                self._flat(modality, array.shape[1]).append(array)
+            offsets.append(offsets[-1] + (0 if array is None else len(array)))
+        self._ids[id] = None
+        self._groups.append(group or id)
+        self._split_codes.append(self.splits.index(split))
+        self._labels.append(marked.astype(np.uint8))
+        self._transcripts.append(transcript.encode())
+        if intensities is not None:
+            self._intensities.append(np.asarray(intensities, dtype=np.float32))
+
+    def _check(self, id: str, modality: str, features: ArrayLike) -> NDArray[Any]:
+        if modality not in self.sources:
+            raise DataError(f"sample '{id}': unknown modality '{modality}'")
+        array = np.asarray(features)
+        if array.ndim != 2 or array.dtype.kind not in "fiu":
+            raise DataError(f"sample '{id}', {modality}: expected numbers (T, d), found {array.shape}")
+        known = self._features.get(modality)
+        if len(array) and known is not None and array.shape[1] != known.width:
+            raise DataError(
+                f"sample '{id}', {modality}: width {array.shape[1]}, earlier samples have {known.width}"
+            )
+        tokens = self.read_by_encoders.get(modality)
+        if isinstance(tokens, Tokens) and not tokens.fit(array):
+            raise DataError(f"sample '{id}', {modality}: expected token ids {tokens.described}")
+        with np.errstate(over="ignore"):
+            array = array.astype(self._dtype(modality))
+        if modality not in self.non_finite and not np.isfinite(array).all():
+            raise DataError(f"sample '{id}', {modality}: values that are not finite in {self.dtype}")
+        return array
+
+    def _dtype(self, modality: str) -> np.dtype[Any]:
+        tokens = isinstance(self.read_by_encoders.get(modality), Tokens)
+        return np.dtype(np.int32) if tokens else self.dtype
+
+    def _flat(self, modality: str, width: int) -> _FlatFile:
+        if modality not in self._features:
+            path = self._temporary / feature_file(modality)
+            self._features[modality] = _FlatFile(path, width, self._dtype(modality))
+        return self._features[modality]
+
+    def _finish(self) -> None:
+        counts = {split: self._split_codes.count(code) for code, split in enumerate(self.splits)}
+        for split, count in counts.items():
+            if not count:
+                raise DataError(f"split '{split}' has no samples")
+        for modality in self.sources:
+            if modality not in self._features:
+                raise DataError(f"modality '{modality}' is absent from every sample")
+            self._features[modality].close()
+            self._save(offset_file(modality), np.array(self._offsets[modality], dtype=np.int64))
+        self._save(LABELS, np.stack(self._labels))
+        self._save(SPLIT, np.array(self._split_codes, dtype=np.int8))
+        self._save(IDS, np.array(list(self._ids)))
+        self._save(GROUPS, np.array(self._groups))
+        if self._intensities:
+            if len(self._intensities) != len(self._ids):
+                raise DataError("some samples have intensities and others have none")
+            self._save(INTENSITIES, np.stack(self._intensities))
+        if any(self._transcripts):
+            ends = np.cumsum([0, *map(len, self._transcripts)], dtype=np.int64)
+            self._save(TRANSCRIPTS, np.frombuffer(b"".join(self._transcripts), dtype=np.uint8))
+            self._save(TRANSCRIPT_OFFSETS, ends)
+        self._write_manifest(counts)
+        open_store(self._temporary)
+        publish(self._temporary, self.path, self.overwrite)
+
+    def _write_manifest(self, counts: dict[str, int]) -> None:
+        modalities = {
+            m: ModalityInfo(
+                width=self._features[m].width,
+                dtype=DTYPES[self._dtype(m)],
+                steps=self._offsets[m][-1],
+                source=source,
+                transform=self.transforms.get(m),
+                cleaning=self.cleaning[m],
+                tokens=found if isinstance(found := self.read_by_encoders.get(m), Tokens) else None,
+                waveform=found if isinstance(found, Waveform) else None,
+            )
+            for m, source in self.sources.items()
+        }
+        files: dict[str, FileInfo] = {}
+        for file in sorted(self._temporary.rglob("*.npy")):
+            with file.open("rb+") as opened:
+                os.fsync(opened.fileno())
+            files[file.relative_to(self._temporary).as_posix()] = hash_file(file)
+        manifest = Manifest(
+            schema_version=SCHEMA,
+            name=self.name,
+            labels=self.labels,
+            modalities=modalities,
+            splits=counts,
+            files=files,
+            fingerprint=fingerprint(self.labels, modalities, counts, files),
+            notes=self.notes,
+        )
+        with (self._temporary / MANIFEST).open("w", encoding="utf-8") as opened:
+            json.dump(manifest.model_dump(), opened, indent=2)
+            opened.flush()
+            os.fsync(opened.fileno())
+
+    def _save(self, name: str, array: NDArray[Any]) -> None:
+        np.save(self._temporary / name, array, allow_pickle=False)
+
+
+class _FlatFile:
+    """A `.npy` file that grows by rows; its header, padded by numpy for this, is rewritten at the end."""
+
+    def __init__(self, path: Path, width: int, dtype: np.dtype[Any]) -> None:
+        self.path, self.width, self.dtype = path, width, dtype
+        self.rows = 0
+        self._file: IO[bytes] | None = path.open("wb")
+        self._header()
+
+    def _header(self) -> None:
+        assert self._file is not None
+        self._file.seek(0)
+        description = np.lib.format.dtype_to_descr(self.dtype)
+        shape = (self.rows, self.width)
+        np.lib.format.write_array_header_1_0(
+            self._file, {"descr": description, "fortran_order": False, "shape": shape}
+        )
+
+    def append(self, rows: NDArray[Any]) -> None:
+        assert self._file is not None, "closed"
+        self._file.write(np.ascontiguousarray(rows).tobytes())
+        self.rows += len(rows)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._header()
+            self._file.close()
+            self._file = None
+
+
+def check_target(path: Path, overwrite: bool) -> None:
+    """Refuse a target folder that holds something, unless it is a store and may be replaced.
+
+    Raises:
+        DataError: says what is in the way.
+    """
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if not path.exists():
+        return
+    if not _is_store(path):
+        raise DataError(f"{path}: exists and is not a carat store; choose another folder")
+    if not overwrite:
+        raise DataError(f"{path}: holds a store already; --overwrite replaces it")
+
+
+def publish(temporary: Path, path: Path, overwrite: bool) -> None:
+    """Rename a finished folder into place and make the rename durable."""
+    check_target(path, overwrite)
+    temporary.chmod(0o755)
+    old = None
+    if path.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".replaced", dir=path.parent))
+        path.rename(old / path.name)
+    for folder in (temporary / "features", temporary):
+        _sync(folder)
+    try:
+        temporary.rename(path)
+    except OSError:
+        if old is not None:
+            (old / path.name).rename(path)
+            old.rmdir()
+        raise
+    _sync(path.parent)
+    if old is not None:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _is_store(path: Path) -> bool:
+    """Whether a folder holds a store, perhaps a damaged one, and nothing else."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    known = {MANIFEST, "features", *(name for name in manifest.get("files", ()) if "/" not in name)}
+    return "fingerprint" in manifest and {entry.name for entry in path.iterdir()} <= known
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _check_names(what: str, names: Sequence[str]) -> None:
+    if not names:
+        raise DataError(f"a store needs one {what} at least")
+    for name in names:
+        if what == "modality" and (not MODALITY.fullmatch(name) or name.endswith("_offsets")):
+            raise DataError(
+                f"modality '{name}': names hold letters, digits, '_' and '-', and do not end in '_offsets'"
+            )
+        if not name.strip():
+            raise DataError(f"a {what} has an empty name")
+        if list(names).count(name) > 1:
+            raise DataError(f"{what} '{name}' is named twice")

@@ -1,0 +1,93 @@
+"""How validation micro-F1 depends on a setting, from the runs of a sweep."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from carat.runs.card import CARD, read_run
+from carat.utils.errors import CaratError, RunError
+from carat.utils.plotting import COLOURS, new_figure, save
+
+Results = dict[str, dict[float, list[float]]]
+"""Validation micro-F1 of runs, by setting and its value."""
+
+
+def read_sweep(folder: Path, fingerprint: str) -> Results:
+    """Settings that differ between the finished runs below a folder that were trained on the same data.
+
+    Args:
+        folder: of the runs.
+        fingerprint: of the store that they were trained on.
+
+    Raises:
+        RunError: no folder, or no setting differs.
+    """
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such folder of runs")
+    runs = []
+    for card_file in sorted(folder.rglob(CARD)):
+        try:
+            card, experiment = read_run(card_file.parent)
+        except CaratError:
+            continue  # unfinished or damaged: not a result
+        score = card.validation.get("micro_f1")
+        if score is not None and card.fingerprint == fingerprint:
+            runs.append((_numbers(experiment.model_dump(include={"method", "training"})), score))
+    settings = sorted({name for values, _ in runs for name in values})
+    results: Results = {}
+    for name in settings:
+        by_value: dict[float, list[float]] = {}
+        for values, score in runs:
+            if name in values:
+                by_value.setdefault(values[name], []).append(score)
+        if len(by_value) > 1:
+            results[name] = dict(sorted(by_value.items()))
+    if not results:
+        raise RunError(f"{folder}: {len(runs)} finished runs on the same data; a curve needs two that differ")
+    return results
+
+
+def draw_sensitivity(results: Results, out: Path) -> list[Path]:
+    """Write `sensitivity.svg` and `.csv`: a curve for each setting that differs; see `read_sweep`."""
+    columns = min(3, len(results))
+    lines = -(-len(results) // columns)
+    figure = new_figure(4.2 * columns, 0.6 + 3 * lines)
+    figure.suptitle("Validation micro-F1 by setting; points are runs, the line is their mean")
+    grid = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes, (name, by_value) in zip(grid, results.items(), strict=False):
+        for value, scores in by_value.items():
+            axes.plot([value] * len(scores), scores, "o", color=COLOURS[0], alpha=0.4, markersize=4)
+        axes.plot(list(by_value), [np.mean(scores) for scores in by_value.values()], color=COLOURS[0])
+        positive = [value for value in by_value if value > 0]
+        if len(positive) == len(by_value) and max(positive) >= 10 * min(positive):
+            axes.set_xscale("log")
+        axes.set(title=name, xlabel=name.rpartition(".")[2], ylabel="validation micro-F1")
+        axes.title.set_fontsize(9)
+        axes.grid(alpha=0.3)
+    for axes in grid[len(results) :]:
+        axes.remove()
+    save(figure, out / "sensitivity.svg")
+    with (out / "sensitivity.csv").open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(["setting", "value", "runs", "mean_validation_micro_f1", "standard_deviation"])
+        for name, by_value in results.items():
+            for value, scores in by_value.items():
+                spread = float(np.std(scores, ddof=1)) if len(scores) > 1 else ""
+                writer.writerow([name, value, len(scores), float(np.mean(scores)), spread])
+    return [out / "sensitivity.svg", out / "sensitivity.csv"]
+
+
+def _numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Numbers of a nested mapping by dotted name."""
+    found: dict[str, float] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= _numbers(value, f"{prefix}{key}.")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            found[f"{prefix}{key}"] = float(value)
+    return found

@@ -1,0 +1,400 @@
+"""Use a trained run: scores, labels, and which modality carried each label."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from carat.config.encoders import ENCODERS
+from carat.config.experiment import Experiment
+from carat.data.loader import Batch, check_lengths, collate, hide, make_loader, usable_rows
+from carat.data.store import Store
+from carat.data.summary import leak, left_out
+from carat.data.tokenizer import Context
+from carat.inference.features import check_sample
+from carat.inference.text import Reader, carriers, check_texts, without_each_part
+from carat.models.base import Method
+from carat.models.build import build
+from carat.runs.card import WEIGHTS, RunCard, check_digest, check_fit, read_run
+from carat.utils.errors import DataError, RunError
+from carat.utils.progress import track
+
+if TYPE_CHECKING:  # scikit-learn takes a second to import
+    from carat.evaluation.report import Report
+
+Precision = Literal["float32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run says of one sample."""
+
+    scores: dict[str, float]
+    """By label, in [0, 1]."""
+    labels: list[str]
+    """Labels whose score is above the threshold found on validation."""
+    carried_by: dict[str, str]
+    """By label, the present modality with the strongest evidence for it; empty if the method does not say."""
+    text: str = ""
+    """What was scored, where it was a text."""
+    words: dict[str, list[str]] = field(default_factory=dict)
+    """By label, the words of the text without which its score falls most, if they were asked for."""
+
+
+class Predictor:
+    """A trained method, ready to use. Make one with `load`.
+
+    Args:
+        folder: of the run.
+        card: labels, modalities, thresholds.
+        experiment: as it was trained.
+        method: with its trained weights.
+        precision: of the arithmetic, see `load`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        card: RunCard,
+        experiment: Experiment,
+        method: Method,
+        precision: Precision = "float32",
+    ) -> None:
+        self.folder, self.card, self.experiment, self.precision = folder, card, experiment, precision
+        self.method = method.eval()
+        self._pad_to = {m: modality.pad_to for m, modality in card.modalities.items()}
+
+    @property
+    def labels(self) -> list[str]:
+        """Label names, in the order of the L axis."""
+        return self.card.labels
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Features per time step by modality, in the order of the M axis."""
+        return {m: modality.width for m, modality in self.card.modalities.items()}
+
+    @cached_property
+    def reader(self) -> Reader:
+        """What turns texts into the run's tokens.
+
+        Raises:
+            RunError: the run was not trained on tokens.
+        """
+        return Reader(self.folder, self.card, self.method.max_length)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the method is."""
+        return next(chain(self.method.parameters(), self.method.buffers())).device
+
+    def __repr__(self) -> str:
+        return f"Predictor({str(self.folder)!r}, {', '.join(self.labels)}; {', '.join(self.widths)})"
+
+    def predict(self, features: Mapping[str, ArrayLike], *, raw: bool = False) -> Prediction:
+        """Score one sample.
+
+        Args:
+            features: (T, d) by modality; absent modalities are left out, but not all.
+            raw: they are as the extractor gave them, and are cleaned as the recipe of the training store
+                did (columns dropped, standardised); otherwise they are as a store holds them.
+
+        Raises:
+            DataError: names the modality, what was found and what was expected.
+        """
+        return self.predict_batch([features], raw=raw)[0]
+
+    def predict_batch(
+        self,
+        samples: Sequence[Mapping[str, ArrayLike]],
+        *,
+        names: Sequence[str] | None = None,
+        raw: bool = False,
+    ) -> list[Prediction]:
+        """Score several samples; the batch size is the experiment's.
+
+        Args:
+            samples: each as for `predict`.
+            names: what errors call the samples; their place by default.
+            raw: as for `predict`.
+        """
+        names = names or [f"sample {i}" for i in range(len(samples))]
+        cards, longest, long = self.card.modalities, self.method.max_length, self.experiment.data.long
+        checked = [
+            check_sample(sample, name, cards, longest, long=long, raw=raw)
+            for sample, name in zip(samples, names, strict=True)
+        ]
+        size = self.experiment.data.batch_size
+        out: list[Prediction] = []
+        for start in range(0, len(checked), size):
+            batch = collate(checked[start : start + size], self.widths, self._pad_to).to(self.device)
+            out += self._name(*self._score(batch))
+        return out
+
+    def predict_text(
+        self,
+        texts: Sequence[str] | str,
+        *,
+        words: int = 0,
+        contexts: Sequence[Context] | None = None,
+        conversations: Sequence[Hashable] | None = None,
+    ) -> list[Prediction]:
+        """Score texts by a run that reads tokens; its other modalities are absent.
+
+        Args:
+            texts: not empty ones; or a single one.
+            words: name so many words at most that carried each label: those without which its score falls
+                most. Every word is left out once, so this takes as many times longer as a text has words.
+                What was said before and after counts as one more word, `AROUND`.
+            contexts: what was said before and after each, see `Reader.contexts`; nothing by default.
+            conversations: instead, a name of each text's conversation, whose texts are given in the order in
+                which they were said; "", None or NaN where a text stands alone.
+
+        Raises:
+            RunError: the run was not trained on tokens, or reads no contexts.
+            DataError: a text is empty, there are not as many contexts or conversations as texts, or both.
+
+        Example:
+            said = ["Where is he?", "Gone.", "I miss him"]
+            carat.load("run").predict_text(said, words=3, conversations=["call"] * 3)[2].words
+        """
+        texts = [texts] if isinstance(texts, str) else texts
+        check_texts(texts, words)
+        said = self.reader.told(texts, contexts, conversations)
+        taken_apart = [without_each_part(*pair) if words else [] for pair in zip(texts, said, strict=True)]
+        rests = [(text, context) for parts in taken_apart for _, text, context in parts]
+        found = self._predict_tokens(
+            [*texts, *(text for text, _ in rests)], [*said, *(context for _, context in rests)]
+        )
+        rest = (x.scores for x in found[len(texts) :])
+        without = [[(word, next(rest)) for word, *_ in parts] for parts in taken_apart]
+        return [
+            replace(whole, text=text, words=carriers(whole.scores, parts, words))
+            for whole, text, parts in zip(found, texts, without, strict=False)
+        ]
+
+    def _predict_tokens(self, texts: Sequence[str], contexts: Sequence[Context]) -> list[Prediction]:
+        """In order; similar lengths are scored together. Texts may be empty."""
+        read = self.reader.read(texts, contexts)
+        samples = [{self.reader.modality: ids} for ids in read]
+        order = np.argsort([len(ids) for ids in read], kind="stable")
+        found = self.predict_batch([samples[i] for i in order])
+        return [found[place] for place in np.argsort(order)]
+
+    def own_features(
+        self, samples: Mapping[str, Mapping[str, NDArray[Any]]], raw: bool
+    ) -> tuple[dict[str, dict[str, NDArray[Any]]], list[str]]:
+        """Samples by id without modalities that the run does not use, and what a user should know of that."""
+        notes = []
+        unused = {m for sample in samples.values() for m in sample} - self.widths.keys()
+        if unused and all(sample.keys() & self.widths.keys() for sample in samples.values()):
+            samples = {
+                id: {m: x for m, x in sample.items() if m in self.widths} for id, sample in samples.items()
+            }
+            notes.append(f"the run does not use: {', '.join(sorted(unused))}")
+        transforms = {m: card.transform for m, card in self.card.modalities.items()}
+        cleaned = [m for m, transform in transforms.items() if transform and transform.changes_values]
+        if cleaned and not raw:
+            notes.append(
+                f"the recipe cleaned {', '.join(cleaned)}; if the file holds features as the extractor gave "
+                f"them, add --raw"
+            )
+        return {id: dict(sample) for id, sample in samples.items()}, notes
+
+    def predict_store(self, store: Store, split: str | None = None) -> Iterator[tuple[str, Prediction]]:
+        """Score a store, or one split of it: ids and predictions, in the store's order.
+
+        Samples that have none of the run's modalities are left out.
+
+        Raises:
+            DataError: the store does not fit the run.
+        """
+        for split_name in [split] if split else list(store.manifest.splits):
+            yield from self.predict_rows(store, split_name)
+
+    def predict_rows(
+        self, store: Store, split: str, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[str, Prediction]]:
+        """Score a part of a split: ids and predictions of `rows(store, split)[start:stop]`.
+
+        Raises:
+            DataError: the store does not fit the run.
+        """
+        for batch in self.batches(store, split, slice(start, stop)):
+            ids = store.ids[batch.rows.cpu().numpy()].tolist()
+            yield from zip(ids, self._name(*self._score(batch)), strict=True)
+
+    def rows(self, store: Store, split: str) -> NDArray[np.int64]:
+        """Rows of a split (N,) that can be scored, in the store's order.
+
+        Raises:
+            DataError: the store does not fit the run, or has no such split.
+        """
+        return usable_rows(store, split, self._shared(store))
+
+    def score(
+        self, store: Store, split: str, seen: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.uint8]]:
+        """Rows of the store (N,), scores (N, L) and true labels (N, L) of the samples that can be scored.
+
+        Args:
+            store: the data.
+            split: of it.
+            seen: which modalities may be seen, (rows of the store, M) in the order of the run's; samples
+                that are left without any are left out. All by default.
+
+        Raises:
+            DataError: the store does not fit the run, or has no such split.
+        """
+        self.check_labels(store)
+        found = self._score_store(store, split, seen)
+        scored = [(batch.rows.cpu().numpy(), scores) for batch, scores, _ in found]
+        rows = np.concatenate([np.zeros(0, np.int64), *(rows for rows, _ in scored)])
+        scores = np.concatenate([np.zeros((0, len(self.labels)), np.float32), *(x for _, x in scored)])
+        return rows, scores, np.asarray(store.labels)[rows]
+
+    def evaluate(self, store: Store, split: str = "test") -> Report:
+        """Metrics of a split, with the thresholds found on validation when the run was trained.
+
+        Raises:
+            DataError: the store does not fit the run, or has no such split.
+        """
+        from carat.evaluation.report import make_report
+
+        rows, scores, labels = self.score(store, split)
+        notes = self.notes(store, [split])
+        return make_report(split, scores, labels, store.groups[rows], self.card.thresholds, notes)
+
+    def notes(self, store: Store, splits: Sequence[str]) -> list[str]:
+        """What a user should know before trusting this run on these splits of a store."""
+        notes = []
+        for m, expected in self.card.modalities.items():
+            if m not in store.modalities:
+                notes.append(f"the store has no {m}: it counts as absent from every sample")
+            elif (source := store.manifest.modalities[m].source) != expected.source:
+                notes.append(f"{m} comes from {source}, the run was trained on {expected.source}")
+        self._shared(store)
+        for split in splits:
+            notes += left_out(store, split, list(self.widths))
+        return notes + leak(store)
+
+    def _shared(self, store: Store) -> list[str]:
+        """The run's modalities that the store has.
+
+        Raises:
+            DataError: none, or one of another width.
+        """
+        check_fit(str(self.folder), self.card, str(store.folder), None, store.manifest.modalities)
+        return [m for m in self.widths if m in store.modalities]
+
+    def check_labels(self, store: Store) -> None:
+        """Refuse a store whose labels or widths are not the run's.
+
+        Raises:
+            DataError: says what differs.
+        """
+        check_fit(
+            str(self.folder), self.card, str(store.folder), store.label_names, store.manifest.modalities
+        )
+
+    def batches(self, store: Store, split: str, part: slice = slice(None)) -> Iterator[Batch]:
+        """The samples of a split that can be scored, on the method's device, with every modality of the run.
+
+        Args:
+            store: the data.
+            split: of it.
+            part: of `rows(store, split)`.
+
+        Raises:
+            DataError: the store does not fit the run, or has no such split.
+        """
+        data = self.experiment.data
+        modalities = self._shared(store)
+        rows = self.rows(store, split)[part]
+        if data.long == "error":
+            check_lengths(store, rows, modalities, self.method.max_length)
+        loader = make_loader(
+            store,
+            rows,
+            modalities,
+            batch_size=data.batch_size,
+            max_length=self.method.max_length,
+            pad_to=self._pad_to,
+        )
+        for batch in track(loader, f"Scoring {split}", total=len(loader)):
+            size = len(batch.rows)
+            features = {m: batch.features.get(m, torch.zeros(size, 1, d)) for m, d in self.widths.items()}
+            masks = {m: batch.masks.get(m, torch.zeros(size, 1, dtype=torch.bool)) for m in self.widths}
+            yield Batch(features, masks, batch.labels, batch.rows).to(self.device)
+
+    def _score_store(
+        self, store: Store, split: str, seen: NDArray[np.bool_] | None = None
+    ) -> Iterator[tuple[Batch, NDArray[np.float32], NDArray[np.int64]]]:
+        for batch in self.batches(store, split):
+            left = batch if seen is None else hide(batch, seen)
+            if left.rows.shape[0]:
+                yield left, *self._score(left)
+
+    @torch.inference_mode()
+    def _score(self, batch: Batch) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            outputs = self.method.score(batch.features, batch.masks)
+        scores = outputs.scores.float().cpu().numpy()
+        if not np.isfinite(scores).all():
+            raise DataError(
+                f"{self.folder}: scores are not finite; the features are far from those of training"
+            )
+        return scores, outputs.carried_by.cpu().numpy()
+
+    def _name(self, scores: NDArray[np.float32], carried_by: NDArray[np.int64]) -> list[Prediction]:
+        modalities = list(self.widths)
+        return [
+            Prediction(
+                scores={name: float(x) for name, x in zip(self.labels, row, strict=True)},
+                labels=[n for n, x in zip(self.labels, row, strict=True) if x > self.card.thresholds[n]],
+                carried_by={n: modalities[m] for n, m in zip(self.labels, carriers, strict=True) if m >= 0},
+            )
+            for row, carriers in zip(scores, carried_by, strict=True)
+        ]
+
+
+def load(
+    run: str | os.PathLike[str], device: str | None = None, precision: Precision = "float32"
+) -> Predictor:
+    """Load a finished run; the store that it was trained on is not needed.
+
+    Args:
+        run: folder made by `carat train`.
+        device: where to score, e.g. "cpu" or "cuda:1"; a GPU when there is one, by default.
+        precision: "float32", with which thresholds were searched, or "bf16", which is faster on processors
+            that know it and moves scores by about a hundredth.
+
+    Raises:
+        RunError: no run, an unfinished or a damaged one.
+    """
+    folder = Path(run)
+    card, experiment = read_run(folder)
+    for name in card.digests:
+        if name.startswith(f"{ENCODERS}/"):
+            check_digest(folder, card, name)
+    with torch.random.fork_rng(devices=[]):  # weights that are replaced cost the user no randomness
+        method = build(experiment.method, experiment.encoders, card.labels, card.modalities, folder)
+    try:
+        check_digest(folder, card, WEIGHTS)
+        method.load_state_dict(load_file(folder / WEIGHTS))
+    except (SafetensorError, OSError, RuntimeError) as error:
+        problem = str(error).splitlines()[0]
+        raise RunError(f"{folder / WEIGHTS}: damaged or of another experiment ({problem})") from error
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return Predictor(folder, card, experiment, method.to(device), precision)

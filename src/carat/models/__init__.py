@@ -1,0 +1,1 @@
+"""Models: CARAT, baselines, pretrained encoders, layers and losses."""

@@ -1,0 +1,82 @@
+"""Early fusion: the modalities are joined step by step before anything is learnt of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from carat.config.baselines import EarlyFusionConfig
+from carat.models.base import Geometry, Method, check_modalities
+from carat.models.baselines.common import UNLIMITED, PeerOutputs, SequenceEncoder, mean_over_time, scored
+from carat.models.losses.multilabel import LabelLoss
+from carat.utils.errors import ConfigError
+
+
+class EarlyFusion(Method):
+    """The concatenated aligned sequences through one Transformer encoder; mean over time; linear classifier.
+
+    A common baseline rather than one paper's. Chosen here: sequences of unequal length are laid on a common
+    time axis of as many steps as the longest of the sample has, at most `steps`; a step holds the mean of a
+    modality's steps that fall into it, or the step nearest before it; an absent modality is zeros.
+
+    Args:
+        config: widths, depths and steps.
+        geometry: labels and modalities.
+
+    Raises:
+        ConfigError: more steps than the encoder has positions.
+    """
+
+    def __init__(self, config: EarlyFusionConfig, geometry: Geometry) -> None:
+        super().__init__()
+        check_modalities(geometry.widths)
+        if config.steps > config.encoder.max_length:
+            raise ConfigError(
+                f"method.steps {config.steps} is more than encoder.max_length {config.encoder.max_length}"
+            )
+        self.steps, self.modalities = config.steps, list(geometry.widths)
+        self.max_length = dict.fromkeys(geometry.widths, UNLIMITED)
+        self.norms = nn.ModuleDict({m: nn.LayerNorm(d) for m, d in geometry.widths.items()})
+        self.encoder = SequenceEncoder(sum(geometry.widths.values()), config.hidden, config.encoder)
+        self.classifier = nn.Linear(config.hidden, len(geometry.labels))
+        self.label_loss = LabelLoss(len(geometry.labels))
+
+    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> PeerOutputs:
+        lengths = torch.stack([masks[m].sum(1) for m in self.modalities], dim=1)  # (B, M)
+        axis = lengths.amax(1).clamp(max=self.steps)  # (B,)
+        laid = [lay_on_axis(self.norms[m](features[m]), masks[m], axis, self.steps) for m in self.modalities]
+        mask = torch.arange(self.steps, device=axis.device) < axis[:, None]
+        hidden = self.encoder(torch.cat(laid, dim=-1), mask)
+        return scored(self.classifier(mean_over_time(hidden, mask)))
+
+    def losses(
+        self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        return {"total": self.label_loss(outputs.logits, labels)}
+
+
+def lay_on_axis(x: Tensor, mask: Tensor, axis: Tensor, steps: int) -> Tensor:
+    """Sequences x (B, T, d) with mask (B, T) on a time axis of `axis` (B,) steps → (B, steps, d).
+
+    Valid steps keep their order. Each step of the axis is the mean over its stretch of the sequence, which is
+    cut into equal stretches of one step at least; zeros where the sequence is empty or the axis has ended.
+    """
+    length = mask.sum(1)[:, None]  # (B, 1)
+    place = mask.long().cumsum(1)  # 1 … length at valid steps
+    sums = torch.cat((torch.zeros_like(x[:, :1]), (x * mask[..., None].to(x.dtype)).cumsum(1)), dim=1)
+    # sums[:, t] is the sum of the first t steps of the padded sequence; where the k-th valid step ends:
+    position = torch.arange(1, mask.shape[1] + 1, device=x.device).expand_as(place)
+    ends = torch.zeros(len(mask), mask.shape[1] + 1, dtype=torch.long, device=x.device)
+    ends = ends.scatter_reduce(1, place * mask, position * mask, "amax", include_self=True)
+    k = torch.arange(steps, device=x.device)[None]
+    span = axis.clamp(min=1)[:, None]
+    first = (k * length) // span
+    last = torch.maximum(((k + 1) * length) // span, first + 1)
+    inside = (k < axis[:, None]) & (length > 0)
+    first, last = (t.clamp(max=length) * inside for t in (first, last))
+    low, high = (ends.gather(1, t)[..., None].expand(-1, -1, x.shape[-1]) for t in (first, last))
+    total = sums.gather(1, high) - sums.gather(1, low)
+    return total / (last - first).clamp(min=1)[..., None].to(x.dtype)

@@ -1,0 +1,158 @@
+"""Transformers over sequences that are embedded already, and a decoder whose queries are labels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from carat.config.baselines import SequenceEncoderConfig
+from carat.models.base import check_heads
+from carat.models.layers.dropout import add_dropped, dropout
+from carat.models.layers.packing import Group, Layout, lay_out
+from carat.models.layers.transformer import EncoderLayer, attend
+from carat.utils.device import on_host
+
+NORM_EPS = 1e-5
+"""Epsilon of the LayerNorms."""
+
+
+class TransformerLayers(nn.Module):
+    """Transformer layers: (B, T, D) → (B, T, D), zeros where not valid.
+
+    On a CPU only valid steps are computed.
+
+    Args:
+        hidden: D.
+        layers: how many.
+        config: heads, feed-forward width, dropout.
+
+    Raises:
+        ConfigError: D is no multiple of the heads.
+    """
+
+    def __init__(self, hidden: int, layers: int, config: SequenceEncoderConfig) -> None:
+        super().__init__()
+        check_heads(hidden, config.heads)
+        self.layers = nn.ModuleList(
+            EncoderLayer(hidden, config.heads, config.feedforward, config.dropout, NORM_EPS)
+            for _ in range(layers)
+        )
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Hidden states of x (B, T, D) with mask (B, T), valid = True; the mask may have gaps."""
+        layout, whole = lay_out_gaps(mask)
+        if not whole.mask.numel():
+            return torch.zeros_like(x)
+        rows = whole.pack(x if layout.samples is None else x.index_select(0, layout.samples))
+        for layer in self.layers:
+            rows = layer(rows, layout.groups)
+        restored = layout.restore(whole.unpack(rows), x.shape[0])
+        return restored * mask[..., None].to(restored.dtype)
+
+
+def lay_out_gaps(mask: Tensor) -> tuple[Layout, Group]:
+    """A layout that leaves out gaps in a mask (B, T) too, and how its samples lie in the padded batch."""
+    if not on_host(mask):
+        layout = lay_out(mask)
+        return layout, layout.whole
+    layout = lay_out(torch.arange(mask.shape[1]) < mask.sum(1, keepdim=True))
+    chosen = mask if layout.samples is None else mask[layout.samples]
+    return layout, Group(chosen, chosen.flatten().nonzero()[:, 0], slice(None), full=False)
+
+
+class LabelDecoder(nn.Module):
+    """Embeddings of the labels attend to one another, then to a sequence: (B, T, D) → (B, L, D).
+
+    Args:
+        labels: L.
+        hidden: D.
+        layers: how many.
+        config: heads, feed-forward width, dropout.
+
+    Raises:
+        ConfigError: D is no multiple of the heads.
+    """
+
+    def __init__(self, labels: int, hidden: int, layers: int, config: SequenceEncoderConfig) -> None:
+        super().__init__()
+        check_heads(hidden, config.heads)
+        self.embeddings = nn.Parameter(torch.empty(labels, hidden))
+        self.norm = nn.LayerNorm(hidden, eps=NORM_EPS)
+        self.dropout = config.dropout
+        self.layers = nn.ModuleList(LabelDecoderLayer(hidden, config) for _ in range(layers))
+        nn.init.normal_(self.embeddings, std=0.02)
+
+    def forward(self, sequence: Tensor, mask: Tensor) -> Tensor:
+        """Representations of the labels from sequence (B, T, D) with mask (B, T), valid = True."""
+        x = self.norm(self.embeddings).expand(sequence.shape[0], -1, -1)
+        x = dropout(x, self.dropout if self.training else 0.0)
+        for layer in self.layers:
+            x = layer(x, sequence, mask)
+        out: Tensor = x
+        return out
+
+
+class LabelDecoderLayer(nn.Module):
+    """Post-norm decoder layer: attention among labels, attention to a sequence, feed-forward with GELU."""
+
+    def __init__(self, hidden: int, config: SequenceEncoderConfig) -> None:
+        super().__init__()
+        self.heads, self.dropout = config.heads, config.dropout
+        self.query_key_value = nn.Linear(hidden, 3 * hidden)
+        self.attended = nn.Linear(hidden, hidden)
+        self.attention_norm = nn.LayerNorm(hidden, eps=NORM_EPS)
+        self.query = nn.Linear(hidden, hidden)
+        self.key_value = nn.Linear(hidden, 2 * hidden)
+        self.looked_up = nn.Linear(hidden, hidden)
+        self.sequence_norm = nn.LayerNorm(hidden, eps=NORM_EPS)
+        self.widen = nn.Linear(hidden, config.feedforward)
+        self.narrow = nn.Linear(config.feedforward, hidden)
+        self.output_norm = nn.LayerNorm(hidden, eps=NORM_EPS)
+
+    def forward(self, labels: Tensor, sequence: Tensor, mask: Tensor) -> Tensor:
+        """Labels (B, L, D) that look at a sequence (B, T, D) with mask (B, T) → (B, L, D)."""
+        share = self.dropout if self.training else 0.0
+        query, key, value = self.query_key_value(labels).chunk(3, dim=-1)
+        mixed = self.attended(attend_by_heads(query, key, value, self.heads, None, share))
+        labels = self.attention_norm(add_dropped(labels, mixed, share))
+        key, value = self.key_value(sequence).chunk(2, dim=-1)
+        seen = self.looked_up(attend_by_heads(self.query(labels), key, value, self.heads, mask, share))
+        labels = self.sequence_norm(add_dropped(labels, seen, share))
+        fed = self.narrow(F.gelu(self.widen(labels)))
+        out: Tensor = self.output_norm(add_dropped(labels, fed, share))
+        return out
+
+
+class LabelClassifiers(nn.Module):
+    """A linear classifier for each label: (B, L, D) → logits (B, L)."""
+
+    def __init__(self, labels: int, hidden: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(labels, hidden))
+        self.bias = nn.Parameter(torch.zeros(labels))
+        nn.init.xavier_uniform_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * self.weight).sum(-1) + self.bias
+
+
+def attend_by_heads(
+    query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None, share: float
+) -> Tensor:
+    """Multi-head attention of query (B, L, D) to key and value (B, T, D) → (B, L, D).
+
+    Args:
+        query, key, value: projected already.
+        heads: divides D.
+        mask: (B, T) keys, valid = True; zeros come out where a sample has none. None: all.
+        share: of the weights to drop.
+    """
+    query, key, value = (
+        x.view(x.shape[0], x.shape[1], heads, -1).transpose(1, 2) for x in (query, key, value)
+    )
+    if mask is None:
+        return attend(query, key, value, None, share).transpose(1, 2).flatten(2)
+    some = mask.any(1, keepdim=True)
+    attended = attend(query, key, value, mask | ~some, share).transpose(1, 2).flatten(2)
+    return attended * some[..., None].to(attended.dtype)

@@ -1,0 +1,191 @@
+"""LDDU: labels as Gaussians in a latent space, modalities fused by how certain they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from carat.config.baselines import LdduConfig
+from carat.models.base import Geometry, Method, check_modalities
+from carat.models.baselines.common import PeerOutputs, SequenceEncoder
+from carat.models.carat.label_attention import LabelAttention
+from carat.models.carat.queue import LatentQueue
+from carat.models.losses.contrastive import contrast_rows, supervised_contrast
+from carat.models.losses.multilabel import LabelLoss
+from carat.models.losses.terms import mean_of_valid, weighted_sum
+from carat.models.modality_dropout import presence_of
+
+WIDEST = 10.0
+"""Log-variances lie in ± this, so that variances and their inverses stay finite."""
+
+
+@dataclass
+class LdduOutputs(PeerOutputs):
+    """The Gaussians of every modality and label; slots of absent modalities are to be ignored."""
+
+    presence: Tensor
+    """(B, M) bool."""
+    means: Tensor
+    """(B, M, L, P)."""
+    log_variances: Tensor
+    """(B, M, L, P)."""
+    weights: Tensor
+    """(B, M, L), of the fusion; they sum to 1 over the present modalities and are 0 elsewhere."""
+
+
+class Lddu(Method):
+    """Label-wise Gaussians of each modality, contrasted, calibrated and fused by inverse variance.
+
+    Source: Huang et al., "Latent Distribution Decouple for Uncertain-Aware Multimodal Multi-label Emotion
+    Recognition", ACL Findings 2025 (arXiv 2502.13954). A Transformer and label-wise attention give each
+    (modality, label) a feature, two linear heads its mean and log-variance. In training a sample of each
+    Gaussian is classified, at inference its mean. Samples of the same modality, label and presence are
+    contrasted with others, in the batch and a queue.
+
+    Widths, depths, dropout, queue, temperature and weights are those of the authors' training script, the
+    structure is written from the abstract, not checked against the PDF. Chosen here: heads shared by the
+    labels of a modality; the uncertainty is the mean log-variance over the latent's dimensions, so that a
+    modality's weight is the inverse of their geometric mean; one MLP, shared by modalities and labels, with
+    one output vector per label, classifies the fused latent and each modality's own; calibration as in
+    `calibration`, a softmax matching in the manner of COLD Fusion (Tellamekala et al. 2022); a mild KL
+    term, whose weight is 0 in the script, to keep the scale of the variances; linear instead of cosine
+    decay of the learning rate.
+
+    Args:
+        config: widths, depths and weights.
+        geometry: labels and modalities.
+
+    Shapes: M modalities, L labels, P width of the latent.
+    """
+
+    def __init__(self, config: LdduConfig, geometry: Geometry) -> None:
+        super().__init__()
+        check_modalities(geometry.widths)
+        hidden, latent, labels = config.hidden, config.latent, len(geometry.labels)
+        self.config = config
+        self.max_length = dict.fromkeys(geometry.widths, config.encoder.max_length)
+        self.encoders = nn.ModuleDict(
+            {m: SequenceEncoder(d, hidden, config.encoder) for m, d in geometry.widths.items()}
+        )
+        self.looks = nn.ModuleDict({m: LabelAttention(hidden, labels) for m in geometry.widths})
+        self.gaussians = nn.ModuleDict({m: nn.Linear(hidden, 2 * latent) for m in geometry.widths})
+        self.widen = nn.Linear(latent, hidden)
+        self.label_vectors = nn.Parameter(torch.empty(labels, hidden))
+        self.bias = nn.Parameter(torch.zeros(labels))
+        nn.init.kaiming_uniform_(self.label_vectors, a=5**0.5)
+        self.queue = LatentQueue(config.queue, latent)
+        self.label_loss = LabelLoss(labels)
+
+    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> LdduOutputs:
+        presence = presence_of({m: masks[m] for m in self.encoders})
+        gaussians = [self.gaussians[m](self._look(m, features[m], masks[m])[0]) for m in self.encoders]
+        means, log_variances = torch.stack(gaussians, dim=1).chunk(2, dim=-1)  # (B, M, L, P)
+        log_variances = log_variances.clamp(-WIDEST, WIDEST)
+        weights = certainty(log_variances.mean(-1), presence)
+        logits = self.classify(fuse(means, weights))
+        return LdduOutputs(
+            logits.sigmoid(), weights.argmax(1), logits, presence, means, log_variances, weights
+        )
+
+    def _look(self, modality: str, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Label features (B, L, D) and attention (B, L, T) of x (B, T, d); zeros where it is absent."""
+        hidden = self.encoders[modality](x, mask)
+        somewhere = mask | ~mask.any(1, keepdim=True)  # absent: hidden is 0 wherever one looks
+        found, weights = self.looks[modality](hidden, somewhere)
+        return found, weights * mask[:, None].to(weights.dtype)
+
+    def attention(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {m: self._look(m, features[m], masks[m])[1] for m in self.encoders}
+
+    def classify(self, latents: Tensor) -> Tensor:
+        """Latents (…, L, P) → logits (…, L)."""
+        return (F.gelu(self.widen(latents)) * self.label_vectors).sum(-1) + self.bias
+
+    def losses(
+        self, outputs: LdduOutputs, labels: Tensor, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        presence, means, log_variances = outputs.presence, outputs.means, outputs.log_variances
+        samples = draw(means, log_variances, generator)
+        own = self.classify(samples)  # (B, M, L)
+        errors = self.label_loss.each(own, labels[:, None].expand_as(own))
+        terms = {
+            "labels": self.label_loss(self.classify(fuse(samples, outputs.weights)), labels),
+            "modalities": mean_of_valid(errors.mean(-1), presence),
+            "contrast": self._contrast(samples, labels, presence),
+            "divergence": mean_of_valid(divergence(means, log_variances).mean(-1), presence),
+            "calibration": calibration(log_variances.mean(-1), errors.detach(), presence),
+        }
+        return terms | {"total": weighted_sum(terms, self.config.weights.model_dump())}
+
+    def update_after_step(self, outputs: LdduOutputs, labels: Tensor) -> None:
+        """Enqueue a sample of every Gaussian."""
+        samples = draw(outputs.means.detach(), outputs.log_variances.detach())
+        self.queue.push(*self._contrast_rows(samples, labels, outputs.presence))
+
+    def _contrast(self, samples: Tensor, labels: Tensor, presence: Tensor) -> Tensor:
+        rows, classes = self._contrast_rows(samples, labels, presence)
+        with torch.autocast(rows.device.type, enabled=False):  # sums over thousands of rows need float32
+            return supervised_contrast(
+                rows,
+                classes,
+                self.queue.rows,
+                self.queue.classes,
+                temperature=self.config.temperature,
+                number_of_classes=2 * samples.shape[1] * samples.shape[2],
+            )
+
+    def _contrast_rows(self, samples: Tensor, labels: Tensor, presence: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit latents (N, P) of samples (B, M, L, P) and their classes (N,), see `contrast_rows`."""
+        return contrast_rows(samples[:, None].to(self.queue.rows.dtype), labels, presence)
+
+
+def draw(means: Tensor, log_variances: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """One sample of each Gaussian, by reparameterisation; shapes alike."""
+    noise = torch.randn(means.shape, generator=generator, device=means.device, dtype=means.dtype)
+    return means + (log_variances / 2).exp() * noise
+
+
+def certainty(log_variance: Tensor, presence: Tensor) -> Tensor:
+    """Inverse variances as shares of their sum over the present modalities.
+
+    Args:
+        log_variance: (B, M, L).
+        presence: (B, M), one present in every row.
+
+    Returns:
+        (B, M, L).
+    """
+    return (-log_variance).masked_fill(~presence[..., None], float("-inf")).softmax(1)
+
+
+def fuse(latents: Tensor, weights: Tensor) -> Tensor:
+    """Mean of latents (B, M, L, P) over the modalities by weights (B, M, L) → (B, L, P)."""
+    return (latents * weights[..., None]).sum(1)
+
+
+def divergence(means: Tensor, log_variances: Tensor) -> Tensor:
+    """KL divergence of Gaussians (…, P) from the standard normal, per dimension (…)."""
+    return (log_variances.exp() + means.square() - 1 - log_variances).mean(-1) / 2
+
+
+def calibration(log_variance: Tensor, errors: Tensor, presence: Tensor) -> Tensor:
+    """How far uncertainty is from ranking as the error does, label by label.
+
+    Over all present modalities of the batch, the softmax of the log-variances is to be that of the errors:
+    their KL divergence, averaged over labels. 0 where log-variance and error differ by a constant; as the
+    error is −log p of the truth, variances are then inverse to p.
+
+    Args:
+        log_variance: (B, M, L).
+        errors: (B, M, L), cross-entropies of each modality alone, without gradient.
+        presence: (B, M).
+    """
+    absent = ~presence.flatten()[:, None]
+    wanted, found = (
+        x.float().flatten(0, 1).masked_fill(absent, -1e9).log_softmax(0) for x in (errors, log_variance)
+    )
+    return (wanted.exp() * (wanted - found)).sum(0).mean()

@@ -1,0 +1,175 @@
+"""MISA: what the modalities share and what is each one's own, in vectors kept apart by the objective."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from carat.config.baselines import MisaConfig
+from carat.models.base import Geometry, Method, check_heads, check_modalities
+from carat.models.baselines.common import PeerOutputs, SequenceEncoder, mean_over_time, scored
+from carat.models.layers.dropout import dropout
+from carat.models.layers.packing import Group
+from carat.models.layers.transformer import EncoderLayer
+from carat.models.losses.multilabel import LabelLoss
+from carat.models.losses.terms import weighted_sum
+from carat.models.modality_dropout import presence_of
+
+
+@dataclass
+class MisaOutputs(PeerOutputs):
+    """As `PeerOutputs`, and the vectors that the objective compares."""
+
+    projected: Tensor
+    """(B, M, D), of the modalities."""
+    shared: Tensor
+    """(B, M, D), in [0, 1]: each modality through the one shared encoder."""
+    private: Tensor
+    """(B, M, D), in [0, 1]: each through its own."""
+    presence: Tensor
+    """(B, M) bool; the vectors of absent modalities mean nothing."""
+
+
+class Misa(Method):
+    """Modality-invariant and modality-specific vectors, fused by one Transformer layer.
+
+    Source: Hazarika, Zimmermann and Poria, "MISA: Modality-Invariant and -Specific Representations for
+    Multimodal Sentiment Analysis", ACM Multimedia 2020. Each modality's utterance vector is projected to
+    width D, and passes a shared and a private encoder (a linear layer and a sigmoid each). The 2 · M vectors
+    attend to each other, are concatenated, and a two-layer perceptron yields the logits. Beside the
+    cross-entropy the objective has: similarity, the central moment discrepancy between the shared vectors of
+    each pair of modalities; difference, soft orthogonality between shared and private and between private
+    vectors; and reconstruction of the projected vector from the sum of shared and private, by one decoder.
+
+    Chosen here: utterance vectors are the mean over a Transformer encoder's steps, where the paper has
+    bidirectional LSTMs and BERT. Each loss is taken over the samples that have what it compares. Soft
+    orthogonality is the mean square of the D · D products, not their sum (recalled of the released code). The
+    target of the reconstruction is held fixed: easiest to reconstruct is a vector that is the same for every
+    sample, and training from scratch ended there. The fusing layer has GELU. Training is 20 epochs at most,
+    where the paper waits for early stopping. Absent modalities are masked in the fusion and concatenated as
+    zeros. A single modality has no similarity to learn.
+
+    Recalled, not checked against the PDF: all published numbers, that is width 128, five moments, weights of
+    the losses, dropout, heads and width of the fusing layer, leaky ReLU, batches of 16, learning rate 1e-4.
+
+    Args:
+        config: widths, depths, dropouts and weights.
+        geometry: labels and modalities.
+
+    Raises:
+        ConfigError: a width is no multiple of its heads.
+    """
+
+    def __init__(self, config: MisaConfig, geometry: Geometry) -> None:
+        super().__init__()
+        check_modalities(geometry.widths)
+        fusion, width, number = config.fusion, config.latent, len(geometry.widths)
+        check_heads(width, fusion.heads, of="latent", by="fusion.heads")
+        self.dropout, self.moments = config.dropout, config.moments
+        self.weights = {"label": 1.0} | config.weights.model_dump()
+        self.pairs = list(combinations(range(number), 2))
+        self.max_length = dict.fromkeys(geometry.widths, config.encoder.max_length)
+        self.encoders = nn.ModuleDict(
+            {m: SequenceEncoder(d, config.hidden, config.encoder) for m, d in geometry.widths.items()}
+        )
+        self.projections = nn.ModuleDict(
+            {
+                m: nn.Sequential(nn.Linear(config.hidden, width), nn.LeakyReLU(), nn.LayerNorm(width))
+                for m in geometry.widths
+            }
+        )
+        self.shared = nn.Linear(width, width)
+        self.private = nn.ModuleDict({m: nn.Linear(width, width) for m in geometry.widths})
+        self.decoder = nn.Linear(width, width)
+        self.fusion = EncoderLayer(width, fusion.heads, fusion.feedforward, fusion.dropout, norm_eps=1e-5)
+        self.widen = nn.Linear(2 * number * width, number * width)
+        self.classifier = nn.Linear(number * width, len(geometry.labels))
+        self.label_loss = LabelLoss(len(geometry.labels))
+
+    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> MisaOutputs:
+        vectors = {
+            m: self.projections[m](mean_over_time(encoder(features[m], masks[m]), masks[m]))
+            for m, encoder in self.encoders.items()
+        }
+        presence = presence_of({m: masks[m] for m in vectors})
+        projected = torch.stack(list(vectors.values()), dim=1)
+        shared = self.shared(projected).sigmoid()
+        private = torch.stack([self.private[m](x) for m, x in vectors.items()], dim=1).sigmoid()
+        fused = self._fuse(torch.cat((private, shared), dim=1), presence.repeat(1, 2))
+        hidden = dropout(self.widen(fused.flatten(1)), self.dropout if self.training else 0.0)
+        logits = self.classifier(F.leaky_relu(hidden))
+        return MisaOutputs(
+            **vars(scored(logits)), projected=projected, shared=shared, private=private, presence=presence
+        )
+
+    def _fuse(self, vectors: Tensor, present: Tensor) -> Tensor:
+        """Vectors (B, 2 M, D), of which these are present (B, 2 M), after attention; zeros where absent."""
+        group = Group(present, None, slice(None), full=False)
+        fused = self.fusion(vectors.flatten(0, 1), [group]).view(vectors.shape)
+        out: Tensor = fused * present[..., None]
+        return out
+
+    def losses(
+        self, outputs: MisaOutputs, labels: Tensor, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        shared, private, presence = outputs.shared.float(), outputs.private.float(), outputs.presence
+        one, other = [i for i, _ in self.pairs], [j for _, j in self.pairs]
+        both = presence[:, one] & presence[:, other]  # (B, P)
+        decoded = self.decoder(outputs.shared + outputs.private)
+        terms = {
+            "label": self.label_loss(outputs.logits, labels),
+            "similarity": moment_discrepancy(shared[:, one], shared[:, other], both, self.moments).sum()
+            / max(1, len(self.pairs)),
+            "difference": alignment(shared, private, presence).sum()
+            + alignment(private[:, one], private[:, other], both).sum(),
+            "reconstruction": _mean(
+                (decoded - outputs.projected.detach()).square().mean(-1, keepdim=True), presence
+            ).mean(),
+        }
+        return terms | {"total": weighted_sum(terms, self.weights)}
+
+
+def moment_discrepancy(x: Tensor, y: Tensor, present: Tensor, moments: int) -> Tensor:
+    """Central moment discrepancy of two sets of vectors in [0, 1] (Zellinger et al. 2017).
+
+    Args:
+        x, y: (B, P, D).
+        present: (B, P), samples that count.
+        moments: how many, the mean included.
+
+    Returns:
+        (P,), the summed distances of the means and of the central moments; 0 where there are no samples.
+    """
+    means = _mean(x, present), _mean(y, present)
+    x, y = x - means[0], y - means[1]
+    found: Tensor = torch.linalg.vector_norm(means[0] - means[1], dim=-1)
+    for k in range(2, moments + 1):
+        found = found + torch.linalg.vector_norm(_mean(x**k, present) - _mean(y**k, present), dim=-1)
+    return found
+
+
+def alignment(x: Tensor, y: Tensor, present: Tensor) -> Tensor:
+    """How far two sets of vectors are from orthogonal: the mean square of their D · D products.
+
+    Args:
+        x, y: (B, P, D); centred over the samples that count, then brought to unit length.
+        present: (B, P), samples that count.
+
+    Returns:
+        (P,), 0 where there are no samples.
+    """
+    x, y = (
+        F.normalize((z - _mean(z, present)) * present[..., None], dim=-1, eps=1e-6) for z in (x, y)
+    )  # epsilon: gradients of a sample alone, which is its own mean, stay finite
+    return torch.einsum("bpi,bpj->pij", x, y).square().mean((1, 2))
+
+
+def _mean(x: Tensor, present: Tensor) -> Tensor:
+    """Mean of x (B, P, D) over the samples that count (B, P) → (P, D); 0 where there are none."""
+    weights = present[..., None].to(x.dtype)
+    return (x * weights).sum(0) / weights.sum(0).clamp(min=1)

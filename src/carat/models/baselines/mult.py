@@ -1,0 +1,198 @@
+"""MulT: every modality's sequence is enriched step by step with what the other modalities say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from carat.config.baselines import MultConfig
+from carat.models.base import Geometry, Method, check_heads, check_modalities
+from carat.models.baselines.common import UNLIMITED, PeerOutputs, scored
+from carat.models.layers.dropout import add_dropped, dropout
+from carat.models.layers.transformer import attend
+from carat.models.losses.multilabel import LabelLoss
+
+
+class Mult(Method):
+    """Cross-modal Transformers for each ordered pair of modalities, then self-attention for each target.
+
+    Source: Tsai et al., "Multimodal Transformer for Unaligned Multimodal Language Sequences", ACL 2019. A
+    temporal convolution brings each modality to width D and sinusoidal positions are added. For each target,
+    a Transformer for each other modality attends from the target's steps to the low-level steps of that
+    source; its results are concatenated over the sources, (B, T, (M − 1) · D), and go through a
+    self-attention Transformer, of which the last valid step is kept. The targets' vectors are concatenated
+    and pass a residual two-layer perceptron and a linear classifier. Widths, depths, dropouts and training
+    are those of the paper's table for CMU-MOSEI.
+
+    Chosen here: LayerNorm on the input features; a convolution that keeps the number of steps; positions
+    added once, to the low-level sequences; the usual pre-norm residual (the paper's equation adds the
+    normalised input) with one LayerNorm for query and source; a feed-forward part four times as wide; as many
+    self-attention as cross-modal layers; one dropout for attention weights and hidden states; a learning rate
+    that falls linearly. Attention to an absent source adds nothing, so that the target's own steps remain; an
+    absent target has a vector of zeros. A single modality passes its self-attention Transformer alone.
+
+    Args:
+        config: widths, depths and dropouts.
+        geometry: labels and modalities.
+
+    Raises:
+        ConfigError: the width is no multiple of the heads.
+    """
+
+    def __init__(self, config: MultConfig, geometry: Geometry) -> None:
+        super().__init__()
+        check_modalities(geometry.widths)
+        check_heads(config.hidden, config.heads, by="method.heads")
+        names = list(geometry.widths)
+        joined = max(1, len(names) - 1) * config.hidden
+        self.config = config
+        self.max_length = dict.fromkeys(names, UNLIMITED)
+        self.norms = nn.ModuleDict({m: nn.LayerNorm(d) for m, d in geometry.widths.items()})
+        self.convolutions = nn.ModuleDict(
+            {
+                m: nn.Conv1d(
+                    d,
+                    config.hidden,
+                    config.word_kernel if m == config.words else config.kernel,
+                    padding="same",
+                    bias=False,
+                )
+                for m, d in geometry.widths.items()
+            }
+        )
+        self.cross = nn.ModuleDict(
+            {
+                target: nn.ModuleDict(
+                    {source: Transformer(config.hidden, config) for source in names if source != target}
+                )
+                for target in names
+            }
+        )
+        self.own = nn.ModuleDict({target: Transformer(joined, config) for target in names})
+        total = len(names) * joined
+        self.widen, self.narrow = nn.Linear(total, total), nn.Linear(total, total)
+        self.classifier = nn.Linear(total, len(geometry.labels))
+        self.label_loss = LabelLoss(len(geometry.labels))
+
+    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> PeerOutputs:
+        low = {m: self._low_level(m, features[m], masks[m]) for m in self.norms}  # (B, T, D)
+        present = {m: masks[m].any(1)[:, None] for m in low}
+        readable = {m: masks[m] | (_steps(masks[m]) == 0) & ~present[m] for m in low}  # one step at least
+        vectors = []
+        for target, sources in self.cross.items():
+            assert isinstance(sources, nn.ModuleDict)
+            parts = [
+                transformer(low[target], low[m], readable[m], present[m][..., None])
+                for m, transformer in sources.items()
+            ]
+            sequence = torch.cat(parts, dim=-1) if parts else low[target]
+            last = (_steps(readable[target]) * readable[target]).amax(1)
+            own = self.own[target]
+            assert isinstance(own, Transformer)
+            vectors.append(own.read(sequence, readable[target], last) * present[target])
+        x = torch.cat(vectors, dim=-1)
+        share = self.config.output_dropout if self.training else 0.0
+        return scored(self.classifier(x + self.narrow(dropout(self.widen(x).relu(), share))))
+
+    def losses(
+        self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        return {"total": self.label_loss(outputs.logits, labels)}
+
+    def _low_level(self, m: str, x: Tensor, mask: Tensor) -> Tensor:
+        """Features x (B, T, d) of modality m → (B, T, D); steps that are not valid count as zeros."""
+        x = self.norms[m](x).masked_fill(~mask[..., None], 0)
+        if m == self.config.words and self.training:
+            x = dropout(x, self.config.word_dropout)
+        convolved: Tensor = self.convolutions[m](x.transpose(1, 2)).transpose(1, 2)
+        return convolved + sinusoids(_steps(mask), self.config.hidden).to(convolved.dtype)
+
+
+class Transformer(nn.Module):
+    """Pre-norm layers and a last LayerNorm.
+
+    Args:
+        width: D.
+        config: layers, heads, dropout.
+    """
+
+    def __init__(self, width: int, config: MultConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Layer(width, config.heads, config.dropout) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, target: Tensor, source: Tensor, mask: Tensor, present: Tensor) -> Tensor:
+        """Steps of the target (B, T, D) after every layer has looked at the source; see `Layer`."""
+        for layer in self.layers:
+            target = layer(target, source, mask, present)
+        out: Tensor = self.norm(target)
+        return out
+
+    def read(self, x: Tensor, mask: Tensor, step: Tensor) -> Tensor:
+        """Self-attention over x (B, T, D) with mask (B, T) → its result (B, D) at one step each (B,)."""
+        for layer in self.layers[:-1]:
+            x = layer(x, x, mask)
+        one = x.gather(1, step[:, None, None].expand(-1, -1, x.shape[-1]))  # all that the last layer needs
+        out: Tensor = self.norm(self.layers[-1](one, x, mask))[:, 0]
+        return out
+
+
+class Layer(nn.Module):
+    """Attention from a target to a source and a feed-forward part (ReLU, four times as wide), pre-norm.
+
+    Args:
+        width: D.
+        heads: attention heads; divides D.
+        dropout: on attention weights, on both residual branches and inside the feed-forward part.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.attention_norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.attended = nn.Linear(width, width)
+        self.feedforward_norm = nn.LayerNorm(width)
+        self.widen = nn.Linear(width, 4 * width)
+        self.narrow = nn.Linear(4 * width, width)
+
+    def forward(self, target: Tensor, source: Tensor, mask: Tensor, present: Tensor | None = None) -> Tensor:
+        """Steps of the target after a look at the source.
+
+        Args:
+            target: (B, T, D).
+            source: (B, S, D).
+            mask: (B, S), its valid steps, one at least.
+            present: (B, 1, 1), whether attention counts; everywhere when None.
+
+        Returns:
+            (B, T, D).
+        """
+        share = self.dropout if self.training else 0.0
+        query = self._split(self.query(self.attention_norm(target)))
+        key, value = self.key_value(self.attention_norm(source)).chunk(2, dim=-1)
+        found = attend(query, self._split(key), self._split(value), mask, share)
+        attended = self.attended(found.transpose(1, 2).flatten(2))
+        target = add_dropped(target, attended if present is None else attended * present, share)
+        inner = self.widen(self.feedforward_norm(target)).relu()
+        return add_dropped(target, self.narrow(dropout(inner, share)), share)
+
+    def _split(self, x: Tensor) -> Tensor:
+        """(B, T, D) → (B, heads, T, D / heads)."""
+        return x.view(*x.shape[:-1], self.heads, -1).transpose(1, 2)
+
+
+def sinusoids(steps: Tensor, width: int) -> Tensor:
+    """Positions of Vaswani et al. 2017, all sines before all cosines: steps (T,) → (T, width)."""
+    pairs = torch.arange((width + 1) // 2, device=steps.device)
+    angles = steps[:, None] * 10000.0 ** (-2 * pairs / width)
+    return torch.cat((angles.sin(), angles.cos()), dim=-1)[:, :width]
+
+
+def _steps(mask: Tensor) -> Tensor:
+    """0 … T − 1 for a mask (B, T)."""
+    return torch.arange(mask.shape[1], device=mask.device)

@@ -1,0 +1,43 @@
+"""The prior: what can be known without looking at a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from carat.config.baselines import PriorConfig
+from carat.models.base import Geometry, Method, TrainingData
+from carat.models.baselines.common import UNLIMITED, PeerOutputs, scored
+from carat.models.losses.terms import cross_entropy
+
+
+class Prior(Method):
+    """Every sample's score is the frequency of the label in the training split.
+
+    Args:
+        config: nothing to set.
+        geometry: labels and modalities.
+    """
+
+    logits: Tensor
+
+    def __init__(self, config: PriorConfig, geometry: Geometry) -> None:
+        super().__init__()
+        self.max_length = dict.fromkeys(geometry.widths, UNLIMITED)
+        self.register_buffer("logits", torch.zeros(len(geometry.labels)))
+
+    def prepare(self, data: TrainingData) -> None:
+        frequency = data.labels.mean(0).clamp(1e-6, 1 - 1e-6)
+        self.logits.copy_(frequency.logit())
+
+    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> PeerOutputs:
+        batch = next(iter(masks.values())).shape[0]
+        return scored(self.logits.expand(batch, -1))
+
+    def losses(
+        self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        return {"total": cross_entropy(outputs.logits, labels)}

@@ -1,0 +1,235 @@
+"""TAILOR: common and private representations, fused step by step, read by labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from carat.config.baselines import SequenceEncoderConfig, TailorConfig
+from carat.models.base import Geometry, Method, Sequences, check_modalities
+from carat.models.baselines.common import PeerOutputs, SequenceEncoder, scored
+from carat.models.baselines.early_fusion import lay_on_axis
+from carat.models.baselines.gradient_reversal import reverse
+from carat.models.baselines.label_decoder import NORM_EPS, LabelClassifiers, LabelDecoder, TransformerLayers
+from carat.models.layers.dropout import dropout
+from carat.models.losses.multilabel import LabelLoss
+from carat.models.losses.terms import mean_of_valid, weighted_sum
+from carat.utils.errors import ConfigError, did_you_mean
+
+
+@dataclass
+class TailorOutputs(PeerOutputs):
+    """What one forward pass yields; representations are zeros where not valid."""
+
+    private: dict[str, Tensor]
+    """(B, T_m, D) by modality."""
+    common: dict[str, Tensor]
+    """(B, T_m, D) by modality."""
+    shared: Tensor
+    """(B, S, D): the common representations of all modalities, added on one time axis."""
+    masks: Sequences
+    """(B, T_m) by modality."""
+
+
+class Tailor(Method):
+    """TAILOR (Zhang, Chen, Shen and Wang, "Tailor Versatile Multi-modal Learning for Multi-label Emotion
+    Recognition", AAAI 2022).
+
+    A Transformer encoder for each modality; from its hidden states (B, T_m, D) a common representation by a
+    generator that all modalities share and a private one by its own. A discriminator of modalities should
+    recognise the private ones and be misled by the common ones (gradient reversal); both are pushed to be
+    orthogonal. Cross-modal Transformers fuse the private sequences one modality at a time, and at last the
+    common one. Embeddings of the labels attend to one another, then to the fused sequence; each label has
+    its own linear classifier.
+
+    Not checked against the PDF: numbers are those of the released code where it has them (width, heads,
+    depths of cross-modal encoder and decoder, dropout, weights of the losses, learning rate, epochs); the
+    batch size is recalled, its script has 8.
+
+    Chosen here: one number of layers for all modalities (released: text 6, others 4); sequences of unequal
+    length are added on a common time axis, as `EarlyFusion` lays them, instead of being aligned by a
+    recurrent network with a CTC loss; positions of the cross-modal encoders count within each part of the
+    sequence, so that padding has no effect; losses are means over valid steps and samples that have the
+    modality; a classifier for each label (released: one for all); weights are drawn with standard deviation
+    .32 / √D, which is the released .02 at width 256, so that narrow networks learn too. With one modality
+    nothing is to be discriminated, and its private and its common sequence are fused.
+
+    Args:
+        config: widths, depths and weights.
+        geometry: labels and modalities.
+
+    Raises:
+        ConfigError: the configuration contradicts itself or names modalities that the data lacks.
+    """
+
+    def __init__(self, config: TailorConfig, geometry: Geometry) -> None:
+        super().__init__()
+        check_modalities(geometry.widths)
+        hidden, encoder, labels = config.hidden, config.encoder, len(geometry.labels)
+        if config.steps > encoder.max_length:
+            raise ConfigError(
+                f"method.steps {config.steps} is more than encoder.max_length {encoder.max_length}"
+            )
+        self.config, self.order = config, fusion_order(config.order, geometry.widths)
+        self.max_length = dict.fromkeys(geometry.widths, encoder.max_length)
+        self.encoders = nn.ModuleDict(
+            {m: SequenceEncoder(d, hidden, encoder) for m, d in geometry.widths.items()}
+        )
+        self.private = nn.ModuleDict({m: Generator(hidden, config.private_dropout) for m in geometry.widths})
+        self.common = Generator(hidden, config.common_dropout)
+        self.fusions = nn.ModuleList(
+            CrossEncoder(hidden, config.cross_layers, encoder) for _ in geometry.widths
+        )  # for all modalities but the first, and for what is common
+        self.decoder = LabelDecoder(labels, hidden, config.decoder_layers, encoder)
+        self.classifiers = LabelClassifiers(labels, hidden)
+        self.shared_classifier = nn.Linear(hidden, labels)
+        self.discriminator = (
+            Discriminator(hidden, len(geometry.widths), config.private_dropout)
+            if len(geometry.widths) > 1
+            else None
+        )
+        self.label_loss = LabelLoss(labels)
+        for part in self.modules():
+            if isinstance(part, nn.Linear):
+                nn.init.normal_(part.weight, std=0.32 / hidden**0.5)
+                nn.init.zeros_(part.bias)
+
+    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> TailorOutputs:
+        masks = {m: masks[m] for m in self.encoders}
+        states = {m: encoder(features[m], masks[m]) for m, encoder in self.encoders.items()}
+        private = {m: self.private[m](x, masks[m]) for m, x in states.items()}
+        common = {m: self.common(x, masks[m]) for m, x in states.items()}
+        lengths = torch.stack([mask.sum(1) for mask in masks.values()], dim=1)  # (B, M)
+        axis = lengths.amax(1).clamp(max=self.config.steps)
+        shared = sum(lay_on_axis(common[m], masks[m], axis, self.config.steps) for m in common)
+        assert isinstance(shared, Tensor)
+        on_axis = torch.arange(self.config.steps, device=axis.device) < axis[:, None]
+        fused = Part.of(private[self.order[0]], masks[self.order[0]])
+        for fusion, m in zip(self.fusions, self.order[1:], strict=False):
+            fused = fusion(Part.of(private[m], masks[m]), fused)
+        fused = self.fusions[-1](fused, Part.of(shared, on_axis))
+        logits = self.classifiers(self.decoder(fused.x, fused.mask))
+        return TailorOutputs(
+            **vars(scored(logits)), private=private, common=common, shared=shared, masks=masks
+        )
+
+    def losses(
+        self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        shared = self.shared_classifier(outputs.shared[:, 0])  # its first step, as in the released code
+        terms = {
+            "labels": self.label_loss(outputs.logits, labels),
+            "refined": self.label_loss(shared, labels),
+            "orthogonality": orthogonality(outputs.private, outputs.common, outputs.masks),
+        }
+        weights = {"labels": 1.0} | self.config.weights.model_dump()
+        if self.discriminator is not None:
+            misled = {m: reverse(x) for m, x in outputs.common.items()}
+            terms["private"] = self.discriminator(outputs.private, outputs.masks)
+            terms["common"] = self.discriminator(misled, outputs.masks)
+        return terms | {"total": weighted_sum(terms, {name: weights[name] for name in terms})}
+
+
+class Generator(nn.Module):
+    """tanh of a projection: hidden states (B, T, D) → a representation (B, T, D), zeros where not valid."""
+
+    def __init__(self, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.project = nn.Linear(hidden, hidden)
+        self.dropout = dropout
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        refined = dropout(self.project(states), self.dropout if self.training else 0.0).tanh()
+        return refined * mask[..., None].to(refined.dtype)
+
+
+@dataclass
+class Part:
+    """A sequence that is to be fused."""
+
+    x: Tensor
+    """(B, T, D)."""
+    mask: Tensor
+    """(B, T), valid = True."""
+    places: Tensor
+    """(T,): positions of its steps."""
+
+    @classmethod
+    def of(cls, x: Tensor, mask: Tensor) -> Part:
+        """A sequence that was not fused yet."""
+        return cls(x, mask, torch.arange(x.shape[1], device=x.device))
+
+
+class CrossEncoder(nn.Module):
+    """BERT-like Transformer over two sequences, end to end, with embeddings of side and position."""
+
+    def __init__(self, hidden: int, layers: int, config: SequenceEncoderConfig) -> None:
+        super().__init__()
+        self.sides = nn.Parameter(torch.empty(2, hidden))
+        self.positions = nn.Parameter(torch.empty(config.max_length, hidden))
+        self.norm = nn.LayerNorm(hidden, eps=NORM_EPS)
+        self.dropout = config.dropout
+        self.layers = TransformerLayers(hidden, layers, config)
+        for embeddings in (self.sides, self.positions):
+            nn.init.normal_(embeddings, std=0.02)
+
+    def forward(self, first: Part, second: Part) -> Part:
+        places = torch.cat((first.places, second.places))
+        mask = torch.cat((first.mask, second.mask), dim=1)
+        x = torch.cat((first.x + self.sides[0], second.x + self.sides[1]), dim=1) + self.positions[places]
+        x = dropout(self.norm(x), self.dropout if self.training else 0.0)
+        return Part(self.layers(x, mask), mask, places)
+
+
+class Discriminator(nn.Module):
+    """Tells by one step which modality it comes from: D → D/2 → M."""
+
+    def __init__(self, hidden: int, modalities: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.first = nn.Linear(hidden, hidden // 2)
+        self.second = nn.Linear(hidden // 2, modalities)
+
+    def forward(self, sequences: Sequences, masks: Sequences) -> Tensor:
+        """Cross-entropy of the steps of sequences (B, T_m, D), a mean for each modality, summed over them."""
+        share = self.dropout if self.training else 0.0
+        total = torch.zeros((), device=self.first.weight.device)
+        for index, (m, x) in enumerate(sequences.items()):
+            logits = self.second(F.relu(dropout(self.first(x), share)))
+            total = total + mean_of_valid(-logits.log_softmax(-1)[..., index], masks[m])
+        return total
+
+
+def orthogonality(private: Sequences, common: Sequences, masks: Sequences) -> Tensor:
+    """Σ ‖A Bᵀ‖² (Frobenius), over a modality's common and private and over two private representations.
+
+    Means over the samples that have both. Representations (T, D) are zeros where not valid; as
+    ‖A Bᵀ‖² = ⟨AᵀA, BᵀB⟩, only D by D products are formed.
+    """
+    present = {m: mask.any(1) for m, mask in masks.items()}
+    own = {m: x.transpose(1, 2) @ x for m, x in private.items()}
+    shared = {m: x.transpose(1, 2) @ x for m, x in common.items()}
+    pairs = [(own[m], shared[m], present[m]) for m in own]
+    pairs += [(own[m], own[n], present[m] & present[n]) for m, n in combinations(own, 2)]
+    total = sum(mean_of_valid((a * b).sum((1, 2)), both) for a, b, both in pairs)
+    assert isinstance(total, Tensor)
+    return total
+
+
+def fusion_order(named: list[str], widths: Mapping[str, int]) -> list[str]:
+    """The data's modalities, those named first.
+
+    Raises:
+        ConfigError: a name that neither the data nor the default has.
+    """
+    for m in named:
+        if m not in widths and m not in TailorConfig().order:
+            hint = did_you_mean(m, widths) or f"; it has: {', '.join(widths)}"
+            raise ConfigError(f"method.order: the data has no modality '{m}'{hint}")
+    return [m for m in dict.fromkeys([*named, *widths]) if m in widths]

@@ -1,0 +1,208 @@
+"""CARAT's network: wires the rooms beside it together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from carat.models.carat.aggregation import Aggregation
+from carat.models.carat.alignment import Alignment
+from carat.models.carat.label_attention import LabelAttention
+from carat.models.carat.latent import Latent
+from carat.models.carat.prototypes import OwnLatent, Prototypes
+from carat.models.carat.reconstruction import Reconstruction
+from carat.models.layers.packing import lay_out
+from carat.models.layers.transformer import Encoder
+
+
+@dataclass
+class CaratOutputs:
+    """What one forward pass yields. Absent modalities are False in `presence`; their slots are to be ignored.
+
+    K is the number of feature levels: original, α and β, or less where the model has fewer levels of
+    reconstruction; the last one is scored. M follows the order of the model's modalities.
+    """
+
+    presence: Tensor
+    """(B, M) bool."""
+    features: Tensor
+    """(B, K, M, L, D): u, u_α, u_β."""
+    decoded: Tensor
+    """(B, M, L, D): ũ."""
+    latents: Tensor
+    """(B, K, M, L, P): the levels through En_m."""
+    logits: Tensor
+    """(B, K, M, L): ⟨feature, label classifier⟩."""
+    aggregated: Tensor | None
+    """(B, M, L): logits of the joint classification; None without aggregation."""
+    scores: Tensor
+    """(B, L), in [0, 1]."""
+    carried_by: Tensor
+    """(B, L) index of the present modality whose logit of the last level is the largest."""
+
+
+class Carat(nn.Module):
+    """Label-specific features, contrastive reconstruction, aggregation (Peng et al., AAAI 2024).
+
+    Args:
+        widths: d by modality, in the order of the M axis.
+        labels: L.
+        hidden: D.
+        latent: P.
+        layers: encoder layers by modality.
+        max_length: positions of each encoder by modality.
+        heads, feedforward, dropout, norm_eps, pooler: see `Encoder`.
+        momentum: see `Prototypes`.
+        align: modalities to align first.
+        steps: time steps after alignment.
+        label_wise, even: see `LabelAttention` and `Encoder`.
+        levels: see `Reconstruction`.
+        score_original: let the original features' logits count in the score.
+        prototypes: let prototypes stand in for a modality in its own reconstruction.
+        aggregation: classify all labels jointly too.
+    """
+
+    def __init__(
+        self,
+        widths: Mapping[str, int],
+        labels: int,
+        *,
+        hidden: int,
+        latent: int,
+        layers: Mapping[str, int],
+        heads: int,
+        feedforward: int,
+        dropout: float,
+        max_length: Mapping[str, int],
+        norm_eps: float,
+        momentum: float,
+        pooler: bool = False,
+        align: frozenset[str] = frozenset(),
+        steps: int = 50,
+        label_wise: bool = True,
+        even: bool = False,
+        levels: int = 2,
+        score_original: bool = False,
+        prototypes: bool = True,
+        aggregation: bool = True,
+    ) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.labels = labels
+        self.score_original = score_original and levels > 0  # else it is the last level already
+        self.input_norm = nn.ModuleDict({m: nn.LayerNorm(d, eps=norm_eps) for m, d in widths.items()})
+        self.alignment = nn.ModuleDict({m: Alignment(d, steps) for m, d in widths.items() if m in align})
+        self.encoder = nn.ModuleDict(
+            {
+                m: Encoder(
+                    d, hidden, layers[m], heads, feedforward, dropout, max_length[m], norm_eps, pooler, even
+                )
+                for m, d in widths.items()
+            }
+        )
+        self.label_attention = nn.ModuleDict(
+            {m: LabelAttention(hidden, labels, label_wise, even) for m in widths}
+        )
+        self.latent = Latent(len(widths), hidden, latent)
+        self.prototypes = Prototypes(len(widths), labels, latent, momentum) if prototypes else OwnLatent()
+        self.reconstruction = Reconstruction(len(widths), hidden, levels)
+        self.classifier = nn.Parameter(torch.empty(len(widths), labels, hidden))
+        self.aggregation = Aggregation(hidden, labels) if aggregation else None
+        for weight in self.classifier:
+            nn.init.kaiming_uniform_(weight, a=5**0.5)
+
+    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> CaratOutputs:
+        """Score a batch.
+
+        Args:
+            features: (B, T_m, d_m) by modality; padding is ignored.
+            masks: (B, T_m) by modality, valid = True; a sample may lack modalities, but not all.
+        """
+        return self.fuse(*self.represent(features, masks))
+
+    def score(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Scores and `carried_by` of `forward` alone, without what only the objective needs."""
+        original, presence = self.represent(features, masks)
+        *_, rebuilt = self.rebuild(original, presence)
+        last = rebuilt[-1] if rebuilt else original
+        levels = torch.stack((original, last) if self.score_original else (last,), dim=1)
+        _, scores, carried_by = self.classify(levels, self.label_logits(levels), presence)
+        return scores, carried_by
+
+    def represent(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Label-specific features u (B, M, L, D) and presence (B, M)."""
+        presence = torch.stack([masks[m].any(1) for m in self.encoder], dim=1)
+        original = torch.stack([self.attend(m, features[m], masks[m])[0] for m in self.encoder], dim=1)
+        return original, presence
+
+    def attend(self, modality: str, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Label-specific features of one modality; zeros where it is absent, which costs nothing.
+
+        Args:
+            modality: its name.
+            x: (B, T, d).
+            mask: (B, T), valid = True.
+
+        Returns:
+            Features u (B, L, D) and the attention A (B, L, T'); T' is the longest sample's length, or
+            the steps of the alignment.
+        """
+        batch, layout = x.shape[0], lay_out(mask)
+        x, mask = layout.select(x), layout.whole.mask
+        if not mask.numel():
+            return x.new_zeros(batch, self.labels, self.hidden), x.new_zeros(batch, self.labels, 0)
+        x, within = self.input_norm[modality](x), layout
+        if modality in self.alignment:
+            x, mask = self.alignment[modality](x, mask)
+            within = lay_out(mask)
+        hidden = self.encoder[modality](x, within)
+        attended, weights = self.label_attention[modality](hidden, mask)
+        return layout.restore(attended, batch), layout.restore(weights, batch)
+
+    def fuse(self, original: Tensor, presence: Tensor) -> CaratOutputs:
+        """Reconstruct, classify and aggregate label-specific features u (B, M, L, D), presence (B, M)."""
+        latent, decoded, rebuilt = self.rebuild(original, presence)
+        levels = torch.stack((original, *rebuilt), dim=1)  # (B, K, M, L, D)
+        latents = torch.stack((latent, *map(self.latent.encode, rebuilt)), dim=1)
+        logits = self.label_logits(levels)
+        aggregated, scores, carried_by = self.classify(levels, logits, presence)
+        return CaratOutputs(presence, levels, decoded, latents, logits, aggregated, scores, carried_by)
+
+    def rebuild(self, original: Tensor, presence: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Latents (B, M, L, P), decoded ũ and the rebuilt levels, (B, M, L, D) each."""
+        latent = self.latent.encode(original)
+        stand_in = self.latent.decode(self.prototypes.stand_in(latent, presence))
+        decoded = torch.where(presence[..., None, None], self.latent.decode(latent), stand_in)
+        return latent, decoded, self.reconstruction(decoded, stand_in)
+
+    def label_logits(self, levels: Tensor) -> Tensor:
+        """⟨feature, label classifier⟩: (B, K, M, L, D) → (B, K, M, L)."""
+        return torch.einsum("bkmld,mld->bkml", levels, self.classifier)
+
+    def classify(
+        self, levels: Tensor, logits: Tensor, presence: Tensor
+    ) -> tuple[Tensor | None, Tensor, Tensor]:
+        """Joint logits (B, M, L), scores and carriers (B, L) of levels (B, K, M, L, D) and their logits."""
+        strongest, carried_by = max_over_present(logits[:, -1], presence)
+        scores, aggregated = [strongest.sigmoid()], None
+        if self.aggregation is not None:
+            aggregated = self.aggregation(levels[:, -1])
+            scores.append(mean_over_present(aggregated.sigmoid(), presence))
+        if self.score_original:
+            scores.append(max_over_present(logits[:, 0], presence)[0].sigmoid())
+        return aggregated, torch.stack(scores).mean(0), carried_by
+
+
+def max_over_present(logits: Tensor, presence: Tensor) -> tuple[Tensor, Tensor]:
+    """Largest logit over the present modalities and which one it is: (B, M, L), (B, M) → twice (B, L)."""
+    strongest = logits.masked_fill(~presence[..., None], float("-inf")).max(dim=1)
+    return strongest.values, strongest.indices
+
+
+def mean_over_present(values: Tensor, presence: Tensor) -> Tensor:
+    """Mean over the present modalities: (B, M, L), (B, M) → (B, L)."""
+    weights = presence[..., None].to(values.dtype)
+    return (values * weights).sum(1) / weights.sum(1)

@@ -1,0 +1,211 @@
+"""A pretrained encoder of one modality: tokens (B, T, 1 or 2) or sound (B, T, 1) → states (B, T', d)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from carat.config.encoders import EncoderChoice
+from carat.models.encoders.bert import Bert
+from carat.models.encoders.loading import layers_of, load_model
+from carat.models.layers.packing import Layout, lay_out
+from carat.utils.errors import DataError
+from carat.utils.hugging_face import CONFIG, SPEECH, TOKENIZER, longest_text, read_config
+
+NEEDED = (
+    "hidden_size",
+    "num_hidden_layers",
+    "max_position_embeddings",
+    "pad_token_id",
+    "type_vocab_size",
+    "conv_kernel",
+    "conv_stride",
+)
+"""What is asked of a configuration, by names that transformers' own understand whatever theirs are."""
+
+
+class Pretrained(nn.Module):
+    """A model of a local folder, its trainable part, and how it reads a batch.
+
+    Args:
+        folder: of the model.
+        choice: what is trained of it, and how.
+        text: whether it reads tokens; otherwise sound.
+        weights: whether to read the folder's weights.
+
+    Raises:
+        DataError, ConfigError: see `load_model`.
+    """
+
+    def __init__(self, folder: Path, choice: EncoderChoice, *, text: bool, weights: bool = True) -> None:
+        super().__init__()
+        self.folder, self.choice, self.text = folder, choice, text
+        self.model: Any = load_model(folder, choice, text=text, weights=weights)
+        self.config = read_config(folder)
+        """What the folder says of the model; what it leaves out is as in the model's publication."""
+        own = getattr(self.model, "config", None)
+        if own is not None:
+            self.config |= {name: getattr(own, name) for name in NEEDED if hasattr(own, name)}
+        self.width = int(self.config["hidden_size"])
+        self._knows_types = "token_type_ids" in inspect.signature(self.model.forward).parameters and (
+            int(self.config.get("type_vocab_size") or 0) > 1
+        )
+        self.sound: dict[str, Any] = {}
+        if not text:
+            self.sound = read_config(folder, SPEECH) if (folder / SPEECH).is_file() else {}
+        self._freeze()
+        self.resting = False
+        """Whether it does not learn in this epoch."""
+        self.train()
+
+    @property
+    def files(self) -> list[str]:
+        """Files of the folder that are needed beside the weights."""
+        wanted = (CONFIG, TOKENIZER) if self.text else (CONFIG, SPEECH)
+        return [name for name in wanted if (self.folder / name).is_file()]
+
+    def longest(self, steps: int) -> int:
+        """Length of the longest input of which it makes so many steps at most."""
+        if self.text:
+            return min(steps, longest_text(self.config))
+        samples = steps
+        pairs = zip(self.config["conv_kernel"], self.config["conv_stride"], strict=True)
+        for kernel, stride in reversed(list(pairs)):
+            samples = (samples - 1) * stride + kernel
+        return samples
+
+    def rates(self) -> Iterator[tuple[nn.Parameter, float]]:
+        """Trainable parameters and their highest learning rates."""
+        highest, decay = self.choice.learning_rate, self.choice.layer_decay
+        every = ((parameter, 0) for parameter in self.model.parameters())
+        for parameter, below in self._depths() if decay < 1 else every:
+            if parameter.requires_grad:
+                yield parameter, highest * decay**below
+
+    def train(self, mode: bool = True) -> Pretrained:
+        """Dropout and the like are for what learns only."""
+        learns = any(parameter.requires_grad for parameter in self.parameters()) and not self.resting
+        super().train(mode and learns)
+        return self
+
+    def rest(self, resting: bool) -> None:
+        """Let it learn or not, in a training."""
+        if resting != self.resting:
+            self.resting = resting
+            self.train()
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Read a batch.
+
+        Args:
+            x: (B, T, 1) token ids, or samples of sound; (B, T, 2) ids of a text's own tokens (0), which come
+                first, and of those of its context (1).
+            mask: (B, T), valid = True; samples without any valid step cost nothing on a CPU.
+
+        Returns:
+            Hidden states (B, T', d), zeros where not valid, and their mask (B, T'): of a text's own tokens.
+        """
+        with self._arithmetic(x.device), self._learning():
+            return self._read_text(x, mask) if self.text else self._read_sound(x, mask)
+
+    def _read_text(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        own = mask & (x[..., 1] == 0) if x.shape[-1] > 1 else mask
+        if self.training and own is not mask:
+            # as dropout, by the global generator, which is seeded anew for every step
+            alone = torch.rand(len(mask), 1, device=x.device) < self.choice.context_dropout
+            mask = torch.where(alone, own, mask)
+        batch, layout = len(mask), lay_out(mask)
+        chosen, steps = layout.select(x).long(), layout.whole.mask.shape[1]
+        if not layout.whole.mask.numel():
+            return torch.zeros(batch, 1, self.width, device=x.device), mask[:, :1]
+        ids, types = chosen[..., 0], chosen[..., 1] if x.shape[-1] > 1 else None
+        read = self.model if isinstance(self.model, Bert) else self._grouped
+        states = read(ids, layout, types)
+        valid = own[:, :steps]
+        return layout.restore(states.float(), batch) * valid[..., None], valid
+
+    def _grouped(self, ids: Tensor, layout: Layout, types: Tensor | None) -> Tensor:
+        """Hidden states (R, T, d) of token ids (R, T), by a model that knows padded batches only."""
+        if not self._knows_types:
+            types = None
+        padding, first = int(self.config["pad_token_id"] or 0), 0
+        parts = []
+        for group in layout.groups:
+            rows, length = group.mask.shape
+            some = ids[first : first + rows, :length].masked_fill(~group.mask, padding)
+            typed = {} if types is None else {"token_type_ids": types[first : first + rows, :length]}
+            states = self.model(input_ids=some, attention_mask=group.mask.long(), **typed).last_hidden_state
+            parts.append(nn.functional.pad(states, (0, 0, 0, ids.shape[1] - length)))
+            first += rows
+        return torch.cat(parts)
+
+    def _read_sound(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Sample by sample: some of these models norm over time, where padding would be heard."""
+        parts = [self._hear(x[i, mask[i], 0].float()) for i in range(len(x))]
+        longest = max([len(part) for part in parts] + [1])
+        states = torch.stack([nn.functional.pad(part, (0, 0, 0, longest - len(part))) for part in parts])
+        lengths = torch.tensor([len(part) for part in parts], device=x.device)
+        return states, torch.arange(longest, device=x.device) < lengths[:, None]
+
+    def _hear(self, wave: Tensor) -> Tensor:
+        """Samples (T,) → hidden states (T', d); none where the sound is too short."""
+        if len(wave) < self.longest(1):
+            return wave.new_zeros(0, self.width)
+        if self.sound.get("do_normalize", True):
+            wave = (wave - wave.mean()) / (wave.var(unbiased=False) + 1e-7).sqrt()
+        heard: Tensor = self.model(wave[None]).last_hidden_state[0].float()
+        return heard
+
+    @contextmanager
+    def _learning(self) -> Iterator[None]:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.resting):
+            yield
+
+    def _arithmetic(self, device: torch.device) -> AbstractContextManager[Any]:
+        wanted = self.choice.precision
+        trained = self.training or (self.resting and torch.is_grad_enabled())
+        bf16 = trained and (wanted == "bf16" or (wanted == "auto" and has_bf16(device)))
+        already = torch.is_autocast_enabled(device.type)
+        return torch.autocast(device.type, torch.bfloat16, enabled=bf16 or already)
+
+    def _depths(self) -> Iterable[tuple[nn.Parameter, int]]:
+        """Every parameter and how many layers lie above it; all do above what comes before the layers."""
+        layers = layers_of(self.model, self.config["num_hidden_layers"])
+        place = {id(p): len(layers) - 1 - i for i, layer in enumerate(layers) for p in layer.parameters()}
+        below = len(layers)
+        for parameter in self.model.parameters():
+            if id(parameter) in place:
+                yield parameter, place[id(parameter)]
+                below = 0
+            else:
+                yield parameter, below
+
+    def _freeze(self) -> None:
+        kept = self.choice.train_layers
+        if kept is None:
+            return
+        layers = layers_of(self.model, self.config["num_hidden_layers"])
+        if kept > len(layers):
+            raise DataError(f"{self.folder}: train_layers is {kept}, but the model has {len(layers)} layers")
+        for parameter, below in self._depths():
+            parameter.requires_grad_(below < kept)
+
+
+@cache
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device computes products of bf16 natively."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    if device.type != "cpu":
+        return False
+    if not hasattr(torch.cpu, "get_capabilities"):  # an older PyTorch
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -1,0 +1,109 @@
+"""Any method behind encoders that learn along with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from carat.config.encoders import ENCODERS
+from carat.models.base import Method, Scores, TrainingData
+from carat.models.encoders.pretrained import Pretrained
+
+
+class Encoded(Method):
+    """A method that sees hidden states of encoders where the data has tokens or sound.
+
+    Args:
+        method: built for the encoders' widths.
+        encoders: by modality; the others go to the method as they are.
+    """
+
+    def __init__(self, method: Method, encoders: Mapping[str, Pretrained]) -> None:
+        super().__init__()
+        self.method = method
+        self.encoders = nn.ModuleDict(encoders)
+        self.max_length = {
+            m: encoders[m].longest(steps) if m in encoders else steps
+            for m, steps in method.max_length.items()
+        }
+
+    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Any:
+        return self.method(*self.encode(features, masks))
+
+    def encode(
+        self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What the method sees: features (B, T', d) and masks (B, T') by modality."""
+        seen, valid = dict(features), dict(masks)
+        for m, encoder in self.encoders.items():
+            seen[m], valid[m] = encoder(features[m], masks[m])
+        return seen, valid
+
+    def losses(
+        self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        return self.method.losses(outputs, labels, generator)
+
+    def score(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Scores:
+        return self.method.score(*self.encode(features, masks))
+
+    def prepare(self, data: TrainingData) -> None:
+        self.method.prepare(TrainingData(data.labels, self._encoded(data.batches)))
+
+    @torch.no_grad()
+    def _encoded(self, batches: Iterable[Any]) -> Iterator[Any]:
+        self.encoders.eval()
+        try:
+            for features, masks, labels in batches:
+                yield *self.encode(features, masks), labels
+        finally:
+            self.encoders.train(self.training)
+
+    def update_after_step(self, outputs: Any, labels: Tensor) -> None:
+        self.method.update_after_step(outputs, labels)
+
+    def enter_epoch(self, epoch: int) -> None:
+        for encoder in self._all():
+            encoder.rest(epoch < encoder.choice.frozen_epochs)
+        self.method.enter_epoch(epoch)
+
+    def learning_rates(self) -> Iterator[tuple[nn.Parameter, float]]:
+        for encoder in self._all():
+            yield from encoder.rates()
+        yield from self.method.learning_rates()
+
+    @property
+    def by_gradient(self) -> bool:
+        return self.method.by_gradient
+
+    @property
+    def learnt(self) -> int:
+        own = sum(p.numel() for p in self.encoders.parameters() if p.requires_grad)
+        return self.method.learnt + own * self.by_gradient
+
+    def attention(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return self.method.attention(*self.encode(features, masks))
+
+    def compile_step(self, mode: str) -> None:
+        self.method.compile_step(mode)
+
+    def spared_from_decay(self) -> Iterator[nn.Parameter]:
+        inner = {
+            id(parameter) for parameter in self.method.parameters()
+        }  # of which the method itself decides
+        yield from (p for p in super().spared_from_decay() if id(p) not in inner)
+        yield from self.method.spared_from_decay()
+
+    def kept_files(self) -> dict[str, Path]:
+        return {
+            f"{ENCODERS}/{m}/{name}": encoder.folder / name
+            for m, encoder in zip(self.encoders, self._all(), strict=True)
+            for name in encoder.files
+        }
+
+    def _all(self) -> list[Pretrained]:
+        return [encoder for encoder in self.encoders.values() if isinstance(encoder, Pretrained)]

@@ -1,0 +1,46 @@
+"""Dropout whose random numbers cost next to nothing on a CPU."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from carat.utils.device import on_host
+
+LEVELS = 1 << 16
+"""Probabilities are multiples of one in so many."""
+
+
+def dropout(x: Tensor, share: float) -> Tensor:
+    """Zero a share of x at random and scale the rest, so that the mean stays.
+
+    On a CPU `torch.nn.functional.dropout` draws a number per element, a third of the time of a training step.
+    Here four elements share one random integer, 16 bits each; the share is rounded to 1/65,536 and the scale
+    follows the rounded share, so that the mean is exact.
+
+    Args:
+        x: any shape.
+        share: of elements to zero, in [0, 1); 0 returns x itself.
+    """
+    if not share:
+        return x
+    return x * _factor(x, share) if on_host(x) else F.dropout(x, share)
+
+
+def add_dropped(x: Tensor, branch: Tensor, share: float) -> Tensor:
+    """x + dropout(branch), in one pass over memory where that can be had."""
+    if not share:
+        return x + branch
+    if not on_host(x):
+        return x + F.dropout(branch, share)
+    return torch.addcmul(x, branch, _factor(branch, share))
+
+
+def _factor(x: Tensor, share: float) -> Tensor:
+    """0 or the scale for each element of x, of the generator that `torch.manual_seed` seeds."""
+    dropped = round(share * LEVELS)
+    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    numbers = words.view(torch.int16)[: x.numel()].view(x.shape)  # uniform in [-2¹⁵, 2¹⁵)
+    kept = numbers.ge(dropped - LEVELS // 2)
+    return kept.to(x.dtype).mul_(LEVELS / (LEVELS - dropped))

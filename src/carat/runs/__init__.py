@@ -1,0 +1,1 @@
+"""The run folder: what is written after training and read everywhere else."""

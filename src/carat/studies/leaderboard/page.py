@@ -1,0 +1,149 @@
+"""The leaderboard as one HTML page that needs nothing from outside."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from carat.evaluation.bootstrap import Paired
+from carat.evaluation.report import in_brackets, mean_and_spread
+from carat.runs import card as run
+from carat.studies.leaderboard.missing_modalities import SHARES
+from carat.studies.leaderboard.standings import Standing
+from carat.studies.leaderboard.tables import (
+    COSTS,
+    About,
+    by_label,
+    costs,
+    difference,
+    per_label_thresholds,
+    precision_and_recall,
+)
+from carat.utils.plotting import COLOURS, heat_map, new_figure, save
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TEMPLATE = Path(__file__).with_name("page.html.j2")
+MARKERS = "os^Dvp*XPh<>"
+
+
+def write_page(standings: Sequence[Standing], about: About, file: Path) -> None:
+    """Write the page: sortable table with intervals, labels, missing modalities, costs."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    text = template.render(
+        about=about,
+        paragraphs=about.paragraphs(),
+        rarest=standings[0].rarest,
+        rows=_rows(standings),
+        scale=_scale(standings),
+        tables=[
+            (
+                "With a threshold for each label",
+                ["method", "micro-F1", "macro-F1", "rarest label"],
+                [per_label_thresholds(x) for x in standings],
+            ),
+            ("F1 by label", ["method", *about.labels], [by_label(x, about.labels) for x in standings]),
+            ("Costs", COSTS, [costs(x) for x in standings]),
+        ],
+        pictures=[
+            ("Modalities taken away at random", _svg(_curves(standings))),
+            ("Only some modalities at test time", _svg(_subsets(standings))),
+        ],
+    )
+    run.write_atomically(file, text + "\n")
+
+
+def _rows(standings: Sequence[Standing]) -> list[dict[str, Any]]:
+    """Of the main table: what is shown, and what is sorted by."""
+    low, high = _scale(standings)
+    found = []
+    for standing in standings:
+        left, right = standing.interval["micro_f1"]
+        place = [
+            float(np.clip((x - low) / (high - low), 0, 1) * 100)
+            for x in (left, standing.mean("micro_f1"), right)
+        ]
+        against = standing.against.get("micro_f1")
+        own, literature = precision_and_recall(standing)
+        found.append(
+            {
+                "method": standing.method,
+                "micro": (standing.mean("micro_f1"), mean_and_spread(standing.values("micro_f1"))),
+                "interval": in_brackets((left, right)),
+                "place": place,
+                "against": (against.difference if against else 0.0, *_lines(against)),
+                "macro": (standing.mean("macro_f1"), mean_and_spread(standing.values("macro_f1"))),
+                "macro_against": _lines(standing.against.get("macro_f1")),
+                "rarest": (standing.mean("rarest_f1"), mean_and_spread(standing.values("rarest_f1"))),
+                "accuracy": (standing.mean("accuracy"), mean_and_spread(standing.values("accuracy"))),
+                "own": own,
+                "literature": literature,
+                "parameters": (standing.parameters, f"{standing.parameters:,}"),
+            }
+        )
+    return found
+
+
+def _lines(paired: Paired | None) -> tuple[str, str, str]:
+    """A difference, how sure it is, and the class of its colour."""
+    text, _, rest = difference(paired).partition(" ")
+    low, high = paired.interval if paired else (0.0, 0.0)
+    return text, rest, "up" if low > 0 else "down" if high < 0 else ""
+
+
+def _scale(standings: Sequence[Standing]) -> tuple[float, float]:
+    """Ends of the axis on which the intervals are drawn, in twentieths."""
+    ends = np.array([standing.interval["micro_f1"] for standing in standings])
+    finite = ends[np.isfinite(ends)]
+    if not len(finite):
+        return 0.0, 1.0
+    return float(np.floor(finite.min() * 20) / 20), float(np.ceil(finite.max() * 20) / 20)
+
+
+def _curves(standings: Sequence[Standing]) -> Figure:
+    figure = new_figure(7.5, 4.6)
+    axes = figure.subplots()
+    for place, standing in enumerate(standings):
+        values = [standing.missing.get(f"{share:.0%} away", (0, float("nan")))[1] for share in SHARES]
+        axes.plot(
+            [0.0, *SHARES],
+            [standing.mean("micro_f1"), *values],
+            color=COLOURS[place % len(COLOURS)],
+            marker=MARKERS[place % len(MARKERS)],
+            markersize=5,
+            linestyle="-" if place < len(COLOURS) else "--",
+            label=standing.method,
+        )
+    axes.set(xlabel="share of modalities taken away", ylabel="test micro-F1")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    return figure
+
+
+def _subsets(standings: Sequence[Standing]) -> Figure:
+    names = [name for name in standings[0].missing if name.startswith("only ")]
+    values = np.array([[x.mean("micro_f1"), *(x.missing[name][1] for name in names)] for x in standings])
+    figure = new_figure(7.5, 1.6 + 0.33 * len(standings))
+    axes = figure.subplots()
+    columns = ["all", *(name.removeprefix("only ") for name in names)]
+    heat_map(axes, values, [x.method for x in standings], columns, highest=None)
+    return figure
+
+
+def _svg(figure: Figure) -> str:
+    """As an element of the page."""
+    buffer = io.BytesIO()
+    save(figure, buffer)
+    text = buffer.getvalue().decode()
+    return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)

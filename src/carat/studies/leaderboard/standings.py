@@ -1,0 +1,171 @@
+"""From what was measured of every training to one line per method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carat.data.store import Store
+from carat.evaluation.bootstrap import Interval, Paired, holm, intervals, paired_test
+from carat.evaluation.metrics import Metrics, compute_metrics
+from carat.evaluation.thresholds import apply_thresholds, f1_from_counts, search_thresholds
+from carat.studies.jobs import Arrays, Job, Scored, read_environment, read_scores
+
+BASE = "carat"
+"""The method that all others are compared with."""
+COMPARED = ("micro_f1", "macro_f1")
+"""Metrics whose difference is tested."""
+
+
+@dataclass(frozen=True)
+class Final:
+    """A method's trainings with the settings that tuning has chosen."""
+
+    method: str
+    jobs: Sequence[Job]
+    """One per seed."""
+    trials: int
+    """How many settings were tried."""
+    chosen: Mapping[str, float]
+    """What tuning sets otherwise than the start; nothing if the start was best."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One method on the test split; every list has one value per seed."""
+
+    method: str
+    chosen: Mapping[str, float]
+    trials: int
+    seeds: Sequence[int]
+    validation: Sequence[float]
+    """Micro-F1."""
+    metrics: Sequence[Metrics]
+    rarest: str
+    """The label with the fewest positives in training."""
+    interval: Mapping[str, Interval]
+    """95 % by group, by metric."""
+    against: Mapping[str, Paired]
+    """Minus CARAT, by metric, p-values corrected over all methods (Holm); nothing for CARAT itself."""
+    per_label: Sequence[Metrics]
+    """With a threshold for each label, searched on validation."""
+    missing: Mapping[str, tuple[int, float]]
+    """Samples and micro-F1, mean over the seeds, by condition."""
+    parameters: int
+    seconds_per_epoch: float
+    """Training and validation, median over the seeds."""
+    epochs: float
+    samples_per_second: float
+    """Scoring, median over the seeds."""
+    peak_gb: float
+    """Memory of the training process, the largest over the seeds."""
+
+    def mean(self, metric: str) -> float:
+        """Mean of a metric over the seeds."""
+        return float(np.mean(self.values(metric)))
+
+    def values(self, metric: str, per_label: bool = False) -> list[float]:
+        """A metric by seed; `rarest_f1` is that of the rarest label."""
+        found = self.per_label if per_label else self.metrics
+        if metric == "rarest_f1":
+            return [m.labels[self.rarest].f1 for m in found]
+        return [float(getattr(m, metric)) for m in found]
+
+    def label_f1(self, label: str) -> list[float]:
+        """F1 of one label by seed."""
+        return [m.labels[label].f1 for m in self.metrics]
+
+
+def stand(finals: Sequence[Final], store: Store, out: Path) -> list[Standing]:
+    """Judge every method, best mean test micro-F1 first.
+
+    Args:
+        finals: whose trainings are finished.
+        store: the data.
+        out: folder of the campaign.
+    """
+    labels, groups = np.asarray(store.labels), store.groups
+    scored = {final.method: [read_scores(job, out) for job in final.jobs] for final in finals}
+    predicted = {m: np.stack([x.predicted for x in found]) for m, found in scored.items()}
+    rows = {m: found[0].rows for m, found in scored.items()}
+    tested = [m for m in predicted if m != BASE] if BASE in predicted else []
+    against: dict[str, dict[str, Paired]] = {m: {} for m in predicted}
+    for metric in COMPARED:
+        tests = []
+        for m in tested:
+            shared = np.intersect1d(rows[m], rows[BASE])
+            ours, theirs = (predicted[x][:, np.isin(rows[x], shared)] for x in (m, BASE))
+            tests.append(paired_test(ours, theirs, labels[shared], groups[shared], metric, over_seeds=True))
+        for m, test, p in zip(tested, tests, holm([test.p for test in tests]), strict=True):
+            against[m][metric] = replace(test, p=p)
+    standings = [
+        _stand(final, scored[final.method], predicted[final.method], against[final.method], store, out)
+        for final in finals
+    ]
+    return sorted(standings, key=lambda standing: -standing.mean("micro_f1"))
+
+
+def _stand(
+    final: Final,
+    scored: Sequence[Scored],
+    predicted: NDArray[np.bool_],
+    against: Mapping[str, Paired],
+    store: Store,
+    out: Path,
+) -> Standing:
+    labels, groups, names = np.asarray(store.labels), store.groups, store.label_names
+    rows, measured, cards = scored[0].rows, [x.arrays for x in scored], [x.card for x in scored]
+    spent = [read_environment(job, out) for job in final.jobs]
+    positives = labels[store.indices("train")].sum(0)
+    return Standing(
+        method=final.method,
+        chosen=final.chosen,
+        trials=final.trials,
+        seeds=[job.experiment.seed for job in final.jobs],
+        validation=[float(card.validation["micro_f1"] or 0) for card in cards],
+        metrics=[compute_metrics(x.scores, x.predicted, labels[rows], names) for x in scored],
+        rarest=names[int(np.argmin(np.where(positives > 0, positives, positives.max() + 1)))],
+        interval=intervals(predicted, labels[rows], groups[rows]),
+        against=against,
+        per_label=[_per_label(x, labels, names) for x in measured],
+        missing=_missing(measured, [list(card.thresholds.values()) for card in cards], labels),
+        parameters=int(spent[0]["parameters"]),
+        seconds_per_epoch=float(np.median([x["seconds"] / x["epochs"] for x in spent])),
+        epochs=float(np.mean([x["epochs"] for x in spent])),
+        samples_per_second=float(np.median([len(x["rows"]) / x["seconds"] for x in measured])),
+        peak_gb=max(float(x["peak_gb"]) for x in spent),
+    )
+
+
+def _per_label(measured: Arrays, labels: NDArray[Any], names: Sequence[str]) -> Metrics:
+    thresholds = search_thresholds(measured["valid/scores"], labels[measured["valid/rows"]], "per-label")
+    scores = measured["scores"]
+    return compute_metrics(scores, apply_thresholds(scores, thresholds), labels[measured["rows"]], names)
+
+
+def _missing(
+    measured: Sequence[Arrays],
+    thresholds: Sequence[Sequence[float]],
+    labels: NDArray[Any],
+) -> dict[str, tuple[int, float]]:
+    suffix = "/scores"
+    keys = [k.removesuffix(suffix) for k in measured[0] if k.endswith(suffix) and k != f"valid{suffix}"]
+    found = {}
+    for key in keys:
+        rows = measured[0][f"{key}/rows"]
+        values = [
+            _micro_f1(apply_thresholds(x[f"{key}/scores"], np.array(t)), labels[rows].astype(bool))
+            for x, t in zip(measured, thresholds, strict=True)
+            if len(rows)
+        ]
+        found[key] = len(rows), float(np.mean(values)) if values else float("nan")
+    return found
+
+
+def _micro_f1(guess: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
+    return float(f1_from_counts((guess & true).sum(), (guess & ~true).sum(), (~guess & true).sum()))

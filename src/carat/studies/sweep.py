@@ -1,0 +1,226 @@
+"""From a space of settings to the best experiment file."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from carat.config.experiment import Experiment
+from carat.data.store import open_store
+from carat.runs.card import replace_file
+from carat.studies.jobs import PLAN, RUNS, claim
+from carat.studies.space import read_space
+from carat.studies.study import Sampler, Study
+from carat.utils.errors import RunError, StoppedError
+from carat.utils.parallel import local
+from carat.utils.parallel.tasks import Outcome, Tell, Work
+
+JOURNAL = "study.journal"
+BEST = "best.yaml"
+TABLE = "study"
+FILES = {PLAN, RUNS, JOURNAL, f"{JOURNAL}.lock", BEST, f"{TABLE}.csv", f"{TABLE}.md"}
+
+Engine = Literal["local", "ray"]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a worker is to train."""
+
+    experiment: Experiment
+    folder: Path
+
+
+def sweep(
+    space: str | os.PathLike[str],
+    store: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    experiment: Experiment,
+    *,
+    trials: int,
+    workers: int = 1,
+    engine: Engine = "local",
+    address: str | None = None,
+    sampler: Sampler = "random",
+    prune: bool = True,
+    overwrite: bool = False,
+    say: Say = lambda line: None,
+) -> Study:
+    """Train an experiment with many settings, and write study.csv, study.md and best.yaml.
+
+    Trials are judged by the validation micro-F1 of their best epoch. Those that are worse than the median of
+    the others at the same epoch are ended early. A trial whose worker dies goes on where it was, as does a
+    sweep that is started again.
+
+    Args:
+        space: YAML file, see `read_space`.
+        store: with splits train and valid.
+        out: folder to make or to go on with; for a cluster one that all its machines see.
+        experiment: what the trials have in common, and the first of them.
+        trials: how many, the first included; more of them go on with a finished sweep.
+        workers: trainings at once.
+        engine: processes of this machine, or Ray.
+        address: of a Ray cluster; None starts one here.
+        sampler: see `Study`.
+        prune: whether trials are ended early.
+        overwrite: start anew where another sweep was.
+        say: called with lines of progress.
+
+    Raises:
+        ConfigError: the space is wrong.
+        RunError: the folder holds something else, or every trial failed.
+    """
+    folder, path, opened = Path(out), Path(store), open_store(store)
+    ranges = read_space(Path(space), experiment)
+    plan = {
+        "store": opened.manifest.fingerprint,
+        "space": {key: repr(value) for key, value in ranges.items()},
+        "experiment": experiment.model_dump(mode="json"),
+        "sampler": sampler,
+    }
+    with claim(folder, plan, FILES, overwrite):
+        study = Study("sweep", experiment, ranges, folder / JOURNAL, sampler)
+        todo = Todo(study, trials, folder)
+        if todo.finished:
+            say(f"{todo.finished} of {trials} trials are finished already")
+        hear = partial(_hear, study, todo, prune)
+        done = todo.finished
+        with _engine(engine, address, workers) as run_tasks:
+            for outcome in run_tasks(_prepare, (path.resolve(),), todo, workers, hear):
+                number = todo.numbers[outcome.index]
+                _note(study, number, outcome)
+                done += 1
+                say(f"[{done}/{trials}] trial {number}: {_said(study, number, outcome)}")
+                write_study(study, folder)
+        write_study(study, folder)
+    if study.value(study.best) is None:
+        raise RunError(f"{folder}: no trial was finished")
+    return study
+
+
+class Todo(Sequence[Trial]):
+    """Trials that have not ended, drawn when a worker asks for them."""
+
+    def __init__(self, study: Study, count: int, out: Path) -> None:
+        self.study, self.out = study, out
+        count = count if study.space else 1
+        drawn = len(study.trials)
+        self.numbers = [n for n in range(count) if n >= drawn or study.state(n) == "running"]
+        self.finished = count - len(self.numbers)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: Any) -> Any:
+        number = self.numbers[index]
+        self.study.draw(number + 1)
+        return Trial(self.study.experiments()[number], self.out.resolve() / RUNS / f"trial{number:04}")
+
+
+def _prepare(store: Path) -> Work:
+    """In every worker."""
+    from carat.training.train import train
+
+    opened = open_store(store)
+
+    def work(trial: Trial, tell: Tell) -> float | None:
+        try:
+            made = train(
+                trial.experiment, opened, trial.folder, resume=True, after_epoch=partial(_tell, tell)
+            )
+        except StoppedError:
+            return None
+        return made.card.validation["micro_f1"]
+
+    return work
+
+
+def _tell(tell: Tell, row: dict[str, float]) -> bool:
+    return tell((int(row["epoch"]), row["valid/micro_f1"]))
+
+
+def _hear(study: Study, todo: Todo, prune: bool, index: int, said: tuple[int, float]) -> bool:
+    epoch, value = said
+    worse = math.isfinite(value) and study.report(todo.numbers[index], epoch, value)
+    return prune and worse
+
+
+def _note(study: Study, number: int, outcome: Outcome) -> None:
+    finite = outcome.result is not None and math.isfinite(outcome.result)
+    pruned = not outcome.problem and outcome.result is None
+    study.tell(number, outcome.result if finite else None, pruned=pruned)
+
+
+def _said(study: Study, number: int, outcome: Outcome) -> str:
+    if outcome.problem:
+        return f"failed: {outcome.problem}"
+    if outcome.result is None:
+        return f"ended after epoch {max(study.reported(number))}, worse than most"
+    return f"validation micro-F1 {outcome.result:.4f}"
+
+
+@contextmanager
+def _engine(engine: Engine, address: str | None, workers: int) -> Iterator[Callable[..., Iterator[Outcome]]]:
+    if engine == "local":
+        yield local.run_tasks
+        return
+    from carat.utils.parallel import ray
+
+    with ray.cluster(address, workers) as connected:
+        yield partial(ray.run_tasks, connected)
+
+
+def write_study(study: Study, out: Path) -> None:
+    """The trials as tables, and the best experiment."""
+    keys = list(study.space)
+    rows: list[dict[str, Any]] = []
+    for number, settings in enumerate(study.trials):
+        value, reported = study.value(number), study.reported(number)
+        shown = value if value is not None else max(reported.values(), default=None)
+        start = study.experiment.model_dump()
+        rows.append(
+            {
+                "trial": number,
+                "state": study.state(number),
+                "micro_f1": "" if shown is None else f"{shown:.4f}",
+                "epochs": max(reported, default=0),
+            }
+            | {key: settings.get(key, _at(start, key)) for key in keys}
+        )
+    rows.sort(key=lambda row: (row["state"] != "complete", -float(row["micro_f1"] or -1), row["trial"]))
+    _write_csv(rows, out / f"{TABLE}.csv")
+    lines = [" | ".join(map(str, row.values())) for row in rows]
+    head = f"| {' | '.join(rows[0])} |\n|{'---|' * len(rows[0])}\n"
+    text = (
+        "# Trials\n\nValidation micro-F1; the best first.\n\n" + head + "".join(f"| {x} |\n" for x in lines)
+    )
+    replace_file(out / f"{TABLE}.md", text.encode())
+    if study.value(study.best) is None:
+        return
+    best = study.experiments()[study.best].model_dump()
+    replace_file(out / BEST, yaml.safe_dump(best, sort_keys=False, allow_unicode=True).encode())
+
+
+def _at(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
+
+
+def _write_csv(rows: list[dict[str, Any]], file: Path) -> None:
+    temporary = file.with_name(f".{file.name}.unfinished")
+    with temporary.open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.DictWriter(opened, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    temporary.replace(file)

@@ -1,0 +1,227 @@
+"""One method under Lightning: steps, validation with threshold search, optimiser."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+import torch.distributed as dist
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from carat.config.experiment import ThresholdConfig, TrainingConfig
+from carat.data.loader import Batch
+from carat.evaluation.metrics import compute_metrics
+from carat.evaluation.thresholds import apply_thresholds, search_thresholds
+from carat.models.base import Method
+from carat.models.modality_dropout import hide_modalities
+from carat.training.distributed import ALONE, Processes, gather
+from carat.training.optimizer import clip_gradients, make_optimiser
+from carat.utils.errors import RunError
+
+MONITOR = "valid/micro_f1"
+"""What chooses the epoch."""
+
+SUMMARY = (
+    "micro_f1",
+    "macro_f1",
+    "weighted_f1",
+    "accuracy",
+    "accuracy_empty_1",
+    "precision",
+    "recall",
+    "hamming_loss",
+    "lrap",
+)
+"""Validation metrics that are logged in every epoch."""
+
+
+class MethodModule(L.LightningModule):
+    """Trains any `Method`; knows the contract and nothing else of it.
+
+    What is drawn in a step depends on nothing but the seed, the step and, for dropout of the forward pass,
+    the process. So a state needs no random numbers.
+
+    Args:
+        method: what is trained.
+        config: optimiser and schedule.
+        labels: label names.
+        threshold: how it is searched.
+        steps: optimiser steps of the whole training.
+        seed: of what is drawn.
+        processes: those that train together.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        config: TrainingConfig,
+        labels: list[str],
+        threshold: ThresholdConfig,
+        steps: int,
+        seed: int,
+        processes: Processes = ALONE,
+    ) -> None:
+        super().__init__()
+        self.method, self.config, self.labels = method, config, labels
+        self.threshold, self.steps, self.seed, self.processes = threshold, steps, seed, processes
+        self.history: list[dict[str, float]] = []
+        """Training terms and validation metrics of every epoch so far."""
+        self.thresholds: list[list[float]] = []
+        """Thresholds (L,) of every epoch so far."""
+        self.best_epoch = 0
+        """The best one so far, from 0."""
+        self.best: dict[str, Tensor] = {}
+        """Its weights."""
+        self.batches_seen = 0
+        """By every process, over all epochs."""
+        self.batches_of_epoch = 0
+        """Of the epoch that was begun."""
+        self.seconds = 0.0
+        """Spent by earlier processes on the same training."""
+        self._began = time.monotonic()
+        self._sums: dict[str, Tensor] = {}
+        self._samples = 0
+        self._metrics: dict[str, float] = {}
+        self._scores: list[Tensor] = []
+        self._truth: list[Tensor] = []
+        self._last: tuple[Any, Tensor] | None = None
+
+    def training_step(self, batch: Batch, index: int) -> Tensor | None:
+        if self.config.graph == "cuda-graphs" and self.device.type == "cuda":
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        total, masks = batch.total or len(batch.labels), batch.masks
+        common = torch.Generator(self.device).manual_seed(self._seed_of_step(0))
+        if share := self.config.modality_dropout:
+            drawn = torch.rand(total, len(masks), device=self.device, generator=common)
+            masks = hide_modalities(masks, drawn[self.processes.share(total)], share)
+        torch.manual_seed(self._seed_of_step(1 + self.processes.rank))
+        self.method.enter_epoch(self.current_epoch)
+        outputs = self.method(batch.features, masks)
+        outputs, labels = gather((outputs, batch.labels), total, self.processes)
+        if self.processes.size > 1:
+            torch.manual_seed(self._seed_of_step(0))
+        losses = self.method.losses(outputs, labels, common)
+        self._add(losses, total)
+        self.log("loss", losses["total"].detach(), prog_bar=True, logger=False, batch_size=total)
+        self._last = outputs, labels
+        return losses["total"] if self.method.by_gradient else None
+
+    def _seed_of_step(self, stream: int) -> int:
+        sequence = np.random.SeedSequence((self.seed, self.batches_seen, stream))
+        return int(sequence.generate_state(1, np.uint64)[0])
+
+    def _add(self, losses: dict[str, Tensor], samples: int) -> None:
+        for name, value in losses.items():
+            self._sums[name] = self._sums.get(name, 0) + value.detach().double() * samples
+        self._samples += samples
+
+    def end_step(self) -> None:
+        """After the optimiser's step."""
+        assert self._last is not None
+        self.method.update_after_step(*self._last)
+        self._last = None
+        self.batches_seen += 1
+        self.batches_of_epoch += 1
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch.to(device, non_blocking=True)  # Lightning would wait for anything that is not a tensor
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        with torch.autocast(self.device.type, enabled=False):  # thresholds are used in float32
+            scores = self.method.score(batch.features, batch.masks).scores
+        found = gather((scores, batch.labels), batch.total or len(scores), self.processes)
+        self._scores.append(found[0])
+        self._truth.append(found[1])
+
+    def end_validation(self) -> None:
+        """Search thresholds, and keep the weights if the epoch is the best one so far."""
+        scores = torch.cat(self._scores).cpu().numpy()
+        truth = torch.cat(self._truth).cpu().numpy()
+        self._scores.clear()
+        self._truth.clear()
+        if not np.isfinite(scores).all():
+            raise RunError(
+                f"training diverged in epoch {self.current_epoch + 1}: scores are not finite; "
+                f"lower training.learning_rate"
+            )
+        judged: list[Any] = [self._judge(scores, truth) if self.processes.first else None]
+        if self.processes.size > 1:
+            dist.broadcast_object_list(judged)
+        thresholds, self._metrics = judged[0]
+        self.thresholds.append(thresholds)
+        if not self.history or _or_worst(self._metrics) > _or_worst(self.history[self.best_epoch]):
+            self.best_epoch = len(self.history)
+            self.best = {name: x.detach().cpu().clone() for name, x in self.method.state_dict().items()}
+        self.log_dict(self._metrics, batch_size=len(truth))
+        self.log("micro_f1", self._metrics[MONITOR], prog_bar=True, logger=False, batch_size=len(truth))
+
+    def _judge(self, scores: Any, truth: Any) -> tuple[list[float], dict[str, float]]:
+        thresholds = search_thresholds(scores, truth, self.threshold.kind, self.threshold.price)
+        metrics = compute_metrics(scores, apply_thresholds(scores, thresholds), truth, self.labels)
+        return thresholds.tolist(), {f"valid/{name}": float(getattr(metrics, name)) for name in SUMMARY}
+
+    def on_train_epoch_end(self) -> None:
+        terms = {f"train/{name}": float(value) / self._samples for name, value in self._sums.items()}
+        self.log_dict(terms, batch_size=self._samples)
+        self.history.append({"epoch": float(self.current_epoch + 1)} | self._metrics | terms)
+        self._sums, self._samples, self.batches_of_epoch = {}, 0, 0
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["progress"] = {
+            "history": self.history,
+            "thresholds": self.thresholds,
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "batches_seen": self.batches_seen,
+            "batches_of_epoch": self.batches_of_epoch,
+            "sums": self._sums,
+            "samples": self._samples,
+            "seconds": self.spent(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        progress = checkpoint["progress"]
+        self.history, self.thresholds = progress["history"], progress["thresholds"]
+        self.best, self.best_epoch = progress["best"], progress["best_epoch"]
+        self.seconds = progress["seconds"]
+        self.batches_seen, self.batches_of_epoch = progress["batches_seen"], progress["batches_of_epoch"]
+        self._sums = {name: value.to(self.device) for name, value in progress["sums"].items()}
+        self._samples = progress["samples"]
+
+    def spent(self) -> float:
+        """Seconds of training, those of earlier processes included."""
+        return self.seconds + time.monotonic() - self._began
+
+    def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
+        clip_gradients(self.method.parameters(), self.config.clip, self.config.clip_tensors)
+
+    def configure_optimizers(self) -> Any:
+        if not self.method.by_gradient:
+            return None
+        optimiser, schedule = make_optimiser(self.method, self.config, self.steps)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _or_worst(metrics: dict[str, float]) -> float:
+    value = metrics[MONITOR]
+    return value if math.isfinite(value) else -math.inf
+
+
+class Ends(Callback):
+    """The module's own ends of steps and validations, before those of other callbacks.
+
+    A mean of the weights is to see what a step changes, and is in place until the validation is over.
+    """
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        pl_module.end_step()
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        pl_module.end_validation()

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from carat.config.base import expand, first_difference, merge, read_yaml
+from carat.utils.errors import ConfigError
+
+
+def test_merge_leaves_its_arguments_alone() -> None:
+    below = {"a": {"b": 1}}
+    assert merge(below, {"a": {"c": 2}}) == {"a": {"b": 1, "c": 2}}
+    assert below == {"a": {"b": 1}}
+
+
+def test_expand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CARAT_X", "there")
+    assert expand("${CARAT_X}/a ${CARAT_X:-no}") == "there/a there"
+    monkeypatch.delenv("CARAT_X")
+    with pytest.raises(ConfigError, match="needs the environment variable CARAT_X"):
+        expand("${CARAT_X}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "!!python/object/apply:os.system ['touch HACKED']",
+        "a: !!python/object/new:os.system ['touch HACKED']",
+        "a: !!python/name:os.system",
+        "a: !!python/module:os",
+    ],
+)
+def test_yaml_with_python_tags_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="not valid YAML") as refused:
+        read_yaml(tmp_path / "r.yaml")
+    assert "\n" not in str(refused.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["r.yaml"]
+
+
+def test_the_first_difference_is_named() -> None:
+    assert first_difference({"a": {"b": 1}, "c": [1]}, {"a": {"b": 1}, "c": [1]}) == ""
+    assert first_difference({"a": {"b": {"c": 1}}}, {"a": {"b": {"c": 2}}}) == "a.b.c"
+    assert first_difference({"a": 1, "b": 1}, {"a": 1}) == "b"
+    assert first_difference({"a": {}}, {"a": {"x": 1}}) == "a.x"
+    assert first_difference([], {"a": 1}) == "value"

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from carat.data.store import open_store
+from carat.data.store.writer import StoreWriter
+from carat.utils.errors import DataError
+
+
+def write(path: Path, samples: list[dict[str, Any]], **options: Any) -> None:
+    with StoreWriter(path, "mine", ["sad", "fear"], {"text": "a", "audio": "b"}, ["train"], **options) as w:
+        for sample in samples:
+            w.append(**sample)
+
+
+def sample(**changes: Any) -> dict[str, Any]:
+    features = {"text": np.ones((3, 5)), "audio": np.full((2, 7), 0.5)}
+    return {"id": "x", "split": "train", "labels": [1, 0], "features": features} | changes
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    arrays = [random.normal(size=(steps, 5)).astype(np.float32) for steps in (3, 11, 2)]
+    lone = random.normal(size=(13, 7)).astype(np.float32)
+    write(
+        tmp_path / "s",
+        [
+            sample(id="a", features={"text": arrays[0]}, group="g", transcript="só", intensities=[2.5, 0]),
+            sample(id="b", features={"text": arrays[1], "audio": lone}, labels=[0, 0], intensities=[0, 0]),
+            sample(id="c", features={"text": arrays[2], "audio": np.zeros((0, 7))}, intensities=[1, 0]),
+        ],
+    )
+    store = open_store(tmp_path / "s")
+    assert [store[i].id for i in range(3)] == ["a", "b", "c"]
+    for row, array in enumerate(arrays):
+        np.testing.assert_array_equal(store[row].features["text"], array)
+    assert list(store[0].features) == ["text"]
+    np.testing.assert_array_equal(store[1].features["audio"], lone)
+    assert store.lengths("audio").tolist() == [0, 13, 0]
+    assert store.labels.tolist() == [[1, 0], [0, 0], [1, 0]]
+    assert store.groups.tolist() == ["g", "b", "c"]
+    assert [store.transcript(i) for i in range(3)] == ["só", "", ""]
+    assert store.intensities is not None
+    assert store.intensities.tolist() == [[2.5, 0], [0, 0], [1, 0]]
+    store.verify()
+
+
+def test_equal_content_has_equal_fingerprint(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / name, [sample()])
+    write(tmp_path / "c", [sample(labels=[1, 1])])
+    prints = [open_store(tmp_path / name).manifest.fingerprint for name in ("a", "b", "c")]
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_half_precision(tmp_path: Path) -> None:
+    write(tmp_path / "s", [sample()], dtype="float16")
+    assert open_store(tmp_path / "s").features("text", 0).dtype == np.float16
+    with pytest.raises(DataError, match="not finite in float16"):
+        write(tmp_path / "t", [sample(features={"text": np.full((1, 5), 1e6)})], dtype="float16")
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        ([sample(), sample()], "sample 'x': the id occurs twice"),
+        ([sample(split="trian")], "split 'trian' is none of train"),
+        ([sample(labels=[1])], "labels must be 2 times 0 or 1"),
+        ([sample(labels=[1, 2])], "labels must be 2 times 0 or 1"),
+        ([sample(features={})], "no modality is present"),
+        ([sample(features={"smell": np.ones((1, 2))})], "unknown modality 'smell'"),
+        ([sample(features={"text": np.ones(5)})], r"expected numbers \(T, d\)"),
+        ([sample(features={"text": np.array([["a"]])})], r"expected numbers \(T, d\)"),
+        ([sample(features={"text": np.full((1, 5), np.nan)})], "not finite"),
+        ([sample(), sample(id="y", features={"text": np.ones((1, 4))})], "width 4, earlier samples have 5"),
+        ([sample(features={"text": np.ones((1, 5))})], "modality 'audio' is absent from every sample"),
+        ([sample(intensities=[1, 0]), sample(id="y")], "some samples have intensities and others"),
+        ([], "split 'train' has no samples"),
+    ],
+)
+def test_bad_samples_are_refused_and_leave_nothing(
+    tmp_path: Path, samples: list[dict[str, Any]], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        write(tmp_path / "s", samples)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_replacement_leaves_the_old_store(tmp_path: Path) -> None:
+    write(tmp_path / "s", [sample()])
+    before = open_store(tmp_path / "s").manifest.fingerprint
+    with pytest.raises(DataError, match="holds a store already; --overwrite replaces it"):
+        write(tmp_path / "s", [sample(labels=[1, 1])])
+    with pytest.raises(DataError, match="the id occurs twice"):
+        write(tmp_path / "s", [sample(labels=[1, 1]), sample()], overwrite=True)
+    assert open_store(tmp_path / "s").manifest.fingerprint == before
+    write(tmp_path / "s", [sample(labels=[1, 1])], overwrite=True)
+    assert open_store(tmp_path / "s").manifest.fingerprint != before
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_other_folders_are_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter").write_text("1")
+    with pytest.raises(DataError, match="exists and is not a carat store"):
+        write(tmp_path / "thesis", [sample()], overwrite=True)
+    assert (tmp_path / "thesis" / "chapter").read_text() == "1"
+
+
+@pytest.mark.parametrize("labels", [[], ["a", "a"], [""], [" "]])
+def test_impossible_labels(tmp_path: Path, labels: list[str]) -> None:
+    with pytest.raises(DataError, match="label"):
+        StoreWriter(tmp_path / "s", "mine", labels, {"text": "a"}, ["train"])
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "face.left", "text_offsets"])
+def test_impossible_modalities(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="names hold letters, digits"):
+        StoreWriter(tmp_path / "s", "mine", ["a"], {name: "a"}, ["train"])
+
+
+def test_a_foreign_manifest_is_no_store(tmp_path: Path) -> None:
+    write(tmp_path / "s", [sample()])
+    (tmp_path / "s" / "thesis.txt").write_text("mine")
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "manifest.json").write_text('{"name": "app"}')
+    for folder in ("s", "app"):
+        with pytest.raises(DataError, match="exists and is not a carat store"):
+            write(tmp_path / folder, [sample()], overwrite=True)
+    assert (tmp_path / "s" / "thesis.txt").read_text() == "mine"
+
+
+def test_a_failure_removes_the_folders_it_made(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no samples"):
+        write(tmp_path / "a" / "b" / "s", [])
+    assert list(tmp_path.iterdir()) == []
+    write(tmp_path / "a" / "b" / "s", [sample()])
+    assert (tmp_path / "a" / "b" / "s" / "manifest.json").is_file()
+
+
+def test_manifest_is_plain_json(tmp_path: Path) -> None:
+    write(tmp_path / "s", [sample()])
+    manifest = json.loads((tmp_path / "s" / "manifest.json").read_text())
+    assert manifest["labels"] == ["sad", "fear"]
+    assert manifest["modalities"]["text"]["width"] == 5
+    assert manifest["modalities"]["audio"]["source"] == "b"
+    assert manifest["splits"] == {"train": 1}

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import torch
+
+import carat
+from carat.data.store import Store
+from carat.data.store.transform import Transform
+from carat.data.store.writer import StoreWriter
+from carat.inference.features import read_features
+from carat.inference.predictor import Predictor, load
+from carat.inference.writers import write_predictions
+from carat.training.train import TrainedRun
+from carat.utils.errors import DataError, RunError
+
+
+@pytest.fixture(scope="module")
+def predictor(trained: TrainedRun) -> Predictor:
+    return load(trained.folder)
+
+
+def test_public_names() -> None:
+    assert carat.load is load
+    assert carat.Predictor is Predictor
+    with pytest.raises(AttributeError, match="no attribute 'laod'"):
+        carat.laod  # noqa: B018
+
+
+def test_one_sample_equals_the_store(predictor: Predictor, store: Store) -> None:
+    by_id = dict(predictor.predict_store(store, "test"))
+    rows = store.indices("test")
+    assert list(by_id) == store.ids[rows].tolist()
+    for row in rows[:9]:
+        sample = store[row]
+        alone = predictor.predict(sample.features)
+        together = by_id[sample.id]
+        assert list(alone.scores) == store.label_names
+        assert alone.scores == pytest.approx(together.scores, abs=1e-5)
+        assert alone.carried_by == together.carried_by
+        assert set(alone.carried_by.values()) <= set(sample.features)
+        thresholds = predictor.card.thresholds
+        assert alone.labels == [n for n in store.label_names if alone.scores[n] > thresholds[n]]
+
+
+def test_scores_in_bf16_are_near(trained: TrainedRun, store: Store) -> None:
+    _, exact, _ = load(trained.folder).score(store, "test")
+    _, near, _ = load(trained.folder, precision="bf16").score(store, "test")
+    assert near.dtype == np.float32
+    assert 0 < np.abs(near - exact).max() < 0.03
+
+
+def test_batch_and_empty_modality(predictor: Predictor, store: Store) -> None:
+    text = store.features("text", int(np.argmax(store.lengths("text"))))
+    pair = [{"text": text}, {"text": text.tolist(), "audio": np.zeros((0, 20))}]
+    found = predictor.predict_batch(pair * 20)
+    assert len(found) == 40
+    assert found[0].scores == pytest.approx(found[1].scores, abs=1e-6)
+    assert set(found[0].carried_by.values()) == {"text"}
+
+
+@pytest.mark.parametrize(
+    ("sample", "message"),
+    [
+        ({}, "sample 0: no modality is present; at least one of text, visual, audio"),
+        ({"text": np.zeros((0, 24))}, "no modality is present"),
+        ({"txt": np.ones((2, 24))}, r"unknown modality 'txt'; did you mean 'text'\?"),
+        ({"text": np.ones((2, 23))}, r"text: expected numbers \(T, 24\), found float64 \(2, 23\)"),
+        ({"text": np.ones(24)}, r"text: expected numbers \(T, 24\)"),
+        ({"text": np.full((1, 24), np.inf)}, "text: inf or NaN among the features"),
+        ({"text": np.ones((2, 26))}, r"text: expected numbers \(T, 24\), found float64 \(2, 26\)$"),
+        ({"text": np.full((1, 24), 1e300)}, "text: inf or NaN among the features"),
+        ({"text": np.ones((65, 24))}, "text: 65 steps, but max_length is 64; cut it"),
+    ],
+)
+def test_bad_samples(predictor: Predictor, sample: dict[str, np.ndarray], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        predictor.predict(sample)
+
+
+def test_evaluating_twice_gives_identical_numbers(predictor: Predictor, store: Store) -> None:
+    first, second = (json.dumps(predictor.evaluate(store, "test").to_json()) for _ in range(2))
+    again = json.dumps(load(predictor.folder).evaluate(store, "test").to_json())
+    assert first == second == again
+
+
+def test_evaluation_uses_the_validation_threshold(predictor: Predictor, store: Store) -> None:
+    report = predictor.evaluate(store, "valid")
+    assert report.thresholds == predictor.card.thresholds
+    assert report.samples == len(store.indices("valid"))
+    assert report.metrics.micro_f1 == pytest.approx(predictor.card.validation["micro_f1"])
+
+
+def test_loading_leaves_the_users_randomness_alone(trained: TrainedRun) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    load(trained.folder)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def other_store(path: Path, labels: list[str], widths: dict[str, int]) -> Store:
+    with StoreWriter(path, "other", labels, dict.fromkeys(widths, "elsewhere"), ["test"]) as writer:
+        for i in range(3):
+            features = {m: np.ones((2, d)) for m, d in widths.items()}
+            writer.append(str(i), "test", [i % 2] * len(labels), features)
+    return carat.open_store(path)
+
+
+def test_stores_that_do_not_fit(predictor: Predictor, tmp_path: Path) -> None:
+    labels = predictor.labels
+    with pytest.raises(DataError, match=r"text has width 9, but the run .* was trained on 24"):
+        predictor.evaluate(other_store(tmp_path / "a", labels, {"text": 9}))
+    with pytest.raises(DataError, match=r"labels sad, but the run .* was trained on happy, sad"):
+        predictor.evaluate(other_store(tmp_path / "b", ["sad"], {"text": 24}))
+    with pytest.raises(DataError, match=r"none of the run's modalities \(text, visual, audio\)"):
+        predictor.evaluate(other_store(tmp_path / "c", labels, {"smell": 24}))
+    fewer = other_store(tmp_path / "d", labels, {"text": 24})
+    report = predictor.evaluate(fewer)
+    assert report.samples == 3
+    assert report.metrics.notes == [
+        "text comes from elsewhere, the run was trained on synthetic:3",
+        "the store has no visual: it counts as absent from every sample",
+        "the store has no audio: it counts as absent from every sample",
+    ]
+
+
+def test_runs_that_cannot_be_loaded(trained: TrainedRun, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no such run"):
+        load(tmp_path / "nothing")
+    with pytest.raises(RunError, match="not a carat run"):
+        load(tmp_path)
+    for damage, message in {
+        "unfinished": "the training did not finish, run.json or weights.safetensors is missing",
+        "truncated": "weights.safetensors: altered since the training finished",
+        "garbled": "run.json: cannot be read",
+        "newer": r"run of a newer carat \(schema 9\); upgrade carat",
+        "other": "experiment.yaml: altered since the training finished",
+        "early": "weights.safetensors: damaged or of another experiment",
+    }.items():
+        copy = Path(shutil.copytree(trained.folder, tmp_path / damage))
+        if damage == "unfinished":
+            (copy / "run.json").unlink()
+        elif damage == "truncated":
+            (copy / "weights.safetensors").write_bytes(b"\x00" * 50)
+        elif damage == "garbled":
+            (copy / "run.json").write_text("[")
+        elif damage == "newer":
+            (copy / "run.json").write_text('{"schema_version": 9}')
+        elif damage == "early":  # as a carat wrote it that knew no digests
+            card = json.loads((copy / "run.json").read_text())
+            del card["digests"]
+            (copy / "run.json").write_text(json.dumps(card))
+            (copy / "weights.safetensors").write_bytes(b"\x00" * 50)
+        else:
+            text = (copy / "experiment.yaml").read_text().replace("hidden: 16", "hidden: 32")
+            (copy / "experiment.yaml").write_text(text)
+        with pytest.raises(RunError, match=message) as error:
+            load(copy)
+        assert "\n" not in str(error.value)
+
+
+def test_prediction_files_agree(predictor: Predictor, store: Store, tmp_path: Path) -> None:
+    expected = list(predictor.predict_store(store, "test"))
+    for name in ("p.csv", "p.jsonl", "p.parquet"):
+        assert write_predictions(iter(expected), tmp_path / name) == len(expected)
+    lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    assert lines == pyarrow.parquet.read_table(tmp_path / "p.parquet").to_pylist()
+    rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
+    assert [row["labels"] for row in rows] == [";".join(line["labels"]) for line in lines]
+    for (id, prediction), line, row in zip(expected, lines, rows, strict=True):
+        assert id == line["id"] == row["id"]
+        assert {n: line[f"score_{n}"] for n in store.label_names} == prediction.scores
+        assert {n: float(row[f"score_{n}"]) for n in store.label_names} == prediction.scores
+        assert {n: row[f"carried_by_{n}"] for n in store.label_names} == prediction.carried_by
+
+
+def test_a_failed_prediction_leaves_no_file(tmp_path: Path) -> None:
+    def broken():  # type: ignore[no-untyped-def]
+        raise DataError("in the middle")
+        yield
+
+    for ending in ("csv", "jsonl", "parquet"):
+        with pytest.raises(DataError, match="in the middle"):
+            write_predictions(broken(), tmp_path / f"p.{ending}")
+        with pytest.raises(RunError, match="nothing to write, there are no samples"):
+            write_predictions([], tmp_path / f"p.{ending}")
+    with pytest.raises(RunError, match=r"unknown ending '.xlsx'; use .csv, .parquet, .jsonl"):
+        write_predictions([], tmp_path / "p.xlsx")
+    (tmp_path / "q.csv").write_text("mine")
+    with pytest.raises(RunError, match="exists already; --overwrite replaces it"):
+        write_predictions([], tmp_path / "q.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["q.csv"]
+
+
+def test_raw_features_are_cleaned_as_the_recipe_did(trained: TrainedRun, store: Store) -> None:
+    predictor = load(trained.folder)
+    card = predictor.card.modalities["text"]
+    shift = Transform(width=25, drop_columns=[3], mean=[2.0] * 24, deviation=[0.5] * 24)
+    changed = card.model_copy(update={"transform": shift})
+    predictor.card.modalities["text"] = changed
+    stored = np.asarray(store.features("text", int(np.argmax(store.lengths("text")))))
+    raw = np.insert(stored * 0.5 + 2.0, 3, 99.0, axis=1)
+    expected = predictor.predict({"text": stored})
+    assert predictor.predict({"text": raw}, raw=True).scores == pytest.approx(expected.scores, abs=1e-4)
+    with pytest.raises(DataError, match="width 24, expected 25"):
+        predictor.predict({"text": stored}, raw=True)
+    with pytest.raises(DataError, match=r"are they raw features \(raw=True, --raw\)"):
+        predictor.predict({"text": raw})
+    samples, notes = predictor.own_features({"a": {"text": stored, "smell": stored}}, raw=False)
+    assert list(samples["a"]) == ["text"]
+    assert notes[0] == "the run does not use: smell"
+    assert notes[1].startswith("the recipe cleaned text; if the file holds features as the extractor")
+
+
+def test_feature_files(tmp_path: Path) -> None:
+    one, several = {"text": np.ones((2, 3))}, {"a/text": np.ones((2, 3)), "b/c/audio": np.zeros((1, 2))}
+    np.savez(tmp_path / "clip.npz", **one)
+    np.savez(tmp_path / "many.npz", **several)
+    np.savez(tmp_path / "mixed.npz", **one, **several)
+    assert list(read_features(tmp_path / "clip.npz")) == ["clip"]
+    found = read_features(tmp_path / "many.npz")
+    assert {id: list(sample) for id, sample in found.items()} == {"a": ["text"], "b/c": ["audio"]}
+    with pytest.raises(DataError, match="must be all 'modality' or all 'id/modality'"):
+        read_features(tmp_path / "mixed.npz")
+    (tmp_path / "broken.npz").write_bytes(b"no zip")
+    np.save(tmp_path / "array.npy", np.ones(3))
+    for name in ("broken.npz", "array.npy", "missing.npz"):
+        with pytest.raises(DataError, match=r"cannot be read|expected an \.npz"):
+            read_features(tmp_path / name)

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from carat.data.store import Store
+from carat.data.synthetic import synthesise
+from carat.inference import shards
+from carat.inference.predictor import load
+from carat.inference.shards import predict_in_shards
+from carat.training.train import TrainedRun
+from carat.utils.errors import DataError, RunError
+from carat.utils.parallel import local
+from carat.utils.parallel.tasks import Outcome
+
+
+@pytest.fixture
+def in_turn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Shards in this process; the numbers of those that were scored."""
+    scored = []
+
+    def serially(prepare: Any, arguments: Any, tasks: Sequence[Any], workers: int) -> Iterator[Outcome]:
+        work = prepare(*arguments)
+        for index, task in enumerate(tasks):
+            scored.append(task.number)
+            yield Outcome(index, work(task, lambda said: False))
+
+    monkeypatch.setattr(local, "run_tasks", serially)
+    return scored
+
+
+def parts(out: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(out.glob("part-*"))}
+
+
+def test_shards_hold_every_sample_in_order(
+    in_turn: list[int], trained: TrainedRun, store: Store, tmp_path: Path
+) -> None:
+    count = predict_in_shards(trained.folder, store.folder, tmp_path / "o", size=50)
+    expected = list(load(trained.folder).predict_store(store))
+    assert count == len(expected)
+    rows = [row for name in parts(tmp_path / "o") for row in pq.read_table(tmp_path / "o" / name).to_pylist()]
+    assert [row["id"] for row in rows] == [id for id, _ in expected]
+    for row, (_, prediction) in zip(rows, expected, strict=True):
+        assert row["labels"] == prediction.labels
+        assert {n: row[f"score_{n}"] for n in prediction.scores} == pytest.approx(prediction.scores, abs=1e-6)
+    only = predict_in_shards(
+        trained.folder, store.folder, tmp_path / "t", size=7, split="test", ending=".csv"
+    )
+    assert only == len(load(trained.folder).rows(store, "test"))
+    assert len(parts(tmp_path / "t")) == -(-only // 7)
+
+
+def test_finished_shards_are_not_scored_again(
+    in_turn: list[int],
+    trained: TrainedRun,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "o"
+    count = predict_in_shards(trained.folder, store.folder, out, size=50)
+    whole = parts(out)
+    in_turn.clear()
+    said: list[str] = []
+    assert predict_in_shards(trained.folder, store.folder, out, size=50, say=said.append) == count
+    assert in_turn == []
+    (out / "part-00001.parquet").write_bytes(whole["part-00001.parquet"][:-9])
+    (out / "part-00002.parquet").unlink()
+    (out / ".part-00003.parquet.unfinished").touch()
+    with (out / "done.jsonl").open("a") as file:
+        file.write('{"shard": 0, "samp')
+    assert predict_in_shards(trained.folder, store.folder, out, size=50) == count
+    assert in_turn == [1, 2]
+    assert parts(out) == whole
+    assert sorted(file.name for file in out.iterdir()) == sorted([*whole, "done.jsonl", "shards.json"])
+    with pytest.raises(RunError, match="holds predictions with another size; --overwrite replaces them"):
+        predict_in_shards(trained.folder, store.folder, out, size=60)
+    in_turn.clear()
+    assert predict_in_shards(trained.folder, store.folder, out, size=60, overwrite=True) == count
+    assert len(in_turn) == len(parts(out))
+
+
+def test_what_is_refused(in_turn: list[int], trained: TrainedRun, store: Store, tmp_path: Path) -> None:
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / "thesis.tex").write_text("mine")
+    with pytest.raises(RunError, match=r"holds 'thesis\.tex', which was not made by this command"):
+        predict_in_shards(trained.folder, store.folder, tmp_path / "o", overwrite=True)
+    with pytest.raises(RunError, match="unknown format"):
+        predict_in_shards(trained.folder, store.folder, tmp_path / "p", ending=".xls")
+    with pytest.raises(DataError, match="no split 'tset'"):
+        predict_in_shards(trained.folder, store.folder, tmp_path / "p", split="tset")
+    damaged = Path(shutil.copytree(store.folder, tmp_path / "damaged"))
+    with (damaged / "features" / "text.npy").open("rb+") as file:
+        file.seek(-1, 2)
+        file.write(b"\x01")
+    with pytest.raises(DataError, match="altered"):
+        predict_in_shards(trained.folder, damaged, tmp_path / "p")
+    assert not (tmp_path / "p").exists()
+
+
+def test_the_command(run: Any, trained: TrainedRun, store: Store, tmp_path: Path) -> None:
+    given = ("predict", trained.folder, "--data", store.folder, "--split", "test")
+    code, _, err = run(*given, "--out", tmp_path / "o", "--workers", 1, "--format", "jsonl")
+    assert code == 0, err
+    assert f"predictions → {tmp_path / 'o'}" in err
+    assert (tmp_path / "o" / "part-00000.jsonl").is_file()
+    code, _, err = run(*given, "--out", tmp_path / "o.csv", "--engine", "ray")
+    assert code == 2
+    assert "writes a folder" in err
+
+
+def killing(job: shards.Job) -> Any:
+    """A worker that is killed at every shard, once, in the middle of writing."""
+    work, write = PREPARE(job), shards.write_predictions
+
+    def task(shard: shards.Shard, tell: Any) -> Any:
+        mark = job.out.parent / f"killed-{shard.number}"
+
+        def writing(predictions: Any, file: Path, **options: Any) -> int:
+            def broken() -> Any:
+                for place, named in enumerate(predictions):
+                    if place == 5 and not mark.exists():
+                        mark.touch()
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    yield named
+
+            return write(broken(), file, **options)
+
+        shards.write_predictions = writing
+        return work(shard, tell)
+
+    return task
+
+
+PREPARE = shards.prepare
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_the_same_files_whatever_happens(
+    engine: Any, trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if engine == "ray":
+        pytest.importorskip("ray")
+    store = synthesise(tmp_path / "store", samples=2000, seed=4, missing=0.1)
+    predict_in_shards(trained.folder, store.folder, tmp_path / "whole", size=500)
+    monkeypatch.setattr(shards, "prepare", killing)
+    predict_in_shards(trained.folder, store.folder, tmp_path / "o", size=500, workers=2, engine=engine)
+    assert len(list(tmp_path.glob("killed-*"))) == len(parts(tmp_path / "whole"))
+    assert parts(tmp_path / "o") == parts(tmp_path / "whole")

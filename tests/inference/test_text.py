@@ -1,0 +1,229 @@
+"""Texts of a user's own: files, tokens, words that carry a label, the command."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import carat
+from carat.data.store import Store
+from carat.inference.text import strongest, without_each_word
+from carat.inference.text_files import Columns, Text, read_texts
+from carat.training.train import TrainedRun
+from carat.utils.errors import DataError, RunError
+from tests.models.encoders.conftest import text_encoder, text_run, text_store
+
+__all__ = ["text_encoder", "text_run", "text_store"]  # fixtures
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("a.txt", "so glad\n\n  tears \n", [("1", "so glad"), ("2", ""), ("3", "tears")]),
+        ("a.csv", 'text,x\n"so, glad",1\n,2\nfun,3\n', [("1", "so, glad"), ("2", ""), ("3", "fun")]),
+        ("a.tsv", "id\ttext\nq\tso glad\n", [("q", "so glad")]),
+        (
+            "a.jsonl",
+            '{"text": "so glad", "id": 7}\n\n{"text": null}\n{"text": "fun"}\n',
+            [("7", "so glad"), ("3", ""), ("4", "fun")],
+        ),
+    ],
+)
+def test_files_of_texts(name: str, content: str, found: list[tuple[str, str]], tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    assert list(read_texts(tmp_path / name, Columns("text"))) == [Text(*x) for x in found]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "text,call,turn\nso,x,2\nglad,,1.5\n"),
+        ("a.jsonl", '{"text": "so", "call": "x", "turn": 2}\n{"text": "glad", "turn": "1.5"}\n'),
+    ],
+)
+def test_conversations_in_files(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    found = list(read_texts(tmp_path / name, Columns("text", "call", "turn")))
+    assert found == [Text("1", "so", "x", 2.0), Text("2", "glad", "", 1.5)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "text,call,turn\nso,x,2\nglad,x,\n", "data row 2: '' is no number to order by"),
+        ("a.csv", "text,call,turn\nso,x,nan\n", "data row 1: 'nan' is no number to order by"),
+        (
+            "a.csv",
+            "text,call,turns\nso,x,1\n",
+            "no column 'turn'; did you mean 'turns'.; --order names another",
+        ),
+        ("a.jsonl", '{"text": "so", "call": "x"}\n', "line 1: '' is no number to order by"),
+        ("a.jsonl", '{"text": "so", "turn": 1}\n', "no line has 'call'; --conversation names another key"),
+        ("a.txt", "so\n", "lines have no column 'call'; a .csv, .tsv or .jsonl has"),
+    ],
+)
+def test_conversations_that_are_refused(name: str, content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        list(read_texts(tmp_path / name, Columns("text", "call", "turn")))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.doc", b"", "unknown ending '.doc'; use .txt, .csv, .tsv, .jsonl"),
+        ("a.txt", b"\xff\xfe\xfa", "a.txt: cannot be read"),
+        ("a.csv", b"texts,x\n", "no column 'text'; did you mean 'texts'.; --column names another"),
+        ("a.jsonl", b'{"text": 1}', "line 1: no text under 'text'; --column names another key"),
+        ("a.jsonl", b'{"text": "a"}\n{', "line 2: not JSON"),
+        ("a.jsonl", b"[]", "line 1: no text under 'text'"),
+        ("a.txt", b" \n\n", "a.txt: no texts, or nothing but empty ones"),
+        ("a.csv", b"text\n", "a.csv: no texts, or nothing but empty ones"),
+    ],
+)
+def test_files_that_are_refused(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        list(read_texts(tmp_path / name, Columns("text")))
+    with pytest.raises(DataError, match=r"none.txt: cannot be read .No such file"):
+        list(read_texts(tmp_path / "none.txt", Columns("text")))
+
+
+def test_words_are_left_out_one_by_one() -> None:
+    assert without_each_word(" so  very glad") == [
+        ("so", "very glad"),
+        ("very", "so  glad"),
+        ("glad", "so  very"),
+    ]
+    assert without_each_word("") == []
+
+
+def test_strongest_words() -> None:
+    falls = np.array([0.1, -0.2, 0.3, 0.0])
+    assert strongest(["so", "not", "(glad),", "a"], falls, 3) == ["glad", "so"]
+    assert strongest(["so"], np.array([0.004]), 1) == []
+    assert without_each_word("so — glad") == [("so", "— glad"), ("glad", "so —")]
+
+
+def test_texts_score_as_their_store_does(text_run: TrainedRun, text_store: Store) -> None:
+    predictor = carat.load(text_run.folder)
+    expected = dict(predictor.predict_store(text_store, "test"))
+    rows = {text_store.ids[row]: row for row in text_store.indices("test")}
+    texts = [text_store.transcript(rows[id]) for id in expected]
+    for found, stored in zip(predictor.predict_text(texts), expected.values(), strict=True):
+        assert found.labels == stored.labels
+        assert found.scores == pytest.approx(stored.scores, abs=1e-6)
+        assert found.words == {}
+    assert [x.text for x in predictor.predict_text(texts)] == texts
+
+
+def test_long_texts_are_cut(text_run: TrainedRun) -> None:
+    predictor = carat.load(text_run.folder)
+    long, cut, short = predictor.predict_text(["so " * 50, "so " * 11, "so"])  # and two special tokens
+    assert long.scores == cut.scores != short.scores
+    assert predictor.reader.cut == 2
+
+
+def test_the_words_that_carry_a_label(text_run: TrainedRun) -> None:
+    glad, alone = carat.load(text_run.folder).predict_text(["We are so glad here", "tears"], words=2)
+    assert glad.labels == ["happy"]
+    assert glad.words["happy"][0] == "glad"
+    assert all(len(words) <= 2 for words in glad.words.values())
+    assert alone.words["sad"] == ["tears"]
+
+
+def test_what_cannot_be_read(text_run: TrainedRun, trained: TrainedRun) -> None:
+    with pytest.raises(RunError, match="trained on features, so it reads no texts; that needs a store whose"):
+        carat.load(trained.folder).predict_text(["glad"])
+    with pytest.raises(DataError, match="text 2 of 2: no words"):
+        carat.load(text_run.folder).predict_text(["glad", " "])
+    with pytest.raises(DataError, match="text 1 of 1: no words"):
+        carat.load(text_run.folder).predict_text([3])  # type: ignore[list-item]
+    with pytest.raises(DataError, match="words is -1"):
+        carat.load(text_run.folder).predict_text(["glad"], words=-1)
+    assert carat.load(text_run.folder).predict_text([]) == []
+    assert carat.load(text_run.folder).predict_text("so glad")[0].text == "so glad"
+
+
+def test_tokens_of_ones_own(text_run: TrainedRun) -> None:
+    predictor = carat.load(text_run.folder)
+    ids = np.array([[2], [17], [3]])
+    assert predictor.predict({"text": ids}).scores == pytest.approx(
+        predictor.predict_text(["glad"])[0].scores
+    )
+    for wrong in (ids + 0.5, ids + 99, -ids):
+        with pytest.raises(DataError, match=r"sample 0, text: expected token ids from 0 to 22"):
+            predictor.predict({"text": wrong})
+
+
+def test_text_on_the_command_line(run, text_run: TrainedRun) -> None:  # type: ignore[no-untyped-def]
+    code, out, _ = run("predict", text_run.folder, "--text", "We are so glad", "such tears")
+    assert code == 0
+    assert "We are so glad" in out
+    (line,) = [x for x in out.splitlines() if "happy" in x and "*" in x]
+    assert "glad" in line
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_files_on_the_command_line(run, ending: str, text_run: TrainedRun, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "in.csv").write_text("id,said\na,so glad\nb,\nc,I hate tears\n")
+    out = tmp_path / f"out.{ending}"
+    settings = ("--file", tmp_path / "in.csv", "--column", "said", "--words", 1, "--out", out)
+    code, _, err = run("predict", text_run.folder, *settings)
+    assert code == 0, err
+    assert "2 predictions → " in err
+    rows = {
+        "csv": lambda: list(csv.DictReader(out.read_text().splitlines())),
+        "jsonl": lambda: [json.loads(x) for x in out.read_text().splitlines()],
+        "parquet": lambda: pq.read_table(out).to_pylist(),
+    }[ending]()
+    assert [(x["id"], x["text"]) for x in rows] == [("a", "so glad"), ("c", "I hate tears")]
+    assert rows[0]["words_happy"] in ("glad", ["glad"])
+    assert set(rows[1]["labels"].split(";") if ending == "csv" else rows[1]["labels"]) == {"sad", "anger"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "one of --data, --text and --file"),
+        (("--text", "a", "--file", "b.txt"), "one of --data, --text and --file"),
+        (("--file", "b.txt"), "--file needs --out"),
+        (("--data", "store"), "--data needs --out"),
+        (("--file", "b.txt", "--out", "x.csv"), "b.txt: cannot be read (No such file or directory)"),
+        (("--text",), "--text needs a text"),
+        (("--text", " "), "text 1 of 1: no words"),
+        (("--text", "a", "--split", "test"), "--split, --raw and --engine are for --data"),
+    ],
+)
+def test_one_line_for_what_is_wrong(run, arguments, message: str, text_run: TrainedRun) -> None:  # type: ignore[no-untyped-def]
+    code, _, err = run("predict", text_run.folder, *arguments)
+    assert code == 2
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_many_texts_come_out_in_order(
+    run, text_run: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr("carat.cli.predict_text.AT_ONCE", 7)
+    lines = [" ".join(["so"] * (1 + i % 5) + [["glad", "tears"][i % 2]]) for i in range(30)]
+    (tmp_path / "lines.txt").write_text("\n".join(lines))
+    code, _, _ = run(
+        "predict", text_run.folder, "--file", tmp_path / "lines.txt", "--out", tmp_path / "o.csv"
+    )
+    assert code == 0
+    rows = list(csv.DictReader((tmp_path / "o.csv").read_text().splitlines()))
+    assert [row["text"] for row in rows] == lines
+    assert [row["id"] for row in rows] == [str(i) for i in range(1, 31)]
+    assert [float(row["score_happy"]) > float(row["score_sad"]) for row in rows] == [True, False] * 15
+
+
+def test_a_run_alone_is_enough(text_run: TrainedRun, tmp_path: Path) -> None:
+    moved = shutil.copytree(text_run.folder, tmp_path / "moved")
+    assert carat.load(moved).predict_text(["so glad"])[0].labels == ["happy"]

@@ -1,0 +1,129 @@
+"""LDDU's Gaussians: drawn, fused, contrasted and calibrated as defined."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+from carat.models.baselines.lddu import Lddu, calibration, certainty, divergence, draw
+from tests.models.baselines.test_baselines import small
+from tests.models.test_methods import LABELS, WIDTHS, B, batch
+
+PRESENCE = torch.tensor([[True, True, False], [True, False, True]])
+
+
+def make() -> Lddu:
+    method = small("lddu")
+    assert isinstance(method, Lddu)
+    return method
+
+
+def test_weights_are_inverse_variances_of_present_modalities() -> None:
+    variance = torch.tensor([2.0, 8.0, 1e-3])[None, :, None].expand(2, 3, 1)
+    weights = certainty(variance.log(), PRESENCE)[..., 0]
+    torch.testing.assert_close(weights[0], torch.tensor([0.8, 0.2, 0]))
+    torch.testing.assert_close(weights[1], torch.tensor([1e-3, 0, 2.0]) / 2.001)
+
+
+def slow_calibration(log_variance: Tensor, errors: Tensor, presence: Tensor) -> Tensor:
+    """The definition, label by label, of what is present alone."""
+    divergences = []
+    for label in range(errors.shape[2]):
+        e, u = errors[:, :, label][presence], log_variance[:, :, label][presence]
+        wanted, found = e.exp() / e.exp().sum(), u.exp() / u.exp().sum()
+        divergences.append((wanted * (wanted / found).log()).sum())
+    return torch.stack(divergences).mean()
+
+
+def test_calibration_equals_the_definition_and_ignores_the_absent() -> None:
+    log_variance, errors = torch.randn(2, 3, 4, requires_grad=True), torch.rand(2, 3, 4) * 3
+    expected = slow_calibration(log_variance, errors, PRESENCE)
+    found = calibration(log_variance, errors.where(PRESENCE[..., None], 1e4), PRESENCE)
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad(x, log_variance)[0] for x in (found, expected)]
+    torch.testing.assert_close(*gradients)
+    assert not gradients[0][~PRESENCE].any()
+
+
+def test_calibration_asks_uncertainty_to_rank_as_the_error() -> None:
+    errors = torch.rand(2, 3, 4) * 3
+    assert calibration(errors - 5, errors, PRESENCE).item() == pytest.approx(0, abs=1e-6)
+    level = torch.zeros(2, 3, 4, requires_grad=True)
+    calibration(level, errors, PRESENCE).backward()
+    assert level.grad is not None
+    for label in range(4):  # the step raises the variance the more, the larger the error
+        step, error = -level.grad[:, :, label][PRESENCE], errors[:, :, label][PRESENCE]
+        assert (step.argsort() == error.argsort()).all()
+
+
+def test_divergence_is_that_of_torch() -> None:
+    means, log_variances = torch.randn(5, 3, 7), torch.randn(5, 3, 7)
+    expected = kl_divergence(Normal(means, (log_variances / 2).exp()), Normal(0.0, 1.0)).mean(-1)
+    torch.testing.assert_close(divergence(means, log_variances), expected)
+
+
+def test_samples_have_the_moments_and_follow_the_generator() -> None:
+    means, log_variances = torch.full((20_000,), 3.0), torch.full((20_000,), math.log(4.0))
+    samples = draw(means, log_variances, torch.Generator().manual_seed(1))
+    assert samples.mean().item() == pytest.approx(3, abs=0.05)
+    assert samples.var().item() == pytest.approx(4, rel=0.05)
+    method, (features, masks, labels) = make().train(), batch()
+    outputs = method(features, masks)
+    first, again, other = (
+        method.losses(outputs, labels, torch.Generator().manual_seed(seed))["total"] for seed in (1, 1, 2)
+    )
+    assert first == again != other
+
+
+def test_without_variance_the_sampled_loss_is_that_of_the_scores() -> None:
+    """As the log-variance falls to its bound, training sees what inference sees."""
+    method, (features, masks, labels) = make().train(), batch()
+    with torch.no_grad():
+        for head in method.gaussians.values():
+            head.bias[head.out_features // 2 :] = -1e4
+    outputs = method(features, masks)
+    expected = method.label_loss(outputs.logits, labels)
+    torch.testing.assert_close(method.losses(outputs, labels)["labels"], expected, atol=1e-3, rtol=1e-3)
+
+
+def test_carriers_have_the_largest_weight() -> None:
+    method, (features, masks, _) = make().eval(), batch()
+    with torch.no_grad():  # audio is sure of everything
+        method.gaussians["audio"].bias[32:] -= 5
+    outputs = method(features, masks)
+    torch.testing.assert_close(outputs.weights.sum(1), torch.ones(B, len(LABELS)))
+    assert not outputs.weights[~outputs.presence].any()
+    with_audio = outputs.presence[:, 2]
+    assert (outputs.carried_by[with_audio] == 2).all()
+    assert (outputs.carried_by[~with_audio] < 2).all()
+
+
+def test_classes_tell_modality_label_and_presence_apart() -> None:
+    method, (features, masks, labels) = make(), batch()
+    outputs = method(features, masks)
+    method.update_after_step(outputs, labels)
+    filled = method.queue.classes[: int(method.queue.pointer)].tolist()
+    size = len(LABELS)
+    expected = [
+        label + size * (2 * modality + int(labels[i, label] == 0))
+        for i in range(B)
+        for modality in range(len(WIDTHS))
+        for label in range(size)
+        if outputs.presence[i, modality]
+    ]
+    assert filled == expected
+    rows = method.queue.rows[: len(filled)]
+    torch.testing.assert_close(rows.norm(dim=1), torch.ones(len(filled)))
+
+
+def test_attention_is_a_share_of_valid_time() -> None:
+    method, (features, masks, _) = make().eval(), batch()
+    for m, weights in method.attention(features, masks).items():
+        assert weights.shape == (B, len(LABELS), masks[m].shape[1])
+        assert not (weights * ~masks[m][:, None]).any()
+        there = masks[m].any(1)
+        torch.testing.assert_close(weights[there].sum(-1), torch.ones_like(weights[there][..., 0]))

@@ -1,0 +1,362 @@
+"""Encoders in front of a method: what they read, what of them learns, what a run keeps."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import carat
+from carat.config.encoders import EncoderChoice
+from carat.config.experiment import load_experiment
+from carat.data.store import Store
+from carat.models.build import build
+from carat.models.encoders.bert import Bert
+from carat.models.encoders.pretrained import Pretrained
+from carat.models.encoders.wrapper import Encoded
+from carat.training.lightning_module import MethodModule
+from carat.training.optimizer import make_optimiser
+from carat.training.train import TrainedRun, train
+from carat.utils.errors import ConfigError, DataError, RunError
+from carat.utils.hugging_face import read_config
+from tests.models.encoders.conftest import TRAINING
+from tests.models.encoders.folders import LAYERS, WIDTH, WORDS
+from tests.training.test_resume import KilledError, contents, die
+
+LENGTHS = (7, 0, 3, 11, 1)
+
+
+def pretrained(folder: Path, **choice: Any) -> Pretrained:
+    return Pretrained(folder, EncoderChoice(folder=str(folder), precision="float32", **choice), text=True)
+
+
+def tokens() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(4, len(WORDS), (len(LENGTHS), max(LENGTHS), 1), generator=generator)
+    mask = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
+    return ids, mask
+
+
+def test_hidden_states_are_the_models_own(text_encoder: Path) -> None:
+    from transformers import BertModel
+
+    model = BertModel.from_pretrained(text_encoder).eval()
+    ids, mask = tokens()
+    states, valid = pretrained(text_encoder).eval()(ids, mask)
+    assert states.shape == (len(LENGTHS), max(LENGTHS), WIDTH)
+    torch.testing.assert_close(valid, mask)
+    for i, length in enumerate(LENGTHS):
+        assert not states[i, length:].any()
+        if length:
+            alone = model(input_ids=ids[i : i + 1, :length, 0]).last_hidden_state[0]
+            torch.testing.assert_close(states[i, :length], alone, atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("values_hidden")
+def test_the_same_where_the_host_does_not_see_values(text_encoder: Path) -> None:
+    ids, mask = tokens()
+    states, _ = pretrained(text_encoder).eval()(ids, mask)
+    for i, length in enumerate(LENGTHS):
+        assert not states[i, length:].any()
+        assert states[i, :length].abs().sum() >= length
+
+
+def test_nothing_present(text_encoder: Path) -> None:
+    ids, mask = tokens()
+    states, valid = pretrained(text_encoder)(ids, torch.zeros_like(mask))
+    assert states.shape == (len(LENGTHS), 1, WIDTH)
+    assert not states.any()
+    assert not valid.any()
+
+
+def learning(encoder: Pretrained) -> set[str]:
+    """Parts whose parameters get a gradient."""
+    ids, mask = tokens()
+    states, _ = encoder(ids, mask)
+    if states.requires_grad:
+        states.square().sum().backward()
+    return {name for name, p in encoder.model.named_parameters() if p.grad is not None and p.grad.any()}
+
+
+def test_all_of_it_learns(text_encoder: Path) -> None:
+    encoder = pretrained(text_encoder)
+    quiet = {name for name, _ in encoder.model.named_parameters()} - learning(encoder)
+    assert all(name.endswith("key.bias") for name in quiet)  # a constant added to every score does nothing
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_only_the_last_layers_learn(kept: int, text_encoder: Path) -> None:
+    encoder = pretrained(text_encoder, train_layers=kept)
+    found = {name.split(".")[2] for name in learning(encoder)}
+    assert found == {str(i) for i in range(LAYERS - kept, LAYERS)}
+    assert encoder.training == bool(kept)
+
+
+def test_more_layers_than_there_are(text_encoder: Path) -> None:
+    with pytest.raises(DataError, match=r"text: train_layers is 9, but the model has 3 layers"):
+        pretrained(text_encoder, train_layers=9)
+
+
+def test_rates_fall_from_layer_to_layer(text_encoder: Path) -> None:
+    encoder = pretrained(text_encoder, layer_decay=0.5, learning_rate=8.0)
+    names = {id(p): name for name, p in encoder.model.named_parameters()}
+    rates = {names[id(p)]: rate for p, rate in encoder.rates()}
+    assert rates["encoder.layer.2.output.dense.weight"] == 8.0
+    assert rates["encoder.layer.0.output.dense.weight"] == 2.0
+    assert rates["embeddings.word_embeddings.weight"] == 1.0
+    assert {rate for _, rate in pretrained(text_encoder, learning_rate=3.0).rates()} == {3.0}
+
+
+def test_the_optimiser_has_their_rates(text_encoder: Path, text_store: Store) -> None:
+    experiment = load_experiment(
+        overrides=TRAINING
+        | {"method": "linear", "encoders": {"text": {"folder": str(text_encoder), "learning_rate": 3e-3}}}
+    )
+    method = build_for(experiment, text_store)
+    optimiser, _ = make_optimiser(method, experiment.training, 10)
+    found = {id(p): g["initial_lr"] for g in optimiser.param_groups for p in g["params"]}
+    assert isinstance(method, Encoded)
+    assert {found[id(p)] for p in method.encoders.parameters()} == {3e-3}
+    assert {found[id(p)] for p in method.method.parameters()} == {1e-2}
+    assert len(found) == len(list(method.parameters()))
+
+
+def test_the_method_decides_what_of_it_decays(text_encoder: Path, text_store: Store) -> None:
+    for decays in (False, True):
+        experiment = load_experiment(
+            overrides={
+                "method": METHODS["carat"] | {"decay_input_norm": decays},
+                "encoders": {"text": {"folder": str(text_encoder)}},
+            }
+        )
+        method = build_for(experiment, text_store)
+        spared = {id(p) for p in method.spared_from_decay()}
+        assert (id(method.method.model.input_norm["text"].weight) in spared) != decays
+        assert id(method.encoders["text"].model.embeddings["LayerNorm"].weight) in spared
+
+
+def build_for(experiment: Any, store: Store) -> Any:
+    return build(experiment.method, experiment.encoders, store.label_names, store.manifest.modalities)
+
+
+def test_checkpointing_changes_no_gradient(text_encoder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(text_encoder, tmp_path / "encoder")
+    config = read_config(folder) | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    plain, saving = (pretrained(folder, gradient_checkpointing=x) for x in (False, True))
+    assert isinstance(plain.model, Bert)
+    assert not isinstance(saving.model, Bert)
+    for encoder in (plain, saving):
+        learning(encoder)
+    for name, p in plain.model.named_parameters():
+        theirs = saving.model.get_parameter(name).grad
+        torch.testing.assert_close(p.grad, theirs, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "with a head", "long ago"])
+def test_models_of_ours_are_transformers_models(kind: str, text_encoder: Path, tmp_path: Path) -> None:
+    import transformers
+
+    folder = shutil.copytree(text_encoder, tmp_path / "encoder")
+    config = read_config(folder)
+    if kind == "roberta":
+        config |= {"model_type": "roberta", "pad_token_id": 1, "max_position_embeddings": 39, "eps": 1e-5}
+    (folder / "config.json").write_text(json.dumps(config))
+    made = transformers.AutoConfig.from_pretrained(folder)
+    head = kind in ("with a head", "long ago")
+    auto = transformers.AutoModelForMaskedLM if head else transformers.AutoModel
+    auto.from_config(made).save_pretrained(folder)
+    if kind == "long ago":
+        old = {
+            name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): x
+            for name, x in load_file(folder / "model.safetensors").items()
+        }
+        save_file(old, folder / "model.safetensors", metadata={"format": "pt"})
+    encoder = pretrained(folder).eval()
+    assert isinstance(encoder.model, Bert)
+    ids, mask = tokens()
+    states, _ = encoder(ids, mask)
+    theirs = transformers.AutoModel.from_pretrained(folder).eval()
+    padded = ids[..., 0].masked_fill(~mask, theirs.config.pad_token_id)
+    expected = theirs(input_ids=padded, attention_mask=mask.long()).last_hidden_state
+    torch.testing.assert_close(states[mask], expected[mask], atol=2e-6, rtol=1e-5)
+    assert encoder.longest(99) == 37
+
+
+def test_names_of_other_configurations(text_encoder: Path, tmp_path: Path) -> None:
+    from transformers import DistilBertConfig, DistilBertModel
+
+    folder = shutil.copytree(text_encoder, tmp_path / "encoder")
+    config = DistilBertConfig(
+        vocab_size=len(WORDS), max_position_embeddings=37, n_layers=2, n_heads=2, dim=12, hidden_dim=14
+    )
+    DistilBertModel(config).save_pretrained(folder)
+    encoder = pretrained(folder, train_layers=1, layer_decay=0.5, learning_rate=8.0)
+    assert encoder.width == 12
+    assert encoder.longest(99) == 37
+    assert {rate for _, rate in encoder.rates()} == {8.0}
+    assert {name.split(".")[2] for name in learning(encoder)} == {"1"}
+
+
+@pytest.mark.parametrize("change", [{"hidden_act": "relu"}, {"is_decoder": True}])
+def test_other_models_are_left_to_transformers(
+    change: dict[str, Any], text_encoder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(text_encoder, tmp_path / "encoder")
+    (folder / "config.json").write_text(json.dumps(read_config(folder) | change))
+    encoder = pretrained(folder).eval()
+    assert not isinstance(encoder.model, Bert)
+    ids, mask = tokens()
+    states, _ = encoder(ids, mask)
+    alone, _ = encoder(ids[:1, : LENGTHS[0]], mask[:1, : LENGTHS[0]])
+    torch.testing.assert_close(states[0, : LENGTHS[0]], alone[0])
+    assert not states[2, LENGTHS[2] :].any()
+    assert learning(pretrained(folder))
+
+
+def test_adapters_learn_alone(text_encoder: Path) -> None:
+    pytest.importorskip("peft")
+    encoder = pretrained(text_encoder, lora={"rank": 2, "alpha": 4})
+    assert {name for name, p in encoder.model.named_parameters() if p.requires_grad}
+    assert all("lora_" in name for name in learning(encoder))
+    plain = pretrained(text_encoder).eval()
+    ids, mask = tokens()
+    torch.testing.assert_close(encoder.eval()(ids, mask)[0], plain(ids, mask)[0])  # they begin at nothing
+
+
+def test_it_rests_for_some_epochs(text_encoder: Path) -> None:
+    encoder = pretrained(text_encoder)
+    encoder.rest(True)
+    assert not encoder.training
+    assert not encoder(*tokens())[0].requires_grad
+    encoder.train()
+    assert not encoder.training
+    encoder.rest(False)
+    assert encoder.training
+    assert encoder(*tokens())[0].requires_grad
+
+
+def test_frozen_epochs_leave_it_as_it_was(text_encoder: Path, text_store: Store, tmp_path: Path) -> None:
+    changed = {}
+    for epochs in (0, 1):
+        experiment = TRAINING | {
+            "method": "linear",
+            "encoders": {"text": {"folder": str(text_encoder), "frozen_epochs": epochs}},
+            "training": TRAINING["training"] | {"epochs": 1},
+        }
+        made = train(experiment, text_store, tmp_path / str(epochs))
+        own = carat.load(made.folder).method.state_dict()
+        before = pretrained(text_encoder).state_dict()
+        changed[epochs] = [not torch.equal(own[f"encoders.text.{name}"], x) for name, x in before.items()]
+    assert any(changed[0])
+    assert not any(changed[1])
+
+
+METHODS = {
+    "carat": {
+        "hidden": 16,
+        "latent": 6,
+        "encoder": {"layers": {"text": 0}, "heads": 2},
+        "contrast": {"queue": 53},
+    },
+    "carat+": {
+        "hidden": 16,
+        "latent": 6,
+        "encoder": {"layers": {"text": 1}, "heads": 2},
+        "contrast": {"queue": 53},
+    },
+    "late-fusion": {"hidden": 16, "encoder": {"layers": 0, "heads": 2}},
+    "br": {},
+    "prior": {},
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_any_method_behind_it(name: str, text_encoder: Path, text_store: Store, tmp_path: Path) -> None:
+    moved = shutil.copytree(text_encoder, tmp_path / "encoder")
+    experiment = TRAINING | {
+        "method": METHODS[name] | {"name": name},
+        "encoders": {"text": {"folder": str(moved), "learning_rate": 3e-3}},
+        "training": TRAINING["training"] | {"epochs": 2},
+    }
+    made = train(experiment, text_store, tmp_path / "run")
+    shutil.rmtree(moved)  # the run needs nothing else
+    report = carat.load(made.folder).evaluate(text_store, "valid")
+    assert report.metrics.micro_f1 == pytest.approx(made.card.validation["micro_f1"], abs=1e-6)
+
+
+def test_it_learns(text_run: TrainedRun, text_store: Store) -> None:
+    assert carat.load(text_run.folder).evaluate(text_store, "test").metrics.micro_f1 > 0.9
+
+
+def test_two_trainings_are_identical_and_a_killed_one_too(
+    text_encoder: Path, text_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = TRAINING | {
+        "method": METHODS["carat"] | {"name": "carat"},
+        "encoders": {"text": {"folder": str(text_encoder), "frozen_epochs": 1}},
+        "training": TRAINING["training"] | {"epochs": 3, "checkpoint_every": 3, "average": 0.9},
+    }
+    train(experiment, text_store, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        die(patch, MethodModule, "training_step", 14, KilledError())
+        with pytest.raises(KilledError):
+            train(experiment, text_store, tmp_path / "killed")
+    said: list[str] = []
+    train(experiment, text_store, tmp_path / "killed", say=said.append)
+    assert "goes on after 12 batches" in said[0]
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_what_a_run_keeps_is_checked(text_run: TrainedRun, tmp_path: Path) -> None:
+    for name in ("config.json", "tokenizer.json"):
+        run = shutil.copytree(text_run.folder, tmp_path / name)
+        kept = run / "encoders" / "text" / name
+        kept.write_bytes(kept.read_bytes()[:-2] + b" }")
+        with pytest.raises(RunError, match=f"{name}: altered since the training finished"):
+            carat.load(run)
+        kept.unlink()
+        with pytest.raises(RunError, match=f"{name}: cannot be read .No such file"):
+            carat.load(run)
+
+
+@pytest.mark.parametrize(
+    ("encoders", "message"),
+    [
+        ({}, "modality 'text' holds tokens: name what reads it, encoders.text.folder"),
+        ({"text": {"kind": "transformer"}}, "modality 'text' holds tokens"),
+        ({"txt": {"folder": "x"}}, "encoders: the data has no modality 'txt'; did you mean 'text'"),
+        ({"text": {"folder": "/no/such"}}, "/no/such: no such folder; carat downloads nothing"),
+    ],
+)
+def test_choices_that_do_not_fit(
+    encoders: dict[str, Any], message: str, text_store: Store, tmp_path: Path
+) -> None:
+    with pytest.raises((ConfigError, DataError), match=message):
+        train({"method": "linear", "encoders": encoders}, text_store, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_features_need_no_encoder(store: Store, text_encoder: Path) -> None:
+    experiment = load_experiment(overrides={"encoders": {"text": {"folder": str(text_encoder)}}})
+    with pytest.raises(ConfigError, match=r"encoders.text: the modality holds features"):
+        build_for(experiment, store)
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({}, "a pretrained encoder needs a folder"),
+        ({"kind": "transformer", "folder": "x"}, "is set by the method's keys"),
+        ({"folder": "x", "train_layers": 1, "lora": {}}, "lora and train_layers contradict each other"),
+    ],
+)
+def test_choices_that_contradict_themselves(choice: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_experiment(overrides={"encoders": {"text": choice}})

@@ -1,0 +1,116 @@
+"""Folders of models that are refused, by name and in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from carat.config.encoders import EncoderChoice
+from carat.data.recipes.sources.hidden_states import HuggingFaceSource
+from carat.data.recipes.sources.tokens import TokenSource
+from carat.models.encoders.loading import load_model
+from carat.utils.errors import DataError
+from carat.utils.hugging_face import check_folder, longest_text, read_config
+
+Change = Callable[[Path], object]
+
+
+def change_config(**values: object) -> Change:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text()) | values
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return change
+
+
+def another_tokenizer(folder: Path) -> None:
+    found = json.loads((folder / "tokenizer.json").read_text())
+    found["model"]["vocab"] |= {f"word{i}": 100 + i for i in range(9)}
+    (folder / "tokenizer.json").write_text(json.dumps(found))
+
+
+def a_smaller_tokenizer(folder: Path) -> None:
+    found = json.loads((folder / "tokenizer.json").read_text())
+    found["model"]["vocab"] = {w: i for w, i in found["model"]["vocab"].items() if i < 12}
+    (folder / "tokenizer.json").write_text(json.dumps(found))
+
+
+WRONG: dict[str, tuple[Change, str]] = {
+    "pickled": (lambda f: (f / "pytorch_model.bin").write_bytes(b"x"), "pytorch_model.bin: pickled weights"),
+    "pickled below": (
+        lambda f: ((f / "2_Dense").mkdir(), (f / "2_Dense" / "a.PT").write_bytes(b"x")),
+        "2_Dense/a.PT: pickled weights",
+    ),
+    "code": (lambda f: (f / "modeling_own.py").write_text(""), "modeling_own.py: code in a model's folder"),
+    "code by name": (change_config(auto_map={"AutoModel": "x.Y"}), "asks for code of its own"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "model.safetensors is missing"),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json is missing"),
+    "no config": (lambda f: (f / "config.json").unlink(), "config.json is missing"),
+    "broken config": (lambda f: (f / "config.json").write_text("{"), "config.json: cannot be read"),
+    "a list": (lambda f: (f / "config.json").write_text("[]"), "expected one mapping, found list"),
+    "no type": (change_config(model_type=None), "names no model_type"),
+    "broken tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer.json: cannot be read"),
+    "larger tokenizer": (another_tokenizer, "tokenizer.json: another model's, it knows 32 tokens up to 108"),
+    "smaller tokenizer": (a_smaller_tokenizer, "tokenizer.json: another model's, it knows 12 tokens"),
+    "swapped tokenizer": (
+        lambda f: (f / "vocab.txt").write_text("[PAD]\nglad\n"),
+        "it and vocab.txt disagree on 'glad'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_named(name: str, text_encoder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(text_encoder, tmp_path / "encoder")
+    check_folder(folder, tokenizer=True)
+    change, message = WRONG[name]
+    change(folder)
+    with pytest.raises(DataError) as caught:
+        check_folder(folder, tokenizer=True)
+    assert message in str(caught.value)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    if name != "no weights":  # tokens need none
+        with pytest.raises(DataError):
+            TokenSource(folder)
+    if "tokenizer" not in name:
+        with pytest.raises(DataError):
+            HuggingFaceSource(folder)
+
+
+@pytest.mark.parametrize("saving", [False, True])  # by a model of ours, and by transformers'
+def test_weights_that_are_not_all_there(saving: bool, text_encoder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(text_encoder, tmp_path / "encoder")
+    choice = EncoderChoice(folder=str(folder), gradient_checkpointing=saving)
+    weights = load_file(folder / "model.safetensors")
+    left = {name: x for name, x in weights.items() if name != "encoder.layer.1.output.dense.weight"}
+    save_file(left, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match=r"the weights lack 'encoder.layer.1.output.dense.weight'"):
+        load_model(folder, choice, text=True, weights=True)
+    (folder / "model.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(DataError, match="cannot be loaded"):
+        load_model(folder, choice, text=True, weights=True)
+
+
+def test_longest_text() -> None:
+    assert longest_text({"model_type": "bert", "max_position_embeddings": 37}) == 37
+    roberta = {"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}
+    assert longest_text(roberta) == 512
+
+
+def test_tokens_are_ids_with_special_ones(text_encoder: Path) -> None:
+    source = TokenSource(text_encoder, 6)
+    ids, nothing, cut = source.read(["So GLAD", " ", "a a a a a a a a"])
+    assert nothing is None
+    assert ids is not None
+    assert ids.dtype == "int32"
+    assert ids[:, 0].tolist() == [2, 11, 17, 3]
+    assert cut is not None
+    assert cut.shape == (6, 1)
+    assert source.report() == ["1 texts have 6 tokens, where they are cut"]
+    assert source.tokens.vocabulary == read_config(text_encoder)["vocab_size"]

@@ -1,0 +1,172 @@
+"""Weights of the released code become a run, strictly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from carat.config.experiment import load_experiment
+from carat.inference.predictor import load
+from carat.models.base import CaratMethod, Geometry
+from carat.runs.official_weights import (
+    LAYOUTS,
+    MODALITIES,
+    convert,
+    load_released,
+    pieces,
+    read_geometry,
+    read_state,
+)
+from carat.utils.errors import CaratError
+
+WIDTHS = {"text": 11, "visual": 5, "audio": 7}
+
+
+def released(aligned: bool = True, layers: tuple[int, ...] = (2, 1, 3), labels: int = 6) -> dict[str, Tensor]:
+    """A small state dictionary by the released code's names, random."""
+    torch.manual_seed(1)
+    changes = {
+        "hidden": 16,
+        "latent": 6,
+        "encoder": {
+            "layers": dict(zip(MODALITIES, layers, strict=True)),
+            "max_lengths": {"text": 13, "visual": 17, "audio": 19},
+            "feedforward": 10,
+        },
+        "alignment": {} if aligned else {"modalities": ["visual", "audio"], "steps": 12},
+        "contrast": {"queue": 23},
+    }
+    config = load_experiment(preset="official", overrides={"method": changes}).method
+    method = CaratMethod(config, Geometry(tuple("abcdefg"[:labels]), WIDTHS))
+    own = {name: torch.randn(x.shape) for name, x in method.state_dict().items()}
+    state = {piece.theirs: piece.view(own).contiguous() for piece in pieces(method)}
+    classes = torch.cat((torch.arange(9.0), torch.randn(14)))[:, None]
+    return state | {"queue_label": classes, "queue_ptr": torch.tensor([9])}
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("labels", [6, 7])
+def test_every_geometry_is_read_from_the_file(aligned: bool, labels: int) -> None:
+    state = released(aligned, labels=labels)
+    changes, geometry = read_geometry(state, tuple("abcdefg"[:labels]), aligned)
+    assert geometry.widths == WIDTHS
+    assert changes["encoder"]["layers"] == {"text": 2, "visual": 1, "audio": 3}
+    method = CaratMethod(load_experiment(preset="official", overrides={"method": changes}).method, geometry)
+    assert load_released(method, state) == []
+    own = method.state_dict()
+    for piece in pieces(method):
+        assert torch.equal(piece.view(own), state[piece.theirs]), piece.theirs
+    assert method.queue.classes.tolist() == [*range(9), *[-2] * 14]
+    assert method.queue.pointer == 9
+    queries = method.model.encoder["audio"].layers[2].query_key_value.weight[16:32]
+    assert torch.equal(queries, state["audio.encoder.layer.2.attention.self.key.weight"])
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin", ".pt"])
+def test_a_converted_run_predicts(tmp_path: Path, suffix: str) -> None:
+    state = released()
+    file = tmp_path / f"official{suffix}"
+    if suffix == ".safetensors":
+        save_file({f"state/{k}": x for k, x in state.items()} | {"step0/loss": torch.ones(1)}, file)
+    else:
+        torch.save({f"module.{k}": x for k, x in state.items()}, file)
+    card = convert(file, "mosei-aligned", tmp_path / "run")
+    assert card.thresholds == dict.fromkeys(LAYOUTS["mosei-aligned"].labels, 0.25)
+    assert "knowingly unused: audio.pooler.dense.bias" in card.notes[1]
+    assert {m: x.pad_to for m, x in card.modalities.items()} == {"text": 13, "visual": 17, "audio": 19}
+    predictor = load(tmp_path / "run")
+    sample = {m: torch.randn(4, width).numpy() for m, width in WIDTHS.items()}
+    found = predictor.predict(sample)
+    features = {
+        m: torch.nn.functional.pad(torch.tensor(x)[None], (0, 0, 0, card.modalities[m].pad_to - 4))
+        for m, x in sample.items()
+    }
+    masks = {m: torch.ones(x.shape[:2], dtype=torch.bool) for m, x in features.items()}
+    with torch.no_grad():
+        expected = predictor.method(features, masks).scores[0]
+    assert list(found.scores.values()) == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_one_key_less_more_or_transposed_is_refused_by_name(tmp_path: Path) -> None:
+    state = released(aligned=False)
+    changes, geometry = read_geometry(state, tuple("abcdef"), aligned=False)
+    config = load_experiment(preset="official", overrides={"method": changes}).method
+    method = CaratMethod(config, geometry)
+    for key, value in state.items():
+        with pytest.raises(CaratError, match=f"'{key}' is missing"):
+            load_released(method, {k: x for k, x in state.items() if k != key})
+        if value.ndim == 2:
+            with pytest.raises(CaratError, match=f"'{key}' (has shape|is stored transposed)"):
+                load_released(method, state | {key: value.T})
+    with pytest.raises(CaratError, match=r"unknown key 'text\.head\.weight'"):
+        load_released(method, state | {"text.head.weight": torch.ones(3)})
+
+
+W, BIAS, PART = "va2t.output.weight", "va2t.output.bias", "visual.encoder.layer.1.output.dense.bias"
+LSTM = "v2t_ctc.pred_output_position_inclu_blank.bias_ih_l0"
+
+
+@pytest.mark.parametrize(
+    ("layout", "key", "value", "message"),
+    [
+        ("mosei-aligned", "agg.output.bias", None, r"'agg.output.bias' is missing"),
+        ("mosei-aligned", "text_norm.norm2d.weight", None, r"'text_norm.norm2d.weight' is missing"),
+        ("mosei-aligned", "audio.pooler.dense.bias", None, r"'audio.pooler.dense.bias' is missing"),
+        ("mosei-aligned", "queue_ptr", None, r"'queue_ptr' is missing"),
+        ("mosei-aligned", PART, torch.ones(16), r"'visual.encoder.layer.1"),
+        ("mosei-aligned", "more", torch.ones(1), r"unknown key 'more'"),
+        ("mosei-aligned", W, torch.ones(48, 16), r"has shape \(48, 16\), expected \(16, 48\)"),
+        ("mosei-aligned", BIAS, torch.full((16,), torch.nan), r"'va2t.output.bias' holds inf or NaN"),
+        ("mosei-unaligned", "more", None, f"'{LSTM}' is missing"),
+        ("m3ed", "more", None, r"has shape \(16, 96\), expected \(16, 112\)"),
+    ],
+)  # fmt: skip
+def test_refusals(tmp_path: Path, layout: Any, key: str, value: Tensor | None, message: str) -> None:
+    state = released() | {key: value}
+    torch.save({k: x for k, x in state.items() if x is not None}, tmp_path / "official.bin")
+    with pytest.raises(CaratError, match=rf"official\.bin, layout {layout}: .*{message}"):
+        convert(tmp_path / "official.bin", layout, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return print, ("executed",)
+
+
+def test_files_that_hold_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"a": Evil()}, tmp_path / "evil.pt")
+    torch.save([torch.ones(1)], tmp_path / "list.pt")
+    torch.save({"epoch": 3}, tmp_path / "epoch.pt")
+    (tmp_path / "text.bin").write_text("hello")
+    (tmp_path / "text.safetensors").write_text("hello")
+    for name, message in [
+        ("evil.pt", r"no weights that can be read safely \(it names '[a-z.]*print'\)"),
+        ("list.pt", "expected a state dictionary, found list"),
+        ("epoch.pt", "'epoch' is no tensor but int"),
+        ("text.bin", r"no weights that can be read safely \(no state dictionary\)"),
+        ("text.safetensors", "no weights that can be read safely"),
+        ("absent.pt", "no such file"),
+    ]:
+        with pytest.raises(CaratError, match=rf"{name}: {message}") as refused:
+            read_state(tmp_path / name)
+        assert "\n" not in str(refused.value)
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_command(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    torch.save(released(aligned=False), tmp_path / "official.pt")
+    code, _, err = run(
+        "convert", tmp_path / "official.pt", "--layout", "mosei-unaligned", tmp_path / "converted"
+    )
+    assert code == 0, err
+    assert "knowingly unused: audio.pooler" in err
+    assert load(tmp_path / "converted").labels == list(LAYOUTS["mosei-unaligned"].labels)
+    code, _, err = run("convert", tmp_path / "official.pt", "--layout", "m3ed", tmp_path / "converted")
+    assert code == 2
+    assert "holds a run already" in err

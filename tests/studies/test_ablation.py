@@ -1,0 +1,173 @@
+"""Every variant differs from the full method in what it says, and the table holds what was measured."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from carat.config.base import merge, parse
+from carat.config.carat import OFFICIAL, OFFICIAL_TOGETHER
+from carat.config.experiment import Experiment, load_experiment
+from carat.data.loader import make_loader
+from carat.data.store import Store
+from carat.data.synthetic import synthesise
+from carat.evaluation.bootstrap import paired_test
+from carat.models.base import Geometry, build_method
+from carat.studies import ablation
+from carat.studies import jobs as campaign
+from carat.studies.ablation import FULL, ablate, variants
+from carat.studies.jobs import Job, read_scores
+from carat.utils.errors import RunError
+from tests.conftest import TINY
+
+NAMES = list(variants(Experiment(), ["text", "visual", "audio"]))
+
+
+def test_all_parts_modalities_and_quirks_are_there() -> None:
+    assert NAMES[0] == FULL
+    assert len([name for name in NAMES if name.startswith("no ")]) == 7
+    assert [name for name in NAMES if name.startswith("only ")] == [
+        "only first level",
+        "only text",
+        "only visual",
+        "only audio",
+        "only text + visual",
+        "only text + audio",
+        "only visual + audio",
+    ]
+    assert [name for name in NAMES if name.startswith("official")] == [
+        *(f"official: {quirk}" for quirk in OFFICIAL),
+        "official: all of these",
+    ]
+    assert "only a + b" not in variants(Experiment(), ["a", "b"])
+    official = variants(load_experiment(preset="official"), ["text"])
+    assert not [name for name in official if name.startswith("official")]
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_every_variant_is_another_method_that_learns(name: str, store: Store) -> None:
+    base = load_experiment(overrides=TINY)
+    changes = variants(base, store.modalities)[name]
+    experiment = parse(Experiment, merge(base.model_dump(), changes), name)
+    assert experiment != base
+    modalities = experiment.data.modalities or store.modalities
+    widths = {m: store.manifest.modalities[m].width for m in modalities}
+    method = build_method(experiment.method, Geometry(tuple(store.label_names), widths))
+    rows = store.indices("train")
+    rows = rows[np.any([store.lengths(m)[rows] > 0 for m in modalities], axis=0)]
+    loader = make_loader(store, rows, modalities, batch_size=37, max_length=method.max_length)
+    optimiser = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=1e-3)
+    totals = []
+    batch = next(iter(loader))
+    for _ in range(6):
+        outputs = method(batch.features, batch.masks)
+        losses = method.losses(outputs, batch.labels, torch.Generator().manual_seed(0))
+        optimiser.zero_grad()
+        losses["total"].backward()
+        optimiser.step()
+        totals.append(losses["total"].item())
+        method.update_after_step(outputs, batch.labels)
+    assert np.isfinite(totals).all()
+    bce = losses[{"no reconstruction": "original", "only first level": "alpha"}.get(name, "beta")]
+    assert torch.isfinite(bce)
+    assert not set(losses) & {
+        "no reconstruction": {"alpha", "beta", "mse_alpha", "mse_beta"},
+        "only first level": {"beta", "mse_beta"},
+        "no contrast": {"contrast"},
+        "no aggregation": {"aggregate", "shuffled"},
+    }.get(name, set())
+
+
+def some(experiment: Experiment, modalities: Any) -> dict[str, dict[str, Any]]:
+    every = variants(experiment, modalities)
+    return {name: every[name] for name in (FULL, "no contrast", "only text")}
+
+
+def test_table_holds_what_was_measured(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ablation, "variants", some)
+    monkeypatch.setattr(
+        campaign, "_in_parallel", lambda jobs, out, workers: ((j, campaign._work(j, out)) for j in jobs)
+    )
+    overrides = TINY | {"training": TINY["training"] | {"epochs": 1}}  # type: ignore[operator]
+    experiment = load_experiment(overrides=overrides)
+    said: list[str] = []
+    rows = ablate(experiment, store.folder, tmp_path / "o", seeds=2, say=said.append)
+    assert [row.name for row in rows] == [FULL, "no contrast", "only text"]
+    assert len(said) == 6
+    text = rows[2]
+    assert text.samples == int((store.lengths("text")[store.indices("test")] > 0).sum()) < rows[0].samples
+    jobs = {
+        name: [
+            Job(name, load_experiment(overrides=overrides | {"seed": seed}), store.folder) for seed in (0, 1)
+        ]
+        for name in ("full", "only-text")
+    }
+    alone, full = ([read_scores(job, tmp_path / "o") for job in jobs[name]] for name in ("only-text", "full"))
+    shared = alone[0].rows
+    theirs = np.stack([x.predicted[[list(x.rows).index(row) for row in shared]] for x in full])
+    test = paired_test(
+        np.stack([x.predicted for x in alone]),
+        theirs,
+        np.asarray(store.labels)[shared],
+        store.groups[shared],
+        "micro_f1",
+        over_seeds=True,
+    )
+    assert (text.difference, text.interval) == (test.difference, test.interval)
+    with (tmp_path / "o" / "ablation.csv").open() as opened:
+        lines = list(csv.DictReader(opened))
+    assert [(x["variant"], x["seed"]) for x in lines[:3]] == [
+        ("full", "0"),
+        ("full", "1"),
+        ("no contrast", "0"),
+    ]
+    assert float(lines[4]["micro_f1"]) == text.metrics["micro_f1"][0]
+    table = (tmp_path / "o" / "ablation.md").read_text()
+    assert table.count("\n| ") == 4
+    assert f"| only text | {text.samples} |" in table
+    assert "only text" in (tmp_path / "o" / "ablation.svg").read_text()
+    again = ablate(experiment, store.folder, tmp_path / "o", seeds=2, say=said.append)
+    assert again == rows
+    assert said[6:] == ["6 of 6 trainings are finished already"]
+    with pytest.raises(RunError, match="was started with another experiment"):
+        ablate(load_experiment(preset="small"), store.folder, tmp_path / "o", seeds=2)
+
+
+def test_official_preset_is_the_sum_of_its_quirks() -> None:
+    official = load_experiment(preset="official")
+    assert official != Experiment()
+    values: dict[str, Any] = Experiment().model_dump()
+    for changes in OFFICIAL.values():
+        assert merge(values, changes) != values
+        values = merge(values, changes)
+    assert parse(Experiment, values, "all") == official == load_experiment(overrides=OFFICIAL_TOGETHER)
+
+
+@pytest.mark.slow
+def test_a_killed_ablation_gives_the_same_table(tmp_path: Path) -> None:
+    store = synthesise(tmp_path / "store", samples=150)
+    command = [sys.executable, "-m", "carat", "ablate", "--data", str(store.folder), "--seeds", "1"]
+    command += ["--training.epochs", "1", "--workers", "2"]
+    subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, capture_output=True)
+    with subprocess.Popen(
+        [*command, "--out", str(tmp_path / "cut")], stderr=subprocess.PIPE, text=True
+    ) as killed:
+        assert killed.stderr is not None
+        for _ in range(5):
+            killed.stderr.readline()
+        os.kill(killed.pid, signal.SIGKILL)
+    again = subprocess.run(
+        [*command, "--out", str(tmp_path / "cut")], check=True, capture_output=True, text=True
+    )
+    assert "trainings are finished already" in again.stderr
+    for name in ("ablation.md", "ablation.csv", "ablation.svg"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name

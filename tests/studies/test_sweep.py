@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import csv
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from carat.config.base import merge
+from carat.config.experiment import Experiment, load_experiment
+from carat.data.store import Store
+from carat.runs.card import read_run
+from carat.studies import sweep as sweeping
+from carat.studies.space import read_space
+from carat.studies.study import Study, with_settings
+from carat.studies.sweep import sweep
+from carat.training.lightning_module import MethodModule
+from carat.utils.errors import ConfigError, RunError
+from carat.utils.parallel import local
+from carat.utils.parallel.tasks import Outcome
+
+SPACE = {"method.latent": [4, 6], "training": {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}}
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Path:
+    file = tmp_path / "space.yaml"
+    file.write_text(yaml.safe_dump(SPACE))
+    return file
+
+
+@pytest.fixture
+def in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials in this process."""
+
+    def serially(
+        prepare: Any, arguments: Any, tasks: Sequence[Any], workers: int, hear: Any
+    ) -> Iterator[Outcome]:
+        work = prepare(*arguments)
+        for index in range(len(tasks)):
+            yield Outcome(index, work(tasks[index], lambda said, index=index: hear(index, said)))
+
+    monkeypatch.setattr(local, "run_tasks", serially)
+
+
+def table(out: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((out / "study.csv").read_text().splitlines()))
+
+
+def test_a_sweep_and_what_it_writes(
+    in_turn: None, space: Path, store: Store, tiny: Experiment, tmp_path: Path
+) -> None:
+    out, said = tmp_path / "out", []
+    study = sweep(space, store.folder, out, tiny, trials=3, say=said.append)
+    rows = table(out)
+    assert sorted(int(row["trial"]) for row in rows) == [0, 1, 2]
+    assert [row["state"] for row in rows] == ["complete"] * 3
+    values = [float(row["micro_f1"]) for row in rows]
+    assert values == sorted(values, reverse=True)
+    assert int(rows[0]["trial"]) == study.best
+    first = next(row for row in rows if row["trial"] == "0")
+    assert (first["method.latent"], first["training.learning_rate"]) == ("6", "0.001")
+    best = load_experiment(out / "best.yaml")
+    card, trained = read_run(out / "runs" / f"trial{study.best:04}")
+    assert trained == best
+    assert card.validation["micro_f1"] == pytest.approx(max(values), abs=1e-4)
+    assert len(said) == 3
+    assert "| trial | state | micro_f1 |" in (out / "study.md").read_text()
+    assert not (out / ".lock").exists()
+
+
+def test_a_sweep_goes_on(
+    in_turn: None,
+    space: Path,
+    store: Store,
+    tiny: Experiment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sweep(space, store.folder, tmp_path / "whole", tiny, trials=4)
+    steps = 0
+    original = MethodModule.training_step
+
+    def killed(module: MethodModule, batch: Any, index: int) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == 13:
+            raise MemoryError
+        return original(module, batch, index)
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr(MethodModule, "training_step", killed)
+        with pytest.raises(MemoryError):
+            sweep(space, store.folder, out, tiny, trials=3)
+    (out / "study.journal.lock").touch()  # as a killed process leaves it
+    said: list[str] = []
+    sweep(space, store.folder, out, tiny, trials=3, say=said.append)
+    assert said[0] == "1 of 3 trials are finished already"
+    sweep(space, store.folder, out, tiny, trials=4)
+    assert table(out) == table(tmp_path / "whole")
+    assert (out / "best.yaml").read_text() == (tmp_path / "whole" / "best.yaml").read_text()
+    with pytest.raises(RunError, match=r"was started with another experiment\.seed; --overwrite"):
+        sweep(space, store.folder, out, with_settings(tiny, {"seed": 1}), trials=4)
+    journal = out / "study.journal"
+    journal.write_text("{" + journal.read_text())
+    with pytest.raises(RunError, match=r"study\.journal: damaged"):
+        sweep(space, store.folder, out, tiny, trials=4)
+
+
+def test_hopeless_trials_end_early(
+    in_turn: None, space: Path, store: Store, tiny: Experiment, tmp_path: Path
+) -> None:
+    start = with_settings(tiny, {"training.epochs": 4})
+    space.write_text("training.learning_rate: [0.01, 1.0e-9]")
+    sweep(space, store.folder, tmp_path / "out", start, trials=12)
+    rows = table(tmp_path / "out")
+    pruned = [row for row in rows if row["state"] == "pruned"]
+    assert pruned
+    best = max(float(row["micro_f1"]) for row in rows if row["state"] == "complete")
+    assert all(float(row["micro_f1"]) < best for row in pruned)
+    assert all(int(row["epochs"]) < 4 for row in pruned)
+    assert rows[-1] in pruned
+    sweep(space, store.folder, tmp_path / "all", start, trials=6, prune=False)
+    assert {row["state"] for row in table(tmp_path / "all")} == {"complete"}
+
+
+def test_the_space_speaks_of_its_method(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text("method.latent: [4, 8]")
+    with pytest.raises(ConfigError, match=r"unknown key 'method.latent'$"):
+        read_space(tmp_path / "space.yaml", load_experiment(overrides={"method": "br"}))
+
+
+def test_failed_trials_do_not_end_the_others(
+    space: Path, store: Store, tiny: Experiment, tmp_path: Path
+) -> None:
+    space.write_text("training: {learning_rate: [1.0e+30, 1.0e+29], clip: [0]}")
+    said: list[str] = []
+    wild = with_settings(tiny, {"training.clip": 0, "training.learning_rate": 1e30})
+    with pytest.raises(RunError, match="no trial was finished"):
+        sweep(space, store.folder, tmp_path / "out", wild, trials=2, workers=2, say=said.append)
+    assert all("failed: training diverged" in line for line in said)
+    assert {row["state"] for row in table(tmp_path / "out")} == {"fail"}
+
+
+def test_tpe_draws_in_view_of_what_ended(tiny: Experiment, tmp_path: Path, space: Path) -> None:
+    drawn = {}
+    for sampler in ("random", "tpe"):
+        study = Study("sweep", tiny, read_space(space, tiny), tmp_path / sampler, sampler)  # type: ignore[arg-type]
+        for number in range(60):
+            study.draw(number + 1)
+            rate = study.experiments()[number].training.learning_rate
+            study.tell(number, -abs(rate - 3e-4))
+        drawn[sampler] = [trial["training.learning_rate"] for trial in study.trials[30:]]
+    near = {name: sum(2e-4 < rate < 5e-4 for rate in rates) for name, rates in drawn.items()}
+    assert near["tpe"] > near["random"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("method.latend: [1]", "unknown key 'method.latend'; did you mean 'method.latent'"),
+        ("method.latent: [4, -1]", "method.latent"),
+        ("method.latent: 4", "expected a list of choices, or low and high"),
+        ("method.latent: []", "expected a list of plain values"),
+        ("method.latent: {low: 4}", "expected a list of choices, or low and high"),
+        ("method.latent: {low: 8, high: 4}", "method.latent"),
+        ("method.latent: {low: 4, high: 8, stepp: 2}", "unknown 'stepp'; did you mean 'step'"),
+        ("training.learning_rate: {low: 1e-4, high: 1e-3}", r"write 1\.0e-4, not 1e-4"),
+        ("{}", "nothing to try"),
+        ("[", "space.yaml"),
+    ],
+)
+def test_bad_spaces(content: str, message: str, space: Path, tiny: Experiment) -> None:
+    space.write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        read_space(space, tiny)
+
+
+def test_ranges_of_whole_numbers(space: Path, tiny: Experiment, tmp_path: Path) -> None:
+    lines = (
+        "method.hidden: {low: 16, high: 64, step: 16}",
+        "method.encoder: {dropout: {low: 0.0, high: 0.5}}",
+    )
+    space.write_text("\n".join(lines))
+    study = Study("sweep", tiny, read_space(space, tiny), tmp_path / "journal")
+    study.draw(20)
+    assert {trial["method.hidden"] for trial in study.trials[1:]} == {16, 32, 48, 64}
+    assert all(0 <= trial["method.encoder.dropout"] <= 0.5 for trial in study.trials[1:])
+
+
+@pytest.mark.slow
+def test_a_trial_whose_worker_is_killed_goes_on(
+    space: Path, store: Store, tiny: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patient = load_experiment(overrides=merge(tiny.model_dump(), {"training": {"checkpoint_every": 2}}))
+    sweep(space, store.folder, tmp_path / "whole", patient, trials=3, workers=2)
+    monkeypatch.setattr(sweeping, "_prepare", killing)
+    sweep(space, store.folder, tmp_path / "out", patient, trials=3, workers=2)
+    assert len(list(tmp_path.glob("out/killed*"))) == 3
+    for name in ("study.csv", "best.yaml"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    for number in range(3):
+        trial = f"runs/trial{number:04}/weights.safetensors"
+        assert (tmp_path / "out" / trial).read_bytes() == (tmp_path / "whole" / trial).read_bytes()
+
+
+def killing(store: Path) -> Any:
+    """A worker that is killed in the second epoch of every trial, once."""
+    original = MethodModule.training_step
+    work = PREPARE(store)
+
+    def task(trial: Any, tell: Any) -> Any:
+        mark = trial.folder.parents[1] / f"killed-{trial.folder.name}"
+
+        def step(module: MethodModule, batch: Any, index: int) -> Any:
+            if module.batches_seen == 7 and not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(module, batch, index)
+
+        MethodModule.training_step = step  # type: ignore[method-assign]
+        return work(trial, tell)
+
+    return task
+
+
+PREPARE = sweeping._prepare
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_study(space: Path, store: Store, tiny: Experiment, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    for engine in ("local", "ray"):
+        sweep(space, store.folder, tmp_path / engine, tiny, trials=4, workers=2, engine=engine)  # type: ignore[arg-type]
+    for name in ("study.csv", "study.md", "best.yaml"):
+        assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
