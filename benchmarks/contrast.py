@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.measure import alternate, finish, in_own_process, machine, peak_gb, seconds, table
-from carat.models.losses.contrastive import supervised_contrast
+from carat.models.losses.contrastive import supcon_loss
 
 ANCHORS, QUEUE, LATENT, CLASSES, TEMPERATURE = 3456, 8192, 64, 36, 0.07
 MANY = 100_000
@@ -38,14 +38,14 @@ def plain(latents: Tensor, classes: Tensor, queue: Tensor, queue_classes: Tensor
 
 def tiled(latents: Tensor, classes: Tensor, queue: Tensor, queue_classes: Tensor) -> Tensor:
     """Ours."""
-    return supervised_contrast(
+    return supcon_loss(
         latents, classes, queue, queue_classes, temperature=TEMPERATURE, number_of_classes=CLASSES
     )
 
 
 def official(latents: Tensor, classes: Tensor, queue: Tensor, queue_classes: Tensor) -> Tensor:
     """Ours, with the queue's rows as anchors too."""
-    return supervised_contrast(
+    return supcon_loss(
         latents,
         classes,
         queue,
@@ -53,7 +53,7 @@ def official(latents: Tensor, classes: Tensor, queue: Tensor, queue_classes: Ten
         temperature=TEMPERATURE,
         number_of_classes=CLASSES,
         queue_anchors=True,
-        count_lonely=True,
+        average_over_all=True,
         epsilon=1e-12,
     )
 

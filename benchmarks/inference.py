@@ -17,10 +17,10 @@ import torch
 
 from benchmarks.measure import alternate, finish, machine, table
 from benchmarks.workload import BATCH, Sample, make_batch, make_method, make_yardstick, mosei_lengths
-from carat.models.base import Method
+from carat.models.base import Model
 
 
-def training_forward(method: Method, batch: Sample, stock_dropout: bool = False) -> Callable[[], object]:
+def training_forward(method: Model, batch: Sample, stock_dropout: bool = False) -> Callable[[], object]:
     """Network and objective, as a training step computes them before the backward pass."""
 
     def call() -> object:
@@ -34,7 +34,7 @@ def training_forward(method: Method, batch: Sample, stock_dropout: bool = False)
     return with_stock_dropout if stock_dropout else call
 
 
-def scoring(method: Method, batch: Sample, bf16: bool = False) -> Callable[[], object]:
+def scoring(method: Model, batch: Sample, bf16: bool = False) -> Callable[[], object]:
     """What prediction computes."""
 
     def call() -> object:

@@ -33,7 +33,7 @@ SHORTENED: dict[str, Any] = {
         "encoder": {"layers": {"text": 1, "visual": 1, "audio": 1}, "max_length": 80},
         "contrast": {"queue": 1024},
     },
-    "data": {"long": "truncate", "batch_size": 32},
+    "data": {"truncation": True, "batch_size": 32},
     "training": {"epochs": 5, "learning_rate": 5e-4, "accelerator": "cpu"},
 }
 """What differs from the `paper` preset, to fit two cores."""

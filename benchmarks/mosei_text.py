@@ -32,7 +32,7 @@ from carat.studies.jobs import Arrays, Job, read_environment, score_test
 from carat.utils.hugging_face import WEIGHTS, digest
 
 COMMON: dict[str, Any] = {
-    "data": {"batch_size": 32, "long": "truncate"},
+    "data": {"batch_size": 32, "truncation": True},
     "training": {"epochs": 2, "accelerator": "cpu"},
 }
 """What all trainings behind a fine-tuned encoder have in common."""
@@ -59,14 +59,14 @@ BEHIND: dict[str, Any] = {
         },
     ),
     "encoders": {"text": {"frozen_epochs": 1}},
-    "training": {"epochs": 3, "learning_rate": 1e-3, "average": 0.98},
+    "training": {"epochs": 3, "learning_rate": 1e-3, "ema_decay": 0.98},
 }
 """CARAT behind a fine-tuned encoder, which rests for the first of three epochs."""
 ALONE: dict[str, Any] = {"method": {"name": "linear"}, "training": {"learning_rate": 1e-3}}
 """The encoder with one linear layer: plain fine-tuning."""
 WORDS: dict[str, Any] = {
     "method": merge(BEHIND["method"], {"encoder": {"layers": {"text": 1}}}),
-    "training": {"learning_rate": 1e-3, "average": 0.98, "epochs": 4},
+    "training": {"learning_rate": 1e-3, "ema_decay": 0.98, "epochs": 4},
 }
 """CARAT on frozen word vectors, with a Transformer layer of its own."""
 FROZEN: dict[str, Any] = merge(WORDS, {"encoders": {"text": {"train_layers": 0}}, "training": {"epochs": 2}})
@@ -78,7 +78,7 @@ IN_CONTEXT: dict[str, Any] = merge(
     {
         "method": {
             "hidden": 384,
-            "even_start": True,
+            "identity_init": True,
             "score_original": True,
             "encoder": {"max_length": 160},
             "weights": {
@@ -170,7 +170,7 @@ def read_alone(jobs: Sequence[Job], runs: Path, store: Store) -> Row:
             for batch in predictor.batches(store, "test"):
                 own = batch.features["text"][..., 1] == OWN
                 masks = batch.masks | {"text": batch.masks["text"] & own}
-                found.append(predictor.method.score(batch.features, masks).scores.numpy())
+                found.append(predictor.model.score(batch.features, masks).scores.numpy())
                 rows.append(batch.rows.numpy())
         scores, labels = np.concatenate(found), np.asarray(store.labels)[np.concatenate(rows)]
         predicted.append(apply_thresholds(scores, thresholds))
@@ -372,7 +372,7 @@ def main(
             name: with_thresholds(jobs[name], runs, opened[source], kind)
             for name, (_, source, _, _) in settings.items()
         }
-        for kind in ("global", "compromise")
+        for kind in ("global", "interpolated")
     )
     alone = {
         name: read_alone(jobs[name], runs, opened["context"])

@@ -4,7 +4,7 @@
 
 The yardstick is the forward and backward pass of torch's stock Transformer layers of the same sizes over the
 padded batch, in float32; ratios are to it. A training step of ours also has the objective, clipping, the
-optimiser, prototypes and queue.
+optimizer, prototypes and queue.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ from carat.data.tokenizer import OWN
 from carat.inference.predictor import load
 from carat.models.build import build
 from carat.models.encoders.pretrained import has_bf16
-from carat.training.optimizer import clip_gradients, make_optimiser
+from carat.training.optimizer import clip_gradients, make_optimizer
 from carat.training.train import train
 
 SIZE = 32
@@ -50,7 +50,7 @@ def settings(encoder: Path, modalities: list[str], context: bool = False) -> dic
 
     changes = {
         "encoders": {"text": {"folder": str(encoder), "frozen_epochs": 0}},
-        "data": {"batch_size": SIZE, "modalities": modalities, "long": "truncate"},
+        "data": {"batch_size": SIZE, "modalities": modalities, "truncation": True},
     }
     reads = {"encoders": {"text": {"learning_rate": RATE}}}
     return merge(merge(reads, IN_CONTEXT if context else BEHIND), changes)
@@ -77,7 +77,7 @@ def plain(encoder: Path, store: Store, fast: bool) -> Callable[[], float]:
     model = AutoModel.from_pretrained(encoder, use_safetensors=True, dtype=torch.float32).train()
     head = nn.Linear(model.config.hidden_size, len(store.label_names))
     parameters = [*model.parameters(), *head.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=RATE)
+    optimizer = torch.optim.AdamW(parameters, lr=RATE)
     batches = endless(store, ["text"], bucket=fast)
     bf16 = fast and has_bf16(torch.device("cpu"))
 
@@ -94,8 +94,8 @@ def plain(encoder: Path, store: Store, fast: bool) -> Callable[[], float]:
         loss = nn.functional.binary_cross_entropy_with_logits(head(mean), batch.labels)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         return loss.item()
 
     return step
@@ -108,7 +108,7 @@ def ours(encoder: Path, store: Store, modalities: list[str]) -> Callable[[], flo
     torch.manual_seed(0)
     described = {m: store.manifest.modalities[m] for m in modalities}
     method = build(experiment.method, experiment.encoders, store.label_names, described)
-    optimiser, schedule = make_optimiser(method, experiment.training, 600)
+    optimizer, schedule = make_optimizer(method, experiment.training, 600)
     batches, generator = endless(store, modalities, bucket=True), torch.Generator().manual_seed(0)
 
     def step() -> float:
@@ -117,9 +117,9 @@ def ours(encoder: Path, store: Store, modalities: list[str]) -> Callable[[], flo
         losses = method.losses(outputs, batch.labels, generator)
         losses["total"].backward()
         clip_gradients(method.parameters(), 1.0, 0.0)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         method.update_after_step(outputs, batch.labels)
         return losses["original" if context else "beta"].item()
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from carat.config.experiment import TrainingConfig, load_experiment
-from carat.models.base import Geometry, Method, build_method
-from carat.training.optimizer import clip_gradients, make_optimiser
+from carat.models.base import Geometry, Model, build_method
+from carat.training.optimizer import clip_gradients, make_optimizer
 
 WIDTHS = {"text": 300, "visual": 35, "audio": 74}
 """Aligned CMU-MOSEI: GloVe, FACET, COVAREP."""
@@ -91,7 +91,7 @@ class BareEncoders(nn.Module):
 
 def make_method(
     preset: str = "paper", labels: int = len(LABELS), device: str = "cpu", **changes: Any
-) -> Method:
+) -> Model:
     """CARAT by a preset, for this data."""
     torch.manual_seed(0)
     config = load_experiment(preset=preset, overrides={"method": changes}).method
@@ -120,22 +120,22 @@ def bare_step(bare: BareEncoders, batch: Sample) -> Callable[[], None]:
 
 
 def training_step(
-    method: Method, batch: Sample, *, bf16: bool = False, config: TrainingConfig | None = None
+    method: Model, batch: Sample, *, bf16: bool = False, config: TrainingConfig | None = None
 ) -> Callable[[], None]:
-    """Everything that one training step does: forward, losses, backward, clipping, optimiser, queue."""
+    """Everything that one training step does: forward, losses, backward, clipping, optimizer, queue."""
     method.train()
     config = config or TrainingConfig()
-    optimiser, schedule = make_optimiser(method, config, 10_000)
+    optimizer, schedule = make_optimizer(method, config, 10_000)
     device = batch.labels.device
 
     def step() -> None:
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             outputs = method(batch.features, batch.masks)
             losses = method.losses(outputs, batch.labels)
         losses["total"].backward()
         clip_gradients(method.parameters(), config.clip, config.clip_tensors)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         method.update_after_step(outputs, batch.labels)
 

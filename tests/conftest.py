@@ -13,7 +13,7 @@ from hypothesis import settings
 from carat import cli
 from carat.config.experiment import Experiment, load_experiment
 from carat.data.store import Store
-from carat.data.synthetic import synthesise
+from carat.data.synthetic import make_synthetic
 from carat.studies import jobs
 from carat.training.train import TrainedRun, train
 
@@ -47,7 +47,7 @@ def _same_randomness() -> None:
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The built-in benchmark with few samples and missing modalities."""
-    return synthesise(tmp_path_factory.mktemp("stores") / "small", samples=211, seed=3, missing=0.2)
+    return make_synthetic(tmp_path_factory.mktemp("stores") / "small", samples=211, seed=3, missing=0.2)
 
 
 @pytest.fixture(scope="session")

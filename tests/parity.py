@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from carat.config.experiment import load_experiment
-from carat.models.base import CaratMethod
+from carat.models.base import Carat
 from carat.runs.official_weights import (
     MODALITIES,
     QUEUE_CLASSES,
@@ -29,7 +29,7 @@ from carat.runs.official_weights import (
     queue_classes,
     read_geometry,
 )
-from carat.training.optimizer import clip_gradients, make_optimiser
+from carat.training.optimizer import clip_gradients, make_optimizer
 
 SCHEDULED_STEPS = 20
 LEARNING_RATE = 5e-4
@@ -61,7 +61,7 @@ class Golden:
         """Entries whose names start so, without the prefix."""
         return {k.removeprefix(prefix): x for k, x in self.numbers.items() if k.startswith(prefix)}
 
-    def method(self) -> CaratMethod:
+    def method(self) -> Carat:
         """A method of this geometry with the stored state."""
         state = self.below("state/")
         labels = tuple(f"label {i}" for i in range(int(self.metadata["num_classes"])))
@@ -72,7 +72,7 @@ class Golden:
         assert changes["contrast"]["queue"] == int(self.metadata["queue"])
         changes["encoder"]["dropout"] = 0.0
         config = load_experiment(preset="official", overrides={"method": changes}).method
-        method = CaratMethod(config, geometry).to(state["queue"].dtype)
+        method = Carat(config, geometry).to(state["queue"].dtype)
         assert load_released(method, state) == []
         return method
 
@@ -105,7 +105,7 @@ def replay(file: Path, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     method = golden.method()
     training = load_experiment(preset="official", overrides={"training": {"learning_rate": LEARNING_RATE}})
     config = training.training
-    optimiser, schedule = make_optimiser(method, config, SCHEDULED_STEPS)
+    optimizer, schedule = make_optimizer(method, config, SCHEDULED_STEPS)
     errors = Errors()
     for step in range(int(golden.metadata["steps"])):
         stored = golden.below(f"step{step}/")
@@ -120,7 +120,7 @@ def replay(file: Path, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
         losses = method.losses_of_shuffle(outputs, labels, *index)
         for theirs, ours in TERMS.items():
             errors.compare(theirs, losses[ours], stored[f"loss/{theirs}"])
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         losses["total"].backward()
         gradients = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
         for name, gradient in released_names(method, gradients):
@@ -129,7 +129,7 @@ def replay(file: Path, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
             if f"grad_norm/{name}" in stored:
                 errors.compare("grad_norms", gradient.norm(), stored[f"grad_norm/{name}"])
         clip_gradients(method.parameters(), config.clip, config.clip_tensors)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         method.update_after_step(outputs, labels)
         compare_buffers(errors, method, golden.below(f"step{step}/after/"))
@@ -139,14 +139,14 @@ def replay(file: Path, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     return errors.verdict()
 
 
-def released_names(method: CaratMethod, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+def released_names(method: Carat, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     """Our tensors by the released code's names, attention key biases left out."""
     for piece in pieces(method):
         if piece.ours in tensors and not piece.theirs.endswith("attention.self.key.bias"):
             yield piece.theirs, piece.view(tensors)
 
 
-def compare_buffers(errors: Errors, method: CaratMethod, stored: dict[str, Tensor]) -> None:
+def compare_buffers(errors: Errors, method: Carat, stored: dict[str, Tensor]) -> None:
     """Prototypes, queue, its classes (of noise only that it names none) and pointer."""
     if not stored:
         return

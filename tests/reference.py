@@ -45,8 +45,8 @@ class Reference:
         labels: (B, L).
     """
 
-    def __init__(self, weights: dict[str, Tensor], u: Tensor, presence: Tensor, labels: Tensor) -> None:
-        self.w, self.u, self.presence, self.labels = weights, u, presence, labels
+    def __init__(self, weights: dict[str, Tensor], u: Tensor, modality_mask: Tensor, labels: Tensor) -> None:
+        self.w, self.u, self.modality_mask, self.labels = weights, u, modality_mask, labels
         self.batch, self.modalities, self.size, _ = u.shape
 
     def encode(self, m: int, feature: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class Reference:
         own, stand_in = [], []
         for m in range(self.modalities):
             positive, negative = (memory.prototypes[m, label, sign] for sign in (True, False))
-            if self.presence[b, m]:
+            if self.modality_mask[b, m]:
                 z = self.encode(m, self.u[b, m, label])
                 unit = z / z.norm()
                 up, down = (unit @ positive).exp(), (unit @ negative).exp()
@@ -117,7 +117,7 @@ class Reference:
         """(B, L)."""
         rows = []
         for b in range(self.batch):
-            there = [m for m in range(self.modalities) if self.presence[b, m]]
+            there = [m for m in range(self.modalities) if self.modality_mask[b, m]]
             joint = torch.stack([sigmoid(self.joint(self.levels[2][b][m])) for m in there]).mean(0)
             rows.append((sigmoid(self._pooled(2, b)) + joint) / 2)
         return torch.stack(rows)
@@ -129,7 +129,7 @@ class Reference:
             logits = [
                 self.levels[level][b][m][label] @ self.w["classifier"][m, label]
                 for m in range(self.modalities)
-                if self.presence[b, m]
+                if self.modality_mask[b, m]
             ]
             best.append(torch.stack(logits).max())
         return torch.stack(best)
@@ -170,7 +170,7 @@ class Reference:
             cross_entropy(self.joint(features[b][m]), targets[b, m])
             for b in range(self.batch)
             for m in range(self.modalities)
-            if self.presence[b, m]
+            if self.modality_mask[b, m]
         ]
         return torch.stack(losses).mean()
 
@@ -181,7 +181,7 @@ class Reference:
                 (level[b][m][label] - self.u[b, m, label]).square().mean()
                 for b in range(self.batch)
                 for label in range(self.size)
-                if self.presence[b, m]
+                if self.modality_mask[b, m]
             ]
             total = total + (torch.stack(errors).mean() if errors else 0)
         return total
@@ -193,7 +193,7 @@ class Reference:
             for level in self.latents:
                 for m in range(self.modalities):
                     for label in range(self.size):
-                        if self.presence[b, m]:
+                        if self.modality_mask[b, m]:
                             kind = label + self.size * (2 * m + (0 if self.labels[b, label] else 1))
                             found.append((kind, level[b][m][label] / level[b][m][label].norm()))
         return found
@@ -216,7 +216,7 @@ class Reference:
         for b in range(self.batch):
             for m in range(self.modalities):
                 for label in range(self.size):
-                    if self.presence[b, m]:
+                    if self.modality_mask[b, m]:
                         z = self.latents[0][b][m][label].detach()
                         key = (m, label, bool(self.labels[b, label]))
                         memory.prototypes[key] = (

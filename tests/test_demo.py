@@ -9,14 +9,14 @@ import pytest
 from benchmarks.floors import constant, micro_f1
 
 from carat.config.experiment import load_experiment
-from carat.data.synthetic import synthesise
+from carat.data.synthetic import make_synthetic
 from carat.inference.predictor import load
 from carat.training.train import train
 
 
 @pytest.mark.slow
 def test_all_modalities_beat_each_alone_and_the_majority(tmp_path: Path) -> None:
-    store = synthesise(tmp_path / "store")
+    store = make_synthetic(tmp_path / "store")
     found = {}
     for name, modalities in {"all": None, "text": ["text"], "visual": ["visual"], "audio": ["audio"]}.items():
         experiment = load_experiment(preset="small", overrides={"data": {"modalities": modalities}})

@@ -15,7 +15,7 @@ import yaml
 from carat.cli import app
 from carat.config.experiment import Experiment, load_experiment
 from carat.data.recipes.recipe import load_recipe
-from carat.data.synthetic import synthesise
+from carat.data.synthetic import make_synthetic
 from tests.models.encoders.folders import make_text_encoder, write_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,7 +70,7 @@ def test_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (example,) = blocks(ROOT / "README.md", "python")
     assert '"epochs": 10' in example
     monkeypatch.chdir(tmp_path)
-    synthesise("demo-store", samples=150)
+    make_synthetic("demo-store", samples=150)
     names: dict[str, Any] = {}
     exec(compile(example.replace('"epochs": 10', '"epochs": 1'), "README.md", "exec"), names)
     assert list(names["prediction"].scores) == names["store"].label_names

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from carat.config.experiment import CaratConfig
-from carat.models.base import CaratMethod, Geometry
+from carat.models.base import Carat, Geometry
 from carat.models.carat.aggregation import draw_shuffle
-from carat.models.carat.queue import EMPTY
+from carat.models.carat.memory_bank import EMPTY
 from tests.reference import Memory, Reference
 
 NAMES = ("text", "visual", "audio")
@@ -46,26 +46,26 @@ def compare(
     )
     torch.manual_seed(seed)
     geometry = Geometry(tuple(f"l{i}" for i in range(labels)), dict.fromkeys(NAMES[:modalities], 2))
-    method = CaratMethod(config, geometry).to(dtype).train()
-    means = method.model.prototypes.means
+    method = Carat(config, geometry).to(dtype).train()
+    means = method.network.prototypes.means
     means.copy_(draw(*means.shape))
     keys = list(product(range(modalities), range(labels), (True, False)))
     memory = Memory(
         {(m, label, sign): means[m, label, int(not sign)].double().clone() for m, label, sign in keys}
     )
     parts = ("latent", "reconstruction", "classifier", "aggregation")
-    fast = {name: p for name, p in method.model.named_parameters() if name.split(".")[0] in parts}
+    fast = {name: p for name, p in method.network.named_parameters() if name.split(".")[0] in parts}
     plain = {name: p.detach().double().requires_grad_() for name, p in fast.items()}
     for _ in range(2):
         u = draw(batch, modalities, labels, hidden).requires_grad_()
         exact = u.detach().double().requires_grad_()
-        presence = torch.rand(batch, modalities, generator=generator) < 0.7
-        presence[:, 0] |= ~presence.any(1)
+        modality_mask = torch.rand(batch, modalities, generator=generator) < 0.7
+        modality_mask[:, 0] |= ~modality_mask.any(1)
         truth = torch.randint(0, 2, (batch, labels), generator=generator)
-        index = draw_shuffle(presence, labels, generator)
-        outputs = method.model.fuse(u, presence)
+        index = draw_shuffle(modality_mask, labels, generator)
+        outputs = method.network.fuse(u, modality_mask)
         found = method.losses_of_shuffle(outputs, truth.to(dtype), *index)
-        reference = Reference(plain, exact, presence, truth.double())
+        reference = Reference(plain, exact, modality_mask, truth.double())
         reference.forward(memory)
         expected = reference.losses(memory, *index)
         same(outputs.scores, reference.scores(), "scores")
@@ -80,9 +80,9 @@ def compare(
         reference.update(memory, QUEUE)
         for m, label, sign in keys:
             same(means[m, label, int(not sign)], memory.prototypes[m, label, sign], "prototype")
-        filled = method.queue.classes != EMPTY
-        rows, classes = method.queue.rows[filled], method.queue.classes[filled]
-        oldest = -int(method.queue.pointer) if len(rows) == QUEUE else 0
+        filled = method.memory_bank.classes != EMPTY
+        rows, classes = method.memory_bank.rows[filled], method.memory_bank.classes[filled]
+        oldest = -int(method.memory_bank.pointer) if len(rows) == QUEUE else 0
         same(rows.roll(oldest, dims=0), torch.stack([row for _, row in memory.queue]), "queue")
         assert classes.roll(oldest).tolist() == [kind for kind, _ in memory.queue]
 

@@ -217,7 +217,7 @@ def test_an_interruption_is_said(run, monkeypatch: pytest.MonkeyPatch, tmp_path:
     def interrupt(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("carat.data.synthetic.synthesise", interrupt)
+    monkeypatch.setattr("carat.data.synthetic.make_synthetic", interrupt)
     code, _, err = run("data", "synth", tmp_path / "store")
     assert code == 130
     assert err == "carat: interrupted: the same command goes on with what is not finished\n"

@@ -79,9 +79,9 @@ def test_text_is_for_methods_that_were_tried_behind_an_encoder() -> None:
         load_experiment(preset="text", overrides={"method": name}) for name in ("carat", "carat+", "linear")
     )
     assert carat.method.weights == plus.method.weights
-    assert (carat.threshold.kind, plus.threshold.kind) == ("global", "compromise")
+    assert (carat.threshold.kind, plus.threshold.kind) == ("global", "interpolated")
     assert carat.method.encoder.layers["text"] == 0
-    assert linear.data.long == carat.data.long == "truncate"
+    assert (linear.data.truncation, carat.data.truncation) == (True, True)
     assert carat.training.learning_rate == linear.training.learning_rate == 1e-3
     with pytest.raises(ConfigError, match="method mult has no preset 'text'; it has: paper, small"):
         load_experiment(preset="text", overrides={"method": "mult"})

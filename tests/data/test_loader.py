@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carat.data.loader import Batches, check_lengths, collate, make_loader, pad, usable_rows
+from carat.data.loader import BucketBatchSampler, check_lengths, collate, make_loader, pad, usable_rows
 from carat.data.store import Store
 from carat.utils.errors import DataError
 
@@ -39,7 +39,7 @@ def test_batches_hold_the_stores_values(store: Store) -> None:
             for place, m in enumerate(store.modalities):
                 found = batch.features[m][i][batch.masks[m][i]].numpy()
                 np.testing.assert_array_equal(found, store.features(m, row))
-                assert batch.presence[i, place] == (len(store.features(m, row)) > 0)
+                assert batch.modality_mask[i, place] == (len(store.features(m, row)) > 0)
     assert seen == rows.tolist()
 
 
@@ -74,7 +74,7 @@ def test_rows_without_any_of_the_modalities_are_not_usable(store: Store) -> None
 def test_every_row_comes_once_per_epoch(number: int, size: int, seed: int, bucket: bool) -> None:
     rows = np.arange(number) * 3 + 1
     lengths = np.random.default_rng(seed).integers(1, 50, number)
-    batches = Batches(rows, size, lengths, shuffle=True, bucket=bucket, seed=seed)
+    batches = BucketBatchSampler(rows, size, lengths, shuffle=True, bucket=bucket, seed=seed)
     epochs = []
     for epoch in (0, 1, 0):
         batches.set_epoch(epoch)
@@ -91,14 +91,14 @@ def test_buckets_save_padding() -> None:
     lengths = np.random.default_rng(0).integers(1, 100, 3000)
     padding = {}
     for bucket in (True, False):
-        found = Batches(np.arange(3000), 16, lengths, shuffle=True, bucket=bucket)
+        found = BucketBatchSampler(np.arange(3000), 16, lengths, shuffle=True, bucket=bucket)
         padding[bucket] = sum(lengths[rows].max() * len(rows) - lengths[rows].sum() for rows in found)
     assert padding[True] < padding[False] / 10
 
 
 def test_place_in_the_epoch_does_not_depend_on_length() -> None:
     lengths = np.arange(600)
-    batches = Batches(np.arange(600), 10, lengths, shuffle=True)
+    batches = BucketBatchSampler(np.arange(600), 10, lengths, shuffle=True)
     place = np.zeros(600)
     for epoch in range(200):
         batches.set_epoch(epoch)
@@ -118,7 +118,7 @@ def test_workers_and_pickling(store: Store) -> None:
 
 def test_collate_marks_what_is_missing() -> None:
     batch = collate([{"a": np.ones((2, 3))}, {"b": np.ones((5, 7))}], {"a": 3, "b": 7})
-    assert batch.presence.tolist() == [[True, False], [False, True]]
+    assert batch.modality_mask.tolist() == [[True, False], [False, True]]
     assert batch.to("cpu").masks["b"].sum(1).tolist() == [0, 5]
 
 

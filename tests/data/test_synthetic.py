@@ -8,14 +8,14 @@ import pytest
 
 from carat.data.store import Store, open_store
 from carat.data.store.writer import StoreWriter
-from carat.data.summary import shared_groups, summarise
-from carat.data.synthetic import LABELS, LENGTHS, WIDTHS, synthesise
+from carat.data.summary import shared_groups, summarize
+from carat.data.synthetic import LABELS, LENGTHS, WIDTHS, make_synthetic
 from carat.utils.errors import DataError
 
 
 def test_the_same_seed_gives_the_same_store(tmp_path: Path) -> None:
     prints = [
-        synthesise(tmp_path / str(i), samples=101, seed=seed).manifest.fingerprint
+        make_synthetic(tmp_path / str(i), samples=101, seed=seed).manifest.fingerprint
         for i, seed in enumerate((5, 5, 6))
     ]
     assert prints[0] == prints[1] != prints[2]
@@ -30,14 +30,14 @@ def test_modalities_differ_in_length_and_may_be_missing(store: Store) -> None:
 
 
 def test_groups_do_not_cross_splits(tmp_path: Path) -> None:
-    store = synthesise(tmp_path / "s", samples=1003)
+    store = make_synthetic(tmp_path / "s", samples=1003)
     groups = [set(store.groups[store.indices(split)].tolist()) for split in store.manifest.splits]
     assert sum(map(len, groups)) == len(set.union(*groups)) == 251
     assert store.manifest.splits["train"] / 1003 == pytest.approx(0.7, abs=0.01)
 
 
 def test_labels_are_correlated(tmp_path: Path) -> None:
-    labels = np.asarray(synthesise(tmp_path / "s", samples=2000).labels)
+    labels = np.asarray(make_synthetic(tmp_path / "s", samples=2000).labels)
     correlation = np.corrcoef(labels.T)
     place = {name: i for i, name in enumerate(LABELS)}
     assert correlation[place["anger"], place["disgust"]] > 0.2
@@ -55,7 +55,7 @@ def test_labels_are_correlated(tmp_path: Path) -> None:
 )
 def test_impossible_requests(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        synthesise(tmp_path / "s", **options)
+        make_synthetic(tmp_path / "s", **options)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -67,7 +67,7 @@ def test_groups_in_two_splits_are_counted(tmp_path: Path) -> None:
 
 
 def test_summary(store: Store) -> None:
-    summary = summarise(store)
+    summary = summarize(store)
     labels = np.asarray(store.labels)
     assert summary["samples"] == 211
     assert summary["groups"] == 53

@@ -119,7 +119,7 @@ def test_threshold_is_the_middle_of_the_best_run() -> None:
 def test_a_compromise_is_the_best_on_the_way_from_global_to_own(seed: int) -> None:
     scores, labels = random_scores(seed, samples=47)
     common, own = (search_thresholds(scores, labels, kind) for kind in ("global", "per-label"))
-    found = search_thresholds(scores, labels, "compromise")
+    found = search_thresholds(scores, labels, "interpolated")
 
     def f1(thresholds: Any, average: str) -> float:
         return float(sk.f1_score(labels, scores > thresholds, average=average, zero_division=0))

@@ -17,7 +17,7 @@ import pytest
 
 from carat.config.experiment import Experiment
 from carat.data.store import Store, open_store
-from carat.data.synthetic import synthesise
+from carat.data.synthetic import make_synthetic
 from carat.training.train import train
 from carat.utils.errors import DataError
 
@@ -27,7 +27,7 @@ KILLS = 20
 KILLS_OF_TWO = 10
 SETTINGS = (
     *("--preset", "small", "--training.checkpoint-every", "3"),
-    *("--training.average", "0.9", "--training.modality-dropout", "0.1", "--resume"),
+    *("--training.ema_decay", "0.9", "--training.modality-dropout", "0.1", "--resume"),
 )
 FIRST = ("experiment.yaml", "step-*.ckpt")
 """What a training writes first, and first of its states."""
@@ -84,7 +84,7 @@ def digests(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "store"
-    synthesise(folder, samples=800, seed=3, missing=0.2)
+    make_synthetic(folder, samples=800, seed=3, missing=0.2)
     return folder
 
 

@@ -18,13 +18,13 @@ from carat.config.experiment import load_experiment
 from carat.data.store import Store, open_store
 from carat.data.store.writer import StoreWriter
 from carat.inference.explain.attention import draw_attention, find_rows, spoken
+from carat.inference.explain.collect import Gathered, gather
 from carat.inference.explain.contributions import contributions
 from carat.inference.explain.explanation import explain, typical
-from carat.inference.explain.gather import Gathered, gather
 from carat.inference.explain.latents import choose_points, separation
 from carat.inference.explain.sensitivity import draw_sensitivity, read_sweep
 from carat.inference.predictor import Predictor, load
-from carat.models.layers.packing import lay_out
+from carat.models.layers.packing import pack_batch
 from carat.training.train import TrainedRun, train
 from carat.utils.errors import CaratError, ConfigError, DataError, RunError
 
@@ -54,23 +54,23 @@ def test_one_pass_gathers_what_prediction_says(
         said = by_id[str(store.ids[row])]
         names = [n for n, there in zip(gathered.labels, gathered.predicted[i], strict=True) if there]
         assert names == said.labels
-        assert [gathered.modalities[m] for m in gathered.carried_by[i]] == list(said.carried_by.values())
+        assert [gathered.modalities[m] for m in gathered.attribution[i]] == list(said.attribution.values())
         assert gathered.truth[i].tolist() == (store.labels[row] > 0).tolist()
         np.testing.assert_allclose(gathered.weights[i].sum(0), 1, atol=1e-5)
-        assert not gathered.weights[i][~gathered.presence[i]].any()
-        assert (gathered.weights[i].argmax(0) == gathered.carried_by[i]).all()
+        assert not gathered.weights[i][~gathered.modality_mask[i]].any()
+        assert (gathered.weights[i].argmax(0) == gathered.attribution[i]).all()
     assert len(gathered.features) == len(gathered.latents) == len(gathered.kept) == 41
-    there = gathered.presence[gathered.kept]
+    there = gathered.modality_mask[gathered.kept]
     np.testing.assert_allclose(np.linalg.norm(gathered.latents, axis=-1)[there], 1, atol=1e-5)
 
 
 def test_contributions_by_hand(gathered: Gathered) -> None:
     wins, weights, samples = contributions(gathered)
-    whole = [i for i in range(len(gathered.rows)) if gathered.presence[i].all()]
+    whole = [i for i in range(len(gathered.rows)) if gathered.modality_mask[i].all()]
     assert samples == len(whole) < len(gathered.rows)
     for m in range(3):
         for label in range(6):
-            won = sum(gathered.carried_by[i, label] == m for i in whole) / len(whole)
+            won = sum(gathered.attribution[i, label] == m for i in whole) / len(whole)
             assert wins[m, label] == pytest.approx(won)
             mean = sum(gathered.weights[i, m, label] for i in whole) / len(whole)
             assert weights[m, label] == pytest.approx(mean, abs=1e-5)
@@ -82,7 +82,7 @@ def test_points_are_of_present_modalities_and_both_polarities(gathered: Gathered
     for (i, m, label), present, u in zip(
         points.place.tolist(), points.present, points.spaces["before"], strict=True
     ):
-        assert gathered.presence[gathered.kept[i], m]
+        assert gathered.modality_mask[gathered.kept[i], m]
         assert gathered.truth[gathered.kept[i], label] == present
         assert (u == gathered.features[i, m, label]).all()
     assert len(np.unique(points.place, axis=0)) == len(points.place)
@@ -102,12 +102,12 @@ def test_attention_is_that_of_the_network(predictor: Predictor, store: Store, tm
     row = next(r for r in range(len(store)) if set(store[r].features) == {"text", "audio"})
     svg, table = draw_attention(predictor, store, row, tmp_path)
     ElementTree.parse(svg)
-    model: Any = predictor.method.get_submodule("model")
+    model: Any = predictor.model.get_submodule("model")
     for m in ("text", "audio"):
         x = torch.from_numpy(np.array(store[row].features[m]))[None]
         mask = torch.ones(x.shape[:2], dtype=torch.bool)  # nothing to sort or trim
         with torch.no_grad():
-            hidden = model.encoder[m](model.input_norm[m](x), lay_out(mask))
+            hidden = model.encoder[m](model.input_norm[m](x), pack_batch(mask))
             expected = model.label_attention[m].score(hidden)[0].softmax(0)
         rows = [line for line in read(table) if line["modality"] == m]
         found = np.array([[float(line[name]) for name in predictor.labels] for line in rows])

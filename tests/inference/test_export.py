@@ -23,7 +23,7 @@ from carat.inference.export import KINDS, export
 from carat.inference.export.checks import TOLERANCE, random_batches
 from carat.inference.export.files import CARD_FILE, Flat, foreign
 from carat.inference.predictor import Predictor, load
-from carat.models.base import CaratMethod, Geometry
+from carat.models.base import Carat, Geometry
 from carat.runs import card as runs
 from carat.training.train import TrainedRun
 from carat.utils.errors import ExportError
@@ -36,7 +36,7 @@ def make_run(folder: Path, widths: dict[str, int] = WIDTHS, **method: Any) -> Pa
     """A run with random weights and prototypes, without training."""
     experiment = load_experiment(overrides={**TINY, "method": TINY["method"] | method})
     labels = ["joy", "fear"]
-    made = CaratMethod(experiment.method, Geometry(tuple(labels), widths))
+    made = Carat(experiment.method, Geometry(tuple(labels), widths))
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.copy_(torch.randn(parameter.shape) * 0.5)
@@ -93,18 +93,18 @@ def same_as_predicted(
     given: list[dict[str, NDArray[Any]]],
     card: dict[str, Any],
     scores: NDArray[Any],
-    carried_by: NDArray[Any],
+    attribution: NDArray[Any],
 ) -> None:
     """The file's outputs, named by its own description, are what the run predicts of each sample alone."""
-    assert scores.shape == carried_by.shape == (len(given), len(card["labels"]))
-    assert carried_by.dtype == np.int64
-    for sample, row, carriers in zip(given, scores, carried_by, strict=True):
+    assert scores.shape == attribution.shape == (len(given), len(card["labels"]))
+    assert attribution.dtype == np.int64
+    for sample, row, carriers in zip(given, scores, attribution, strict=True):
         expected = predictor.predict(sample)
         named = dict(zip(card["labels"], row.tolist(), strict=True))
         assert named == pytest.approx(expected.scores, abs=TOLERANCE)
         assert [name for name, x in named.items() if x > card["thresholds"][name]] == expected.labels
         modalities = [card["modalities"][i]["name"] for i in carriers]
-        assert modalities == list(expected.carried_by.values())
+        assert modalities == list(expected.attribution.values())
 
 
 @pytest.mark.slow
@@ -121,7 +121,7 @@ def test_an_onnx_file_is_used_without_carat(  # type: ignore[no-untyped-def]
     card = json.loads(session.get_modelmeta().custom_metadata_map["carat"])
     predictor = load(trained.folder, device="cpu")
     assert [x.name for x in session.get_inputs()] == list(card["inputs"])
-    assert [x.name for x in session.get_outputs()] == ["scores", "carried_by"]
+    assert [x.name for x in session.get_outputs()] == ["scores", "attribution"]
     assert card["labels"] == predictor.labels
     assert card["thresholds"] == predictor.card.thresholds
     assert {x["name"]: x["width"] for x in card["modalities"]} == predictor.widths
@@ -142,7 +142,7 @@ def test_an_onnx_file_is_used_without_carat(  # type: ignore[no-untyped-def]
     }
     assert f"valid, float: micro-F1 {report.micro_f1:.4f}, macro-F1 {report.macro_f1:.4f}" in err
     assert "input audio_mask (B, T ≤ 64) bool\n" in err
-    assert "output carried_by (B, 6) int64\n" in err
+    assert "output attribution (B, 6) int64\n" in err
     assert "largest difference from PyTorch's scores: " in err
     assert err.endswith(f"{out.stat().st_size / 1e6:.2f} MB → {out}\n")
 
@@ -162,7 +162,7 @@ def test_a_program_is_used_without_carat(run, untrained: Path, tmp_path: Path) -
     predictor = load(untrained, device="cpu")
     for inputs in random_batches(predictor):
         with torch.inference_mode():
-            expected = Flat(predictor.method, list(WIDTHS))(*inputs)
+            expected = Flat(predictor.model, list(WIDTHS))(*inputs)
             found = module(*inputs)
         torch.testing.assert_close(found[0], expected[0], rtol=0, atol=TOLERANCE)
         assert torch.equal(found[1], expected[1])
@@ -181,8 +181,10 @@ def test_random_batches_try_every_combination_and_the_longest(untrained: Path) -
     predictor = load(untrained, device="cpu")
     batches = list(random_batches(predictor))
     masks = [inputs[1::2] for inputs in batches]
-    presence = {tuple(row) for batch in masks for row in torch.stack([x.any(1) for x in batch], 1).tolist()}
-    assert len(presence) == 7
+    modality_mask = {
+        tuple(row) for batch in masks for row in torch.stack([x.any(1) for x in batch], 1).tolist()
+    }
+    assert len(modality_mask) == 7
     assert {x.shape for x in batches[0][1::2]} == {(1, 1)}
     assert {x.shape[1] for x in batches[1][1::2]} == {64}
     assert [[bool(x.any()) for x in batch].index(False) for batch in masks[3:]] == [0, 1, 2]
@@ -206,13 +208,13 @@ class Fake:
 
     def open(self, file: Path) -> Any:
         assert file.is_file()
-        flat = Flat(self.predictor.method, list(self.predictor.widths))
-        change = type(self).change or (lambda scores, carried_by: (scores, carried_by))
+        flat = Flat(self.predictor.model, list(self.predictor.widths))
+        change = type(self).change or (lambda scores, attribution: (scores, attribution))
 
         @torch.inference_mode()
         def score(inputs: Sequence[Tensor]) -> Any:
-            scores, carried_by = (x.numpy().copy() for x in flat(*inputs))
-            return change(scores + np.float32(self.noise), carried_by)
+            scores, attribution = (x.numpy().copy() for x in flat(*inputs))
+            return change(scores + np.float32(self.noise), attribution)
 
         return score
 
@@ -229,7 +231,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
     return Fake
 
 
-def broken(scores: NDArray[Any], carried_by: NDArray[Any]) -> Any:
+def broken(scores: NDArray[Any], attribution: NDArray[Any]) -> Any:
     raise RuntimeError("no kernel\nin this runtime")
 
 
@@ -238,7 +240,7 @@ def broken(scores: NDArray[Any], carried_by: NDArray[Any]) -> Any:
     [
         (lambda scores, carried: (scores + 3 * np.float32(TOLERANCE), carried), r"by 3\.\de-05, more"),
         (lambda scores, carried: (scores * np.nan, carried), "differ from PyTorch's by nan"),
-        (lambda scores, carried: (scores, 1 - carried), "% of the exported file's carried_by differ"),
+        (lambda scores, carried: (scores, 1 - carried), "% of the exported file's attribution differ"),
         (broken, r"cannot score \(1, 1, 11\), \(1, 1, 5\), \(1, 1, 7\) \(no kernel\)"),
     ],
 )  # fmt: skip
@@ -263,7 +265,7 @@ def test_other_numbers_leave_no_file(
 def test_other_labels_on_the_data_leave_no_file(
     fake: type[Fake], trained: TrainedRun, store: Store, tmp_path: Path
 ) -> None:
-    fake.change = lambda scores, carried_by: (1 - scores, carried_by)
+    fake.change = lambda scores, attribution: (1 - scores, attribution)
     with pytest.raises(
         ExportError, match=r"valid: the exported file predicts other labels .* for \d+ of \d+"
     ):

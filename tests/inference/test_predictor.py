@@ -43,8 +43,8 @@ def test_one_sample_equals_the_store(predictor: Predictor, store: Store) -> None
         together = by_id[sample.id]
         assert list(alone.scores) == store.label_names
         assert alone.scores == pytest.approx(together.scores, abs=1e-5)
-        assert alone.carried_by == together.carried_by
-        assert set(alone.carried_by.values()) <= set(sample.features)
+        assert alone.attribution == together.attribution
+        assert set(alone.attribution.values()) <= set(sample.features)
         thresholds = predictor.card.thresholds
         assert alone.labels == [n for n in store.label_names if alone.scores[n] > thresholds[n]]
 
@@ -62,7 +62,7 @@ def test_batch_and_empty_modality(predictor: Predictor, store: Store) -> None:
     found = predictor.predict_batch(pair * 20)
     assert len(found) == 40
     assert found[0].scores == pytest.approx(found[1].scores, abs=1e-6)
-    assert set(found[0].carried_by.values()) == {"text"}
+    assert set(found[0].attribution.values()) == {"text"}
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_prediction_files_agree(predictor: Predictor, store: Store, tmp_path: Pa
         assert id == line["id"] == row["id"]
         assert {n: line[f"score_{n}"] for n in store.label_names} == prediction.scores
         assert {n: float(row[f"score_{n}"]) for n in store.label_names} == prediction.scores
-        assert {n: row[f"carried_by_{n}"] for n in store.label_names} == prediction.carried_by
+        assert {n: row[f"carried_by_{n}"] for n in store.label_names} == prediction.attribution
 
 
 def test_a_failed_prediction_leaves_no_file(tmp_path: Path) -> None:

@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from carat.data.store import Store
-from carat.data.synthetic import synthesise
+from carat.data.synthetic import make_synthetic
 from carat.inference import shards
 from carat.inference.predictor import load
 from carat.inference.shards import predict_in_shards
 from carat.training.train import TrainedRun
 from carat.utils.errors import DataError, RunError
 from carat.utils.parallel import local
-from carat.utils.parallel.tasks import Outcome
+from carat.utils.parallel.tasks import TaskResult
 
 
 @pytest.fixture
@@ -26,11 +26,11 @@ def in_turn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Shards in this process; the numbers of those that were scored."""
     scored = []
 
-    def serially(prepare: Any, arguments: Any, tasks: Sequence[Any], workers: int) -> Iterator[Outcome]:
+    def serially(prepare: Any, arguments: Any, tasks: Sequence[Any], workers: int) -> Iterator[TaskResult]:
         work = prepare(*arguments)
         for index, task in enumerate(tasks):
             scored.append(task.number)
-            yield Outcome(index, work(task, lambda said: False))
+            yield TaskResult(index, work(task, lambda said: False))
 
     monkeypatch.setattr(local, "run_tasks", serially)
     return scored
@@ -150,7 +150,7 @@ def test_the_same_files_whatever_happens(
 ) -> None:
     if engine == "ray":
         pytest.importorskip("ray")
-    store = synthesise(tmp_path / "store", samples=2000, seed=4, missing=0.1)
+    store = make_synthetic(tmp_path / "store", samples=2000, seed=4, missing=0.1)
     predict_in_shards(trained.folder, store.folder, tmp_path / "whole", size=500)
     monkeypatch.setattr(shards, "prepare", killing)
     predict_in_shards(trained.folder, store.folder, tmp_path / "o", size=500, workers=2, engine=engine)

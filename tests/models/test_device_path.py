@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 
 from carat.config.experiment import TrainingConfig
-from carat.models.base import CaratMethod
+from carat.models.base import Carat
 from carat.models.carat.aggregation import draw_shuffle
-from carat.training.optimizer import clip_gradients, make_optimiser
+from carat.training.optimizer import clip_gradients, make_optimizer
 from tests.models.test_methods import LABELS, WIDTHS, B, batch, make
 
-OFFICIAL = {"queue_anchors": True, "count_lonely": True, "epsilon": 1e-12, "noise": True}
+OFFICIAL = {"queue_anchors": True, "average_over_all": True, "epsilon": 1e-12, "noise": True}
 
 
-def one_step(method: CaratMethod) -> dict[str, Any]:
+def one_step(method: Carat) -> dict[str, Any]:
     """Scores, terms, gradients and buffers after a step, where some modalities are absent."""
     features, masks, labels = batch()
     outputs = method(features, masks)
-    shuffle = draw_shuffle(outputs.presence, len(LABELS), torch.Generator().manual_seed(1))
+    shuffle = draw_shuffle(outputs.modality_mask, len(LABELS), torch.Generator().manual_seed(1))
     losses = method.losses_of_shuffle(outputs, labels, *shuffle)
     losses["total"].backward()
     method.update_after_step(outputs, labels)
@@ -68,9 +68,9 @@ def test_a_training_step_reads_no_value_back(monkeypatch: pytest.MonkeyPatch) ->
             outputs = method(features, masks)
             losses = method.losses(outputs, labels)
             losses["total"].backward()
-            optimiser, schedule = make_optimiser(method, TrainingConfig(), 10)
+            optimizer, schedule = make_optimizer(method, TrainingConfig(), 10)
             clip_gradients(method.parameters(), 1.0, 1.0)
-            optimiser.step()
+            optimizer.step()
             schedule.step()
             method.update_after_step(outputs, labels)
             with pytest.raises(RuntimeError, match=r"item\(\)"):
@@ -81,7 +81,7 @@ def test_a_training_step_reads_no_value_back(monkeypatch: pytest.MonkeyPatch) ->
 def test_forward_and_losses_are_one_graph() -> None:
     method = make()
     features, masks, labels = batch()
-    shuffle = draw_shuffle(method(features, masks).presence, len(LABELS))
+    shuffle = draw_shuffle(method(features, masks).modality_mask, len(LABELS))
 
     def whole() -> tuple[Tensor, Tensor]:
         outputs = method(features, masks)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from carat.config.experiment import CaratConfig
-from carat.models.base import CaratMethod, Geometry, build_method
+from carat.models.base import Carat, Geometry, build_method
 from carat.models.carat.aggregation import apply_shuffle, draw_shuffle
 from carat.utils.errors import ConfigError
 
@@ -20,12 +20,12 @@ LABELS = ("a", "b", "c", "d")
 B, L = 11, len(LABELS)
 
 
-def make(widths: dict[str, int] | None = None, **changes: Any) -> CaratMethod:
+def make(widths: dict[str, int] | None = None, **changes: Any) -> Carat:
     torch.manual_seed(0)
     encoder = {"layers": dict.fromkeys(WIDTHS, 1), "other_layers": 1, "heads": 2, "feedforward": 6}
     config = {"hidden": 10, "latent": 4, "encoder": encoder | {"max_length": 13, "dropout": 0.0}} | changes
-    method = CaratMethod(CaratConfig.model_validate(config), Geometry(LABELS, widths or WIDTHS))
-    method.model.prototypes.means.normal_()
+    method = Carat(CaratConfig.model_validate(config), Geometry(LABELS, widths or WIDTHS))
+    method.network.prototypes.means.normal_()
     return method
 
 
@@ -59,7 +59,7 @@ def test_score_is_what_forward_scores(changes: dict[str, Any]) -> None:
     features, masks, _ = batch()
     scored, outputs = method.score(features, masks), method(features, masks)
     torch.testing.assert_close(scored.scores, outputs.scores)
-    assert (scored.carried_by == outputs.carried_by).all()
+    assert (scored.attribution == outputs.attribution).all()
 
 
 def test_a_sample_does_not_depend_on_its_batch() -> None:
@@ -69,7 +69,7 @@ def test_a_sample_does_not_depend_on_its_batch() -> None:
     for i in range(B):
         alone = method({m: x[[i]] for m, x in features.items()}, {m: x[[i]] for m, x in masks.items()})
         torch.testing.assert_close(alone.scores[0], together.scores[i])
-        assert (alone.carried_by[0] == together.carried_by[i]).all()
+        assert (alone.attribution[0] == together.attribution[i]).all()
 
 
 @pytest.mark.parametrize("present", [c for n in (1, 2, 3) for c in combinations(WIDTHS, n)])
@@ -86,9 +86,9 @@ def test_any_subset_of_modalities_gives_finite_scores_and_gradients(present: tup
     assert ((scores >= 0) & (scores <= 1)).all()
     assert all(x.isfinite() for x in losses.values())
     assert all(p.grad is None or p.grad.isfinite().all() for p in method.parameters())
-    assert method.model.prototypes.means.isfinite().all()
+    assert method.network.prototypes.means.isfinite().all()
     chosen = [list(WIDTHS).index(m) for m in present]
-    assert set(outputs.carried_by.unique().tolist()) <= set(chosen)
+    assert set(outputs.attribution.unique().tolist()) <= set(chosen)
 
 
 def test_absent_modality_does_not_enter_pooling_losses_or_contrast() -> None:
@@ -96,7 +96,7 @@ def test_absent_modality_does_not_enter_pooling_losses_or_contrast() -> None:
     method = make()
     features, masks, labels = batch()
     outputs = method(features, masks)
-    gone = ~outputs.presence
+    gone = ~outputs.modality_mask
     assert gone.any()
     generator = torch.Generator()
     expected = method.losses(outputs, labels, generator.manual_seed(3))
@@ -111,7 +111,7 @@ def test_absent_modality_does_not_enter_pooling_losses_or_contrast() -> None:
     found = method.losses(outputs, labels, generator.manual_seed(3))
     torch.testing.assert_close(found, expected)
     rows, classes = method._contrast_rows(outputs, labels)
-    assert len(rows) == 3 * L * int(outputs.presence.sum())
+    assert len(rows) == 3 * L * int(outputs.modality_mask.sum())
     assert set((classes // (2 * L)).tolist()) == {0, 1, 2}
 
 
@@ -119,11 +119,11 @@ def test_absent_modality_is_rebuilt_from_the_uninformed_mixture() -> None:
     method = make().eval()
     features, masks, _ = batch()
     outputs = method(features, masks)
-    b, m = (~outputs.presence).nonzero()[0].tolist()
-    mixture = method.model.prototypes.means[m].mean(1)  # (L, P)
+    b, m = (~outputs.modality_mask).nonzero()[0].tolist()
+    mixture = method.network.prototypes.means[m].mean(1)  # (L, P)
     spread = torch.zeros(1, 3, L, 4)
     spread[0, m] = mixture
-    torch.testing.assert_close(outputs.decoded[b, m], method.model.latent.decode(spread)[0, m])
+    torch.testing.assert_close(outputs.decoded[b, m], method.network.latent.decode(spread)[0, m])
 
 
 def test_gradient_reaches_every_parameter() -> None:
@@ -151,16 +151,16 @@ def test_queue_holds_no_graph_and_keeps_the_order_of_the_paper() -> None:
     features, masks, labels = batch(absent=False)
     outputs = method(features, masks)
     method.update_after_step(outputs, labels)
-    assert not method.queue.rows.requires_grad
+    assert not method.memory_bank.rows.requires_grad
     place = 0
     for b in range(B):
         for level in range(3):
             for m in range(3):
                 for label in range(L):
                     expected = F.normalize(outputs.latents[b, level, m, label], dim=0)
-                    torch.testing.assert_close(method.queue.rows[place], expected.detach())
+                    torch.testing.assert_close(method.memory_bank.rows[place], expected.detach())
                     kind = label + L * (2 * m + (0 if labels[b, label] else 1))
-                    assert method.queue.classes[place] == kind
+                    assert method.memory_bank.classes[place] == kind
                     place += 1
 
 
@@ -177,10 +177,10 @@ def test_objective_is_the_papers_sum() -> None:
     }
     for name, level in (("reconstruction", outputs.decoded), ("alpha", alpha), ("beta", beta)):
         expected[f"mse_{name}"] = sum((mse(level[:, m], original[:, m]) for m in range(3)), torch.zeros(()))
-    index = draw_shuffle(outputs.presence, L, torch.Generator().manual_seed(3))
+    index = draw_shuffle(outputs.modality_mask, L, torch.Generator().manual_seed(3))
     targets = labels[:, None].expand(B, 3, L)
     expected["aggregate"] = bce(outputs.aggregated, targets)
-    shuffled = method.model.aggregation(apply_shuffle(beta, *index))
+    shuffled = method.network.aggregation(apply_shuffle(beta, *index))
     expected["shuffled"] = bce(shuffled, apply_shuffle(targets, *index))
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, msg=name)
@@ -202,11 +202,11 @@ def test_score_is_the_mean_of_pooled_and_aggregated() -> None:
     features, masks, _ = batch()
     outputs = method(features, masks)
     for b in range(B):
-        present = outputs.presence[b].nonzero().flatten()
+        present = outputs.modality_mask[b].nonzero().flatten()
         beta = outputs.logits[b, 2, present]
         joint = outputs.aggregated[b, present].sigmoid().mean(0)
         torch.testing.assert_close(outputs.scores[b], (beta.max(0).values.sigmoid() + joint) / 2)
-        assert outputs.carried_by[b].tolist() == present[beta.argmax(0)].tolist()
+        assert outputs.attribution[b].tolist() == present[beta.argmax(0)].tolist()
 
 
 @pytest.mark.parametrize("names", [["text"], ["text", "smell"], ["a", "b", "c", "d", "e"]])
@@ -235,7 +235,7 @@ def test_bf16_autocast_stays_close() -> None:
 
 
 def test_papers_size() -> None:
-    method = CaratMethod(CaratConfig(), Geometry(tuple("abcdef"), {"text": 300, "visual": 35, "audio": 74}))
+    method = Carat(CaratConfig(), Geometry(tuple("abcdef"), {"text": 300, "visual": 35, "audio": 74}))
     number = sum(p.numel() for p in method.parameters())
     assert 7.0e6 < number < 7.5e6
 
@@ -274,11 +274,11 @@ def test_original_features_count_in_the_score(aggregation: bool) -> None:
     features, masks, _ = batch()
     with torch.inference_mode():
         outputs, alone = method(features, masks), method.score(features, masks)
-    there = outputs.presence[..., None]
+    there = outputs.modality_mask[..., None]
     logits = outputs.logits.masked_fill(~there[:, None], float("-inf"))
     parts = [logits[:, place].amax(1).sigmoid() for place in (0, -1)]
     if aggregation:
         parts.append((outputs.aggregated.sigmoid() * there).sum(1) / there.sum(1))
     torch.testing.assert_close(outputs.scores, torch.stack(parts).mean(0))
     torch.testing.assert_close(alone.scores, outputs.scores)
-    assert (alone.carried_by == outputs.carried_by).all()
+    assert (alone.attribution == outputs.attribution).all()

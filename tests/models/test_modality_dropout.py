@@ -7,16 +7,16 @@ from itertools import product
 import pytest
 import torch
 
-from carat.models.modality_dropout import hide_modalities, still_there
+from carat.models.modality_dropout import drop_modalities, still_there
 
 PATTERNS = torch.tensor(list(product([False, True], repeat=3)))  # every presence of three modalities
 DRAWS = 40_000
 
 
-def often(presence: list[bool], share: float, seed: int = 1) -> torch.Tensor:
+def often(modality_mask: list[bool], share: float, seed: int = 1) -> torch.Tensor:
     """What stays of one sample in many draws (DRAWS, M)."""
-    drawn = torch.rand(DRAWS, len(presence), generator=torch.Generator().manual_seed(seed))
-    return still_there(torch.tensor(presence).expand(DRAWS, -1), drawn, share)
+    drawn = torch.rand(DRAWS, len(modality_mask), generator=torch.Generator().manual_seed(seed))
+    return still_there(torch.tensor(modality_mask).expand(DRAWS, -1), drawn, share)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
@@ -33,10 +33,10 @@ def test_share_zero_hides_nothing() -> None:
 
 
 def test_by_hand() -> None:
-    presence = torch.tensor([[True, True, True], [True, True, True], [True, True, False]])
+    modality_mask = torch.tensor([[True, True, True], [True, True, True], [True, True, False]])
     drawn = torch.tensor([[0.1, 0.6, 0.4], [0.1, 0.2, 0.3], [0.1, 0.2, 0.9]])
     expected = torch.tensor([[False, True, False], [False, False, True], [False, True, False]])
-    assert torch.equal(still_there(presence, drawn, 0.5), expected)
+    assert torch.equal(still_there(modality_mask, drawn, 0.5), expected)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
@@ -68,7 +68,7 @@ def masks() -> dict[str, torch.Tensor]:
 def test_masks_are_taken_whole_or_not_at_all() -> None:
     given = masks()
     before = {m: mask.clone() for m, mask in given.items()}
-    hidden = hide_modalities(given, torch.rand(200, 3), 0.5)
+    hidden = drop_modalities(given, torch.rand(200, 3), 0.5)
     assert list(hidden) == list(given)
     for m, mask in hidden.items():
         assert torch.equal(given[m], before[m])

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from carat.config.experiment import load_experiment
 from carat.inference.predictor import load
-from carat.models.base import CaratMethod, Geometry
+from carat.models.base import Carat, Geometry
 from carat.runs.official_weights import (
-    LAYOUTS,
     MODALITIES,
+    SETTINGS,
     convert,
     load_released,
     pieces,
@@ -42,7 +42,7 @@ def released(aligned: bool = True, layers: tuple[int, ...] = (2, 1, 3), labels: 
         "contrast": {"queue": 23},
     }
     config = load_experiment(preset="official", overrides={"method": changes}).method
-    method = CaratMethod(config, Geometry(tuple("abcdefg"[:labels]), WIDTHS))
+    method = Carat(config, Geometry(tuple("abcdefg"[:labels]), WIDTHS))
     own = {name: torch.randn(x.shape) for name, x in method.state_dict().items()}
     state = {piece.theirs: piece.view(own).contiguous() for piece in pieces(method)}
     classes = torch.cat((torch.arange(9.0), torch.randn(14)))[:, None]
@@ -56,14 +56,14 @@ def test_every_geometry_is_read_from_the_file(aligned: bool, labels: int) -> Non
     changes, geometry = read_geometry(state, tuple("abcdefg"[:labels]), aligned)
     assert geometry.widths == WIDTHS
     assert changes["encoder"]["layers"] == {"text": 2, "visual": 1, "audio": 3}
-    method = CaratMethod(load_experiment(preset="official", overrides={"method": changes}).method, geometry)
+    method = Carat(load_experiment(preset="official", overrides={"method": changes}).method, geometry)
     assert load_released(method, state) == []
     own = method.state_dict()
     for piece in pieces(method):
         assert torch.equal(piece.view(own), state[piece.theirs]), piece.theirs
-    assert method.queue.classes.tolist() == [*range(9), *[-2] * 14]
-    assert method.queue.pointer == 9
-    queries = method.model.encoder["audio"].layers[2].query_key_value.weight[16:32]
+    assert method.memory_bank.classes.tolist() == [*range(9), *[-2] * 14]
+    assert method.memory_bank.pointer == 9
+    queries = method.network.encoder["audio"].layers[2].query_key_value.weight[16:32]
     assert torch.equal(queries, state["audio.encoder.layer.2.attention.self.key.weight"])
 
 
@@ -76,7 +76,7 @@ def test_a_converted_run_predicts(tmp_path: Path, suffix: str) -> None:
     else:
         torch.save({f"module.{k}": x for k, x in state.items()}, file)
     card = convert(file, "mosei-aligned", tmp_path / "run")
-    assert card.thresholds == dict.fromkeys(LAYOUTS["mosei-aligned"].labels, 0.25)
+    assert card.thresholds == dict.fromkeys(SETTINGS["mosei-aligned"].labels, 0.25)
     assert "knowingly unused: audio.pooler.dense.bias" in card.notes[1]
     assert {m: x.pad_to for m, x in card.modalities.items()} == {"text": 13, "visual": 17, "audio": 19}
     predictor = load(tmp_path / "run")
@@ -88,7 +88,7 @@ def test_a_converted_run_predicts(tmp_path: Path, suffix: str) -> None:
     }
     masks = {m: torch.ones(x.shape[:2], dtype=torch.bool) for m, x in features.items()}
     with torch.no_grad():
-        expected = predictor.method(features, masks).scores[0]
+        expected = predictor.model(features, masks).scores[0]
     assert list(found.scores.values()) == pytest.approx(expected.tolist(), abs=1e-6)
 
 
@@ -96,7 +96,7 @@ def test_one_key_less_more_or_transposed_is_refused_by_name(tmp_path: Path) -> N
     state = released(aligned=False)
     changes, geometry = read_geometry(state, tuple("abcdef"), aligned=False)
     config = load_experiment(preset="official", overrides={"method": changes}).method
-    method = CaratMethod(config, geometry)
+    method = Carat(config, geometry)
     for key, value in state.items():
         with pytest.raises(CaratError, match=f"'{key}' is missing"):
             load_released(method, {k: x for k, x in state.items() if k != key})
@@ -166,7 +166,7 @@ def test_command(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     )
     assert code == 0, err
     assert "knowingly unused: audio.pooler" in err
-    assert load(tmp_path / "converted").labels == list(LAYOUTS["mosei-unaligned"].labels)
+    assert load(tmp_path / "converted").labels == list(SETTINGS["mosei-unaligned"].labels)
     code, _, err = run("convert", tmp_path / "official.pt", "--layout", "m3ed", tmp_path / "converted")
     assert code == 2
     assert "holds a run already" in err

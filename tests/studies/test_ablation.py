@@ -19,7 +19,7 @@ from carat.config.carat import OFFICIAL, OFFICIAL_TOGETHER
 from carat.config.experiment import Experiment, load_experiment
 from carat.data.loader import make_loader
 from carat.data.store import Store
-from carat.data.synthetic import synthesise
+from carat.data.synthetic import make_synthetic
 from carat.evaluation.bootstrap import paired_test
 from carat.models.base import Geometry, build_method
 from carat.studies import ablation
@@ -65,15 +65,15 @@ def test_every_variant_is_another_method_that_learns(name: str, store: Store) ->
     rows = store.indices("train")
     rows = rows[np.any([store.lengths(m)[rows] > 0 for m in modalities], axis=0)]
     loader = make_loader(store, rows, modalities, batch_size=37, max_length=method.max_length)
-    optimiser = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=1e-3)
+    optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=1e-3)
     totals = []
     batch = next(iter(loader))
     for _ in range(6):
         outputs = method(batch.features, batch.masks)
         losses = method.losses(outputs, batch.labels, torch.Generator().manual_seed(0))
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         losses["total"].backward()
-        optimiser.step()
+        optimizer.step()
         totals.append(losses["total"].item())
         method.update_after_step(outputs, batch.labels)
     assert np.isfinite(totals).all()
@@ -154,7 +154,7 @@ def test_official_preset_is_the_sum_of_its_quirks() -> None:
 
 @pytest.mark.slow
 def test_a_killed_ablation_gives_the_same_table(tmp_path: Path) -> None:
-    store = synthesise(tmp_path / "store", samples=150)
+    store = make_synthetic(tmp_path / "store", samples=150)
     command = [sys.executable, "-m", "carat", "ablate", "--data", str(store.folder), "--seeds", "1"]
     command += ["--training.epochs", "1", "--workers", "2"]
     subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, capture_output=True)

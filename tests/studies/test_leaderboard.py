@@ -19,14 +19,14 @@ import carat
 from carat.config.baselines import METHOD_SECTIONS
 from carat.config.experiment import load_experiment
 from carat.data.store import Store
-from carat.data.synthetic import synthesise
+from carat.data.synthetic import make_synthetic
 from carat.evaluation.bootstrap import holm, paired_test
 from carat.evaluation.metrics import compute_metrics
 from carat.evaluation.thresholds import apply_thresholds, search_thresholds
 from carat.studies import jobs as campaign
 from carat.studies.leaderboard.comparison import choose_methods, compare, experiments_of
 from carat.studies.leaderboard.missing_modalities import SHARES, conditions, subsets
-from carat.studies.leaderboard.standings import BASE, Standing
+from carat.studies.leaderboard.standings import BASE, MethodResult
 from carat.studies.leaderboard.tuning import WIDER, open_study, search_space
 from carat.utils.errors import ConfigError, RunError
 from tests.conftest import TINY
@@ -38,13 +38,13 @@ SETTINGS: dict[str, Any] = {
 METHODS = ["br", "prior", "carat"]
 
 
-def run_compare(store: Store, out: Path, **changes: Any) -> list[Standing]:
+def run_compare(store: Store, out: Path, **changes: Any) -> list[MethodResult]:
     given: dict[str, Any] = {"methods": METHODS, "settings": SETTINGS, "seeds": 2, "budget": 2} | changes
     return compare(store.folder, out, **given)
 
 
 @pytest.fixture(scope="module")
-def made(store: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Standing]]:
+def made(store: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[MethodResult]]:
     """A finished comparison; tests must not change it."""
     out = tmp_path_factory.mktemp("compare") / "board"
     with pytest.MonkeyPatch.context() as patch:
@@ -54,7 +54,7 @@ def made(store: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
         return out, run_compare(store, out)
 
 
-def test_numbers_are_those_of_the_runs(made: tuple[Path, list[Standing]], store: Store) -> None:
+def test_numbers_are_those_of_the_runs(made: tuple[Path, list[MethodResult]], store: Store) -> None:
     out, standings = made
     assert sorted(x.method for x in standings) == sorted(METHODS)
     scores = [x.mean("micro_f1") for x in standings]
@@ -99,13 +99,13 @@ def _validation(out: Path, method: str, trial: int) -> float:
 
 
 def test_the_rarest_label_is_the_one_with_fewest_training_positives(
-    made: tuple[Path, list[Standing]], store: Store
+    made: tuple[Path, list[MethodResult]], store: Store
 ) -> None:
     counts = np.asarray(store.labels)[store.indices("train")].sum(0)
     assert made[1][0].rarest == store.label_names[int(counts.argmin())]
 
 
-def test_files_hold_every_method_and_every_seed(made: tuple[Path, list[Standing]]) -> None:
+def test_files_hold_every_method_and_every_seed(made: tuple[Path, list[MethodResult]]) -> None:
     out, standings = made
     text = (out / "leaderboard.md").read_text()
     for standing in standings:
@@ -139,7 +139,7 @@ class _Page(HTMLParser):
         self.drawn += tag == "svg" and given.get("class") == "interval"
 
 
-def test_page_is_sorted_has_intervals_and_nothing_from_outside(made: tuple[Path, list[Standing]]) -> None:
+def test_page_is_sorted_has_intervals_and_nothing_from_outside(made: tuple[Path, list[MethodResult]]) -> None:
     out, standings = made
     text = (out / "leaderboard.html").read_text()
     page = _Page()
@@ -151,7 +151,7 @@ def test_page_is_sorted_has_intervals_and_nothing_from_outside(made: tuple[Path,
 
 
 def test_the_same_call_does_nothing_twice(
-    here: list[str], made: tuple[Path, list[Standing]], store: Store
+    here: list[str], made: tuple[Path, list[MethodResult]], store: Store
 ) -> None:
     out, _ = made
     before = {
@@ -162,7 +162,7 @@ def test_the_same_call_does_nothing_twice(
     assert {name: (out / name).read_bytes() for name in before} == before
 
 
-def test_other_settings_are_refused(made: tuple[Path, list[Standing]], store: Store) -> None:
+def test_other_settings_are_refused(made: tuple[Path, list[MethodResult]], store: Store) -> None:
     out, _ = made
     with pytest.raises(RunError, match="was started with another budget"):
         run_compare(store, out, budget=3)
@@ -229,7 +229,7 @@ def test_trials_do_not_depend_on_interruptions(tmp_path: Path) -> None:
 
 def test_conditions_take_away_what_they_say(store: Store) -> None:
     modalities = store.modalities
-    presence = np.stack([store.lengths(m) > 0 for m in modalities], axis=1)
+    modality_mask = np.stack([store.lengths(m) > 0 for m in modalities], axis=1)
     found = conditions(store, modalities)
     assert len(found) == 6 + len(SHARES)
     assert not any(set(chosen) == set(modalities) for chosen in subsets(modalities))
@@ -239,7 +239,7 @@ def test_conditions_take_away_what_they_say(store: Store) -> None:
     left = []
     for share in SHARES:
         seen = found[f"{share:.0%} away"]
-        assert not (seen & ~presence).any()
+        assert not (seen & ~modality_mask).any()
         assert seen.any(1).all()
         left.append(seen.sum())
     assert left == sorted(left, reverse=True)
@@ -280,7 +280,7 @@ def test_command_line(run: Any, here: list[str], store: Store, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_killed_and_started_again_it_ends_with_the_same_table(tmp_path: Path) -> None:
-    store = synthesise(tmp_path / "store", samples=300)
+    store = make_synthetic(tmp_path / "store", samples=300)
 
     def command(out: str) -> list[str]:
         return [

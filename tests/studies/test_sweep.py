@@ -18,10 +18,10 @@ from carat.studies import sweep as sweeping
 from carat.studies.space import read_space
 from carat.studies.study import Study, with_settings
 from carat.studies.sweep import sweep
-from carat.training.lightning_module import MethodModule
+from carat.training.lightning_module import TrainingModule
 from carat.utils.errors import ConfigError, RunError
 from carat.utils.parallel import local
-from carat.utils.parallel.tasks import Outcome
+from carat.utils.parallel.tasks import TaskResult
 
 SPACE = {"method.latent": [4, 6], "training": {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}}
 
@@ -39,10 +39,10 @@ def in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def serially(
         prepare: Any, arguments: Any, tasks: Sequence[Any], workers: int, hear: Any
-    ) -> Iterator[Outcome]:
+    ) -> Iterator[TaskResult]:
         work = prepare(*arguments)
         for index in range(len(tasks)):
-            yield Outcome(index, work(tasks[index], lambda said, index=index: hear(index, said)))
+            yield TaskResult(index, work(tasks[index], lambda said, index=index: hear(index, said)))
 
     monkeypatch.setattr(local, "run_tasks", serially)
 
@@ -83,9 +83,9 @@ def test_a_sweep_goes_on(
 ) -> None:
     sweep(space, store.folder, tmp_path / "whole", tiny, trials=4)
     steps = 0
-    original = MethodModule.training_step
+    original = TrainingModule.training_step
 
-    def killed(module: MethodModule, batch: Any, index: int) -> Any:
+    def killed(module: TrainingModule, batch: Any, index: int) -> Any:
         nonlocal steps
         steps += 1
         if steps == 13:
@@ -94,7 +94,7 @@ def test_a_sweep_goes_on(
 
     out = tmp_path / "out"
     with monkeypatch.context() as patched:
-        patched.setattr(MethodModule, "training_step", killed)
+        patched.setattr(TrainingModule, "training_step", killed)
         with pytest.raises(MemoryError):
             sweep(space, store.folder, out, tiny, trials=3)
     (out / "study.journal.lock").touch()  # as a killed process leaves it
@@ -211,19 +211,19 @@ def test_a_trial_whose_worker_is_killed_goes_on(
 
 def killing(store: Path) -> Any:
     """A worker that is killed in the second epoch of every trial, once."""
-    original = MethodModule.training_step
+    original = TrainingModule.training_step
     work = PREPARE(store)
 
     def task(trial: Any, tell: Any) -> Any:
         mark = trial.folder.parents[1] / f"killed-{trial.folder.name}"
 
-        def step(module: MethodModule, batch: Any, index: int) -> Any:
+        def step(module: TrainingModule, batch: Any, index: int) -> Any:
             if module.batches_seen == 7 and not mark.exists():
                 mark.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             return original(module, batch, index)
 
-        MethodModule.training_step = step  # type: ignore[method-assign]
+        TrainingModule.training_step = step  # type: ignore[method-assign]
         return work(trial, tell)
 
     return task

@@ -57,7 +57,7 @@ def test_compiled_training_step_is_what_trains(
     run = train(experiment(tiny, "compiled"), store, tmp_path / "run")
     assert [getattr(x, "__name__", type(x).__name__) for x in compiled] == [
         compilation._probe.__name__,
-        "CaratMethod",
+        "Carat",
         "losses_of_shuffle",
     ]
     assert not [note for note in run.card.notes if "training.graph" in note]

@@ -21,7 +21,7 @@ from carat.runs import card as run
 from carat.training import train as training
 from carat.training.distributed import ALONE, Processes, gather, started_by_launcher
 from carat.training.launcher import launch
-from carat.training.lightning_module import MethodModule
+from carat.training.lightning_module import TrainingModule
 from carat.training.train import train
 from carat.utils.errors import ConfigError, Interrupted, RunError
 
@@ -49,22 +49,22 @@ def on(experiment: Experiment, devices: int) -> Experiment:
 def record(experiment: Experiment, store: Path, out: Path, processes: Processes) -> None:
     """Train, and write the loss of every step and what no gradient learns."""
     losses: list[float] = []
-    add = MethodModule._add
+    add = TrainingModule._add
 
-    def noting(module: MethodModule, terms: dict[str, Tensor], samples: int) -> None:
+    def noting(module: TrainingModule, terms: dict[str, Tensor], samples: int) -> None:
         losses.append(float(terms["total"].detach()))
         add(module, terms, samples)
 
-    MethodModule._add = noting  # type: ignore[method-assign]
+    TrainingModule._add = noting  # type: ignore[method-assign]
     try:
         task = training._prepare(experiment, open_store(store), processes)
         finish = training._finish
         training._finish = lambda *_: None  # type: ignore[assignment]
         training._train_task(task, out / f"of{processes.size}")
     finally:
-        MethodModule._add = add  # type: ignore[method-assign]
+        TrainingModule._add = add  # type: ignore[method-assign]
         training._finish = finish
-    buffers = dict(task.method.named_buffers())
+    buffers = dict(task.model.named_buffers())
     torch.save({"losses": losses, "buffers": buffers}, out / f"{processes.rank}of{processes.size}.pt")
 
 
@@ -92,14 +92,14 @@ def test_a_run_of_two_processes(experiment: Experiment, store: Store, tmp_path: 
 
 def stopping(experiment: Experiment, store: Path, out: Path, number: int, processes: Processes) -> None:
     """Train until the fifth batch of the second process, which gets a signal."""
-    original = MethodModule.training_step
+    original = TrainingModule.training_step
 
-    def step(module: MethodModule, batch: Any, index: int) -> Any:
+    def step(module: TrainingModule, batch: Any, index: int) -> Any:
         if module.batches_seen == 4 and processes.rank == 1:
             os.kill(os.getpid(), number)
         return original(module, batch, index)
 
-    MethodModule.training_step = step  # type: ignore[method-assign]
+    TrainingModule.training_step = step  # type: ignore[method-assign]
     training._train_share(experiment, store, out, processes)
 
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from carat.models.base import Method
-from carat.training import optimizer as optimiser
+from carat.models.base import Model
+from carat.training import optimizer as optimizer
 from carat.training.optimizer import BertAdam, clip_gradients, decay_groups, linear_schedule
 
 
-class Some(Method):
+class Some(Model):
     """A method with parameters of every kind."""
 
     def __init__(self) -> None:
@@ -25,11 +25,11 @@ class Some(Method):
 
 def test_two_steps_by_hand() -> None:
     weight = nn.Parameter(torch.tensor([2.0, -1.0], dtype=torch.float64))
-    optimiser = BertAdam([weight], lr=0.1, weight_decay=0.01)
+    optimizer = BertAdam([weight], lr=0.1, weight_decay=0.01)
     expected, mean, square = weight.detach().clone(), torch.zeros(2), torch.zeros(2)
     for gradient in (torch.tensor([0.5, -3.0]), torch.tensor([-0.25, 0.0])):
         weight.grad = gradient.double()
-        optimiser.step()
+        optimizer.step()
         mean = 0.9 * mean + 0.1 * gradient
         square = 0.999 * square + 0.001 * gradient**2
         expected = expected - 0.1 * (mean / (square.sqrt() + 1e-6) + 0.01 * expected)
@@ -44,7 +44,7 @@ def test_parameters_without_gradient_stay() -> None:
 
 def test_biases_and_norms_do_not_decay() -> None:
     module = Some()
-    decayed, spared = decay_groups(module.parameters(), module.spared_from_decay(), 0.01)
+    decayed, spared = decay_groups(module.parameters(), module.no_decay_parameters(), 0.01)
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.01, 0.0)
     names = {id(p): name for name, p in module.named_parameters()}
     assert {names[id(p)] for p in decayed["params"]} == {
@@ -100,7 +100,7 @@ def test_schedule_rises_once_to_one_and_falls(steps: int, warmup: float) -> None
 def test_piece_by_piece_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for piece in (7, 1 << 18):
-        monkeypatch.setattr(optimiser, "PIECE", piece)
+        monkeypatch.setattr(optimizer, "PIECE", piece)
         torch.manual_seed(0)
         weights = [torch.randn(5, 11, requires_grad=True), torch.randn(3, requires_grad=True)]
         adam = BertAdam(weights, lr=0.1)

@@ -16,12 +16,12 @@ import pytest
 from carat.config.base import merge
 from carat.config.experiment import Experiment, load_experiment
 from carat.data.store import Store
-from carat.data.synthetic import synthesise
+from carat.data.synthetic import make_synthetic
 from carat.runs import card as run
 from carat.training import checkpoints
 from carat.training import train as training
 from carat.training.checkpoints import Checkpoints
-from carat.training.lightning_module import MethodModule
+from carat.training.lightning_module import TrainingModule
 from carat.training.train import TrainedRun, train
 from carat.utils.errors import ConfigError, Interrupted, RunError
 from carat.utils.locking import lock
@@ -38,7 +38,7 @@ def experiment(tiny: Experiment) -> Experiment:
         "data": {"batch_size": 16},
         "training": {
             "epochs": 3,
-            "average": 0.9,
+            "ema_decay": 0.9,
             "modality_dropout": 0.2,
             "accumulate": 2,
             "early_stopping": 3,
@@ -76,15 +76,15 @@ def die(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, at: int, error: 
 @pytest.mark.parametrize(
     ("owner", "name", "at"),
     [
-        (MethodModule, "training_step", 1),
-        (MethodModule, "training_step", 6),
+        (TrainingModule, "training_step", 1),
+        (TrainingModule, "training_step", 6),
         (Checkpoints, "on_train_batch_end", 8),
         (Checkpoints, "on_train_batch_end", 13),
-        (MethodModule, "validation_step", 2),
-        (MethodModule, "end_validation", 2),
+        (TrainingModule, "validation_step", 2),
+        (TrainingModule, "end_validation", 2),
         (Checkpoints, "on_train_epoch_end", 2),
         (checkpoints, "replace_file", 5),
-        (MethodModule, "training_step", 27),
+        (TrainingModule, "training_step", 27),
         (training, "_finish", 1),
         (run, "write_card", 1),
     ],
@@ -122,14 +122,14 @@ def test_a_signal_saves_the_state(
 ) -> None:
     before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
     with monkeypatch.context() as patched:
-        original = MethodModule.training_step
+        original = TrainingModule.training_step
 
-        def step(module: MethodModule, batch: Any, index: int) -> Any:
+        def step(module: TrainingModule, batch: Any, index: int) -> Any:
             if module.batches_seen == 7:
                 os.kill(os.getpid(), number)
             return original(module, batch, index)
 
-        patched.setattr(MethodModule, "training_step", step)
+        patched.setattr(TrainingModule, "training_step", step)
         with pytest.raises(Interrupted) as stop:
             train(experiment, store, tmp_path / "run")
     assert stop.value.number == number
@@ -145,7 +145,7 @@ def killed_at(
 ) -> list[Path]:
     """The checkpoints that a training leaves, oldest first."""
     with monkeypatch.context() as patched:
-        die(patched, MethodModule, "training_step", at, KilledError())
+        die(patched, TrainingModule, "training_step", at, KilledError())
         with pytest.raises(KilledError):
             train(experiment, store, out)
     return sorted((out / run.CHECKPOINTS).iterdir())
@@ -221,7 +221,7 @@ def test_another_store_is_refused(
     store: Store, experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed_at(5, store, experiment, tmp_path / "run", monkeypatch)
-    other = synthesise(tmp_path / "other", samples=211, seed=4, missing=0.2)
+    other = make_synthetic(tmp_path / "other", samples=211, seed=4, missing=0.2)
     with pytest.raises(RunError, match="holds an unfinished run with another store already"):
         train(experiment, other, tmp_path / "run")
     (tmp_path / "run" / run.EXPERIMENT).write_text("{")

@@ -97,7 +97,7 @@ def test_learns(store: Store, tiny: Experiment, tmp_path: Path) -> None:
 def test_options(store: Store, tiny: Experiment, tmp_path: Path) -> None:
     experiment = changed(
         tiny,
-        data={"modalities": ["audio", "text"], "long": "truncate", "bucket": False},
+        data={"modalities": ["audio", "text"], "truncation": True, "bucket": False},
         method={"encoder": {"max_length": 9}, "alignment": {"modalities": ["audio"], "steps": 4}},
         training={"accumulate": 2, "precision": "bf16", "clip": 0, "warmup": 0},
         threshold={"kind": "per-label"},

@@ -14,9 +14,9 @@ import pytest
 
 from carat.utils.errors import DataError, RunError
 from carat.utils.parallel import local, ray
-from carat.utils.parallel.tasks import Outcome, Tell, Work
+from carat.utils.parallel.tasks import Report, TaskFunction, TaskResult
 
-Engine = Callable[..., Iterator[Outcome]]
+Engine = Callable[..., Iterator[TaskResult]]
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +35,10 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     return partial(ray.run_tasks, request.getfixturevalue("cluster"))
 
 
-def prepare(folder: Path) -> Work:
+def prepare(folder: Path) -> TaskFunction:
     """Squares; tasks below 0 go wrong in ways of their own, reports of others say their square."""
 
-    def work(task: int, tell: Tell) -> Any:
+    def work(task: int, tell: Report) -> Any:
         with (folder / "begun").open("a") as file:
             file.write(f"{task}\n")
         if task == -1:
@@ -65,7 +65,7 @@ def test_tasks_are_done_whatever_happens_to_workers(engine: Engine, tmp_path: Pa
 
     found = {o.index: o for o in engine(prepare, (tmp_path,), tasks, 2, hear)}
     assert sorted(found) == list(range(7))
-    assert found[0] == Outcome(0, {"square": 9, "stopped": False})
+    assert found[0] == TaskResult(0, {"square": 9, "stopped": False})
     assert found[1].problem.split() == ["no", "such", "number"]
     assert found[2].problem == "ZeroDivisionError oh"
     assert "died" in found[3].problem
@@ -82,7 +82,7 @@ def test_a_worker_is_prepared_once_and_serves_on(tmp_path: Path) -> None:
     assert list(local.run_tasks(count, (), [], 1)) == []
 
 
-def count() -> Work:
+def count() -> TaskFunction:
     """Tells how many tasks this worker has had."""
     calls = iter(range(1, 100))
     return lambda task, tell: next(calls)
@@ -92,7 +92,7 @@ def test_what_cannot_be_prepared_is_said(tmp_path: Path) -> None:
     assert [o.problem for o in local.run_tasks(refuse, (), [1, 2], 1)] == ["no such run"] * 2
 
 
-def refuse() -> Work:
+def refuse() -> TaskFunction:
     raise RunError("no such run")
 
 

@@ -10,7 +10,7 @@ from cyclopts import CycloptsError, MissingArgumentError
 from pydantic import ValidationError
 
 from carat.cli import data, export, studies, train  # noqa: F401  each registers its commands
-from carat.cli.app import app, named_method, offer
+from carat.cli.app import app, named_method, offer, refuse_renamed
 from carat.config.base import explain
 from carat.config.experiment import experiment_with
 from carat.utils.errors import CaratError, Interrupted
@@ -28,6 +28,7 @@ def main() -> None:
     method = named_method(arguments)
     offer(method)
     try:
+        refuse_renamed(arguments)
         app(arguments, exit_on_error=False, print_error=False)
     except Interrupted as stop:
         print("carat: interrupted: the state is saved; the same command goes on", file=sys.stderr)

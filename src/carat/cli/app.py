@@ -14,6 +14,7 @@ from carat import __version__
 from carat.config.base import merge, read_yaml
 from carat.config.baselines import METHOD_SECTIONS
 from carat.config.experiment import Experiment, SharedSettings, experiment_with, load_experiment
+from carat.config.renamed import RENAMED
 from carat.utils.errors import ConfigError
 
 app = App(
@@ -73,6 +74,18 @@ def offer(method: str) -> None:
     for command in _COMMANDS:
         options = Annotated[experiment_with(method) | None, Parameter(name="*")]  # type: ignore[valid-type]
         command.__annotations__["experiment"] = options
+
+
+def refuse_renamed(arguments: Sequence[str]) -> None:
+    """Name the current option for one of an earlier version.
+
+    Raises:
+        ConfigError: an option was renamed.
+    """
+    for argument in arguments:
+        key = argument.partition("=")[0].removeprefix("--")
+        if argument.startswith("--") and key in RENAMED and RENAMED[key].key != key:
+            raise ConfigError(f"--{key} is now --{RENAMED[key].key}")
 
 
 def resolve(

@@ -43,9 +43,9 @@ def synth(
     missing
         Share of modalities that samples lack.
     """
-    from carat.data.synthetic import synthesise
+    from carat.data.synthetic import make_synthetic
 
-    made = synthesise(store, samples=samples, seed=seed, missing=missing, overwrite=overwrite)
+    made = make_synthetic(store, samples=samples, seed=seed, missing=missing, overwrite=overwrite)
     say(f"{made!r} → {store}")
 
 
@@ -239,12 +239,12 @@ def info(store: Path, /, *, verify: Verify = False, as_json: AsJson = False) -> 
     """
     from carat.cli.tables import show_summary
     from carat.data.store import open_store
-    from carat.data.summary import summarise
+    from carat.data.summary import summarize
 
     opened = open_store(store)
     if verify:
         opened.verify()
-    summary = summarise(opened) | ({"verified": True} if verify else {})
+    summary = summarize(opened) | ({"verified": True} if verify else {})
     if as_json:
         print(json.dumps(summary, indent=2, ensure_ascii=False))
     else:

@@ -177,7 +177,7 @@ def compare(
 
         carat compare --data demo-store --out leaderboard --methods carat mult br --budget 8
 
-        carat compare --data mosei --out leaderboard --preset paper --settings mine.yaml --data.long truncate
+        carat compare --data mosei --out leaderboard --preset paper --settings mine.yaml --data.truncation
 
     Parameters
     ----------

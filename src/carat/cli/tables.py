@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # some tables need no PyTorch
 
 
 def show_summary(summary: dict[str, Any]) -> None:
-    """What `carat.data.summary.summarise` found of a store."""
+    """What `carat.data.summary.summarize` found of a store."""
     splits, names = list(summary["splits"]), list(summary["co_occurrence"])
     print(f"{summary['name']}: {summary['samples']} samples in {summary['groups']} groups")
     print(f"fingerprint {summary['fingerprint']}" + (" (verified)" if "verified" in summary else ""))
@@ -87,11 +87,14 @@ def show_predictions(named: list[tuple[str, Prediction]]) -> None:
     rows = [
         [
             id,
-            *(f"{x.scores[n]:.2f}{' *' if n in x.labels else '  '} {x.carried_by.get(n, '')}" for n in names),
+            *(
+                f"{x.scores[n]:.2f}{' *' if n in x.labels else '  '} {x.attribution.get(n, '')}"
+                for n in names
+            ),
         ]
         for id, x in named
     ]
-    carriers = "; then the modality that carried it" if named[0][1].carried_by else ""
+    carriers = "; then the modality that carried it" if named[0][1].attribution else ""
     _table(f"First predictions (* present{carriers})", ["id", *names], rows)
 
 
@@ -124,7 +127,7 @@ def show_method(name: str) -> None:
     """What a method is, its presets, and its keys as `--method.KEY` takes them."""
     section = METHOD_SECTIONS[name]
     print(f"{name}: {essence(name)}")
-    print(f"Presets: {', '.join(section.STARTS)}. Keys, with what they are by default:")
+    print(f"Presets: {', '.join(section.PRESETS)}. Keys, with what they are by default:")
     _table("", ["key", "default", "what it is"], list(_keys(section, "method")), right=False)
 
 

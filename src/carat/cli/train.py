@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from carat.cli.app import AsJson, Options, Overwrite, app, resolve, say, takes_experiment
-from carat.config.experiment import starting_point
+from carat.config.experiment import preset_values
 from carat.utils.errors import CaratError, ConfigError
 
 Raw = Annotated[
@@ -53,7 +53,7 @@ def train(
 
         carat train my-experiment.yaml --data mosei --out run1 --seed 1 --training.epochs 10
 
-        carat train --data mosei --out two --data.modalities text audio --data.long truncate
+        carat train --data mosei --out two --data.modalities text audio --data.truncation
 
         carat train --preset text --data mosei-text --out text-run --encoders.text.folder models/minilm
 
@@ -123,7 +123,7 @@ def methods(name: str | None = None, /) -> None:
     if name is None:
         show_methods()
     else:
-        starting_point("paper", name)
+        preset_values("paper", name)
         show_method(name)
 
 

@@ -6,10 +6,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from carat.config.base import Count, Positive, Section, Share, Weight
+from carat.config.base import Count, Fraction, Positive, Section, Weight
 from carat.config.carat import CaratConfig, CaratPlusConfig
 
-Starts = dict[str, dict[str, Any]]
+Presets = dict[str, dict[str, Any]]
 """What a preset says of a method, as part of an experiment."""
 
 SMALL_ENCODER: dict[str, Any] = {"layers": 1, "heads": 4, "feedforward": 64, "dropout": 0.1}
@@ -25,7 +25,7 @@ class SequenceEncoderConfig(Section):
     """Attention heads; must divide `hidden`."""
     feedforward: Positive = 256
     """Width of the feed-forward part of a layer."""
-    dropout: Share = 0.3
+    dropout: Fraction = 0.3
     """Dropout on embeddings, attention weights and hidden states."""
     max_length: Positive = 500
     """Longest sequence, in time steps, that has a position embedding."""
@@ -34,7 +34,7 @@ class SequenceEncoderConfig(Section):
 class PriorConfig(Section):
     """Training label frequencies, whatever the sample: the floor under every other method."""
 
-    STARTS: ClassVar[Starts] = {"paper": {}, "small": {}}
+    PRESETS: ClassVar[Presets] = {"paper": {}, "small": {}}
 
     name: Literal["prior"] = "prior"
     """Which method to train."""
@@ -43,7 +43,7 @@ class PriorConfig(Section):
 class PooledConfig(Section):
     """Logistic regression on features averaged over time."""
 
-    STARTS: ClassVar[Starts] = {"paper": {}, "small": {}}
+    PRESETS: ClassVar[Presets] = {"paper": {}, "small": {}}
 
     strength: float = Field(default=1.0, gt=0)
     """Inverse strength of the L2 penalty, scikit-learn's C."""
@@ -77,7 +77,7 @@ class LabelPowersetConfig(PooledConfig):
 class LinearConfig(Section):
     """One linear layer for each modality on features averaged over time; their logits are averaged."""
 
-    STARTS: ClassVar[Starts] = {
+    PRESETS: ClassVar[Presets] = {
         "paper": {"training": {"learning_rate": 1e-3}},
         "small": {"training": {"learning_rate": 1e-2}},
         "text": {},
@@ -85,14 +85,14 @@ class LinearConfig(Section):
 
     name: Literal["linear"] = "linear"
     """Which method to train."""
-    dropout: Share = 0.0
+    dropout: Fraction = 0.0
     """Dropout of the averaged features."""
 
 
 class EarlyFusionConfig(Section):
     """One Transformer over the modalities' sequences, laid on one time axis and joined step by step."""
 
-    STARTS: ClassVar[Starts] = {
+    PRESETS: ClassVar[Presets] = {
         "paper": {},
         "small": {"method": {"hidden": 64, "steps": 30, "encoder": SMALL_ENCODER}},
     }
@@ -109,7 +109,7 @@ class EarlyFusionConfig(Section):
 class LateFusionConfig(Section):
     """One Transformer and one classifier for each modality; their logits are averaged."""
 
-    STARTS: ClassVar[Starts] = {"paper": {}, "small": {"method": {"hidden": 64, "encoder": SMALL_ENCODER}}}
+    PRESETS: ClassVar[Presets] = {"paper": {}, "small": {"method": {"hidden": 64, "encoder": SMALL_ENCODER}}}
 
     name: Literal["late-fusion"] = "late-fusion"
     """Which method to train."""
@@ -121,7 +121,7 @@ class LateFusionConfig(Section):
 class MultConfig(Section):
     """MulT: cross-modal Transformers between all modalities (Tsai et al. 2019)."""
 
-    STARTS: ClassVar[Starts] = {
+    PRESETS: ClassVar[Presets] = {
         "paper": {
             "data": {"batch_size": 16},
             "training": {
@@ -149,11 +149,11 @@ class MultConfig(Section):
     """The modality of word embeddings, with a kernel and a dropout of its own; data may lack it."""
     word_kernel: Positive = 1
     """Its `kernel`; 1 or 3 is published."""
-    word_dropout: Share = 0.3
+    word_dropout: Fraction = 0.3
     """Dropout of its features."""
-    dropout: Share = 0.1
+    dropout: Fraction = 0.1
     """Dropout on attention weights and hidden states."""
-    output_dropout: Share = 0.1
+    output_dropout: Fraction = 0.1
     """Dropout before the classifier."""
 
 
@@ -164,7 +164,7 @@ class MisaFusionConfig(Section):
     """Attention heads; must divide `latent`."""
     feedforward: Positive = 2048
     """Width of the feed-forward part."""
-    dropout: Share = 0.1
+    dropout: Fraction = 0.1
     """Dropout on attention weights and hidden states."""
 
 
@@ -182,7 +182,7 @@ class MisaWeightsConfig(Section):
 class MisaConfig(Section):
     """MISA: modality-invariant and modality-specific representations (Hazarika et al. 2020)."""
 
-    STARTS: ClassVar[Starts] = {
+    PRESETS: ClassVar[Presets] = {
         "paper": {
             "data": {"batch_size": 16},
             "training": {"learning_rate": 1e-4, "weight_decay": 0.0, "clip": 1.0, "early_stopping": 6},
@@ -201,7 +201,7 @@ class MisaConfig(Section):
     """Width of projected, shared and private vectors."""
     moments: Positive = 5
     """Moments that the similarity compares, the mean included."""
-    dropout: Share = 0.1
+    dropout: Fraction = 0.1
     """Dropout before the classifier."""
     encoder: SequenceEncoderConfig = SequenceEncoderConfig()
     fusion: MisaFusionConfig = MisaFusionConfig()
@@ -224,7 +224,7 @@ class TailorWeights(Section):
 class TailorConfig(Section):
     """TAILOR: common and private representations, fused step by step, read by labels (AAAI 2022)."""
 
-    STARTS: ClassVar[Starts] = {
+    PRESETS: ClassVar[Presets] = {
         "paper": {"training": {"epochs": 30, "learning_rate": 5e-5}},
         "small": {
             "method": {
@@ -249,9 +249,9 @@ class TailorConfig(Section):
     """Layers of each cross-modal Transformer."""
     decoder_layers: Positive = 1
     """Layers of the label-guided decoder."""
-    common_dropout: Share = 0.3
+    common_dropout: Fraction = 0.3
     """Dropout of the generator that all modalities share."""
-    private_dropout: Share = 0.1
+    private_dropout: Fraction = 0.1
     """Dropout of the modalities' own generators and of the discriminator."""
     encoder: SequenceEncoderConfig = SequenceEncoderConfig()
     weights: TailorWeights = TailorWeights()
@@ -269,7 +269,7 @@ class AmpWeights(Section):
 class AmpConfig(Section):
     """AMP: adversarial masking of time steps and adversarial perturbation of parameters (WWW 2023)."""
 
-    STARTS: ClassVar[Starts] = {
+    PRESETS: ClassVar[Presets] = {
         "paper": {"data": {"batch_size": 128}, "training": {"epochs": 10, "learning_rate": 5e-5}},
         "small": {
             "method": {"hidden": 48, "fusion_layers": 1, "encoder": SMALL_ENCODER | {"heads": 2}},
@@ -285,17 +285,17 @@ class AmpConfig(Section):
     """Layers of the Transformer over all modalities' sequences."""
     decoder_layers: Positive = 1
     """Layers of the labels' decoder."""
-    share: Share = 0.4
-    """Of a sequence's steps, how many the adversary hides."""
+    mask_ratio: Fraction = 0.4
+    """Fraction of a sequence's time steps that the adversary masks."""
     temperature: float = Field(default=0.1, gt=0)
-    """The lower, the closer a hidden step's share is to 0 or 1."""
+    """The lower, the closer a hidden step's mask is to 0 or 1."""
     radius: Weight = 0.05
     """How far parameters are moved, relative to their own length."""
-    gamma_absent: Weight = 2.0
+    gamma_neg: Weight = 2.0
     """Exponent of the asymmetric loss for absent labels."""
-    gamma_present: Weight = 1.0
+    gamma_pos: Weight = 1.0
     """Exponent of the asymmetric loss for present labels."""
-    margin: Share = 0.05
+    margin: Fraction = 0.05
     """Scores below it count as 0 for absent labels."""
     encoder: SequenceEncoderConfig = SequenceEncoderConfig(layers=3, feedforward=1024, dropout=0.1)
     weights: AmpWeights = AmpWeights()
@@ -319,7 +319,7 @@ class LdduWeights(Section):
 class LdduConfig(Section):
     """LDDU (Huang et al., ACL Findings 2025); values of the authors' training script."""
 
-    STARTS: ClassVar[Starts] = {
+    PRESETS: ClassVar[Presets] = {
         "paper": {"training": {"epochs": 30, "learning_rate": 2e-4}},
         "small": {
             "method": {

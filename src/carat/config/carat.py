@@ -7,14 +7,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from carat.config.base import Count, Positive, Section, Share, Weight, merge
+from carat.config.base import Count, Fraction, Positive, Section, Weight, merge
 
 OFFICIAL: dict[str, dict[str, Any]] = {
-    "visible padding": {"data": {"padding": "visible"}},
+    "unmasked padding": {"data": {"padding": "unmasked"}},
     "LayerNorm epsilon 1e-12": {"method": {"encoder": {"norm_eps": 1e-12}}},
     "decay of the input LayerNorms": {"method": {"decay_input_norm": True}},
     "queue rows as anchors": {"method": {"contrast": {"queue_anchors": True}}},
-    "lonely rows counted": {"method": {"contrast": {"count_lonely": True}}},
+    "lonely rows counted": {"method": {"contrast": {"average_over_all": True}}},
     "queue of noise": {"method": {"contrast": {"noise": True}}},
     "epsilon in the contrast": {"method": {"contrast": {"epsilon": 1e-12}}},
     "shuffle by joint gather": {"method": {"shuffle": {"joint_gather": True}}},
@@ -46,7 +46,7 @@ SMALL: dict[str, Any] = {
 TEXT: dict[str, Any] = {
     "method": {
         "hidden": 384,
-        "even_start": True,
+        "identity_init": True,
         "score_original": True,
         "encoder": {
             "layers": {"text": 0, "visual": 1, "audio": 1},
@@ -67,7 +67,7 @@ TEXT: dict[str, Any] = {
             "shuffled": 0.05,
         },
     },
-    "training": {"average": 0.98},
+    "training": {"ema_decay": 0.98},
 }
 """CARAT behind a pretrained text encoder of width 384; results/mosei_text.md says how it was chosen."""
 
@@ -75,10 +75,10 @@ PLUS: dict[str, Any] = {
     "method": {
         "weights": {"contrast": 0.1, "mse_reconstruction": 0.1, "mse_alpha": 0.1},
         "encoder": {"dropout": 0.1},
-        "loss": {"kind": "asymmetric", "gamma_absent": 2.0, "margin": 0.0},
+        "loss": {"kind": "asymmetric", "gamma_neg": 2.0, "margin": 0.0},
     },
-    "training": {"average": 0.98, "modality_dropout": 0.1},
-    "threshold": {"kind": "compromise", "price": 0.005},
+    "training": {"ema_decay": 0.98, "modality_dropout": 0.1},
+    "threshold": {"kind": "interpolated", "max_micro_f1_drop": 0.005},
 }
 """What carat+ does otherwise; docs/method.md says how it was chosen."""
 
@@ -94,7 +94,7 @@ class EncoderConfig(Section):
     """Attention heads; must divide `hidden`."""
     feedforward: Positive = 256
     """Width of the feed-forward part of a layer."""
-    dropout: Share = 0.3
+    dropout: Fraction = 0.3
     """Dropout on embeddings, attention weights and hidden states."""
     max_length: Positive = 500
     """Longest sequence, in time steps, that has a position embedding."""
@@ -124,7 +124,7 @@ class ContrastConfig(Section):
     """Rows that the first-in-first-out queue holds."""
     queue_anchors: bool = False
     """Contrast the queue's rows too, not only the batch's, as the released code does."""
-    count_lonely: bool = False
+    average_over_all: bool = False
     """Count rows without a positive as 0 in the mean, as the released code does; else leave them out."""
     noise: bool = False
     """Start with a queue full of noise that no class matches, as the released code does; else empty."""
@@ -171,20 +171,20 @@ class LabelLossConfig(Section):
 
     kind: Literal["plain", "balanced", "asymmetric"] = "plain"
     """Plain, balanced by how often each label is present, or asymmetric: easy absences count less."""
-    beta: Share = 0.999
+    beta: Fraction = 0.999
     """Of balanced: the more, the more a rare class counts; 0 is plain (Cui et al. 2019)."""
-    gamma_absent: Weight = 4.0
+    gamma_neg: Weight = 4.0
     """Of asymmetric: how fast the loss of an absent label falls with its score (Ridnik et al. 2021)."""
-    gamma_present: Weight = 1.0
+    gamma_pos: Weight = 1.0
     """Of asymmetric: the same for a present label."""
-    margin: Share = 0.05
+    margin: Fraction = 0.05
     """Of asymmetric: scores of absent labels below it cost nothing."""
 
 
 class CaratConfig(Section):
     """CARAT (Peng et al., AAAI 2024)."""
 
-    STARTS: ClassVar[dict[str, dict[str, Any]]] = {
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {},
         "official": OFFICIAL_TOGETHER,
         "small": SMALL,
@@ -201,7 +201,7 @@ class CaratConfig(Section):
     """Share of a prototype that stays at each update."""
     label_wise: bool = True
     """One attention for each label; else one that all labels share."""
-    even_start: bool = False
+    identity_init: bool = False
     """Label attention begins even, positions at 0 and, where `hidden` is the encoder's width, the projection
     as the identity: without layers, original features begin as the mean of a pretrained encoder's states."""
     levels: Annotated[int, Field(ge=0, le=2)] = 2
@@ -225,7 +225,7 @@ class CaratConfig(Section):
 class CaratPlusConfig(CaratConfig):
     """CARAT with what this project adds to it, as chosen on validation (docs/method.md, "carat+")."""
 
-    STARTS: ClassVar[dict[str, dict[str, Any]]] = {
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": PLUS,
         "small": merge(SMALL, PLUS),
         "text": merge(PLUS, TEXT),

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from carat.config.base import Count, Positive, Section, Share
+from carat.config.base import Count, Fraction, Positive, Section
 
 ENCODERS = "encoders"
 """Where a run keeps what it needs of encoders beside the weights, by modality."""
@@ -19,7 +19,7 @@ class LoraConfig(Section):
     """Rank of the adapters."""
     alpha: Positive = 16
     """Their scale, divided by the rank."""
-    dropout: Share = 0.0
+    dropout: Fraction = 0.0
     """Dropout before the adapters."""
 
 
@@ -38,7 +38,7 @@ class EncoderChoice(Section):
     """Factor of the learning rate from each layer to the one below it."""
     frozen_epochs: Count = 0
     """Epochs in which only the method learns."""
-    context_dropout: Share = 0.1
+    context_dropout: Fraction = 0.1
     """Share of samples that are read without context while it learns, so that lone texts can be read too."""
     gradient_checkpointing: bool = False
     """Compute hidden states again in the backward pass: less memory, a third more time."""

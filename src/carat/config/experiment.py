@@ -9,11 +9,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, create_model, field_validator
 
-from carat.config.base import Count, Positive, Section, Share, Weight, merge, parse, read_yaml
+from carat.config.base import Count, Fraction, Positive, Section, Weight, merge, parse, read_yaml
 from carat.config.baselines import METHOD_SECTIONS, MethodConfig
 from carat.config.carat import CaratConfig
 from carat.config.encoders import EncoderChoice
+from carat.config.renamed import rename_keys
 from carat.utils.errors import ConfigError, did_you_mean
+from carat.utils.logging import logger
 
 
 class DataConfig(Section):
@@ -25,16 +27,16 @@ class DataConfig(Section):
     """Samples per batch, over all processes."""
     bucket: bool = True
     """Train on batches of similar length (seeded, drawn anew each epoch): less padding, same samples."""
-    padding: Literal["masked", "visible"] = "masked"
-    """Masked; or visible as in the released code: zeros up to the store's longest sequence count as steps."""
-    long: Literal["error", "truncate"] = "error"
-    """What to do with sequences longer than the encoder's max_length."""
+    padding: Literal["masked", "unmasked"] = "masked"
+    """Masked; or unmasked as in the released code: zeros up to the store's longest sequence are steps."""
+    truncation: bool = False
+    """Truncate sequences that are longer than the encoder's `max_length`; otherwise they are an error."""
     workers: Count | None = None
     """Loader processes; 0 reads in the training process. By default 2 for a GPU, else 0."""
 
 
 class TrainingConfig(Section):
-    """Optimiser, schedule, stopping and device."""
+    """Optimizer, schedule, stopping and device."""
 
     epochs: Positive = 20
     """Passes over the training split."""
@@ -52,10 +54,10 @@ class TrainingConfig(Section):
     """Then the largest norm of each parameter's gradient, 1 in the released code; 0 switches it off."""
     accumulate: Positive = 1
     """Batches whose gradients are averaged before a step."""
-    modality_dropout: Share = 0.0
+    modality_dropout: Fraction = 0.0
     """How often a modality is hidden from a training sample; one of those it has always stays."""
-    average: Share = 0.0
-    """Share that stays of the running mean of the weights at each step; the mean is used, unless it is 0."""
+    ema_decay: Fraction = 0.0
+    """Decay of the exponential moving average of the weights, which is then used; 0 switches it off."""
     checkpoint_every: Positive = 200
     """Batches after which the state is saved, and after every epoch: where a killed training goes on."""
     devices: Positive = 1
@@ -73,10 +75,10 @@ class TrainingConfig(Section):
 class ThresholdConfig(Section):
     """How scores become labels; the threshold is searched on the validation split."""
 
-    kind: Literal["global", "per-label", "compromise"] = "global"
-    """One for all labels (best micro-F1), one for each (its best F1), or between both."""
-    price: Share = 0.01
-    """Of a compromise: the share of micro-F1 that it may give up for macro-F1."""
+    kind: Literal["global", "per-label", "interpolated"] = "global"
+    """One for all labels (best micro-F1), one per label (its best F1), or interpolated between both."""
+    max_micro_f1_drop: Fraction = 0.01
+    """Of interpolated: the largest relative loss of micro-F1 accepted for a better macro-F1."""
 
 
 class MethodChoice(Section):
@@ -120,18 +122,18 @@ PRESETS: dict[str, dict[str, Any]] = {
     "official": {},
     "small": {"data": {"batch_size": 32}, "training": {"epochs": 5, "learning_rate": 2e-3}},
     "text": {
-        "data": {"batch_size": 32, "long": "truncate"},
+        "data": {"batch_size": 32, "truncation": True},
         "training": {"epochs": 2, "learning_rate": 1e-3},
     },
 }
-"""Named starting points; what is a method's own is laid on top, see `STARTS` of its section.
+"""Named starting points; what is a method's own is laid on top, see `PRESETS` of its section.
 
 `paper` is a method as published, `official` repeats the authors' released code (CARAT only), `small` trains
 in a minute on a laptop, `text` fine-tunes a pretrained text encoder (CARAT, carat+, linear).
 """
 
 
-def starting_point(preset: str, method: str = "carat") -> dict[str, Any]:
+def preset_values(preset: str, method: str = "carat") -> dict[str, Any]:
     """What a preset says of a method, as part of an experiment.
 
     Raises:
@@ -141,7 +143,7 @@ def starting_point(preset: str, method: str = "carat") -> dict[str, Any]:
         raise ConfigError(f"unknown preset '{preset}'{_hint(preset, PRESETS)}")
     if method not in METHOD_SECTIONS:
         raise ConfigError(f"unknown method '{method}'{_hint(method, METHOD_SECTIONS)}")
-    starts = METHOD_SECTIONS[method].STARTS
+    starts = METHOD_SECTIONS[method].PRESETS
     if preset not in starts:
         raise ConfigError(f"method {method} has no preset '{preset}'; it has: {', '.join(starts)}")
     return merge(merge(PRESETS[preset], starts[preset]), {"method": {"name": method}})
@@ -175,15 +177,20 @@ def load_experiment(
     >>> load_experiment(overrides={"training": {"epochs": 3}}).training.epochs
     3
     """
-    written = merge(_spelt_out(read_yaml(file) if file is not None else {}), _spelt_out(overrides or {}))
     origin = str(file) if file is not None else "experiment"
+    written: dict[str, Any] = {}
+    for given in (read_yaml(file) if file is not None else {}, overrides or {}):
+        values, notices = rename_keys(_spelt_out(given))
+        written = merge(written, values)
+        for notice in notices:
+            logger.warning("%s: %s", origin, notice)
     named = written.pop("preset", "paper")
     section = written.get("method") or {}
     if not isinstance(section, Mapping):
         raise ConfigError(f"{origin}: method: expected keys and values or a name, found {section!r}")
     method = str(section.get("name", "carat"))
     try:
-        start = starting_point(preset or str(named), method)
+        start = preset_values(preset or str(named), method)
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error}") from error
     values = merge(start, written)

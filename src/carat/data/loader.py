@@ -32,7 +32,7 @@ class Batch:
     """Samples of the whole batch, where several processes have a share each; else 0."""
 
     @property
-    def presence(self) -> Tensor:
+    def modality_mask(self) -> Tensor:
         """(B, M) bool, which modalities each sample has."""
         return torch.stack([mask.any(1) for mask in self.masks.values()], dim=1)
 
@@ -81,7 +81,7 @@ def pad(
     return torch.from_numpy(padded), torch.from_numpy(mask)
 
 
-class StoreBatches(Dataset[Batch]):
+class StoreDataset(Dataset[Batch]):
     """Batches by lists of store rows.
 
     Args:
@@ -128,7 +128,7 @@ class StoreBatches(Dataset[Batch]):
         return Batch(features, masks, labels, torch.tensor(rows), total)
 
 
-class Batches(Sampler[list[int]]):
+class BucketBatchSampler(Sampler[list[int]]):
     """Lists of rows: in order, or drawn anew each epoch with similar lengths together.
 
     Every row comes once per epoch. With `bucket`, rows are drawn at random, sorted by length within
@@ -214,7 +214,7 @@ def hide(batch: Batch, seen: NDArray[np.bool_]) -> Batch:
     kept = torch.from_numpy(seen[batch.rows.cpu().numpy()]).to(batch.rows.device)
     masks = {m: mask & kept[:, [place]] for place, (m, mask) in enumerate(batch.masks.items())}
     hidden = Batch(batch.features, masks, batch.labels, batch.rows)
-    left = hidden.presence.any(1)
+    left = hidden.modality_mask.any(1)
     return Batch(
         {m: x[left] for m, x in hidden.features.items()},
         {m: mask[left] for m, mask in hidden.masks.items()},
@@ -250,7 +250,7 @@ def check_lengths(
             sample = store.ids[rows[int(steps.argmax())]]
             raise DataError(
                 f"{store.folder}: sample '{sample}', {m}: {steps.max()} steps, but max_length is "
-                f"{max_length[m]}; raise method.encoder.max_length or set data.long to truncate"
+                f"{max_length[m]}; raise method.encoder.max_length or set data.truncation to true"
             )
 
 
@@ -286,12 +286,12 @@ def make_loader(
     """Batches of these rows, sequences cut at `max_length` and padded in sight up to `pad_to` (see `pad`).
 
     With workers, each prepares four batches in advance. `Batches` says in which order they come, and
-    `StoreBatches` what a `share` is.
+    `StoreDataset` what a `share` is.
     """
     lengths = np.sum([np.minimum(store.lengths(m)[rows], max_length[m]) for m in modalities], axis=0)
-    sampler = Batches(rows, batch_size, lengths, shuffle=shuffle, bucket=bucket, seed=seed)
+    sampler = BucketBatchSampler(rows, batch_size, lengths, shuffle=shuffle, bucket=bucket, seed=seed)
     return ResumableLoader(
-        StoreBatches(store, modalities, max_length, pad_to or {}, round_to, share),
+        StoreDataset(store, modalities, max_length, pad_to or {}, round_to, share),
         batch_size=None,
         sampler=sampler,
         num_workers=workers,

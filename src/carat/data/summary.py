@@ -11,7 +11,7 @@ from carat.data.loader import usable_rows
 from carat.data.store import Store
 
 
-def summarise(store: Store) -> dict[str, Any]:
+def summarize(store: Store) -> dict[str, Any]:
     """Splits, label counts, co-occurrence, lengths and missing modalities as plain data.
 
     Returns:

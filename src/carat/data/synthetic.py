@@ -36,7 +36,7 @@ GROUP = 4
 SHARES = {"train": 0.7, "valid": 0.15, "test": 0.15}
 
 
-def synthesise(
+def make_synthetic(
     path: str | os.PathLike[str],
     *,
     samples: int = 3000,

@@ -12,7 +12,7 @@ GRID = np.arange(1, 100) / 100
 
 SHARES = np.arange(11) / 10
 """Of the way from the global threshold to a label's own, that a compromise may go."""
-PRICE = 0.01
+MAX_MICRO_F1_DROP = 0.01
 """Share of the global threshold's micro-F1 that a compromise may give up for macro-F1."""
 
 
@@ -30,7 +30,7 @@ def f1_from_counts(tp: Any, fp: Any, fn: Any) -> NDArray[np.float64]:
 
 
 def search_thresholds(
-    scores: NDArray[Any], labels: NDArray[Any], kind: str, price: float = PRICE
+    scores: NDArray[Any], labels: NDArray[Any], kind: str, max_micro_f1_drop: float = MAX_MICRO_F1_DROP
 ) -> NDArray[np.float64]:
     """Best thresholds on a grid; of equally good ones the middle of the first run of them.
 
@@ -38,7 +38,7 @@ def search_thresholds(
         scores: (N, L), in [0, 1].
         labels: (N, L), 0 or 1.
         kind: "global", one for all labels by micro-F1; "per-label", by the label's own F1, where a label
-            without positives takes the global one; or "compromise", on the way from the global one to the
+            without positives takes the global one; or "interpolated", on the way from the global one to the
             label's own, the same share for all, where macro-F1 is best of all that give up at most the price.
         price: of a compromise, as a share of the global threshold's micro-F1.
 
@@ -56,11 +56,15 @@ def search_thresholds(
     own = np.array(
         [_best(by_label[:, i]) if true[:, i].any() else overall for i in range(labels.shape[1])],
     )
-    return own if kind == "per-label" else _compromise(scores, true, overall, own, price)
+    return own if kind == "per-label" else _interpolated(scores, true, overall, own, max_micro_f1_drop)
 
 
-def _compromise(
-    scores: NDArray[Any], true: NDArray[np.bool_], overall: float, own: NDArray[np.float64], price: float
+def _interpolated(
+    scores: NDArray[Any],
+    true: NDArray[np.bool_],
+    overall: float,
+    own: NDArray[np.float64],
+    max_micro_f1_drop: float,
 ) -> NDArray[np.float64]:
     occurring = true.any(0)
     tried = [np.round(overall + share * (own - overall), 4) for share in SHARES]
@@ -70,7 +74,7 @@ def _compromise(
         counts = (p & true).sum(0), (p & ~true).sum(0), (~p & true).sum(0)
         micro.append(float(f1_from_counts(*(x.sum() for x in counts))))
         macro.append(float(f1_from_counts(*counts)[occurring].mean()) if occurring.any() else 0.0)
-    allowed = np.array(micro) >= (1 - price) * micro[0]
+    allowed = np.array(micro) >= (1 - max_micro_f1_drop) * micro[0]
     best: NDArray[np.float64] = tried[int(np.argmax(np.where(allowed, macro, -1.0)))]
     return best
 

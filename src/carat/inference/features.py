@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,7 +43,7 @@ def check_sample(
     cards: Mapping[str, ModalityCard],
     longest: Mapping[str, int],
     *,
-    long: Literal["error", "truncate"],
+    truncation: bool,
     raw: bool,
 ) -> Sample:
     """A sample as a batch takes it.
@@ -53,7 +53,7 @@ def check_sample(
         name: what errors call it.
         cards: what the run expects, by modality.
         longest: time steps that its method can read, by modality.
-        long: what to do with longer sequences.
+        truncation: cut longer sequences; otherwise they are an error.
         raw: clean features as the recipe of the run's store did.
 
     Raises:
@@ -66,7 +66,7 @@ def check_sample(
             raise DataError(f"{name}: unknown modality '{m}'{hint}")
         array = _check_numbers(np.asarray(given), f"{name}, {m}", cards[m], raw)
         if len(array) > longest[m]:
-            if long == "error":
+            if not truncation:
                 raise DataError(f"{name}, {m}: {len(array)} steps, but max_length is {longest[m]}; cut it")
             array = array[: longest[m]]
         arrays[m] = array

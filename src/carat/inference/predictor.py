@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from carat.config.encoders import ENCODERS
 from carat.config.experiment import Experiment
@@ -24,9 +23,9 @@ from carat.data.summary import leak, left_out
 from carat.data.tokenizer import Context
 from carat.inference.features import check_sample
 from carat.inference.text import Reader, carriers, check_texts, without_each_part
-from carat.models.base import Method
+from carat.models.base import Model
 from carat.models.build import build
-from carat.runs.card import WEIGHTS, RunCard, check_digest, check_fit, read_run
+from carat.runs.card import WEIGHTS, RunCard, check_digest, check_fit, read_run, read_weights
 from carat.utils.errors import DataError, RunError
 from carat.utils.progress import track
 
@@ -44,7 +43,7 @@ class Prediction:
     """By label, in [0, 1]."""
     labels: list[str]
     """Labels whose score is above the threshold found on validation."""
-    carried_by: dict[str, str]
+    attribution: dict[str, str]
     """By label, the present modality with the strongest evidence for it; empty if the method does not say."""
     text: str = ""
     """What was scored, where it was a text."""
@@ -68,11 +67,11 @@ class Predictor:
         folder: Path,
         card: RunCard,
         experiment: Experiment,
-        method: Method,
+        model: Model,
         precision: Precision = "float32",
     ) -> None:
         self.folder, self.card, self.experiment, self.precision = folder, card, experiment, precision
-        self.method = method.eval()
+        self.model = model.eval()
         self._pad_to = {m: modality.pad_to for m, modality in card.modalities.items()}
 
     @property
@@ -92,12 +91,12 @@ class Predictor:
         Raises:
             RunError: the run was not trained on tokens.
         """
-        return Reader(self.folder, self.card, self.method.max_length)
+        return Reader(self.folder, self.card, self.model.max_length)
 
     @property
     def device(self) -> torch.device:
         """Where the method is."""
-        return next(chain(self.method.parameters(), self.method.buffers())).device
+        return next(chain(self.model.parameters(), self.model.buffers())).device
 
     def __repr__(self) -> str:
         return f"Predictor({str(self.folder)!r}, {', '.join(self.labels)}; {', '.join(self.widths)})"
@@ -130,9 +129,10 @@ class Predictor:
             raw: as for `predict`.
         """
         names = names or [f"sample {i}" for i in range(len(samples))]
-        cards, longest, long = self.card.modalities, self.method.max_length, self.experiment.data.long
+        cards, max_length = self.card.modalities, self.model.max_length
+        truncation = self.experiment.data.truncation
         checked = [
-            check_sample(sample, name, cards, longest, long=long, raw=raw)
+            check_sample(sample, name, cards, max_length, truncation=truncation, raw=raw)
             for sample, name in zip(samples, names, strict=True)
         ]
         size = self.experiment.data.batch_size
@@ -322,14 +322,14 @@ class Predictor:
         data = self.experiment.data
         modalities = self._shared(store)
         rows = self.rows(store, split)[part]
-        if data.long == "error":
-            check_lengths(store, rows, modalities, self.method.max_length)
+        if not data.truncation:
+            check_lengths(store, rows, modalities, self.model.max_length)
         loader = make_loader(
             store,
             rows,
             modalities,
             batch_size=data.batch_size,
-            max_length=self.method.max_length,
+            max_length=self.model.max_length,
             pad_to=self._pad_to,
         )
         for batch in track(loader, f"Scoring {split}", total=len(loader)):
@@ -349,23 +349,23 @@ class Predictor:
     @torch.inference_mode()
     def _score(self, batch: Batch) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            outputs = self.method.score(batch.features, batch.masks)
+            outputs = self.model.score(batch.features, batch.masks)
         scores = outputs.scores.float().cpu().numpy()
         if not np.isfinite(scores).all():
             raise DataError(
                 f"{self.folder}: scores are not finite; the features are far from those of training"
             )
-        return scores, outputs.carried_by.cpu().numpy()
+        return scores, outputs.attribution.cpu().numpy()
 
-    def _name(self, scores: NDArray[np.float32], carried_by: NDArray[np.int64]) -> list[Prediction]:
+    def _name(self, scores: NDArray[np.float32], attribution: NDArray[np.int64]) -> list[Prediction]:
         modalities = list(self.widths)
         return [
             Prediction(
                 scores={name: float(x) for name, x in zip(self.labels, row, strict=True)},
                 labels=[n for n, x in zip(self.labels, row, strict=True) if x > self.card.thresholds[n]],
-                carried_by={n: modalities[m] for n, m in zip(self.labels, carriers, strict=True) if m >= 0},
+                attribution={n: modalities[m] for n, m in zip(self.labels, carriers, strict=True) if m >= 0},
             )
-            for row, carriers in zip(scores, carried_by, strict=True)
+            for row, carriers in zip(scores, attribution, strict=True)
         ]
 
 
@@ -389,12 +389,12 @@ def load(
         if name.startswith(f"{ENCODERS}/"):
             check_digest(folder, card, name)
     with torch.random.fork_rng(devices=[]):  # weights that are replaced cost the user no randomness
-        method = build(experiment.method, experiment.encoders, card.labels, card.modalities, folder)
+        model = build(experiment.method, experiment.encoders, card.labels, card.modalities, folder)
     try:
         check_digest(folder, card, WEIGHTS)
-        method.load_state_dict(load_file(folder / WEIGHTS))
+        model.load_state_dict(read_weights(folder, card))
     except (SafetensorError, OSError, RuntimeError) as error:
         problem = str(error).splitlines()[0]
         raise RunError(f"{folder / WEIGHTS}: damaged or of another experiment ({problem})") from error
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Predictor(folder, card, experiment, method.to(device), precision)
+    return Predictor(folder, card, experiment, model.to(device), precision)

@@ -18,7 +18,7 @@ from carat.runs.card import CARD, UNFINISHED, replace_file, write_json
 from carat.utils.errors import RunError
 from carat.utils.locking import LOCK, lock
 from carat.utils.parallel import local
-from carat.utils.parallel.tasks import Outcome, Tell, Work
+from carat.utils.parallel.tasks import Report, TaskFunction, TaskResult
 
 PLAN = "shards.json"
 DONE = "done.jsonl"
@@ -187,11 +187,11 @@ def _read_done(job: Job) -> dict[int, dict[str, Any]]:
     return done
 
 
-def prepare(job: Job) -> Work:
+def prepare(job: Job) -> TaskFunction:
     """In every worker: load the run, then score shard after shard."""
     predictor, store = load(job.run, precision=job.precision), open_store(job.store)
 
-    def work(shard: Shard, tell: Tell) -> dict[str, Any]:
+    def work(shard: Shard, tell: Report) -> dict[str, Any]:
         file = _file(job, shard.number)
         found = predictor.predict_rows(store, shard.split, shard.start, shard.stop)
         samples = write_predictions(found, file, overwrite=True)
@@ -202,7 +202,7 @@ def prepare(job: Job) -> Work:
 
 def _run(
     job: Job, shards: list[Shard], workers: int, engine: Engine, address: str | None
-) -> Iterator[Outcome]:
+) -> Iterator[TaskResult]:
     if engine == "local":
         yield from local.run_tasks(prepare, (job,), shards, workers)
         return

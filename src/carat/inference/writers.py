@@ -63,7 +63,7 @@ def as_row(id: str, prediction: Prediction) -> dict[str, Any]:
     row: dict[str, Any] = {"id": id} | ({"text": prediction.text} if prediction.text else {})
     row["labels"] = prediction.labels
     row |= {f"score_{name}": score for name, score in prediction.scores.items()}
-    row |= {f"carried_by_{name}": modality for name, modality in prediction.carried_by.items()}
+    row |= {f"carried_by_{name}": modality for name, modality in prediction.attribution.items()}
     return row | {f"words_{name}": words for name, words in prediction.words.items()}
 
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from carat.config.carat import CaratConfig
 from carat.models.carat.aggregation import apply_shuffle, draw_shuffle, gather_jointly
-from carat.models.carat.network import Carat, CaratOutputs, max_over_present
-from carat.models.carat.queue import LatentQueue
-from carat.models.losses.contrastive import contrast_rows, supervised_contrast
+from carat.models.carat.memory_bank import MemoryBank
+from carat.models.carat.network import CaratNetwork, CaratOutputs, max_over_present
+from carat.models.losses.contrastive import contrast_rows, supcon_loss
 from carat.models.losses.multilabel import LabelLoss
 from carat.models.losses.terms import distance, weighted_sum
 from carat.utils.errors import ConfigError, did_you_mean
@@ -40,7 +40,7 @@ class Outputs(Protocol):
 
     scores: Tensor
     """(B, L), in [0, 1]."""
-    carried_by: Tensor
+    attribution: Tensor
     """(B, L), index of the modality that carried each label; −1 from a method that does not say."""
 
 
@@ -50,7 +50,7 @@ class Scores:
 
     scores: Tensor
     """(B, L), in [0, 1]."""
-    carried_by: Tensor
+    attribution: Tensor
     """(B, L), index of the modality that carried each label; −1 from a method that does not say."""
 
 
@@ -68,7 +68,7 @@ class TrainingData:
     """Features (B, T_m, d_m), masks (B, T_m) and labels (B, L), every sample once, in that order."""
 
 
-class Method(nn.Module, ABC):
+class Model(nn.Module, ABC):
     """A trainable recogniser of several emotions at once: module, objective and what changes after a step."""
 
     max_length: Mapping[str, int]
@@ -90,7 +90,7 @@ class Method(nn.Module, ABC):
     def score(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Scores:
         """Scores and carriers of `forward`, without what only the objective needs."""
         outputs: Outputs = self(features, masks)
-        return Scores(outputs.scores, outputs.carried_by)
+        return Scores(outputs.scores, outputs.attribution)
 
     def prepare(self, data: TrainingData) -> None:
         """Learn what one look at the training split tells; called once, before the first step."""
@@ -98,24 +98,24 @@ class Method(nn.Module, ABC):
     def update_after_step(self, outputs: Any, labels: Tensor) -> None:
         """Change what is learnt without gradient; called after the backward pass, before the next batch."""
 
-    def enter_epoch(self, epoch: int) -> None:
+    def on_train_epoch_start(self, epoch: int) -> None:
         """Do what changes from epoch to epoch, counted from 0; called before every step."""
 
     def learning_rates(self) -> Iterable[tuple[nn.Parameter, float]]:
         """Parameters whose highest learning rate is not the experiment's, and theirs."""
         return ()
 
-    def kept_files(self) -> dict[str, Path]:
+    def extra_files(self) -> dict[str, Path]:
         """Files that a run needs beside the weights: where they are now, by their place in the run."""
         return {}
 
     @property
-    def by_gradient(self) -> bool:
+    def is_trainable(self) -> bool:
         """Whether there is anything to train step by step; otherwise `prepare` has learnt everything."""
         return any(parameter.requires_grad for parameter in self.parameters())
 
     @property
-    def learnt(self) -> int:
+    def num_parameters(self) -> int:
         """How many numbers are learnt: trainable parameters, or what `prepare` fills if there are none."""
         trainable = sum(p.numel() for p in self.parameters() if p.requires_grad)
         return trainable or sum(x.numel() for x in self.buffers())
@@ -128,7 +128,7 @@ class Method(nn.Module, ABC):
         """Compile what a training step computes, in place; `mode` is `torch.compile`'s."""
         self.compile(mode=mode)
 
-    def spared_from_decay(self) -> Iterable[nn.Parameter]:
+    def no_decay_parameters(self) -> Iterable[nn.Parameter]:
         """Parameters without weight decay: biases and LayerNorms."""
         for part in self.modules():
             for name, parameter in part.named_parameters(recurse=False):
@@ -136,7 +136,7 @@ class Method(nn.Module, ABC):
                     yield parameter
 
 
-class CaratMethod(Method):
+class Carat(Model):
     """CARAT: network, objective, prototypes and queue.
 
     Args:
@@ -157,7 +157,7 @@ class CaratMethod(Method):
         self.max_length = {m: encoder.max_lengths.get(m, encoder.max_length) for m in geometry.widths}
         self.number_of_labels = len(geometry.labels)
         self.layers = {m: encoder.layers.get(m, encoder.other_layers) for m in geometry.widths}
-        self.model = Carat(
+        self.network = CaratNetwork(
             geometry.widths,
             len(geometry.labels),
             hidden=config.hidden,
@@ -173,33 +173,33 @@ class CaratMethod(Method):
             align=frozenset(config.alignment.modalities),
             steps=config.alignment.steps,
             label_wise=config.label_wise,
-            even=config.even_start,
+            identity_init=config.identity_init,
             score_original=config.score_original,
             levels=config.levels,
             prototypes=config.prototypes,
             aggregation=config.aggregation,
         )
-        self.queue = LatentQueue(config.contrast.queue, config.latent, config.contrast.noise)
+        self.memory_bank = MemoryBank(config.contrast.queue, config.latent, config.contrast.noise)
 
     def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> CaratOutputs:
-        outputs: CaratOutputs = self.model(features, masks)
+        outputs: CaratOutputs = self.network(features, masks)
         return outputs
 
     def score(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Scores:
-        return Scores(*self.model.score(features, masks))
+        return Scores(*self.network.score(features, masks))
 
     def prepare(self, data: TrainingData) -> None:
         self.label_loss.balance(data.labels)
 
     def attention(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {m: self.model.attend(m, features[m], masks[m])[1] for m in self.model.encoder}
+        return {m: self.network.attend(m, features[m], masks[m])[1] for m in self.network.encoder}
 
     def losses(
         self, outputs: CaratOutputs, labels: Tensor, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         shuffle = self.config.shuffle
         samples, modalities = draw_shuffle(
-            outputs.presence,
+            outputs.modality_mask,
             self.number_of_labels,
             generator,
             over_samples=shuffle.samples,
@@ -211,46 +211,46 @@ class CaratMethod(Method):
         self, outputs: CaratOutputs, labels: Tensor, samples: Tensor, modalities: Tensor
     ) -> dict[str, Tensor]:
         """As `losses`, with the shuffle given: sample and modality index (B, M, L)."""
-        presence = outputs.presence
+        modality_mask = outputs.modality_mask
         levels = outputs.features.unbind(1)  # (B, M, L, D) each
         terms = {
-            name: self.label_loss(max_over_present(logits, presence)[0], labels)
+            name: self.label_loss(max_over_present(logits, modality_mask)[0], labels)
             for name, logits in zip(LEVELS, outputs.logits.unbind(1), strict=False)
         }
         if self.config.weights.contrast:  # the one term that costs something
             terms["contrast"] = self._contrast(outputs, labels)
-        terms["mse_reconstruction"] = distance(outputs.decoded, levels[0], presence)
+        terms["mse_reconstruction"] = distance(outputs.decoded, levels[0], modality_mask)
         for name, level in zip(LEVELS[1:], levels[1:], strict=False):
-            terms[f"mse_{name}"] = distance(level, levels[0], presence)
-        aggregation = self.model.aggregation
+            terms[f"mse_{name}"] = distance(level, levels[0], modality_mask)
+        aggregation = self.network.aggregation
         if aggregation is not None and outputs.aggregated is not None:
             move = gather_jointly if self.config.shuffle.joint_gather else apply_shuffle
             targets = labels[:, None].expand_as(outputs.aggregated)  # (B, M, L)
             moved = move(targets, samples, modalities)
             shuffled = aggregation(move(levels[-1], samples, modalities))
-            terms["aggregate"] = self.label_loss(outputs.aggregated, targets, presence)
-            terms["shuffled"] = self.label_loss(shuffled, moved, presence)
+            terms["aggregate"] = self.label_loss(outputs.aggregated, targets, modality_mask)
+            terms["shuffled"] = self.label_loss(shuffled, moved, modality_mask)
         weights = {name: self.weights[name] for name in terms}
         return terms | {"total": weighted_sum(terms, weights)}
 
     def update_after_step(self, outputs: CaratOutputs, labels: Tensor) -> None:
         """Move the prototypes towards the batch's original latents and enqueue the latents of all levels."""
-        self.model.prototypes.update(outputs.latents[:, 0].detach(), labels, outputs.presence)
-        self.queue.push(*self._contrast_rows(outputs, labels))
+        self.network.prototypes.update(outputs.latents[:, 0].detach(), labels, outputs.modality_mask)
+        self.memory_bank.push(*self._contrast_rows(outputs, labels))
 
     def _contrast(self, outputs: CaratOutputs, labels: Tensor) -> Tensor:
         contrast = self.config.contrast
         rows, classes = self._contrast_rows(outputs, labels)
         with torch.autocast(rows.device.type, enabled=False):  # sums over thousands of rows need float32
-            return supervised_contrast(
+            return supcon_loss(
                 rows,
                 classes,
-                self.queue.rows,
-                self.queue.classes,
+                self.memory_bank.rows,
+                self.memory_bank.classes,
                 temperature=contrast.temperature,
-                number_of_classes=2 * outputs.presence.shape[1] * self.number_of_labels,
+                number_of_classes=2 * outputs.modality_mask.shape[1] * self.number_of_labels,
                 queue_anchors=contrast.queue_anchors,
-                count_lonely=contrast.count_lonely,
+                average_over_all=contrast.average_over_all,
                 epsilon=contrast.epsilon,
             )
 
@@ -259,15 +259,15 @@ class CaratMethod(Method):
         compiled = torch.compile(self.losses_of_shuffle, mode=mode)
         self.losses_of_shuffle = compiled  # type: ignore[method-assign]
 
-    def spared_from_decay(self) -> Iterable[nn.Parameter]:
-        decaying = [norm.weight for norm in self.model.input_norm.values()]
-        for parameter in super().spared_from_decay():
+    def no_decay_parameters(self) -> Iterable[nn.Parameter]:
+        decaying = [norm.weight for norm in self.network.input_norm.values()]
+        for parameter in super().no_decay_parameters():
             if not self.config.decay_input_norm or all(parameter is not x for x in decaying):
                 yield parameter
 
     def _contrast_rows(self, outputs: CaratOutputs, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Unit latents (N, P) of all levels and their classes (N,), see `contrast_rows`."""
-        return contrast_rows(outputs.latents.to(self.queue.rows.dtype), labels, outputs.presence)
+        return contrast_rows(outputs.latents.to(self.memory_bank.rows.dtype), labels, outputs.modality_mask)
 
 
 def _check(config: CaratConfig, geometry: Geometry) -> None:
@@ -312,8 +312,8 @@ def check_heads(width: int, heads: int, of: str = "hidden", by: str = "encoder.h
 
 
 METHODS = {
-    "carat": "carat.models.base:CaratMethod",
-    "carat+": "carat.models.base:CaratMethod",
+    "carat": "carat.models.base:Carat",
+    "carat+": "carat.models.base:Carat",
     "prior": "carat.models.baselines.prior:Prior",
     "br": "carat.models.baselines.classical:BinaryRelevance",
     "cc": "carat.models.baselines.classical:ClassifierChain",
@@ -330,7 +330,7 @@ METHODS = {
 """Where every method is, by the name that an experiment gives in `method.name`; imported when it is built."""
 
 
-def build_method(config: Any, geometry: Geometry) -> Method:
+def build_method(config: Any, geometry: Geometry) -> Model:
     """The method that a configuration names, for data of this geometry.
 
     Raises:
@@ -339,5 +339,5 @@ def build_method(config: Any, geometry: Geometry) -> Method:
     if config.name not in METHODS:
         raise ConfigError(f"unknown method '{config.name}'{did_you_mean(config.name, METHODS)}")
     module, _, name = METHODS[config.name].partition(":")
-    builder: Callable[[Any, Geometry], Method] = getattr(import_module(module), name)
+    builder: Callable[[Any, Geometry], Model] = getattr(import_module(module), name)
     return builder(config, geometry)

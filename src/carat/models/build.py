@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from carat.config.encoders import ENCODERS, EncoderChoice
-from carat.models.base import Geometry, Method, build_method
-from carat.models.encoders.pretrained import Pretrained
-from carat.models.encoders.wrapper import Encoded
+from carat.models.base import Geometry, Model, build_method
+from carat.models.encoders.pretrained import PretrainedEncoder
+from carat.models.encoders.wrapper import EncodedModel
 from carat.utils.errors import ConfigError, DataError, did_you_mean
 from carat.utils.hugging_face import TOKENIZER, digest
 
@@ -31,7 +31,7 @@ def build(
     labels: Sequence[str],
     modalities: Mapping[str, Described],
     run: Path | None = None,
-) -> Method:
+) -> Model:
     """The method of an experiment, for the modalities of a store or a run.
 
     Args:
@@ -54,7 +54,7 @@ def build(
             continue
         folder = Path(choice.folder) if run is None else run / ENCODERS / m
         text = described.tokens is not None
-        encoders[m] = Pretrained(folder, choice, text=text, weights=run is None)
+        encoders[m] = PretrainedEncoder(folder, choice, text=text, weights=run is None)
         if text and digest(folder / TOKENIZER) != described.tokens.tokenizer:
             raise DataError(
                 f"{folder / TOKENIZER}: another tokenizer than the one that made the tokens of {m}"
@@ -66,8 +66,8 @@ def build(
                 f"store with rate: {rate}"
             )
     widths = {m: encoders[m].width if m in encoders else x.width for m, x in modalities.items()}
-    method = build_method(config, Geometry(tuple(labels), widths))
-    return Encoded(method, encoders) if encoders else method
+    model = build_method(config, Geometry(tuple(labels), widths))
+    return EncodedModel(model, encoders) if encoders else model
 
 
 def _check(choices: Mapping[str, EncoderChoice], modalities: Mapping[str, Described]) -> None:

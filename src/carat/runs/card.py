@@ -21,12 +21,14 @@ from pydantic import ValidationError
 from carat.config.base import Section, explain, first_difference, parse, read_yaml
 from carat.config.encoders import ENCODERS
 from carat.config.experiment import Experiment
+from carat.config.renamed import rename_keys
 from carat.data.store.manifest import ModalityInfo, Tokens, Waveform
 from carat.data.store.transform import Transform
+from carat.runs.compatibility import rename_weights
 from carat.utils.errors import ConfigError, DataError, RunError
 from carat.utils.locking import LOCK
 
-SCHEMA = 1
+SCHEMA = 2
 CARD = "run.json"
 EXPERIMENT = "experiment.yaml"
 ENVIRONMENT = "environment.json"
@@ -125,7 +127,7 @@ def what_differs(out: Path, experiment: Experiment, fingerprint: str) -> str:
         RunError: its experiment or its environment cannot be read.
     """
     try:
-        found = parse(Experiment, read_yaml(out / EXPERIMENT), str(out / EXPERIMENT))
+        found = read_experiment(out)
         on = json.loads((out / ENVIRONMENT).read_text(encoding="utf-8")).get("fingerprint")
     except (ConfigError, OSError, ValueError, AttributeError) as error:
         raise RunError(f"{out}: what it holds cannot be read ({error}); --overwrite starts anew") from error
@@ -165,6 +167,28 @@ def write_experiment(out: Path, experiment: Experiment) -> None:
     """The resolved experiment as YAML, which `carat train` reads again."""
     text = yaml.safe_dump(experiment.model_dump(), sort_keys=False, allow_unicode=True)
     write_atomically(out / EXPERIMENT, text)
+
+
+def read_experiment(folder: Path) -> Experiment:
+    """The experiment of a run, under the current names of its keys.
+
+    Raises:
+        ConfigError: it cannot be read, or is none.
+    """
+    values, _ = rename_keys(read_yaml(folder / EXPERIMENT))
+    return parse(Experiment, values, str(folder / EXPERIMENT))
+
+
+def read_weights(folder: Path, card: RunCard) -> dict[str, Any]:
+    """The state dictionary of a finished run, under the current names of its weights.
+
+    Raises:
+        OSError, SafetensorError: it cannot be read.
+    """
+    from safetensors.torch import load_file
+
+    weights = load_file(folder / WEIGHTS)
+    return rename_weights(weights) if card.schema_version < 2 else weights
 
 
 def write_weights(out: Path, weights: Mapping[str, Any]) -> None:
@@ -240,7 +264,7 @@ def read_run(folder: str | os.PathLike[str]) -> tuple[RunCard, Experiment]:
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise RunError(f"{path / CARD}: cannot be read ({error})") from error
     check_digest(path, card, EXPERIMENT)
-    return card, parse(Experiment, read_yaml(path / EXPERIMENT), str(path / EXPERIMENT))
+    return card, read_experiment(path)
 
 
 def check_fit(
@@ -286,12 +310,12 @@ def check_fit(
 def _check_context(run: str, store: str, m: str, found: Tokens | None, expected: Tokens | None) -> None:
     """Refuse tokens of the same tokenizer that are read in another context."""
     if found and expected and found.tokenizer == expected.tokenizer:
-        read, learnt = (
+        read, learned = (
             f"{x.context} tokens of context on either side" if x.context else "no context"
             for x in (found, expected)
         )
         raise DataError(
-            f"{store}: {m} is read with {read}, but the run {run} was trained with {learnt}; build a store "
+            f"{store}: {m} is read with {read}, but the run {run} was trained with {learned}; build a store "
             f"whose recipe says context: {expected.context}"
         )
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from carat.config.carat import CaratConfig
 from carat.config.experiment import load_experiment
-from carat.models.base import CaratMethod, Geometry
-from carat.models.carat.queue import NOISE
+from carat.models.base import Carat, Geometry
+from carat.models.carat.memory_bank import NOISE
 from carat.runs import card as run
 from carat.utils.errors import CaratError
 
@@ -28,11 +28,11 @@ MODALITIES = ("text", "visual", "audio")
 ALIGNMENT = {"visual": "v2t_ctc", "audio": "a2t_ctc"}
 REBUILD = {"text": "va2t", "visual": "ta2v", "audio": "tv2a"}
 LAYER = {
-    "attended": "attention.output.dense",
-    "attention_norm": "attention.output.LayerNorm",
-    "widen": "intermediate.dense",
-    "narrow": "output.dense",
-    "output_norm": "output.LayerNorm",
+    "out_proj": "attention.output.dense",
+    "norm1": "attention.output.LayerNorm",
+    "linear1": "intermediate.dense",
+    "linear2": "output.dense",
+    "norm2": "output.LayerNorm",
 }
 QUEUE_CLASSES, QUEUE_POINTER = "queue_label", "queue_ptr"
 WRAPPERS = ("state_dict", "model_state_dict")
@@ -42,7 +42,7 @@ THRESHOLD = 0.25
 
 
 @dataclass(frozen=True)
-class Layout:
+class ReleasedSetting:
     """What the released code was trained on."""
 
     labels: tuple[str, ...]
@@ -52,13 +52,13 @@ class Layout:
     """To which every sequence was padded in sight."""
 
 
-LayoutName = Literal["mosei-aligned", "mosei-unaligned", "m3ed"]
+SettingName = Literal["mosei-aligned", "mosei-unaligned", "m3ed"]
 MOSEI = ("happy", "sad", "anger", "surprise", "disgust", "fear")
 M3ED = ("happy", "neutral", "sad", "disgust", "anger", "fear", "surprise")
-LAYOUTS: dict[LayoutName, Layout] = {
-    "mosei-aligned": Layout(MOSEI, True, dict.fromkeys(MODALITIES, 60)),
-    "mosei-unaligned": Layout(MOSEI, False, {"text": 50, "visual": 500, "audio": 500}),
-    "m3ed": Layout(M3ED, True, dict.fromkeys(MODALITIES, 60)),
+SETTINGS: dict[SettingName, ReleasedSetting] = {
+    "mosei-aligned": ReleasedSetting(MOSEI, True, dict.fromkeys(MODALITIES, 60)),
+    "mosei-unaligned": ReleasedSetting(MOSEI, False, {"text": 50, "visual": 500, "audio": 500}),
+    "m3ed": ReleasedSetting(M3ED, True, dict.fromkeys(MODALITIES, 60)),
 }
 
 
@@ -77,31 +77,31 @@ class Piece:
         return tensor.T if self.transposed else tensor
 
 
-def pieces(method: CaratMethod) -> list[Piece]:
+def pieces(method: Carat) -> list[Piece]:
     """Every weight and buffer of the released code that a method of the same geometry has, but for the
     queue's classes and pointer, which it writes in another form."""
     config = method.config
-    found = [Piece("queue", "queue.rows")]
+    found = [Piece("queue", "memory_bank.rows")]
     for kind in ("weight", "bias"):
-        found += [Piece(f"agg.linear.0.{kind}", f"model.aggregation.first.{kind}")]
-        found += [Piece(f"agg.output.{kind}", f"model.aggregation.second.{kind}")]
+        found += [Piece(f"agg.linear.0.{kind}", f"network.aggregation.first.{kind}")]
+        found += [Piece(f"agg.output.{kind}", f"network.aggregation.second.{kind}")]
     for place, m in enumerate(MODALITIES):
         found += _encoder(m, method.layers[m], config.hidden, config.encoder.pooler)
-        found += [Piece(f"{m}_attention.attention.weight", f"model.label_attention.{m}.score.weight")]
-        found += [Piece(f"{m}_clf_weight", "model.classifier", (place,))]
+        found += [Piece(f"{m}_attention.attention.weight", f"network.label_attention.{m}.score.weight")]
+        found += [Piece(f"{m}_clf_weight", "network.classifier", (place,))]
         for side, sign in enumerate(("pos", "neg")):
-            found += [Piece(f"{m}_{sign}_protos", "model.prototypes.means", (place, slice(None), side))]
+            found += [Piece(f"{m}_{sign}_protos", "network.prototypes.means", (place, slice(None), side))]
         stacked = {f"{REBUILD[m]}.output": "reconstruction.rebuild"}
         for prefix, part in (("proj", "encoder"), ("de_proj", "decoder")):
             stacked |= {f"{prefix}_{m}.linear.0": f"latent.{part}.first"}
             stacked |= {f"{prefix}_{m}.output": f"latent.{part}.second"}
         for theirs, ours in stacked.items():
-            found += [Piece(f"{theirs}.weight", f"model.{ours}.weight", (place,), transposed=True)]
-            found += [Piece(f"{theirs}.bias", f"model.{ours}.bias", (place,))]
+            found += [Piece(f"{theirs}.weight", f"network.{ours}.weight", (place,), transposed=True)]
+            found += [Piece(f"{theirs}.bias", f"network.{ours}.bias", (place,))]
         if m in config.alignment.modalities:
             lstm = f"{ALIGNMENT[m]}.pred_output_position_inclu_blank"
             for name in (f"{what}_l{i}" for what in LSTM for i in (0, 1)):
-                found += [Piece(f"{lstm}.{name}", f"model.alignment.{m}.lstm.{name}")]
+                found += [Piece(f"{lstm}.{name}", f"network.alignment.{m}.lstm.{name}")]
     return found
 
 
@@ -109,10 +109,10 @@ LSTM = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 def _encoder(m: str, layers: int, hidden: int, pooler: bool) -> Iterable[Piece]:
-    ours = f"model.encoder.{m}"
+    ours = f"network.encoder.{m}"
     yield Piece(f"{m}.embeddings.position_embeddings.weight", f"{ours}.positions")
     for kind in ("weight", "bias"):
-        yield Piece(f"{m}_norm.norm2d.{kind}", f"model.input_norm.{m}.{kind}")
+        yield Piece(f"{m}_norm.norm2d.{kind}", f"network.input_norm.{m}.{kind}")
         yield Piece(f"{m}.embeddings.word_embeddings.{kind}", f"{ours}.project.{kind}")
         yield Piece(f"{m}.embeddings.LayerNorm.{kind}", f"{ours}.norm.{kind}")
         if pooler:
@@ -197,7 +197,7 @@ def read_geometry(
     return changes, Geometry(labels, {m: size(f"{m}_norm.norm2d.weight") for m in MODALITIES})
 
 
-def load_released(method: CaratMethod, state: Mapping[str, Tensor]) -> list[str]:
+def load_released(method: Carat, state: Mapping[str, Tensor]) -> list[str]:
     """Copy a state dictionary of the released code into a method of its geometry.
 
     Returns:
@@ -234,7 +234,7 @@ def load_released(method: CaratMethod, state: Mapping[str, Tensor]) -> list[str]
     return sorted(poolers)
 
 
-def queue_classes(written: Tensor, method: CaratMethod) -> Tensor:
+def queue_classes(written: Tensor, method: Carat) -> Tensor:
     """Classes (K,) from the released code's floats (K, 1), of which those of noise name no class."""
     classes = written.flatten().double()
     named = (classes == classes.round()) & (classes >= 0) & (classes < 6 * method.number_of_labels)
@@ -243,7 +243,7 @@ def queue_classes(written: Tensor, method: CaratMethod) -> Tensor:
 
 def convert(
     file: str | os.PathLike[str],
-    layout: LayoutName,
+    layout: SettingName,
     out: str | os.PathLike[str],
     *,
     overwrite: bool = False,
@@ -259,7 +259,7 @@ def convert(
     Raises:
         CaratError: the file cannot be read, or a key is missing, unknown or of another shape.
     """
-    path, folder, chosen = Path(file), Path(out), LAYOUTS[layout]
+    path, folder, chosen = Path(file), Path(out), SETTINGS[layout]
     run.prepare_folder(folder, overwrite)
     state = read_state(path)
     try:
@@ -267,7 +267,7 @@ def convert(
         changes["encoder"]["pooler"] = False
         experiment = load_experiment(preset="official", overrides={"method": changes})
         assert isinstance(experiment.method, CaratConfig)
-        method = CaratMethod(experiment.method, geometry)
+        method = Carat(experiment.method, geometry)
         unused = load_released(method, state)
     except CaratError as error:
         raise CaratError(f"{path}, layout {layout}: {error}") from error

@@ -31,7 +31,7 @@ from carat.studies.jobs import (
     Say,
     Scored,
     claim,
-    different,
+    distinct,
     read_environment,
     read_scores,
     run_seeds,
@@ -220,8 +220,8 @@ def _markdown(rows: Sequence[Row], store: Store, jobs: Mapping[str, Sequence[Job
         "but the random numbers, and show how much is chance; what the released code does to non- "
         "finite values is a matter of the recipe, and nothing to a store without any."
     )
-    commit, processor = (different(x[key] for x in runs) for key in ("commit", "processor"))
-    torch = different(x["packages"]["torch"] for x in runs)
+    commit, processor = (distinct(x[key] for x in runs) for key in ("commit", "processor"))
+    torch = distinct(x["packages"]["torch"] for x in runs)
     lines = [
         f"# Ablation of CARAT on {store.manifest.name}",
         "",

@@ -26,7 +26,7 @@ from carat.evaluation.thresholds import apply_thresholds
 from carat.runs import card as run
 from carat.utils.errors import CaratError, RunError
 from carat.utils.locking import LOCK, lock
-from carat.utils.parallel.child import serve_parent
+from carat.utils.parallel.child import exit_with_parent
 
 if TYPE_CHECKING:  # PyTorch is for the workers
     from carat.inference.predictor import Predictor
@@ -166,7 +166,7 @@ def read_environment(job: Job, out: Path) -> dict[str, Any]:
     return found
 
 
-def different(values: Iterable[Any]) -> str:
+def distinct(values: Iterable[Any]) -> str:
     """What occurs among values, for a sentence."""
     return ", ".join(sorted({"unknown" if value is None else str(value) for value in values}))
 
@@ -250,7 +250,7 @@ def _prepare() -> None:
     import torch
 
     torch.set_num_threads(1)
-    serve_parent()
+    exit_with_parent()
 
 
 def _work(job: Job, out: Path) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from carat.config.base import read_yaml
 from carat.config.experiment import Experiment
+from carat.config.renamed import RENAMED
 from carat.studies.study import with_settings
 from carat.utils.errors import ConfigError, did_you_mean
 
@@ -25,7 +26,8 @@ def read_space(file: Path, experiment: Experiment) -> dict[str, optuna.distribut
         ConfigError: unreadable, an unknown key, or values that the experiment refuses.
     """
     space = {}
-    for key, values in _flat(read_yaml(file)):
+    for written, values in _flat(read_yaml(file)):
+        key = RENAMED[written].key if written in RENAMED else written
         try:
             distribution = _distribution(values)
             for value in _ends(values):

@@ -22,7 +22,7 @@ from carat.studies.space import read_space
 from carat.studies.study import Sampler, Study
 from carat.utils.errors import RunError, StoppedError
 from carat.utils.parallel import local
-from carat.utils.parallel.tasks import Outcome, Tell, Work
+from carat.utils.parallel.tasks import Report, TaskFunction, TaskResult
 
 JOURNAL = "study.journal"
 BEST = "best.yaml"
@@ -127,13 +127,13 @@ class Todo(Sequence[Trial]):
         return Trial(self.study.experiments()[number], self.out.resolve() / RUNS / f"trial{number:04}")
 
 
-def _prepare(store: Path) -> Work:
+def _prepare(store: Path) -> TaskFunction:
     """In every worker."""
     from carat.training.train import train
 
     opened = open_store(store)
 
-    def work(trial: Trial, tell: Tell) -> float | None:
+    def work(trial: Trial, tell: Report) -> float | None:
         try:
             made = train(
                 trial.experiment, opened, trial.folder, resume=True, after_epoch=partial(_tell, tell)
@@ -145,7 +145,7 @@ def _prepare(store: Path) -> Work:
     return work
 
 
-def _tell(tell: Tell, row: dict[str, float]) -> bool:
+def _tell(tell: Report, row: dict[str, float]) -> bool:
     return tell((int(row["epoch"]), row["valid/micro_f1"]))
 
 
@@ -155,13 +155,13 @@ def _hear(study: Study, todo: Todo, prune: bool, index: int, said: tuple[int, fl
     return prune and worse
 
 
-def _note(study: Study, number: int, outcome: Outcome) -> None:
+def _note(study: Study, number: int, outcome: TaskResult) -> None:
     finite = outcome.result is not None and math.isfinite(outcome.result)
     pruned = not outcome.problem and outcome.result is None
     study.tell(number, outcome.result if finite else None, pruned=pruned)
 
 
-def _said(study: Study, number: int, outcome: Outcome) -> str:
+def _said(study: Study, number: int, outcome: TaskResult) -> str:
     if outcome.problem:
         return f"failed: {outcome.problem}"
     if outcome.result is None:
@@ -170,7 +170,9 @@ def _said(study: Study, number: int, outcome: Outcome) -> str:
 
 
 @contextmanager
-def _engine(engine: Engine, address: str | None, workers: int) -> Iterator[Callable[..., Iterator[Outcome]]]:
+def _engine(
+    engine: Engine, address: str | None, workers: int
+) -> Iterator[Callable[..., Iterator[TaskResult]]]:
     if engine == "local":
         yield local.run_tasks
         return

@@ -14,6 +14,7 @@ from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
 from carat.runs.card import replace_file
+from carat.runs.compatibility import rename_weights
 from carat.training.signals import Interruption
 from carat.utils.errors import RunError, StoppedError
 
@@ -33,10 +34,24 @@ class CheckedFiles(CheckpointIO):
         replace_file(Path(path), content, hashlib.sha256(content).digest())
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: Any = None) -> Any:
-        return torch.load(io.BytesIO(read_checked(Path(path))), map_location="cpu", weights_only=True)
+        checkpoint = torch.load(io.BytesIO(read_checked(Path(path))), map_location="cpu", weights_only=True)
+        return _with_current_names(checkpoint)
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)
+
+
+def _with_current_names(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint whose weights have their current names, also where carat 0.1 wrote it."""
+
+    def is_old(value: Any) -> bool:
+        return isinstance(value, dict) and any(str(key).startswith("method.") for key in value)
+
+    if not is_old(checkpoint["state_dict"]):
+        return checkpoint
+    renamed = {key: rename_weights(x) if is_old(x) else x for key, x in checkpoint.items()}
+    progress = checkpoint["progress"]
+    return renamed | {"progress": progress | {"best": rename_weights(progress["best"])}}
 
 
 def read_checked(file: Path) -> bytes:

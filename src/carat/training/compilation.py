@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from carat.models.base import Method
+from carat.models.base import Model
 
 ROUND_TO = 8
 """Sequences of compiled trainings are padded to a multiple of so many steps, so that few shapes occur."""
 
 
-def compile_method(method: Method, kind: str, accelerator: str) -> str | None:
+def compile_method(model: Model, kind: str, accelerator: str) -> str | None:
     """Compile what a training step computes; on failure leave the method as it is.
 
     Args:
@@ -28,7 +28,7 @@ def compile_method(method: Method, kind: str, accelerator: str) -> str | None:
     except Exception as error:  # a missing compiler, Triton, a GPU too old: each has an exception of its own
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         return f"training.graph: not possible here ({reason}), trained without"
-    method.compile_step("reduce-overhead" if kind == "cuda-graphs" else "default")
+    model.compile_step("reduce-overhead" if kind == "cuda-graphs" else "default")
     return None
 
 

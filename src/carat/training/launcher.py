@@ -19,7 +19,7 @@ import torch.distributed as dist
 from carat.training.distributed import Processes
 from carat.training.signals import SIGNALS
 from carat.utils.errors import CaratError, Interrupted, RunError
-from carat.utils.parallel.child import serve_parent
+from carat.utils.parallel.child import exit_with_parent
 
 
 def launch(function: Callable[..., None], arguments: tuple[Any, ...], size: int, backend: str) -> None:
@@ -74,7 +74,7 @@ def _enter(
     threads: int,
     pipe: Connection,
 ) -> None:
-    serve_parent(quiet=processes.rank > 0)
+    exit_with_parent(quiet=processes.rank > 0)
     torch.set_num_threads(threads)
     os.environ |= {
         "RANK": str(processes.rank),

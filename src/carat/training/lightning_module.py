@@ -1,4 +1,4 @@
-"""One method under Lightning: steps, validation with threshold search, optimiser."""
+"""One method under Lightning: steps, validation with threshold search, optimizer."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from carat.config.experiment import ThresholdConfig, TrainingConfig
 from carat.data.loader import Batch
 from carat.evaluation.metrics import compute_metrics
 from carat.evaluation.thresholds import apply_thresholds, search_thresholds
-from carat.models.base import Method
-from carat.models.modality_dropout import hide_modalities
+from carat.models.base import Model
+from carat.models.modality_dropout import drop_modalities
 from carat.training.distributed import ALONE, Processes, gather
-from carat.training.optimizer import clip_gradients, make_optimiser
+from carat.training.optimizer import clip_gradients, make_optimizer
 from carat.utils.errors import RunError
 
 MONITOR = "valid/micro_f1"
@@ -40,7 +40,7 @@ SUMMARY = (
 """Validation metrics that are logged in every epoch."""
 
 
-class MethodModule(L.LightningModule):
+class TrainingModule(L.LightningModule):
     """Trains any `Method`; knows the contract and nothing else of it.
 
     What is drawn in a step depends on nothing but the seed, the step and, for dropout of the forward pass,
@@ -48,17 +48,17 @@ class MethodModule(L.LightningModule):
 
     Args:
         method: what is trained.
-        config: optimiser and schedule.
+        config: optimizer and schedule.
         labels: label names.
         threshold: how it is searched.
-        steps: optimiser steps of the whole training.
+        steps: optimizer steps of the whole training.
         seed: of what is drawn.
         processes: those that train together.
     """
 
     def __init__(
         self,
-        method: Method,
+        model: Model,
         config: TrainingConfig,
         labels: list[str],
         threshold: ThresholdConfig,
@@ -67,7 +67,7 @@ class MethodModule(L.LightningModule):
         processes: Processes = ALONE,
     ) -> None:
         super().__init__()
-        self.method, self.config, self.labels = method, config, labels
+        self.model, self.config, self.labels = model, config, labels
         self.threshold, self.steps, self.seed, self.processes = threshold, steps, seed, processes
         self.history: list[dict[str, float]] = []
         """Training terms and validation metrics of every epoch so far."""
@@ -98,18 +98,18 @@ class MethodModule(L.LightningModule):
         common = torch.Generator(self.device).manual_seed(self._seed_of_step(0))
         if share := self.config.modality_dropout:
             drawn = torch.rand(total, len(masks), device=self.device, generator=common)
-            masks = hide_modalities(masks, drawn[self.processes.share(total)], share)
+            masks = drop_modalities(masks, drawn[self.processes.share(total)], share)
         torch.manual_seed(self._seed_of_step(1 + self.processes.rank))
-        self.method.enter_epoch(self.current_epoch)
-        outputs = self.method(batch.features, masks)
+        self.model.on_train_epoch_start(self.current_epoch)
+        outputs = self.model(batch.features, masks)
         outputs, labels = gather((outputs, batch.labels), total, self.processes)
         if self.processes.size > 1:
             torch.manual_seed(self._seed_of_step(0))
-        losses = self.method.losses(outputs, labels, common)
+        losses = self.model.losses(outputs, labels, common)
         self._add(losses, total)
         self.log("loss", losses["total"].detach(), prog_bar=True, logger=False, batch_size=total)
         self._last = outputs, labels
-        return losses["total"] if self.method.by_gradient else None
+        return losses["total"] if self.model.is_trainable else None
 
     def _seed_of_step(self, stream: int) -> int:
         sequence = np.random.SeedSequence((self.seed, self.batches_seen, stream))
@@ -121,9 +121,9 @@ class MethodModule(L.LightningModule):
         self._samples += samples
 
     def end_step(self) -> None:
-        """After the optimiser's step."""
+        """After the optimizer's step."""
         assert self._last is not None
-        self.method.update_after_step(*self._last)
+        self.model.update_after_step(*self._last)
         self._last = None
         self.batches_seen += 1
         self.batches_of_epoch += 1
@@ -133,7 +133,7 @@ class MethodModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         with torch.autocast(self.device.type, enabled=False):  # thresholds are used in float32
-            scores = self.method.score(batch.features, batch.masks).scores
+            scores = self.model.score(batch.features, batch.masks).scores
         found = gather((scores, batch.labels), batch.total or len(scores), self.processes)
         self._scores.append(found[0])
         self._truth.append(found[1])
@@ -156,12 +156,12 @@ class MethodModule(L.LightningModule):
         self.thresholds.append(thresholds)
         if not self.history or _or_worst(self._metrics) > _or_worst(self.history[self.best_epoch]):
             self.best_epoch = len(self.history)
-            self.best = {name: x.detach().cpu().clone() for name, x in self.method.state_dict().items()}
+            self.best = {name: x.detach().cpu().clone() for name, x in self.model.state_dict().items()}
         self.log_dict(self._metrics, batch_size=len(truth))
         self.log("micro_f1", self._metrics[MONITOR], prog_bar=True, logger=False, batch_size=len(truth))
 
     def _judge(self, scores: Any, truth: Any) -> tuple[list[float], dict[str, float]]:
-        thresholds = search_thresholds(scores, truth, self.threshold.kind, self.threshold.price)
+        thresholds = search_thresholds(scores, truth, self.threshold.kind, self.threshold.max_micro_f1_drop)
         metrics = compute_metrics(scores, apply_thresholds(scores, thresholds), truth, self.labels)
         return thresholds.tolist(), {f"valid/{name}": float(getattr(metrics, name)) for name in SUMMARY}
 
@@ -198,13 +198,13 @@ class MethodModule(L.LightningModule):
         return self.seconds + time.monotonic() - self._began
 
     def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
-        clip_gradients(self.method.parameters(), self.config.clip, self.config.clip_tensors)
+        clip_gradients(self.model.parameters(), self.config.clip, self.config.clip_tensors)
 
     def configure_optimizers(self) -> Any:
-        if not self.method.by_gradient:
+        if not self.model.is_trainable:
             return None
-        optimiser, schedule = make_optimiser(self.method, self.config, self.steps)
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        optimizer, schedule = make_optimizer(self.model, self.config, self.steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def _or_worst(metrics: dict[str, float]) -> float:

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from carat.config.experiment import TrainingConfig
-from carat.models.base import Method
+from carat.models.base import Model
 from carat.utils.device import on_host
 
 PIECE = 1 << 18
@@ -153,11 +153,11 @@ def _released_factor(share: float, warmup: float) -> float:
     return max(0.0, (1 - share) / (1 - warmup)) if warmup < 1 else 0.0
 
 
-def make_optimiser(method: Method, config: TrainingConfig, steps: int) -> tuple[BertAdam, LambdaLR]:
-    """Optimiser and schedule, to be stepped together, of a training of so many steps."""
+def make_optimizer(model: Model, config: TrainingConfig, steps: int) -> tuple[BertAdam, LambdaLR]:
+    """Optimizer and schedule, to be stepped together, of a training of so many steps."""
     groups = decay_groups(
-        method.parameters(), method.spared_from_decay(), config.weight_decay, method.learning_rates()
+        model.parameters(), model.no_decay_parameters(), config.weight_decay, model.learning_rates()
     )
-    optimiser = BertAdam(groups, lr=config.learning_rate)
+    optimizer = BertAdam(groups, lr=config.learning_rate)
     factor = linear_schedule(steps, config.warmup, config.idle_first_step)
-    return optimiser, LambdaLR(optimiser, factor)
+    return optimizer, LambdaLR(optimizer, factor)

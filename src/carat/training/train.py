@@ -22,14 +22,14 @@ from carat.data.loader import check_lengths, cut_short, make_loader, usable_rows
 from carat.data.store import Store, open_store
 from carat.data.summary import cautions, left_out
 from carat.evaluation.report import draw_curves
-from carat.models.base import Method, TrainingData
+from carat.models.base import Model, TrainingData
 from carat.models.build import build
 from carat.runs import card as run
 from carat.training.checkpoints import AfterEpoch, find_checkpoint
 from carat.training.compilation import ROUND_TO, compile_method
 from carat.training.distributed import ALONE, Processes, started_by_launcher
 from carat.training.launcher import launch
-from carat.training.lightning_module import MethodModule
+from carat.training.lightning_module import TrainingModule
 from carat.training.trainer import fit
 from carat.utils.errors import CaratError, ConfigError, RunError, did_you_mean
 from carat.utils.locking import lock
@@ -53,7 +53,7 @@ class Task:
     experiment: Experiment
     store: Store
     accelerator: str
-    method: Method
+    model: Model
     processes: Processes
     pad_to: dict[str, int]
     loaders: dict[str, Any]
@@ -112,7 +112,7 @@ def train(
     if joined is not None:
         return _train_joined(task, out, overwrite, resume, say, joined)
     with _claimed(out, task, overwrite, resume) as finished:
-        if not finished and experiment.training.devices > 1 and task.method.by_gradient:
+        if not finished and experiment.training.devices > 1 and task.model.is_trainable:
             _report_start(out, say)
             backend = "nccl" if task.accelerator == "gpu" else "gloo"
             launch(_train_share, (experiment, store.folder, out), experiment.training.devices, backend)
@@ -135,7 +135,7 @@ def _train_joined(
     devices = task.experiment.training.devices
     if devices not in (1, processes.size):
         raise ConfigError(f"training.devices is {devices}, but {processes.size} processes were started")
-    if not task.method.by_gradient:
+    if not task.model.is_trainable:
         raise ConfigError("this method has nothing to train step by step: start one process")
     if task.accelerator == "gpu":
         torch.cuda.set_device(processes.local_rank)
@@ -189,7 +189,7 @@ def _claimed(out: Path, task: Task, overwrite: bool, resume: bool) -> Iterator[b
             run.clear_folder(out)
             environment = run.describe_environment() | {"fingerprint": task.store.manifest.fingerprint}
             run.write_json(out / run.ENVIRONMENT, environment)
-            for name, file in task.method.kept_files().items():
+            for name, file in task.model.extra_files().items():
                 run.replace_file(out / name, file.read_bytes())
             run.write_experiment(out, task.experiment)
         yield state == "finished"
@@ -211,25 +211,25 @@ def _prepare(experiment: Experiment, store: Store, processes: Processes) -> Task
     modalities = choose_modalities(store, experiment.data.modalities)
     described = {m: store.manifest.modalities[m] for m in modalities}
     L.seed_everything(experiment.seed, workers=True, verbose=False)
-    method = build(experiment.method, experiment.encoders, store.label_names, described)
-    pad_to = {m: _padded_length(store, m, method.max_length[m], experiment.data.padding) for m in modalities}
-    loaders, notes = _loaders(store, experiment, method.max_length, pad_to, accelerator == "gpu", processes)
-    return Task(experiment, store, accelerator, method, processes, pad_to, loaders, notes + cautions(store))
+    model = build(experiment.method, experiment.encoders, store.label_names, described)
+    pad_to = {m: _padded_length(store, m, model.max_length[m], experiment.data.padding) for m in modalities}
+    loaders, notes = _loaders(store, experiment, model.max_length, pad_to, accelerator == "gpu", processes)
+    return Task(experiment, store, accelerator, model, processes, pad_to, loaders, notes + cautions(store))
 
 
 def _train_task(task: Task, out: Path, after_epoch: AfterEpoch | None = None) -> None:
     """Train from the beginning or the last checkpoint, and write the run; checkpoints are then removed."""
-    experiment, method, processes = task.experiment, task.method, task.processes
+    experiment, model, processes = task.experiment, task.model, task.processes
     checkpoint, _ = find_checkpoint(out / run.CHECKPOINTS)
     if checkpoint is None:
-        method.prepare(_training_data(task.store, experiment, method.max_length, task.pad_to))
+        model.prepare(_training_data(task.store, experiment, model.max_length, task.pad_to))
     if experiment.training.graph != "eager":
-        problem = compile_method(method, experiment.training.graph, task.accelerator)
+        problem = compile_method(model, experiment.training.graph, task.accelerator)
         task.notes += [problem] if problem else []
     batches = len(task.loaders["train"])
     steps = -(-batches // experiment.training.accumulate) * experiment.training.epochs
-    module = MethodModule(
-        method,
+    module = TrainingModule(
+        model,
         experiment.training,
         task.store.label_names,
         experiment.threshold,
@@ -241,7 +241,7 @@ def _train_task(task: Task, out: Path, after_epoch: AfterEpoch | None = None) ->
         seen = int(checkpoint.stem.split("-")[1])
         task.loaders["train"].sampler.go_on(seen // batches, seen % batches)
     fit(module, task.loaders, experiment, task.accelerator, out, checkpoint, after_epoch)
-    method.load_state_dict(module.best)
+    model.load_state_dict(module.best)
     if processes.first:
         _finish(module, task, out)
 
@@ -278,7 +278,7 @@ def choose_modalities(store: Store, wanted: list[str] | None) -> list[str]:
 
 def _padded_length(store: Store, modality: str, max_length: int, padding: str) -> int:
     """How many steps of a sequence are visible at least: 0 when padding is masked."""
-    return min(int(store.lengths(modality).max()), max_length) if padding == "visible" else 0
+    return min(int(store.lengths(modality).max()), max_length) if padding == "unmasked" else 0
 
 
 def _loaders(
@@ -296,7 +296,7 @@ def _loaders(
     for split in ("train", "valid"):
         rows = usable_rows(store, split, modalities)
         notes += left_out(store, split, modalities)
-        if data.long == "error":
+        if not data.truncation:
             check_lengths(store, rows, modalities, max_length)
         else:
             notes += cut_short(store, split, modalities, max_length)
@@ -329,20 +329,20 @@ def _training_data(
     return TrainingData(labels, ((batch.features, batch.masks, batch.labels) for batch in loader))
 
 
-def _finish(module: MethodModule, task: Task, out: Path) -> None:
+def _finish(module: TrainingModule, task: Task, out: Path) -> None:
     best, store = module.best_epoch, task.store
     environment = json.loads((out / run.ENVIRONMENT).read_text(encoding="utf-8"))
     spent = {
         "seconds": round(module.spent(), 1),
         "epochs": len(module.history),
         "peak_gb": round(peak_gb(), 3),
-        "parameters": module.method.learnt,
+        "parameters": module.model.num_parameters,
         "processes": module.processes.size,
     }
     run.write_json(out / run.ENVIRONMENT, environment | spent)
     _write_history(module.history, out / run.METRICS)
     draw_curves(module.history, best + 1, out / run.CURVES)
-    run.write_weights(out, module.method.state_dict())
+    run.write_weights(out, module.model.state_dict())
     described = store.manifest.modalities
     card = run.RunCard(
         labels=store.label_names,

@@ -19,14 +19,14 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from carat.config.experiment import Experiment
 from carat.runs import card as run
 from carat.training.checkpoints import AfterEpoch, CheckedFiles, Checkpoints
-from carat.training.lightning_module import MONITOR, Ends, MethodModule
+from carat.training.lightning_module import MONITOR, Ends, TrainingModule
 from carat.training.signals import Interruption
 
 PRECISION = {"float32": "32-true", "bf16": "bf16-mixed"}
 
 
 def fit(
-    module: MethodModule,
+    module: TrainingModule,
     loaders: dict[str, Any],
     experiment: Experiment,
     accelerator: str,
@@ -55,8 +55,8 @@ def fit(
         Ends(),
         Checkpoints(out / run.CHECKPOINTS, config.checkpoint_every, interruption, after_epoch),
     ]
-    if config.average and module.method.by_gradient:
-        callbacks.insert(1, EMAWeightAveraging(decay=config.average, use_buffers=False))
+    if config.ema_decay and module.model.is_trainable:
+        callbacks.insert(1, EMAWeightAveraging(decay=config.ema_decay, use_buffers=False))
     if config.early_stopping:
         callbacks.append(EarlyStopping(MONITOR, mode="max", patience=config.early_stopping))
     visible = processes.first and sys.stderr.isatty()
@@ -72,7 +72,7 @@ def fit(
             num_nodes=processes.size // processes.local_size,
             strategy=strategy,
             precision=PRECISION[config.precision],  # type: ignore[arg-type]
-            max_epochs=config.epochs if module.method.by_gradient else 1,
+            max_epochs=config.epochs if module.model.is_trainable else 1,
             accumulate_grad_batches=config.accumulate,
             callbacks=callbacks,
             plugins=[CheckedFiles(), *([TorchElasticEnvironment()] if processes.size > 1 else [])],

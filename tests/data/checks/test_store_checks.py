@@ -15,7 +15,7 @@ from carat.data.checks.store import CHECKS, Finding, Published, check_store
 from carat.data.store import Store, open_store
 from carat.data.store.transform import Transform
 from carat.data.store.writer import StoreWriter
-from carat.data.synthetic import synthesise
+from carat.data.synthetic import make_synthetic
 from carat.utils.errors import DataError
 
 LABELS = ["calm", "glad", "cross", "shy", "bored"]
@@ -317,7 +317,7 @@ def test_nothing_is_said_against_good_data(change: Callable[[list[Row]], None], 
 
 @pytest.mark.parametrize("share", [0.05, 0.4])
 def test_nothing_is_said_against_the_benchmark(share: float, tmp_path: Path) -> None:
-    assert not bad(check_store(synthesise(tmp_path / "store", samples=400, missing=share)))
+    assert not bad(check_store(make_synthetic(tmp_path / "store", samples=400, missing=share)))
 
 
 @pytest.mark.parametrize("name", ["features/audio.npy", "labels.npy", "split.npy", "transcripts.npy"])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from carat.data.corpora.base import Foreign, ForeignSample, import_foreign
+from carat.data.corpora.base import Corpus, CorpusSample, import_corpus
 from carat.data.corpora.csd import open_csd
 from carat.data.store.manifest import hash_file
 from carat.utils.errors import DataError
@@ -90,7 +90,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def opened(folder: Path, folds: str = "folds.json", **changes: Any) -> Foreign:
+def opened(folder: Path, folds: str = "folds.json", **changes: Any) -> Corpus:
     options = {
         "modalities": {"visual": folder / "visual.csd", "audio": folder / "audio.csd"},
         "text": folder / "text.csd",
@@ -99,7 +99,7 @@ def opened(folder: Path, folds: str = "folds.json", **changes: Any) -> Foreign:
     return open_csd(folder / "words.csd", folder / "labels.csd", folder / folds, **options)
 
 
-def by_id(foreign: Foreign) -> dict[str, ForeignSample]:
+def by_id(foreign: Corpus) -> dict[str, CorpusSample]:
     return {sample.id: sample for sample in foreign.samples}
 
 
@@ -259,7 +259,7 @@ def test_words_beyond_ascii(folder: Path) -> None:
 
 def test_into_a_store(folder: Path) -> None:
     expected = by_id(opened(folder))
-    store = import_foreign(opened(folder), folder / "store", keep_padding=True)
+    store = import_corpus(opened(folder), folder / "store", keep_padding=True)
     assert store.manifest.splits == {"train": 2, "valid": 2, "test": 2}
     assert [store[i].id for i in range(6)] == list(SEGMENTS)
     for i, (id, sample) in enumerate(expected.items()):

@@ -16,9 +16,9 @@ import carat
 from carat.config.baselines import METHOD_SECTIONS
 from carat.config.experiment import load_experiment
 from carat.data.store import Store
-from carat.data.synthetic import synthesise
+from carat.data.synthetic import make_synthetic
 from carat.inference.export import export
-from carat.models.base import METHODS, Geometry, Method, TrainingData, build_method
+from carat.models.base import METHODS, Geometry, Model, TrainingData, build_method
 from carat.training.train import train
 from carat.utils.errors import ConfigError
 from tests.models.test_methods import LABELS, WIDTHS, B, batch
@@ -28,7 +28,7 @@ TRAINED = [name for name in METHODS if name not in ("prior", "br", "cc", "lp")]
 """Those that learn by gradient."""
 
 
-def small(name: str, widths: dict[str, int] | None = None, dropout: float = 0.0, **changes: Any) -> Method:
+def small(name: str, widths: dict[str, int] | None = None, dropout: float = 0.0, **changes: Any) -> Model:
     """A method of preset `small`, prepared; with the given dropout wherever it has one."""
     torch.manual_seed(0)
     section = load_experiment(preset="small", overrides={"method": {"name": name} | changes}).method
@@ -49,7 +49,7 @@ def test_every_method_has_a_section_and_a_home() -> None:
     assert METHODS.keys() == METHOD_SECTIONS.keys()
     for name, section in METHOD_SECTIONS.items():
         assert section().name == name
-        assert {"paper", "small"} <= section.STARTS.keys()
+        assert {"paper", "small"} <= section.PRESETS.keys()
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -87,11 +87,11 @@ def test_score_is_what_forward_scores(name: str) -> None:
 def test_carriers_are_present_modalities_or_unsaid(name: str) -> None:
     method = small(name).eval()
     features, masks, _ = batch()
-    carried_by = method.score(features, masks).carried_by
-    presence = torch.stack([mask.any(1) for mask in masks.values()], dim=1)
-    assert carried_by.shape == (B, len(LABELS))
-    if (carried_by >= 0).any():
-        assert presence.gather(1, carried_by).all()
+    attribution = method.score(features, masks).attribution
+    modality_mask = torch.stack([mask.any(1) for mask in masks.values()], dim=1)
+    assert attribution.shape == (B, len(LABELS))
+    if (attribution >= 0).any():
+        assert modality_mask.gather(1, attribution).all()
 
 
 @pytest.mark.parametrize("present", SUBSETS, ids="+".join)
@@ -106,7 +106,7 @@ def test_any_subset_of_modalities_gives_finite_scores_and_gradients(
     losses = method.losses(outputs, labels)
     assert outputs.scores.isfinite().all()
     assert all(value.isfinite() for value in losses.values())
-    if method.by_gradient:
+    if method.is_trainable:
         losses["total"].backward()
         assert all(p.grad is None or p.grad.isfinite().all() for p in method.parameters())
     method.update_after_step(outputs, labels)
@@ -129,7 +129,7 @@ def test_data_may_have_other_modalities(name: str, widths: dict[str, int]) -> No
 def test_gradient_reaches_every_parameter(name: str) -> None:
     """In the second of two steps, when queues and the like are filled."""
     method = small(name).train()
-    assert method.by_gradient
+    assert method.is_trainable
     features, masks, labels = batch()
     for _ in range(2):
         method.zero_grad(set_to_none=True)
@@ -165,7 +165,7 @@ def test_a_run_is_usable(name: str, store: Store, tmp_path: Path) -> None:
     (id, prediction), *_ = predictor.predict_store(store, "test")
     assert isinstance(id, str)
     assert set(prediction.scores) == set(store.label_names)
-    assert not prediction.carried_by or set(prediction.carried_by) == set(store.label_names)
+    assert not prediction.attribution or set(prediction.attribution) == set(store.label_names)
 
 
 @pytest.mark.parametrize("name", ["carat+", "amp", "lddu"])
@@ -207,7 +207,7 @@ def test_export_gives_the_same_numbers(name: str, suffix: str, store: Store, tmp
 @pytest.fixture(scope="session")
 def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The built-in benchmark as everybody gets it."""
-    return synthesise(tmp_path_factory.mktemp("benchmark") / "store")
+    return make_synthetic(tmp_path_factory.mktemp("benchmark") / "store")
 
 
 @pytest.mark.slow

@@ -59,7 +59,7 @@ def fitted(name: str, labels: Tensor, absent: bool = True, **changes: Any) -> Po
         TrainingData(labels[:TRAINED], [(rows(features, p), rows(masks, p), labels[p]) for p in parts])
     )
     assert isinstance(method, Pooled)
-    assert not method.by_gradient
+    assert not method.is_trainable
     return method
 
 
@@ -105,13 +105,13 @@ def test_br_is_one_regression_per_label(strength: float, absent: bool) -> None:
 def test_br_is_carried_by_the_modality_that_adds_most() -> None:
     labels, x = data()[2], standardised()
     features, masks, _ = data()
-    carried_by = fitted("br", labels).score(features, masks).carried_by
+    attribution = fitted("br", labels).score(features, masks).attribution
     ends = np.cumsum([0, *WIDTHS.values()])
     for label in range(len(LABELS)):
         parts = x[:, :-3] * regression().fit(x[:TRAINED], labels[:TRAINED, label]).coef_[0, :-3]
         added = np.stack([parts[:, i:j].sum(1) for i, j in pairwise(ends)], 1)
         expected = np.where(x[:, -3:] > 0, added, -np.inf).argmax(1)
-        assert (carried_by[:, label].numpy() == expected).all()
+        assert (attribution[:, label].numpy() == expected).all()
 
 
 @pytest.mark.parametrize("absent", [False, True])

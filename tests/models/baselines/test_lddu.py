@@ -29,11 +29,11 @@ def test_weights_are_inverse_variances_of_present_modalities() -> None:
     torch.testing.assert_close(weights[1], torch.tensor([1e-3, 0, 2.0]) / 2.001)
 
 
-def slow_calibration(log_variance: Tensor, errors: Tensor, presence: Tensor) -> Tensor:
+def slow_calibration(log_variance: Tensor, errors: Tensor, modality_mask: Tensor) -> Tensor:
     """The definition, label by label, of what is present alone."""
     divergences = []
     for label in range(errors.shape[2]):
-        e, u = errors[:, :, label][presence], log_variance[:, :, label][presence]
+        e, u = errors[:, :, label][modality_mask], log_variance[:, :, label][modality_mask]
         wanted, found = e.exp() / e.exp().sum(), u.exp() / u.exp().sum()
         divergences.append((wanted * (wanted / found).log()).sum())
     return torch.stack(divergences).mean()
@@ -96,27 +96,27 @@ def test_carriers_have_the_largest_weight() -> None:
         method.gaussians["audio"].bias[32:] -= 5
     outputs = method(features, masks)
     torch.testing.assert_close(outputs.weights.sum(1), torch.ones(B, len(LABELS)))
-    assert not outputs.weights[~outputs.presence].any()
-    with_audio = outputs.presence[:, 2]
-    assert (outputs.carried_by[with_audio] == 2).all()
-    assert (outputs.carried_by[~with_audio] < 2).all()
+    assert not outputs.weights[~outputs.modality_mask].any()
+    with_audio = outputs.modality_mask[:, 2]
+    assert (outputs.attribution[with_audio] == 2).all()
+    assert (outputs.attribution[~with_audio] < 2).all()
 
 
 def test_classes_tell_modality_label_and_presence_apart() -> None:
     method, (features, masks, labels) = make(), batch()
     outputs = method(features, masks)
     method.update_after_step(outputs, labels)
-    filled = method.queue.classes[: int(method.queue.pointer)].tolist()
+    filled = method.memory_bank.classes[: int(method.memory_bank.pointer)].tolist()
     size = len(LABELS)
     expected = [
         label + size * (2 * modality + int(labels[i, label] == 0))
         for i in range(B)
         for modality in range(len(WIDTHS))
         for label in range(size)
-        if outputs.presence[i, modality]
+        if outputs.modality_mask[i, modality]
     ]
     assert filled == expected
-    rows = method.queue.rows[: len(filled)]
+    rows = method.memory_bank.rows[: len(filled)]
     torch.testing.assert_close(rows.norm(dim=1), torch.ones(len(filled)))
 
 

@@ -75,7 +75,7 @@ def step() -> tuple[Misa, MisaOutputs, Tensor]:
 
 def test_vectors_of_absent_modalities_enter_no_loss() -> None:
     method, outputs, labels = step()
-    noise = torch.randn_like(outputs.shared).masked_fill(outputs.presence[..., None], 0)
+    noise = torch.randn_like(outputs.shared).masked_fill(outputs.modality_mask[..., None], 0)
     assert noise.any()
     noisy = replace(
         outputs,

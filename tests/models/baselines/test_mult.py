@@ -21,12 +21,12 @@ def test_layer_is_multi_head_attention_from_target_to_source() -> None:
     with torch.no_grad():
         slow.in_proj_weight.copy_(torch.cat((layer.query.weight, layer.key_value.weight)))
         slow.in_proj_bias.copy_(torch.cat((layer.query.bias, layer.key_value.bias)))
-        slow.out_proj.weight.copy_(layer.attended.weight)
-        slow.out_proj.bias.copy_(layer.attended.bias)
-    looked_at = layer.attention_norm(source)
-    attended, _ = slow(layer.attention_norm(target), looked_at, looked_at, key_padding_mask=~mask)
+        slow.out_proj.weight.copy_(layer.out_proj.weight)
+        slow.out_proj.bias.copy_(layer.out_proj.bias)
+    looked_at = layer.norm1(source)
+    attended, _ = slow(layer.norm1(target), looked_at, looked_at, key_padding_mask=~mask)
     between = target + attended
-    expected = between + layer.narrow(layer.widen(layer.feedforward_norm(between)).relu())
+    expected = between + layer.linear2(layer.linear1(layer.feedforward_norm(between)).relu())
     torch.testing.assert_close(layer(target, source, mask), expected)
 
 

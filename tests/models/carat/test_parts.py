@@ -21,11 +21,11 @@ from carat.models.carat.aggregation import (
 from carat.models.carat.alignment import Alignment
 from carat.models.carat.label_attention import LabelAttention
 from carat.models.carat.latent import Latent
+from carat.models.carat.memory_bank import EMPTY, NOISE, MemoryBank
 from carat.models.carat.prototypes import OwnLatent, Prototypes
-from carat.models.carat.queue import EMPTY, NOISE, LatentQueue
 from carat.models.carat.reconstruction import Reconstruction
 from carat.models.layers.modality_linear import ModalityMLP
-from carat.models.layers.packing import lay_out
+from carat.models.layers.packing import pack_batch
 from carat.models.layers.transformer import Encoder
 
 B, T, D, P, L, M = 5, 11, 14, 3, 7, 2
@@ -41,7 +41,7 @@ def make_encoder(**changes: int) -> Encoder:
 
 
 def encode(encoder: Encoder, x: Tensor, mask: Tensor) -> Tensor:
-    layout = lay_out(mask)
+    layout = pack_batch(mask)
     return layout.restore(encoder(layout.select(x), layout), len(x))
 
 
@@ -55,16 +55,16 @@ def test_encoder_is_a_post_norm_transformer() -> None:
             {
                 "self_attn.in_proj_weight": layer.query_key_value.weight,
                 "self_attn.in_proj_bias": layer.query_key_value.bias,
-                "self_attn.out_proj.weight": layer.attended.weight,
-                "self_attn.out_proj.bias": layer.attended.bias,
-                "linear1.weight": layer.widen.weight,
-                "linear1.bias": layer.widen.bias,
-                "linear2.weight": layer.narrow.weight,
-                "linear2.bias": layer.narrow.bias,
-                "norm1.weight": layer.attention_norm.weight,
-                "norm1.bias": layer.attention_norm.bias,
-                "norm2.weight": layer.output_norm.weight,
-                "norm2.bias": layer.output_norm.bias,
+                "self_attn.out_proj.weight": layer.out_proj.weight,
+                "self_attn.out_proj.bias": layer.out_proj.bias,
+                "linear1.weight": layer.linear1.weight,
+                "linear1.bias": layer.linear1.bias,
+                "linear2.weight": layer.linear2.weight,
+                "linear2.bias": layer.linear2.bias,
+                "norm1.weight": layer.norm1.weight,
+                "norm1.bias": layer.norm1.bias,
+                "norm2.weight": layer.norm2.weight,
+                "norm2.bias": layer.norm2.bias,
             }
         )
         with torch.enable_grad():  # the stock layer's inference path differs in what it does to padding
@@ -133,7 +133,7 @@ def test_latent_shapes() -> None:
     assert latent.decode(encoded).shape == (B, M, L, D)
 
 
-def slow_stand_in(prototypes: Prototypes, z: Tensor, presence: Tensor) -> Tensor:
+def slow_stand_in(prototypes: Prototypes, z: Tensor, modality_mask: Tensor) -> Tensor:
     out = torch.zeros_like(z)
     for b in range(len(z)):
         for m in range(M):
@@ -141,7 +141,7 @@ def slow_stand_in(prototypes: Prototypes, z: Tensor, presence: Tensor) -> Tensor
                 positive, negative = prototypes.means[m, label]
                 unit = z[b, m, label] / z[b, m, label].norm()
                 like = torch.stack((unit @ positive, unit @ negative))
-                if not presence[b, m]:
+                if not modality_mask[b, m]:
                     share = torch.tensor([0.5, 0.5])
                 elif prototypes.training:
                     share = like.softmax(0)
@@ -156,9 +156,9 @@ def test_stand_in(training: bool) -> None:
     prototypes = Prototypes(M, L, P, 0.9).train(training)
     prototypes.means.normal_()
     z = torch.randn(B, M, L, P)
-    presence = torch.tensor([[True, False], [True, True], [False, True], [True, True], [False, False]])
-    found = prototypes.stand_in(z, presence)
-    torch.testing.assert_close(found, slow_stand_in(prototypes, z, presence))
+    modality_mask = torch.tensor([[True, False], [True, True], [False, True], [True, True], [False, False]])
+    found = prototypes.stand_in(z, modality_mask)
+    torch.testing.assert_close(found, slow_stand_in(prototypes, z, modality_mask))
 
 
 @given(batch=st.integers(1, 23), seed=st.integers(0, 1000))
@@ -167,21 +167,21 @@ def test_prototypes_follow_the_batch_in_order(batch: int, seed: int) -> None:
     prototypes = Prototypes(M, L, P, 0.9)
     prototypes.means.normal_()
     z, labels = torch.randn(batch, M, L, P), torch.randint(0, 2, (batch, L)).float()
-    presence = torch.rand(batch, M) < 0.7
+    modality_mask = torch.rand(batch, M) < 0.7
     expected = prototypes.means.clone()
     for b in range(batch):
         for m in range(M):
             for label in range(L):
-                if presence[b, m]:
+                if modality_mask[b, m]:
                     row = expected[m, label, 0 if labels[b, label] else 1]
                     row.copy_(0.9 * row + 0.1 * z[b, m, label] / z[b, m, label].norm())
-    prototypes.update(z, labels, presence)
+    prototypes.update(z, labels, modality_mask)
     torch.testing.assert_close(prototypes.means, expected, atol=1e-5, rtol=1e-5)
 
 
 @given(pushes=st.lists(st.lists(st.booleans(), max_size=23), max_size=8))
 def test_queue_is_a_ring_of_the_last_rows_that_are_there(pushes: list[list[bool]]) -> None:
-    queue, ring, pointer = LatentQueue(7, P), [(EMPTY, [0.0] * P)] * 7, 0
+    queue, ring, pointer = MemoryBank(7, P), [(EMPTY, [0.0] * P)] * 7, 0
     for there in pushes:
         rows = torch.randn(len(there), P)
         classes = torch.where(torch.tensor(there, dtype=torch.bool), torch.arange(len(there)), EMPTY)
@@ -196,7 +196,7 @@ def test_queue_is_a_ring_of_the_last_rows_that_are_there(pushes: list[list[bool]
 
 
 def test_noise_fills_the_queue_until_latents_replace_it() -> None:
-    queue = LatentQueue(7, P, noise=True)
+    queue = MemoryBank(7, P, noise=True)
     torch.testing.assert_close(queue.rows.norm(dim=0), torch.ones(P))
     assert queue.classes.tolist() == [NOISE] * 7
     queue.push(torch.ones(5, P), torch.arange(5))
@@ -252,25 +252,25 @@ def test_permutations_are_uniform() -> None:
 
 
 def test_shuffle_moves_features_with_their_targets() -> None:
-    presence = torch.tensor([[True, True], [True, False], [True, True], [False, True], [True, True]])
+    modality_mask = torch.tensor([[True, True], [True, False], [True, True], [False, True], [True, True]])
     tag = torch.arange(B * M * L).reshape(B, M, L)
-    samples, modalities = draw_shuffle(presence, L, torch.Generator().manual_seed(1))
+    samples, modalities = draw_shuffle(modality_mask, L, torch.Generator().manual_seed(1))
     moved = apply_shuffle(tag, samples, modalities)
     features = apply_shuffle(tag[..., None].expand(B, M, L, D), samples, modalities)
     assert (features == moved[..., None]).all()
     for label in range(L):
         assert sorted(moved[..., label].flatten().tolist()) == tag[..., label].flatten().tolist()
-    came_from = presence.flatten()[(moved // L).flatten()].reshape(B, M, L)
-    assert (came_from == presence[..., None]).all()
-    assert (moved != tag)[presence].any()
+    came_from = modality_mask.flatten()[(moved // L).flatten()].reshape(B, M, L)
+    assert (came_from == modality_mask[..., None]).all()
+    assert (moved != tag)[modality_mask].any()
 
 
 def test_shuffle_can_leave_an_axis_alone() -> None:
-    presence = torch.ones(B, M, dtype=torch.bool)
+    modality_mask = torch.ones(B, M, dtype=torch.bool)
     tag = torch.arange(B * M * L).reshape(B, M, L)
     for over_samples, over_modalities in ((True, False), (False, True), (False, False)):
         index = draw_shuffle(
-            presence,
+            modality_mask,
             L,
             torch.Generator().manual_seed(1),
             over_samples=over_samples,
@@ -295,10 +295,10 @@ def test_joint_gather_by_hand() -> None:
 
 
 def test_own_latent_stands_in_where_there_is_one() -> None:
-    latents, presence = torch.randn(B, M, L, P), torch.rand(B, M) < 0.5
-    found = OwnLatent().stand_in(latents, presence)
-    assert (found[presence] == latents[presence]).all()
-    assert not found[~presence].any()
+    latents, modality_mask = torch.randn(B, M, L, P), torch.rand(B, M) < 0.5
+    found = OwnLatent().stand_in(latents, modality_mask)
+    assert (found[modality_mask] == latents[modality_mask]).all()
+    assert not found[~modality_mask].any()
 
 
 def test_alignment_by_hand() -> None:
@@ -327,7 +327,7 @@ def test_an_even_start_leaves_states_as_they_are(width: int) -> None:
     encoder = Encoder(width, 6, 0, 2, 4, 0.0, 5, 1e-12, even=True)
     assert not encoder.positions.any()
     x = F.layer_norm(torch.randn(2, 5, width), (width,))
-    found = encoder(x, lay_out(torch.ones(2, 5, dtype=torch.bool)))
+    found = encoder(x, pack_batch(torch.ones(2, 5, dtype=torch.bool)))
     if width == 6:
         torch.testing.assert_close(found, x, atol=1e-4, rtol=1e-4)
     else:  # drawn, since nothing else fits

@@ -22,7 +22,7 @@ from carat.inference.explain.attention import draw_attention
 from carat.inference.export import export
 from carat.inference.export.card import describe
 from carat.inference.text import AROUND, LEAST
-from carat.models.encoders.pretrained import Pretrained
+from carat.models.encoders.pretrained import PretrainedEncoder
 from carat.training.train import TrainedRun, train
 from carat.utils.errors import ConfigError, DataError, RunError
 from tests.models.encoders.conftest import TRAINING, text_encoder, text_run
@@ -219,8 +219,8 @@ def test_long_texts_are_cut_as_those_of_a_store(
     calls_run: TrainedRun, calls: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predictor = carat.load(calls_run.folder)
-    monkeypatch.setattr(predictor.method, "max_length", {"text": 9})
-    data = predictor.experiment.data.model_copy(update={"long": "truncate"})
+    monkeypatch.setattr(predictor.model, "max_length", {"text": 9})
+    data = predictor.experiment.data.model_copy(update={"truncation": True})
     monkeypatch.setattr(predictor, "experiment", predictor.experiment.model_copy(update={"data": data}))
     stored = dict(predictor.predict_store(calls, "test"))
     ids, texts = next(iter(told(calls, "test").values()))
@@ -334,7 +334,7 @@ def test_types_are_those_of_transformers(tmp_path: Path) -> None:
             input_ids=steps[..., 0], attention_mask=mask.long(), token_type_ids=steps[..., 1]
         ).last_hidden_state
         for choice in (plain, theirs):
-            found, own = Pretrained(folder, choice, text=True).eval()(steps, mask)
+            found, own = PretrainedEncoder(folder, choice, text=True).eval()(steps, mask)
             assert own.tolist() == [[True] * 3 + [False] * 2, [True] * 2 + [False] * 3]
             torch.testing.assert_close(found[own], expected[own], rtol=1e-5, atol=1e-6)
             assert not found[~own].any()
@@ -342,7 +342,7 @@ def test_types_are_those_of_transformers(tmp_path: Path) -> None:
 
 def test_context_is_left_out_of_some_in_training(text_encoder: Path) -> None:
     choice = EncoderChoice(folder=str(text_encoder), context_dropout=0.5)
-    encoder = Pretrained(text_encoder, choice, text=True)
+    encoder = PretrainedEncoder(text_encoder, choice, text=True)
     for module in encoder.modules():
         for name in ("dropout", "attention_dropout"):
             if isinstance(getattr(module, name, None), float):

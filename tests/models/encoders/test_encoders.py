@@ -18,10 +18,10 @@ from carat.config.experiment import load_experiment
 from carat.data.store import Store
 from carat.models.build import build
 from carat.models.encoders.bert import Bert
-from carat.models.encoders.pretrained import Pretrained
-from carat.models.encoders.wrapper import Encoded
-from carat.training.lightning_module import MethodModule
-from carat.training.optimizer import make_optimiser
+from carat.models.encoders.pretrained import PretrainedEncoder
+from carat.models.encoders.wrapper import EncodedModel
+from carat.training.lightning_module import TrainingModule
+from carat.training.optimizer import make_optimizer
 from carat.training.train import TrainedRun, train
 from carat.utils.errors import ConfigError, DataError, RunError
 from carat.utils.hugging_face import read_config
@@ -32,8 +32,10 @@ from tests.training.test_resume import KilledError, contents, die
 LENGTHS = (7, 0, 3, 11, 1)
 
 
-def pretrained(folder: Path, **choice: Any) -> Pretrained:
-    return Pretrained(folder, EncoderChoice(folder=str(folder), precision="float32", **choice), text=True)
+def pretrained(folder: Path, **choice: Any) -> PretrainedEncoder:
+    return PretrainedEncoder(
+        folder, EncoderChoice(folder=str(folder), precision="float32", **choice), text=True
+    )
 
 
 def tokens() -> tuple[Tensor, Tensor]:
@@ -75,7 +77,7 @@ def test_nothing_present(text_encoder: Path) -> None:
     assert not valid.any()
 
 
-def learning(encoder: Pretrained) -> set[str]:
+def learning(encoder: PretrainedEncoder) -> set[str]:
     """Parts whose parameters get a gradient."""
     ids, mask = tokens()
     states, _ = encoder(ids, mask)
@@ -119,11 +121,11 @@ def test_the_optimiser_has_their_rates(text_encoder: Path, text_store: Store) ->
         | {"method": "linear", "encoders": {"text": {"folder": str(text_encoder), "learning_rate": 3e-3}}}
     )
     method = build_for(experiment, text_store)
-    optimiser, _ = make_optimiser(method, experiment.training, 10)
-    found = {id(p): g["initial_lr"] for g in optimiser.param_groups for p in g["params"]}
-    assert isinstance(method, Encoded)
+    optimizer, _ = make_optimizer(method, experiment.training, 10)
+    found = {id(p): g["initial_lr"] for g in optimizer.param_groups for p in g["params"]}
+    assert isinstance(method, EncodedModel)
     assert {found[id(p)] for p in method.encoders.parameters()} == {3e-3}
-    assert {found[id(p)] for p in method.method.parameters()} == {1e-2}
+    assert {found[id(p)] for p in method.model.parameters()} == {1e-2}
     assert len(found) == len(list(method.parameters()))
 
 
@@ -136,8 +138,8 @@ def test_the_method_decides_what_of_it_decays(text_encoder: Path, text_store: St
             }
         )
         method = build_for(experiment, text_store)
-        spared = {id(p) for p in method.spared_from_decay()}
-        assert (id(method.method.model.input_norm["text"].weight) in spared) != decays
+        spared = {id(p) for p in method.no_decay_parameters()}
+        assert (id(method.model.network.input_norm["text"].weight) in spared) != decays
         assert id(method.encoders["text"].model.embeddings["LayerNorm"].weight) in spared
 
 
@@ -301,11 +303,11 @@ def test_two_trainings_are_identical_and_a_killed_one_too(
     experiment = TRAINING | {
         "method": METHODS["carat"] | {"name": "carat"},
         "encoders": {"text": {"folder": str(text_encoder), "frozen_epochs": 1}},
-        "training": TRAINING["training"] | {"epochs": 3, "checkpoint_every": 3, "average": 0.9},
+        "training": TRAINING["training"] | {"epochs": 3, "checkpoint_every": 3, "ema_decay": 0.9},
     }
     train(experiment, text_store, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        die(patch, MethodModule, "training_step", 14, KilledError())
+        die(patch, TrainingModule, "training_step", 14, KilledError())
         with pytest.raises(KilledError):
             train(experiment, text_store, tmp_path / "killed")
     said: list[str] = []

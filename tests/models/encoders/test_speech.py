@@ -12,7 +12,7 @@ import carat
 from carat.config.encoders import EncoderChoice
 from carat.data.recipes.build import build_store
 from carat.data.store import Store
-from carat.models.encoders.pretrained import Pretrained
+from carat.models.encoders.pretrained import PretrainedEncoder
 from carat.training.train import train
 from carat.utils.errors import DataError
 from tests.models.encoders.conftest import TRAINING
@@ -77,7 +77,7 @@ def test_a_store_of_sound(sound_store: Store) -> None:
 @pytest.mark.parametrize("norm", ["group", "layer"])
 def test_padding_is_not_heard(norm: str, tmp_path: Path) -> None:
     folder = make_speech_encoder(tmp_path / "speech", norm)
-    encoder = Pretrained(folder, EncoderChoice(folder=str(folder)), text=False).eval()
+    encoder = PretrainedEncoder(folder, EncoderChoice(folder=str(folder)), text=False).eval()
     lengths = (311, 0, 97, 6)
     wave = torch.randn(len(lengths), 311, 1)
     mask = torch.arange(311) < torch.tensor(lengths)[:, None]

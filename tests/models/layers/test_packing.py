@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from carat.models.layers.dropout import add_dropped, dropout
-from carat.models.layers.packing import GROUP, lay_out
+from carat.models.layers.packing import GROUP, pack_batch
 from carat.models.layers.transformer import Encoder, attend
 
 T, D = 13, 6
@@ -21,7 +21,7 @@ masks = st.lists(st.lists(st.booleans(), min_size=T, max_size=T), min_size=1, ma
 @given(rows=masks)
 def test_packing_keeps_the_valid_steps_and_nothing_else(rows: list[list[bool]]) -> None:
     mask = torch.tensor(rows)
-    layout = lay_out(mask)
+    layout = pack_batch(mask)
     x = torch.randn(*mask.shape, D)
     selected = layout.select(x)
     packed = layout.whole.pack(selected) if mask.any() else x.new_zeros(0, D)
@@ -36,7 +36,7 @@ def test_packing_keeps_the_valid_steps_and_nothing_else(rows: list[list[bool]]) 
 
 @given(rows=masks)
 def test_groups_are_the_whole_in_parts(rows: list[list[bool]]) -> None:
-    layout = lay_out(torch.tensor(rows))
+    layout = pack_batch(torch.tensor(rows))
     whole, seen, row = layout.whole, 0, 0
     for group in layout.groups:
         size, steps = group.mask.shape
@@ -51,14 +51,14 @@ def test_groups_are_the_whole_in_parts(rows: list[list[bool]]) -> None:
 
 def test_different_lengths_are_computed_in_groups() -> None:
     lengths = torch.tensor([1, 2] * GROUP + [13])
-    layout = lay_out(torch.arange(13) < lengths[:, None])
+    layout = pack_batch(torch.arange(13) < lengths[:, None])
     assert [len(group.mask) for group in layout.groups] == [16, 16, 1]
     assert [group.mask.shape[1] for group in layout.groups] == [13, 2, 1]
-    assert len(lay_out(torch.ones(2 * GROUP, 3, dtype=torch.bool)).groups) == 1
+    assert len(pack_batch(torch.ones(2 * GROUP, 3, dtype=torch.bool)).groups) == 1
 
 
 def test_gradient_of_packing() -> None:
-    layout = lay_out(torch.tensor([[True, False, True], [False] * 3, [True] * 3]))
+    layout = pack_batch(torch.tensor([[True, False, True], [False] * 3, [True] * 3]))
     x = torch.randn(3, 3, 2, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(5, 2, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda x: (layout.whole.pack(layout.select(x)) * weights).sum(), x)
@@ -74,11 +74,11 @@ def test_packed_encoder_equals_one_sample_at_a_time() -> None:
     encoder = Encoder(4, D, 2, 2, 7, 0.0, 20, 1e-5)
     for training in (True, False):
         encoder.train(training)
-        layout = lay_out(mask)
+        layout = pack_batch(mask)
         assert len(layout.groups) == 3
         together = layout.restore(encoder(layout.select(x), layout), len(x))
         for i, steps in enumerate(lengths.tolist()):
-            own = lay_out(mask[[i], :steps])
+            own = pack_batch(mask[[i], :steps])
             alone = encoder(x[[i], :steps], own)[0]
             torch.testing.assert_close(together[i, :steps], alone, atol=1e-5, rtol=1e-5)
 
@@ -112,7 +112,7 @@ def test_long_attention_computed_twice_is_the_same(monkeypatch: pytest.MonkeyPat
 
 
 def test_long_sequences_attend_in_groups() -> None:
-    layout = lay_out(torch.ones(2 * GROUP, 500, dtype=torch.bool))
+    layout = pack_batch(torch.ones(2 * GROUP, 500, dtype=torch.bool))
     assert [len(group.mask) for group in layout.groups] == [GROUP, GROUP]
 
 

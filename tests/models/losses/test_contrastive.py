@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from carat.models.losses.contrastive import ABSENT, supervised_contrast
+from carat.models.losses.contrastive import ABSENT, supcon_loss
 
 
 def slow(
@@ -39,7 +39,7 @@ def rows(number: int, width: int, classes: int, seed: int) -> tuple[Tensor, Tens
 
 
 def fast(latents: Tensor, classes: Tensor, queue: Tensor, queue_classes: Tensor, tile: int = 5) -> Tensor:
-    return supervised_contrast(
+    return supcon_loss(
         latents, classes, queue, queue_classes, temperature=0.3, number_of_classes=7, tile=tile
     )
 
@@ -67,23 +67,21 @@ def test_tiles_change_nothing(tile: int) -> None:
     torch.testing.assert_close(fast(latents, classes, queue, queue_classes, tile=tile), whole)
 
 
-@pytest.mark.parametrize("switches", [{}, {"queue_anchors": True, "count_lonely": True, "epsilon": 1e-3}])
+@pytest.mark.parametrize("switches", [{}, {"queue_anchors": True, "average_over_all": True, "epsilon": 1e-3}])
 def test_absent_rows_are_as_if_they_were_not_there(switches: dict[str, Any]) -> None:
     latents, classes = rows(11, 5, 3, 0)
     queue, queue_classes = rows(7, 5, 3, 1)
     here, queue_here = torch.arange(11) % 3 > 0, torch.arange(7) % 4 > 0
     leaf = latents.requires_grad_()
     options = {"temperature": 0.3, "number_of_classes": 3, "tile": 4} | switches
-    found = supervised_contrast(
+    found = supcon_loss(
         leaf,
         classes.where(here, ABSENT),
         queue,
         queue_classes.where(queue_here, ABSENT),
         **options,
     )
-    expected = supervised_contrast(
-        leaf[here], classes[here], queue[queue_here], queue_classes[queue_here], **options
-    )
+    expected = supcon_loss(leaf[here], classes[here], queue[queue_here], queue_classes[queue_here], **options)
     torch.testing.assert_close(found, expected)
     gradients = [torch.autograd.grad(x, leaf)[0] for x in (found, expected)]
     torch.testing.assert_close(*gradients)
@@ -101,7 +99,7 @@ def test_numerical_gradient() -> None:
 
 def test_by_hand() -> None:
     latents = torch.tensor([[1.0, 0], [1, 0], [0, 1]])
-    found = supervised_contrast(
+    found = supcon_loss(
         latents,
         torch.tensor([0, 0, 1]),
         torch.zeros(0, 2),
@@ -126,7 +124,7 @@ def test_no_positive_anywhere_is_zero() -> None:
 def test_sharp_temperature_stays_finite() -> None:
     latents, classes = rows(11, 5, 3, 0)
     leaf = latents.float().requires_grad_()
-    loss = supervised_contrast(
+    loss = supcon_loss(
         leaf,
         classes,
         torch.zeros(0, 5),

@@ -75,20 +75,20 @@ def test_balanced_without_beta_is_plain_and_a_class_never_seen_harms_nothing() -
     assert loss(logits, targets).isfinite()
 
 
-def asymmetric(logit: float, target: int, gamma_absent: float, gamma_present: float, margin: float) -> float:
+def asymmetric(logit: float, target: int, gamma_neg: float, gamma_pos: float, margin: float) -> float:
     """The definition for one label."""
     p = 1 / (1 + math.exp(-logit))
     if target:
-        return -((1 - p) ** gamma_present) * math.log(p)
+        return -((1 - p) ** gamma_pos) * math.log(p)
     shifted = max(p - margin, 0.0)
-    return -(shifted**gamma_absent) * math.log(1 - shifted)
+    return -(shifted**gamma_neg) * math.log(1 - shifted)
 
 
 @pytest.mark.parametrize(
-    ("gamma_absent", "gamma_present", "margin"), [(4, 1, 0.05), (2, 0, 0.2), (0, 3, 0.1), (1.5, 0.5, 0)]
+    ("gamma_neg", "gamma_pos", "margin"), [(4, 1, 0.05), (2, 0, 0.2), (0, 3, 0.1), (1.5, 0.5, 0)]
 )
-def test_asymmetric_equals_the_definition(gamma_absent: float, gamma_present: float, margin: float) -> None:
-    options = {"gamma_absent": gamma_absent, "gamma_present": gamma_present, "margin": margin}
+def test_asymmetric_equals_the_definition(gamma_neg: float, gamma_pos: float, margin: float) -> None:
+    options = {"gamma_neg": gamma_neg, "gamma_pos": gamma_pos, "margin": margin}
     logits = torch.linspace(-9, 9, 37, dtype=torch.float64)[:, None]
     for target in (0, 1):
         found = LabelLoss(1, "asymmetric", **options).each(logits, torch.full_like(logits, target))
@@ -98,14 +98,14 @@ def test_asymmetric_equals_the_definition(gamma_absent: float, gamma_present: fl
 
 def test_asymmetric_by_hand() -> None:
     logits = torch.tensor([[math.log(3), math.log(3), -9.0]])  # p: 3/4, 3/4 and less than the margin
-    found = made("asymmetric", gamma_absent=2.0, gamma_present=1.0, margin=0.25).each(
+    found = made("asymmetric", gamma_neg=2.0, gamma_pos=1.0, margin=0.25).each(
         logits, torch.tensor([[1.0, 0, 0]])
     )
     torch.testing.assert_close(found, torch.tensor([[-0.25 * math.log(0.75), 0.25 * math.log(2), 0]]))
 
 
 def test_asymmetric_without_gamma_and_margin_is_plain() -> None:
-    plain = made("asymmetric", gamma_absent=0.0, gamma_present=0.0, margin=0.0)
+    plain = made("asymmetric", gamma_neg=0.0, gamma_pos=0.0, margin=0.0)
     logits, targets = rows()
     logits[0], logits[1] = 100, -100
     found, expected = (
@@ -123,9 +123,9 @@ def test_asymmetric_without_gamma_and_margin_is_plain() -> None:
         ("asymmetric", {}),
         ("asymmetric", {"margin": 0.0}),
         ("asymmetric", {"margin": 1e-9}),
-        ("asymmetric", {"gamma_absent": 0.5, "gamma_present": 0.5}),
-        ("asymmetric", {"gamma_absent": 0.5, "gamma_present": 0.5, "margin": 0.0}),
-        ("asymmetric", {"gamma_absent": 0.0, "gamma_present": 0.0}),
+        ("asymmetric", {"gamma_neg": 0.5, "gamma_pos": 0.5}),
+        ("asymmetric", {"gamma_neg": 0.5, "gamma_pos": 0.5, "margin": 0.0}),
+        ("asymmetric", {"gamma_neg": 0.0, "gamma_pos": 0.0}),
     ],
 )
 @pytest.mark.parametrize("logit", [-1000.0, -100.0, -20.0, 0.0, 20.0, 100.0, 1000.0])

@@ -28,10 +28,10 @@ def test_distance_averages_within_and_sums_over_modalities() -> None:
     features, target = torch.zeros(3, 2, 5, 7), torch.ones(3, 2, 5, 7)
     target[:, 1] = 2
     features[2, 1] = 1000  # absent, must not count
-    presence = torch.tensor([[True, True], [True, True], [True, False]])
-    assert distance(features, target, presence).item() == pytest.approx(1 + 4)
-    presence[:, 1] = False
-    assert distance(features, target, presence).item() == pytest.approx(1)
+    modality_mask = torch.tensor([[True, True], [True, True], [True, False]])
+    assert distance(features, target, modality_mask).item() == pytest.approx(1 + 4)
+    modality_mask[:, 1] = False
+    assert distance(features, target, modality_mask).item() == pytest.approx(1)
 
 
 def test_weighted_sum() -> None:

@@ -20,7 +20,7 @@ SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
-class ForeignSample:
+class CorpusSample:
     """One sample as a foreign file holds it."""
 
     id: str
@@ -37,7 +37,7 @@ class ForeignSample:
 
 
 @dataclass(frozen=True)
-class Foreign:
+class Corpus:
     """A foreign data set: what it is called, and its samples, which are read as they are asked for."""
 
     name: str
@@ -45,15 +45,15 @@ class Foreign:
     """In the order of the L axis."""
     sources: Mapping[str, str]
     """Identifies the extractor of each modality; the order of the modalities."""
-    samples: Iterable[ForeignSample]
+    samples: Iterable[CorpusSample]
     count: int
     """How many samples there are."""
     notes: Sequence[str] = ()
     splits: Sequence[str] = SPLITS
 
 
-def import_foreign(
-    foreign: Foreign,
+def import_corpus(
+    foreign: Corpus,
     path: str | os.PathLike[str],
     *,
     keep_padding: bool = False,

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from carat.data.corpora.base import Foreign, ForeignSample
+from carat.data.corpora.base import Corpus, CorpusSample
 from carat.data.corpora.label_table import FOLDS, MOSEI
 from carat.data.corpora.sequence_file import Steps, first_line, opened, shown
 from carat.data.recipes.sources.table import Table
@@ -40,7 +40,7 @@ def open_csd(
     *,
     aligned: bool = True,
     text: Path | None = None,
-) -> Foreign:
+) -> Corpus:
     """Segments of videos, cut out of sequences over time.
 
     A sample is one row of the label file, `<video>/<row>`; a label is present where its intensity is above 0.
@@ -75,7 +75,7 @@ def open_csd(
         with opened(file):
             pass
     notes = [f"{len(without)} videos without a fold left out, e.g. '{without[0]}'"] if without else []
-    return Foreign(
+    return Corpus(
         name=labels.stem,
         labels=MOSEI,
         sources={m: f"csd:{hash_file(f).sha256[:12]}{':aligned' * aligned}" for m, f in files.items()},
@@ -150,7 +150,7 @@ def _labels(file: Path, folds: Mapping[str, str]) -> tuple[list[_Video], list[st
 
 def _samples(
     videos: list[_Video], words: Path, files: Mapping[str, Path], aligned: bool, notes: list[str]
-) -> Iterator[ForeignSample]:
+) -> Iterator[CorpusSample]:
     """Reads video by video; says in `notes`, when through, what was left out."""
     empty: list[str] = []
     absent: Counter[str] = Counter()
@@ -174,7 +174,7 @@ def _samples(
             if not features:
                 empty.append(f"{id}/{k}")
                 continue
-            yield ForeignSample(
+            yield CorpusSample(
                 f"{id}/{k}",
                 split,
                 (segments.features[k] > 0).astype(np.uint8),

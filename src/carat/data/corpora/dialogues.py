@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from carat.data.corpora.base import Foreign, ForeignSample
+from carat.data.corpora.base import Corpus, CorpusSample
 from carat.data.pickled.reading import item, length, read_pickle, text, to_array
 from carat.data.store.manifest import hash_file
 from carat.utils.errors import DataError
@@ -36,7 +36,7 @@ class Dialogues:
     splits: Mapping[str, Sequence[str]]
 
 
-def open_m3ed(file: Path, level: Level = "dialogue", as_released: bool = False) -> Foreign:
+def open_m3ed(file: Path, level: Level = "dialogue", as_released: bool = False) -> Corpus:
     """M3ED: text, audio and visual at places 3, 4 and 5, labels at 2, the split's dialogues at 7, 8 and 9.
 
     Args:
@@ -63,7 +63,7 @@ def open_m3ed(file: Path, level: Level = "dialogue", as_released: bool = False) 
     return _foreign(file, "m3ed", M3ED, dialogues, level, notes)
 
 
-def open_erc(file: Path, level: Level = "dialogue") -> Foreign:
+def open_erc(file: Path, level: Level = "dialogue") -> Corpus:
     """IEMOCAP or MELD features: parts are told by what they hold, the data set by the number of emotions.
 
     The features come as text, audio, visual; of several text encodings the first is taken. Where there are no
@@ -125,7 +125,7 @@ def _splits(lists: Sequence[Sequence[str]]) -> tuple[dict[str, Sequence[str]], l
 
 def _foreign(
     file: Path, name: str, names: Sequence[str], dialogues: Dialogues, level: Level, notes: Sequence[str]
-) -> Foreign:
+) -> Corpus:
     source = f"{name}:{hash_file(file).sha256[:12]}"
     count = 0
     seen: dict[str, str] = {}
@@ -138,7 +138,7 @@ def _foreign(
     samples = (
         _dialogues(file, names, dialogues) if level == "dialogue" else _utterances(file, names, dialogues)
     )
-    return Foreign(
+    return Corpus(
         name=f"{name}-{level}s",
         labels=names,
         sources=dict.fromkeys(dialogues.features, source),
@@ -148,7 +148,7 @@ def _foreign(
     )
 
 
-def _dialogues(file: Path, names: Sequence[str], dialogues: Dialogues) -> Iterator[ForeignSample]:
+def _dialogues(file: Path, names: Sequence[str], dialogues: Dialogues) -> Iterator[CorpusSample]:
     for split, ids in dialogues.splits.items():
         for id in ids:
             numbers = _numbers(file, dialogues.labels, id, names)
@@ -156,10 +156,10 @@ def _dialogues(file: Path, names: Sequence[str], dialogues: Dialogues) -> Iterat
             labels[numbers] = 1
             features = {m: x[:LONGEST] for m, x in _features(file, dialogues, id, len(numbers)).items()}
             said = " ".join(_sentences(file, dialogues, id)[:LONGEST])
-            yield ForeignSample(id, split, labels, features, group=id, transcript=said)
+            yield CorpusSample(id, split, labels, features, group=id, transcript=said)
 
 
-def _utterances(file: Path, names: Sequence[str], dialogues: Dialogues) -> Iterator[ForeignSample]:
+def _utterances(file: Path, names: Sequence[str], dialogues: Dialogues) -> Iterator[CorpusSample]:
     for split, ids in dialogues.splits.items():
         for id in ids:
             numbers = _numbers(file, dialogues.labels, id, names)
@@ -168,7 +168,7 @@ def _utterances(file: Path, names: Sequence[str], dialogues: Dialogues) -> Itera
             for i, number in enumerate(numbers.tolist()):
                 labels = np.zeros(len(names), dtype=np.uint8)
                 labels[number] = 1
-                yield ForeignSample(
+                yield CorpusSample(
                     f"{id}/{i}",
                     split,
                     labels,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from carat.data.corpora.base import ForeignSample
+from carat.data.corpora.base import CorpusSample
 from carat.data.recipes.sources.table import Table
 from carat.utils.errors import DataError
 
@@ -56,9 +56,9 @@ class Segment:
 
     def sample(
         self, split: str, features: Mapping[str, NDArray[Any]], transcript: str | None = None
-    ) -> ForeignSample:
+    ) -> CorpusSample:
         """Features from elsewhere with the labels of this segment; its own text where none is given."""
-        return ForeignSample(
+        return CorpusSample(
             f"{self.video}/{self.segment or f'{self.start:.2f}'}",
             split,
             self.labels,

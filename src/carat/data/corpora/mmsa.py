@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from carat.data.corpora.base import Foreign, ForeignSample
+from carat.data.corpora.base import Corpus, CorpusSample
 from carat.data.corpora.label_table import MOSEI, LabelTable, Segment
 from carat.data.corpora.splits import open_splits
 from carat.data.pickled.reading import item, length, sequence, text, to_array
@@ -18,7 +18,7 @@ SEPARATOR = "$_$"
 """Between video and segment in an id."""
 
 
-def open_mmsa(file: Path, labels: Path) -> Foreign:
+def open_mmsa(file: Path, labels: Path) -> Corpus:
     """The data set; samples that the table has no row for are left out and counted.
 
     Args:
@@ -51,7 +51,7 @@ def open_mmsa(file: Path, labels: Path) -> Foreign:
             f"{labels}: has a row for {len(pairs)} of {len(pairs) + len(lost)} samples; none for '{lost[0]}'"
         )
 
-    def samples() -> Iterator[ForeignSample]:
+    def samples() -> Iterator[CorpusSample]:
         for split, i, row in pairs:
             part = splits[split]
             features = {}
@@ -71,7 +71,7 @@ def open_mmsa(file: Path, labels: Path) -> Foreign:
     notes = [f"labels by video and segment from {labels.name}"]
     if lost:
         notes.append(f"{len(lost)} samples without a row in {labels.name} left out, e.g. '{lost[0]}'")
-    return Foreign(
+    return Corpus(
         name="mosei-mmsa",
         labels=MOSEI,
         sources=dict.fromkeys(FEATURES, f"mmsa:{hash_file(file).sha256[:12]}"),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from carat.data.corpora.base import Foreign, ForeignSample
+from carat.data.corpora.base import Corpus, CorpusSample
 from carat.data.corpora.label_table import MOSEI
 from carat.data.corpora.splits import open_splits
 from carat.data.pickled.reading import item, length, sequence, to_array
@@ -66,18 +66,18 @@ class AlignedFile:
         return out
 
 
-def open_mosei_aligned(file: Path) -> Foreign:
+def open_mosei_aligned(file: Path) -> Corpus:
     """The data set; the file names no samples: ids are split and place, and every sample is a group."""
     opened = AlignedFile(file)
 
-    def samples() -> Iterator[ForeignSample]:
+    def samples() -> Iterator[CorpusSample]:
         for split in opened.splits:
             for i in range(opened.count(split)):
-                yield ForeignSample(
+                yield CorpusSample(
                     f"{split}/{i:05d}", split, opened.labels(split, i), opened.features(split, i)
                 )
 
-    return Foreign(
+    return Corpus(
         name="mosei-aligned",
         labels=MOSEI,
         sources=dict.fromkeys(FEATURES, f"mosei-aligned:{hash_file(file).sha256[:12]}"),

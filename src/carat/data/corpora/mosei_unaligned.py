@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from carat.data.corpora.base import Foreign, ForeignSample, strip_padding
+from carat.data.corpora.base import Corpus, CorpusSample, strip_padding
 from carat.data.corpora.label_table import MOSEI, LabelTable, Segment
 from carat.data.corpora.mosei_aligned import AlignedFile
 from carat.data.corpora.splits import open_splits
@@ -75,7 +75,7 @@ class UnalignedFile:
         return video, start, end
 
 
-def open_mosei_unaligned(file: Path, labels: Path, by_index: bool = False) -> Foreign:
+def open_mosei_unaligned(file: Path, labels: Path, by_index: bool = False) -> Corpus:
     """The data set, with emotion labels from a label table or from the aligned file.
 
     Args:
@@ -108,7 +108,7 @@ def open_mosei_unaligned(file: Path, labels: Path, by_index: bool = False) -> Fo
         notes.append(f"labels by video and time from {labels.name}")
         if lost:
             notes.append(f"{lost} samples without a row in {labels.name} left out")
-    return Foreign(
+    return Corpus(
         name="mosei-unaligned",
         labels=MOSEI,
         sources=dict.fromkeys(FEATURES, f"mosei-unaligned:{hash_file(file).sha256[:12]}"),
@@ -118,17 +118,17 @@ def open_mosei_unaligned(file: Path, labels: Path, by_index: bool = False) -> Fo
     )
 
 
-def _by_index(opened: UnalignedFile, other: AlignedFile) -> Iterator[ForeignSample]:
+def _by_index(opened: UnalignedFile, other: AlignedFile) -> Iterator[CorpusSample]:
     for split in opened.splits:
         named = "id" in opened.splits[split]
         for i in range(opened.count(split)):
             group = opened.name(split, i)[0] if named else ""
-            yield ForeignSample(
+            yield CorpusSample(
                 f"{split}/{i:05d}", split, other.labels(split, i), opened.features(split, i), group=group
             )
 
 
-def _from_table(opened: UnalignedFile, pairs: list[tuple[str, int, Segment]]) -> Iterator[ForeignSample]:
+def _from_table(opened: UnalignedFile, pairs: list[tuple[str, int, Segment]]) -> Iterator[CorpusSample]:
     for split, i, segment in pairs:
         yield segment.sample(split, opened.features(split, i))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from carat.data.corpora.base import Foreign, import_foreign
+from carat.data.corpora.base import Corpus, import_corpus
 from carat.data.corpora.dialogues import Level, open_erc, open_m3ed
 from carat.data.corpora.mmsa import open_mmsa
 from carat.data.corpora.mosei_aligned import open_mosei_aligned
@@ -38,13 +38,13 @@ class Sources:
 class Format:
     """One way in: what it opens, and which of the sources it needs and takes."""
 
-    open: Callable[[Path | None, Sources], Foreign]
+    open: Callable[[Path | None, Sources], Corpus]
     has_file: bool = True
     needs: frozenset[str] = frozenset()
     takes: frozenset[str] = frozenset()
 
 
-def _csd(file: Path | None, given: Sources) -> Foreign:
+def _csd(file: Path | None, given: Sources) -> Corpus:
     from carat.data.corpora.csd import open_csd
     from carat.data.corpora.hdf5_trial import try_reading
 
@@ -105,7 +105,7 @@ def import_data(
         file: the data file; None for formats that name all their files.
         store: folder of the store to make.
         sources: files and choices beside it.
-        options: `keep_padding`, `dtype`, `overwrite`, see `import_foreign`.
+        options: `keep_padding`, `dtype`, `overwrite`, see `import_corpus`.
 
     Raises:
         ConfigError: unknown format, a source that it needs is missing or that it does not take is given.
@@ -129,7 +129,7 @@ def import_data(
         if value != field.default and field.name not in chosen.needs | chosen.takes:
             raise ConfigError(f"format {format} does not take {option}")
     foreign = chosen.open(Path(file) if file is not None else None, given)
-    return import_foreign(foreign, store, **options)
+    return import_corpus(foreign, store, **options)
 
 
 def _known() -> str:

@@ -177,8 +177,8 @@ class Cleaner:
         mean = shift + total / seen
         deviation = np.sqrt(np.maximum(squares / seen - (total / seen) ** 2, 0))
         constant = deviation <= 1e-8 * np.maximum(np.abs(mean), 1)
-        learnt = {"mean": mean.tolist(), "deviation": np.where(constant, 1.0, deviation).tolist()}
-        self.transform = self.transform.model_copy(update=learnt)
+        learned = {"mean": mean.tolist(), "deviation": np.where(constant, 1.0, deviation).tolist()}
+        self.transform = self.transform.model_copy(update=learned)
 
     def _called(self, key: str) -> str:
         return f"modality '{self.name}', key '{key}'"

@@ -56,7 +56,7 @@ def _spelt(predictor: Predictor, features: NDArray[Any], modality: str, steps: i
 def draw_attention(predictor: Predictor, store: Store, row: int, out: Path) -> list[Path]:
     """Write `attention_<id>.svg` and `.csv` of one sample; nothing if no modality of it has several steps."""
     sample = store[row]
-    longest = predictor.method.max_length
+    longest = predictor.model.max_length
     features = {
         m: np.asarray(x if x.dtype.kind == "i" else x.astype(np.float32))[: longest[m]]
         for m, x in sample.features.items()
@@ -64,7 +64,7 @@ def draw_attention(predictor: Predictor, store: Store, row: int, out: Path) -> l
     }
     batch = collate([features], predictor.widths).to(predictor.device)
     with torch.inference_mode():
-        weights = predictor.method.attention(batch.features, batch.masks)
+        weights = predictor.model.attention(batch.features, batch.masks)
     found: dict[str, NDArray[np.float32]] = {
         m: x[0].cpu().numpy() for m, x in weights.items() if m in features
     }

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from carat.inference.explain.gather import Gathered
+from carat.inference.explain.collect import Gathered
 from carat.utils.plotting import heat_map, new_figure, save
 
 
@@ -18,11 +18,11 @@ def contributions(gathered: Gathered) -> tuple[NDArray[Any], NDArray[Any], int]:
 
     Only samples that have all modalities count: elsewhere some could not win.
     """
-    whole = gathered.presence.all(1)
+    whole = gathered.modality_mask.all(1)
     if not whole.any():
         nothing = np.full((len(gathered.modalities), len(gathered.labels)), np.nan)
         return nothing, nothing, 0
-    winners = gathered.carried_by[whole]  # (N, L)
+    winners = gathered.attribution[whole]  # (N, L)
     wins = np.stack([(winners == m).mean(0) for m in range(len(gathered.modalities))])
     return wins, gathered.weights[whole].mean(0), int(whole.sum())
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from carat.data.store import open_store
 from carat.inference.explain.attention import draw_attention, find_rows
+from carat.inference.explain.collect import Gathered, gather
 from carat.inference.explain.contributions import draw_co_occurrence, draw_contributions
-from carat.inference.explain.gather import Gathered, gather
 from carat.inference.explain.latents import draw_latents
 from carat.inference.explain.sensitivity import draw_sensitivity, read_sweep
 from carat.inference.predictor import load
@@ -98,6 +98,6 @@ def _check_target(folder: Path, overwrite: bool) -> None:
 def typical(gathered: Gathered) -> list[int]:
     """Rows of samples worth a look: labels exactly right and many, modalities as many as there are."""
     right = (gathered.predicted == gathered.truth).all(1)
-    worth = gathered.truth.sum(1) + 100 * right + 10 * gathered.presence.sum(1)
+    worth = gathered.truth.sum(1) + 100 * right + 10 * gathered.modality_mask.sum(1)
     best = np.argsort(-worth, kind="stable")[:SAMPLES]
     return [int(row) for row in gathered.rows[best]]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carat.data.store import Store
-from carat.inference.explain.gather import Gathered
+from carat.inference.explain.collect import Gathered
 from carat.utils.plotting import COLOURS, new_figure, save
 
 PERPLEXITY = 30
@@ -33,13 +33,13 @@ class Points:
 def choose_points(gathered: Gathered, number: int, seed: int) -> Points:
     """At most so many points, the classes (modality, label, polarity) as equal as they can be."""
     random = np.random.default_rng(seed)
-    truth, presence = gathered.truth[gathered.kept], gathered.presence[gathered.kept]
+    truth, modality_mask = gathered.truth[gathered.kept], gathered.modality_mask[gathered.kept]
     share = max(1, number // (2 * len(gathered.modalities) * len(gathered.labels)))
     chosen = []
     for m in range(len(gathered.modalities)):
         for label in range(len(gathered.labels)):
             for sign in (True, False):
-                there = np.flatnonzero(presence[:, m] & (truth[:, label] == sign))
+                there = np.flatnonzero(modality_mask[:, m] & (truth[:, label] == sign))
                 there = random.permutation(there)[:share]
                 chosen += [(i, m, label) for i in there.tolist()]
     place = np.array(chosen, dtype=np.int64).reshape(-1, 3)

@@ -47,7 +47,7 @@ def export(
 
     Inputs are for each modality its features `<modality>` (B, T, d) float32 and their mask `<modality>_mask`
     (B, T) bool, valid = True. B is any number, T any up to the modality's max_length; a sample lacks a
-    modality where its mask is all False. Outputs are `scores` (B, L) float32 in [0, 1] and `carried_by`
+    modality where its mask is all False. Outputs are `scores` (B, L) float32 in [0, 1] and `attribution`
     (B, L) int64, the place of a modality. The file holds labels, thresholds and what else is needed to use
     it alone, as JSON.
 

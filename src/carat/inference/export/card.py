@@ -20,7 +20,7 @@ def describe_inputs(predictor: Predictor) -> dict[str, str]:
     """
     inputs: dict[str, str] = {}
     for m, width in predictor.widths.items():
-        longest = predictor.method.max_length[m]
+        longest = predictor.model.max_length[m]
         kind = "float32" if predictor.card.modalities[m].tokens is None else "int64"
         named = {m: f"(B, T ≤ {longest}, {width}) {kind}", f"{m}_mask": f"(B, T ≤ {longest}) bool"}
         taken = named.keys() & (inputs.keys() | describe_outputs(predictor).keys())
@@ -33,7 +33,7 @@ def describe_inputs(predictor: Predictor) -> dict[str, str]:
 def describe_outputs(predictor: Predictor) -> dict[str, str]:
     """Name of every output, in order, with shape and type."""
     size = f"(B, {len(predictor.labels)})"
-    return {"scores": f"{size} float32", "carried_by": f"{size} int64"}
+    return {"scores": f"{size} float32", "attribution": f"{size} int64"}
 
 
 def describe(predictor: Predictor, int8: bool, f1: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def describe(predictor: Predictor, int8: bool, f1: Mapping[str, Any] | None) -> 
     card = predictor.card
     notes = [
         "a label is present where its score is above its threshold",
-        "carried_by counts modalities in the order given here; every sample needs one at least",
+        "attribution counts modalities in the order given here; every sample needs one at least",
     ]
     modalities: list[dict[str, Any]] = []
     for m, known in card.modalities.items():
@@ -56,7 +56,7 @@ def describe(predictor: Predictor, int8: bool, f1: Mapping[str, Any] | None) -> 
             {
                 "name": m,
                 "width": known.width,
-                "max_length": predictor.method.max_length[m],
+                "max_length": predictor.model.max_length[m],
                 "pad_to": known.pad_to,
                 "transform": transform.model_dump() if transform else None,
                 "tokenizer": known.tokens.tokenizer if known.tokens else None,

@@ -21,7 +21,7 @@ from carat.utils.errors import ExportError
 TOLERANCE = 1e-5
 """Largest difference of a score from PyTorch's."""
 TIES = 0.01
-"""Share of `carried_by` that may differ: between modalities of equal evidence rounding decides."""
+"""Share of `attribution` that may differ: between modalities of equal evidence rounding decides."""
 LONGEST = 512
 """Steps up to which the longest sequences are tried."""
 PATTERNS = 31
@@ -34,13 +34,13 @@ F1 = dict[str, float | None]
 def random_batches(predictor: Predictor) -> Iterator[list[Tensor]]:
     """Inputs that try what may go wrong: T = 1, the longest T, modalities that samples or a batch lack."""
     modalities = list(predictor.widths)
-    longest = {m: min(LONGEST, predictor.method.max_length[m]) for m in modalities}
+    longest = {m: min(LONGEST, predictor.model.max_length[m]) for m in modalities}
     generator = torch.Generator().manual_seed(0)
 
-    def draw(presence: list[tuple[bool, ...]], steps: dict[str, int]) -> list[Tensor]:
+    def draw(modality_mask: list[tuple[bool, ...]], steps: dict[str, int]) -> list[Tensor]:
         inputs = []
-        for m, present in zip(modalities, zip(*presence, strict=True), strict=True):
-            lengths = torch.randint(1, steps[m] + 1, (len(presence),), generator=generator)
+        for m, present in zip(modalities, zip(*modality_mask, strict=True), strict=True):
+            lengths = torch.randint(1, steps[m] + 1, (len(modality_mask),), generator=generator)
             lengths[0] = steps[m]
             mask = torch.arange(steps[m]) < (lengths * torch.tensor(present))[:, None]
             inputs += [draw_inputs(predictor, m, mask.shape, generator), mask]
@@ -69,16 +69,16 @@ def check(score: Score, predictor: Predictor, *, exact: bool = True) -> float:
     Raises:
         ExportError: other numbers, or the file cannot be used.
     """
-    flat = Flat(predictor.method, list(predictor.widths))
+    flat = Flat(predictor.model, list(predictor.widths))
     difference, moved = 0.0, []
     for inputs in random_batches(predictor):
         shapes = ", ".join(str(tuple(x.shape)) for x in inputs[::2])
         with foreign(f"{predictor.folder}: the exported file cannot score {shapes}"):
-            scores, carried_by = score(inputs)
+            scores, attribution = score(inputs)
         with torch.inference_mode():
             expected, carriers = (x.numpy() for x in flat(*inputs))
         difference = float(np.maximum(difference, np.abs(scores - expected).max()))  # nan stays nan
-        moved.append(carried_by != carriers)
+        moved.append(attribution != carriers)
     if not difference <= (TOLERANCE if exact else math.inf):
         raise ExportError(
             f"{predictor.folder}: scores of the exported file differ from PyTorch's by {difference:.1e}, "
@@ -86,7 +86,7 @@ def check(score: Score, predictor: Predictor, *, exact: bool = True) -> float:
         )
     share = float(np.concatenate(moved).mean())
     if exact and share > TIES:
-        raise ExportError(f"{predictor.folder}: {share:.0%} of the exported file's carried_by differ")
+        raise ExportError(f"{predictor.folder}: {share:.0%} of the exported file's attribution differ")
     return difference
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from carat.inference.predictor import Predictor
-from carat.models.base import Method
+from carat.models.base import Model
 from carat.utils.errors import CaratError, ExportError
 
 CARD = "carat"
@@ -28,7 +28,7 @@ FATAL = 4
 """What onnxruntime may print; its errors are raised as well."""
 
 Score = Callable[[Sequence[Tensor]], tuple[NDArray[np.float32], NDArray[np.int64]]]
-"""A file at work: its inputs in order → scores and carried_by, (B, L) each."""
+"""A file at work: its inputs in order → scores and attribution, (B, L) each."""
 
 
 class Flat(nn.Module):
@@ -39,20 +39,20 @@ class Flat(nn.Module):
         modalities: in the order of the M axis.
     """
 
-    def __init__(self, method: Method, modalities: Sequence[str]) -> None:
+    def __init__(self, model: Model, modalities: Sequence[str]) -> None:
         super().__init__()
-        self.method, self.modalities = method, list(modalities)
+        self.model, self.modalities = model, list(modalities)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Of each modality features (B, T, d) and mask (B, T) → scores and carried_by, (B, L) each."""
+        """Of each modality features (B, T, d) and mask (B, T) → scores and attribution, (B, L) each."""
         features = dict(zip(self.modalities, inputs[0::2], strict=True))
         masks = dict(zip(self.modalities, inputs[1::2], strict=True))
         for m, x in features.items():
             _same(x.shape[0], inputs[0].shape[0])
             _same(masks[m].shape[0], inputs[0].shape[0])
             _same(masks[m].shape[1], x.shape[1])
-        found = self.method.score(features, masks)
-        return found.scores, found.carried_by
+        found = self.model.score(features, masks)
+        return found.scores, found.attribution
 
 
 def draw_inputs(
@@ -78,18 +78,18 @@ def capture(predictor: Predictor) -> ExportedProgram:
     Raises:
         ExportError: PyTorch cannot.
     """
-    method = predictor.method
+    model = predictor.model
     shapes: list[dict[int, Any]] = []
     example: list[Tensor] = []
     batch = Dim("B", min=1)
     for place, m in enumerate(predictor.widths):
-        longest = method.max_length[m]
+        longest = model.max_length[m]
         steps = Dim(f"T_{m.replace('-', '_')}", min=1, max=longest) if longest > 1 else None
         shapes += 2 * [{0: batch, 1: steps}]
         size = (3, min(longest, 5 + place))
         example += [draw_inputs(predictor, m, size), torch.ones(size, dtype=torch.bool)]
-    flat = Flat(method, list(predictor.widths)).eval()
-    with foreign(f"{predictor.folder}: PyTorch {torch.__version__} cannot export it"), _any_length(method):
+    flat = Flat(model, list(predictor.widths)).eval()
+    with foreign(f"{predictor.folder}: PyTorch {torch.__version__} cannot export it"), _any_length(model):
         # strict: otherwise `len(x)` in a model would fix the batch size
         program = torch.export.export(flat, tuple(example), dynamic_shapes=(tuple(shapes),), strict=True)
     for part in program.graph_module.modules():
@@ -98,9 +98,9 @@ def capture(predictor: Predictor) -> ExportedProgram:
     return program
 
 
-def _any_length(method: Method) -> AbstractContextManager[None]:
+def _any_length(model: Model) -> AbstractContextManager[None]:
     """What PyTorch needs to export an LSTM for any number of steps; it stays one operation of the graph."""
-    if not any(isinstance(part, nn.LSTM) for part in method.modules()):
+    if not any(isinstance(part, nn.LSTM) for part in model.modules()):
         return nullcontext()
     from torch.export._patches import register_lstm_while_loop_decomposition
 
@@ -164,8 +164,8 @@ class ProgramFile:
 
         @torch.inference_mode()
         def score(inputs: Sequence[Tensor]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-            scores, carried_by = module(*inputs)
-            return scores.numpy(), carried_by.numpy()
+            scores, attribution = module(*inputs)
+            return scores.numpy(), attribution.numpy()
 
         return score
 
@@ -190,7 +190,7 @@ class OnnxFile:
     def make(cls, predictor: Predictor, inputs: list[str], outputs: list[str]) -> OnnxFile:
         program = capture(predictor)
         problem = f"{predictor.folder}: PyTorch {torch.__version__} cannot turn it into ONNX"
-        with foreign(problem), _any_length(predictor.method):
+        with foreign(problem), _any_length(predictor.model):
             made = torch.onnx.export(
                 program, dynamo=True, input_names=inputs, output_names=outputs, verbose=False
             )
@@ -218,8 +218,8 @@ class OnnxFile:
 
         def score(inputs: Sequence[Tensor]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
             fed = {name: x.numpy() for name, x in zip(self.names, inputs, strict=True)}
-            scores, carried_by = session.run(None, fed)
-            return scores, carried_by
+            scores, attribution = session.run(None, fed)
+            return scores, attribution
 
         return score
 

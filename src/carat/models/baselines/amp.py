@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from carat.config.baselines import AmpConfig, SequenceEncoderConfig
-from carat.models.base import Geometry, Method, Sequences, check_modalities
-from carat.models.baselines.common import PeerOutputs, scored
+from carat.models.base import Geometry, Model, Sequences, check_modalities
+from carat.models.baselines.common import BaselineOutputs, scored
 from carat.models.baselines.gradient_reversal import reverse
 from carat.models.baselines.label_decoder import NORM_EPS, LabelClassifiers, LabelDecoder, TransformerLayers
 from carat.models.layers.dropout import dropout
@@ -26,7 +26,7 @@ FAR = 20.0
 
 
 @dataclass
-class AmpOutputs(PeerOutputs):
+class AmpOutputs(BaselineOutputs):
     """What one forward pass yields."""
 
     embedded: dict[str, Tensor]
@@ -37,7 +37,7 @@ class AmpOutputs(PeerOutputs):
     """(B, T_m) by modality."""
 
 
-class Amp(Method):
+class Amp(Model):
     """AMP (Ge, Jiang, Cheng, Wang, Chen and Gu, "Learning Robust Multi-Modal Representation for Multi-Label
     Emotion Recognition via Adversarial Masking and Perturbation", WWW 2023).
 
@@ -92,8 +92,8 @@ class Amp(Method):
         self.label_loss = LabelLoss(
             labels,
             "asymmetric",
-            gamma_absent=config.gamma_absent,
-            gamma_present=config.gamma_present,
+            gamma_neg=config.gamma_neg,
+            gamma_pos=config.gamma_pos,
             margin=config.margin,
         )
         nn.init.normal_(self.positions, std=0.02)
@@ -130,7 +130,7 @@ class Amp(Method):
         hidden = {}
         for m, scorer in self.scorers.items():
             scores = reverse(scorer(states[m].detach())[..., 0].float().sigmoid())
-            shares = soft_top_share(scores, masks[m], self.config.share, self.config.temperature)
+            shares = soft_top_share(scores, masks[m], self.config.mask_ratio, self.config.temperature)
             hidden[m] = embedded[m] * (1 - shares[..., None]).to(embedded[m].dtype)
         return hidden
 

@@ -18,10 +18,10 @@ from carat.config.baselines import (
     LabelPowersetConfig,
     PooledConfig,
 )
-from carat.models.base import Geometry, Method, TrainingData
-from carat.models.baselines.common import UNLIMITED, PeerOutputs, mean_over_time, scored
+from carat.models.base import Geometry, Model, TrainingData
+from carat.models.baselines.common import UNLIMITED, BaselineOutputs, mean_over_time, scored
 from carat.models.losses.terms import cross_entropy
-from carat.models.modality_dropout import presence_of
+from carat.models.modality_dropout import modality_mask_of
 
 CERTAIN = 1e-6
 """Probability that is left for what the training split never shows."""
@@ -31,7 +31,7 @@ ROUNDING = 1e-5
 Array = NDArray[np.float64]
 
 
-class Pooled(Method):
+class Pooled(Model):
     """Logistic regressions by scikit-learn, fitted once; only their scoring is PyTorch.
 
     Features are each modality's mean over its valid steps, standardised by the training samples that have it,
@@ -57,21 +57,23 @@ class Pooled(Method):
 
     def pool(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tensor:
         """Features (B, F) of padded sequences."""
-        presence = presence_of({m: masks[m] for m in self.widths}).to(self.center.dtype)
+        modality_mask = modality_mask_of({m: masks[m] for m in self.widths}).to(self.center.dtype)
         pooled = torch.cat([mean_over_time(features[m], masks[m]) for m in self.widths], dim=1)
-        return torch.cat(((pooled - self.center) / self.scale * self._spread(presence), presence), dim=1)
+        return torch.cat(
+            ((pooled - self.center) / self.scale * self._spread(modality_mask), modality_mask), dim=1
+        )
 
-    def _spread(self, presence: Tensor) -> Tensor:
+    def _spread(self, modality_mask: Tensor) -> Tensor:
         """(B, M) → the same for each feature of the modalities (B, F − M)."""
-        parts = [presence[:, [place]].expand(-1, d) for place, d in enumerate(self.widths.values())]
+        parts = [modality_mask[:, [place]].expand(-1, d) for place, d in enumerate(self.widths.values())]
         return torch.cat(parts, dim=1)
 
     def prepare(self, data: TrainingData) -> None:
         self.center.zero_()
         self.scale.fill_(1)
         pooled = torch.cat([self.pool(features, masks) for features, masks, _ in data.batches]).double()
-        means, presence = pooled[:, : -len(self.widths)], pooled[:, -len(self.widths) :]
-        there = self._spread(presence)
+        means, modality_mask = pooled[:, : -len(self.widths)], pooled[:, -len(self.widths) :]
+        there = self._spread(modality_mask)
         number = there.sum(0).clamp(min=1)
         center = (means * there).sum(0) / number
         variance = ((means - center).square() * there).sum(0) / number
@@ -79,7 +81,7 @@ class Pooled(Method):
         scale = torch.where(deviation > ROUNDING * center.abs(), deviation, torch.ones_like(deviation))
         self.center.copy_(center)
         self.scale.copy_(scale)
-        standard = torch.cat(((means - center) / scale * there, presence), dim=1)
+        standard = torch.cat(((means - center) / scale * there, modality_mask), dim=1)
         self.fit(standard.numpy(), data.labels.numpy().astype(int))
 
     @abstractmethod
@@ -129,16 +131,16 @@ class BinaryRelevance(Pooled):
             self.coefficients[label] = torch.from_numpy(found)
             self.intercepts[label] = float(intercept)
 
-    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> PeerOutputs:
+    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> BaselineOutputs:
         x = self.pool(features, masks)
         logits = x @ self.coefficients.T + self.intercepts
         widths = list(self.widths.values())
         own = torch.split(x, [*widths, len(widths)], 1)
         weights = torch.split(self.coefficients, [*widths, len(widths)], 1)
         parts = torch.stack([part @ w.T for part, w in zip(own[:-1], weights[:-1], strict=True)], dim=1)
-        present = presence_of({m: masks[m] for m in self.widths})[..., None]
-        carried_by = parts.masked_fill(~present, float("-inf")).argmax(1)
-        return PeerOutputs(logits.sigmoid(), carried_by, logits)
+        present = modality_mask_of({m: masks[m] for m in self.widths})[..., None]
+        attribution = parts.masked_fill(~present, float("-inf")).argmax(1)
+        return BaselineOutputs(logits.sigmoid(), attribution, logits)
 
 
 class ClassifierChain(Pooled):
@@ -168,7 +170,7 @@ class ClassifierChain(Pooled):
             self.coefficients[place] = torch.from_numpy(found)
             self.intercepts[place] = float(intercept)
 
-    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> PeerOutputs:
+    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> BaselineOutputs:
         x = self.pool(features, masks)
         weights, chained = torch.split(self.coefficients, [self.size, self.labels], 1)
         own = x @ weights.T + self.intercepts  # (B, L) in the order of the chain
@@ -214,7 +216,7 @@ class LabelPowerset(Pooled):
         self.intercepts.fill_(float("-inf"))
         self.intercepts[: len(kept)] = torch.from_numpy(intercepts[: len(kept)]).float()
 
-    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> PeerOutputs:
+    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> BaselineOutputs:
         logits = self.pool(features, masks) @ self.coefficients.T + self.intercepts
         scores = logits.softmax(1) @ self.sets
         return scored(scores.clamp(CERTAIN, 1 - CERTAIN).logit())

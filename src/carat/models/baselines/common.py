@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from carat.config.baselines import SequenceEncoderConfig
 from carat.models.base import check_heads
-from carat.models.layers.packing import lay_out
+from carat.models.layers.packing import pack_batch
 from carat.models.layers.transformer import Encoder
 
 UNLIMITED = 1 << 20
@@ -17,28 +17,28 @@ UNLIMITED = 1 << 20
 
 
 @dataclass
-class PeerOutputs:
+class BaselineOutputs:
     """What one forward pass of most rivals yields."""
 
     scores: Tensor
     """(B, L), in [0, 1]."""
-    carried_by: Tensor
+    attribution: Tensor
     """(B, L), index of the modality that carried each label; −1 where the method does not say."""
     logits: Tensor
     """(B, L), of the scores."""
 
 
-def scored(logits: Tensor) -> PeerOutputs:
+def scored(logits: Tensor) -> BaselineOutputs:
     """Outputs of a method that does not say which modality carried a label: logits (B, L)."""
-    return PeerOutputs(logits.sigmoid(), torch.full(logits.shape, -1, device=logits.device), logits)
+    return BaselineOutputs(logits.sigmoid(), torch.full(logits.shape, -1, device=logits.device), logits)
 
 
-def averaged(logits: Tensor, presence: Tensor) -> PeerOutputs:
+def averaged(logits: Tensor, modality_mask: Tensor) -> BaselineOutputs:
     """Outputs of the mean of each modality's own logits (B, M, L) over those present (B, M)."""
-    present = presence[..., None]
+    present = modality_mask[..., None]
     mean = (logits * present).sum(1) / present.sum(1)
-    carried_by = logits.masked_fill(~present, float("-inf")).argmax(1)
-    return PeerOutputs(mean.sigmoid(), carried_by, mean)
+    attribution = logits.masked_fill(~present, float("-inf")).argmax(1)
+    return BaselineOutputs(mean.sigmoid(), attribution, mean)
 
 
 def mean_over_time(x: Tensor, mask: Tensor) -> Tensor:
@@ -80,11 +80,11 @@ class SequenceEncoder(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Hidden states of x (B, T, d) with mask (B, T), valid = True."""
         batch, steps = mask.shape
-        layout = lay_out(mask)
-        chosen = layout.select(x)
-        if not layout.whole.mask.numel():
+        packed = pack_batch(mask)
+        chosen = packed.select(x)
+        if not packed.whole.mask.numel():
             return x.new_zeros(batch, steps, self.hidden)
-        encoded = self.encoder(self.norm(chosen), layout)
+        encoded = self.encoder(self.norm(chosen), packed)
         padded = nn.functional.pad(encoded, (0, 0, 0, steps - encoded.shape[1]))
-        restored = layout.restore(padded, batch)
+        restored = packed.restore(padded, batch)
         return restored * mask[..., None].to(restored.dtype)

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from carat.config.baselines import EarlyFusionConfig
-from carat.models.base import Geometry, Method, check_modalities
-from carat.models.baselines.common import UNLIMITED, PeerOutputs, SequenceEncoder, mean_over_time, scored
+from carat.models.base import Geometry, Model, check_modalities
+from carat.models.baselines.common import UNLIMITED, BaselineOutputs, SequenceEncoder, mean_over_time, scored
 from carat.models.losses.multilabel import LabelLoss
 from carat.utils.errors import ConfigError
 
 
-class EarlyFusion(Method):
+class EarlyFusion(Model):
     """The concatenated aligned sequences through one Transformer encoder; mean over time; linear classifier.
 
     A common baseline rather than one paper's. Chosen here: sequences of unequal length are laid on a common
@@ -44,7 +44,7 @@ class EarlyFusion(Method):
         self.classifier = nn.Linear(config.hidden, len(geometry.labels))
         self.label_loss = LabelLoss(len(geometry.labels))
 
-    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> PeerOutputs:
+    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> BaselineOutputs:
         lengths = torch.stack([masks[m].sum(1) for m in self.modalities], dim=1)  # (B, M)
         axis = lengths.amax(1).clamp(max=self.steps)  # (B,)
         laid = [lay_on_axis(self.norms[m](features[m]), masks[m], axis, self.steps) for m in self.modalities]

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from carat.config.baselines import SequenceEncoderConfig
 from carat.models.base import check_heads
 from carat.models.layers.dropout import add_dropped, dropout
-from carat.models.layers.packing import Group, Layout, lay_out
+from carat.models.layers.packing import LengthGroup, PackedBatch, pack_batch
 from carat.models.layers.transformer import EncoderLayer, attend
 from carat.utils.device import on_host
 
@@ -41,24 +41,24 @@ class TransformerLayers(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Hidden states of x (B, T, D) with mask (B, T), valid = True; the mask may have gaps."""
-        layout, whole = lay_out_gaps(mask)
+        packed, whole = lay_out_gaps(mask)
         if not whole.mask.numel():
             return torch.zeros_like(x)
-        rows = whole.pack(x if layout.samples is None else x.index_select(0, layout.samples))
+        rows = whole.pack(x if packed.samples is None else x.index_select(0, packed.samples))
         for layer in self.layers:
-            rows = layer(rows, layout.groups)
-        restored = layout.restore(whole.unpack(rows), x.shape[0])
+            rows = layer(rows, packed.groups)
+        restored = packed.restore(whole.unpack(rows), x.shape[0])
         return restored * mask[..., None].to(restored.dtype)
 
 
-def lay_out_gaps(mask: Tensor) -> tuple[Layout, Group]:
+def lay_out_gaps(mask: Tensor) -> tuple[PackedBatch, LengthGroup]:
     """A layout that leaves out gaps in a mask (B, T) too, and how its samples lie in the padded batch."""
     if not on_host(mask):
-        layout = lay_out(mask)
-        return layout, layout.whole
-    layout = lay_out(torch.arange(mask.shape[1]) < mask.sum(1, keepdim=True))
-    chosen = mask if layout.samples is None else mask[layout.samples]
-    return layout, Group(chosen, chosen.flatten().nonzero()[:, 0], slice(None), full=False)
+        packed = pack_batch(mask)
+        return packed, packed.whole
+    packed = pack_batch(torch.arange(mask.shape[1]) < mask.sum(1, keepdim=True))
+    chosen = mask if packed.samples is None else mask[packed.samples]
+    return packed, LengthGroup(chosen, chosen.flatten().nonzero()[:, 0], slice(None), full=False)
 
 
 class LabelDecoder(nn.Module):
@@ -100,27 +100,27 @@ class LabelDecoderLayer(nn.Module):
         super().__init__()
         self.heads, self.dropout = config.heads, config.dropout
         self.query_key_value = nn.Linear(hidden, 3 * hidden)
-        self.attended = nn.Linear(hidden, hidden)
-        self.attention_norm = nn.LayerNorm(hidden, eps=NORM_EPS)
+        self.out_proj = nn.Linear(hidden, hidden)
+        self.norm1 = nn.LayerNorm(hidden, eps=NORM_EPS)
         self.query = nn.Linear(hidden, hidden)
         self.key_value = nn.Linear(hidden, 2 * hidden)
         self.looked_up = nn.Linear(hidden, hidden)
         self.sequence_norm = nn.LayerNorm(hidden, eps=NORM_EPS)
-        self.widen = nn.Linear(hidden, config.feedforward)
-        self.narrow = nn.Linear(config.feedforward, hidden)
-        self.output_norm = nn.LayerNorm(hidden, eps=NORM_EPS)
+        self.linear1 = nn.Linear(hidden, config.feedforward)
+        self.linear2 = nn.Linear(config.feedforward, hidden)
+        self.norm2 = nn.LayerNorm(hidden, eps=NORM_EPS)
 
     def forward(self, labels: Tensor, sequence: Tensor, mask: Tensor) -> Tensor:
         """Labels (B, L, D) that look at a sequence (B, T, D) with mask (B, T) → (B, L, D)."""
         share = self.dropout if self.training else 0.0
         query, key, value = self.query_key_value(labels).chunk(3, dim=-1)
-        mixed = self.attended(attend_by_heads(query, key, value, self.heads, None, share))
-        labels = self.attention_norm(add_dropped(labels, mixed, share))
+        mixed = self.out_proj(attend_by_heads(query, key, value, self.heads, None, share))
+        labels = self.norm1(add_dropped(labels, mixed, share))
         key, value = self.key_value(sequence).chunk(2, dim=-1)
         seen = self.looked_up(attend_by_heads(self.query(labels), key, value, self.heads, mask, share))
         labels = self.sequence_norm(add_dropped(labels, seen, share))
-        fed = self.narrow(F.gelu(self.widen(labels)))
-        out: Tensor = self.output_norm(add_dropped(labels, fed, share))
+        fed = self.linear2(F.gelu(self.linear1(labels)))
+        out: Tensor = self.norm2(add_dropped(labels, fed, share))
         return out
 
 

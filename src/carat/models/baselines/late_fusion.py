@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from carat.config.baselines import LateFusionConfig
-from carat.models.base import Geometry, Method, check_modalities
-from carat.models.baselines.common import PeerOutputs, SequenceEncoder, averaged, mean_over_time
+from carat.models.base import Geometry, Model, check_modalities
+from carat.models.baselines.common import BaselineOutputs, SequenceEncoder, averaged, mean_over_time
 from carat.models.losses.multilabel import LabelLoss
-from carat.models.modality_dropout import presence_of
+from carat.models.modality_dropout import modality_mask_of
 
 
-class LateFusion(Method):
+class LateFusion(Model):
     """One Transformer encoder and one linear classifier per modality; logits averaged over those present.
 
     A common baseline rather than one paper's. Chosen here: mean over time before the classifier; the loss is
@@ -38,13 +38,13 @@ class LateFusion(Method):
         )
         self.label_loss = LabelLoss(len(geometry.labels))
 
-    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> PeerOutputs:
+    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> BaselineOutputs:
         means = {
             m: mean_over_time(encoder(features[m], masks[m]), masks[m])
             for m, encoder in self.encoders.items()
         }
         logits = torch.stack([self.classifiers[m](x) for m, x in means.items()], dim=1)  # (B, M, L)
-        return averaged(logits, presence_of({m: masks[m] for m in means}))
+        return averaged(logits, modality_mask_of({m: masks[m] for m in means}))
 
     def losses(
         self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None

@@ -10,24 +10,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from carat.config.baselines import LdduConfig
-from carat.models.base import Geometry, Method, check_modalities
-from carat.models.baselines.common import PeerOutputs, SequenceEncoder
+from carat.models.base import Geometry, Model, check_modalities
+from carat.models.baselines.common import BaselineOutputs, SequenceEncoder
 from carat.models.carat.label_attention import LabelAttention
-from carat.models.carat.queue import LatentQueue
-from carat.models.losses.contrastive import contrast_rows, supervised_contrast
+from carat.models.carat.memory_bank import MemoryBank
+from carat.models.losses.contrastive import contrast_rows, supcon_loss
 from carat.models.losses.multilabel import LabelLoss
 from carat.models.losses.terms import mean_of_valid, weighted_sum
-from carat.models.modality_dropout import presence_of
+from carat.models.modality_dropout import modality_mask_of
 
 WIDEST = 10.0
 """Log-variances lie in ± this, so that variances and their inverses stay finite."""
 
 
 @dataclass
-class LdduOutputs(PeerOutputs):
+class LdduOutputs(BaselineOutputs):
     """The Gaussians of every modality and label; slots of absent modalities are to be ignored."""
 
-    presence: Tensor
+    modality_mask: Tensor
     """(B, M) bool."""
     means: Tensor
     """(B, M, L, P)."""
@@ -37,7 +37,7 @@ class LdduOutputs(PeerOutputs):
     """(B, M, L), of the fusion; they sum to 1 over the present modalities and are 0 elsewhere."""
 
 
-class Lddu(Method):
+class Lddu(Model):
     """Label-wise Gaussians of each modality, contrasted, calibrated and fused by inverse variance.
 
     Source: Huang et al., "Latent Distribution Decouple for Uncertain-Aware Multimodal Multi-label Emotion
@@ -73,22 +73,22 @@ class Lddu(Method):
         )
         self.looks = nn.ModuleDict({m: LabelAttention(hidden, labels) for m in geometry.widths})
         self.gaussians = nn.ModuleDict({m: nn.Linear(hidden, 2 * latent) for m in geometry.widths})
-        self.widen = nn.Linear(latent, hidden)
+        self.linear1 = nn.Linear(latent, hidden)
         self.label_vectors = nn.Parameter(torch.empty(labels, hidden))
         self.bias = nn.Parameter(torch.zeros(labels))
         nn.init.kaiming_uniform_(self.label_vectors, a=5**0.5)
-        self.queue = LatentQueue(config.queue, latent)
+        self.memory_bank = MemoryBank(config.queue, latent)
         self.label_loss = LabelLoss(labels)
 
     def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> LdduOutputs:
-        presence = presence_of({m: masks[m] for m in self.encoders})
+        modality_mask = modality_mask_of({m: masks[m] for m in self.encoders})
         gaussians = [self.gaussians[m](self._look(m, features[m], masks[m])[0]) for m in self.encoders]
         means, log_variances = torch.stack(gaussians, dim=1).chunk(2, dim=-1)  # (B, M, L, P)
         log_variances = log_variances.clamp(-WIDEST, WIDEST)
-        weights = certainty(log_variances.mean(-1), presence)
+        weights = certainty(log_variances.mean(-1), modality_mask)
         logits = self.classify(fuse(means, weights))
         return LdduOutputs(
-            logits.sigmoid(), weights.argmax(1), logits, presence, means, log_variances, weights
+            logits.sigmoid(), weights.argmax(1), logits, modality_mask, means, log_variances, weights
         )
 
     def _look(self, modality: str, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,44 +103,44 @@ class Lddu(Method):
 
     def classify(self, latents: Tensor) -> Tensor:
         """Latents (…, L, P) → logits (…, L)."""
-        return (F.gelu(self.widen(latents)) * self.label_vectors).sum(-1) + self.bias
+        return (F.gelu(self.linear1(latents)) * self.label_vectors).sum(-1) + self.bias
 
     def losses(
         self, outputs: LdduOutputs, labels: Tensor, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        presence, means, log_variances = outputs.presence, outputs.means, outputs.log_variances
+        modality_mask, means, log_variances = outputs.modality_mask, outputs.means, outputs.log_variances
         samples = draw(means, log_variances, generator)
         own = self.classify(samples)  # (B, M, L)
         errors = self.label_loss.each(own, labels[:, None].expand_as(own))
         terms = {
             "labels": self.label_loss(self.classify(fuse(samples, outputs.weights)), labels),
-            "modalities": mean_of_valid(errors.mean(-1), presence),
-            "contrast": self._contrast(samples, labels, presence),
-            "divergence": mean_of_valid(divergence(means, log_variances).mean(-1), presence),
-            "calibration": calibration(log_variances.mean(-1), errors.detach(), presence),
+            "modalities": mean_of_valid(errors.mean(-1), modality_mask),
+            "contrast": self._contrast(samples, labels, modality_mask),
+            "divergence": mean_of_valid(divergence(means, log_variances).mean(-1), modality_mask),
+            "calibration": calibration(log_variances.mean(-1), errors.detach(), modality_mask),
         }
         return terms | {"total": weighted_sum(terms, self.config.weights.model_dump())}
 
     def update_after_step(self, outputs: LdduOutputs, labels: Tensor) -> None:
         """Enqueue a sample of every Gaussian."""
         samples = draw(outputs.means.detach(), outputs.log_variances.detach())
-        self.queue.push(*self._contrast_rows(samples, labels, outputs.presence))
+        self.memory_bank.push(*self._contrast_rows(samples, labels, outputs.modality_mask))
 
-    def _contrast(self, samples: Tensor, labels: Tensor, presence: Tensor) -> Tensor:
-        rows, classes = self._contrast_rows(samples, labels, presence)
+    def _contrast(self, samples: Tensor, labels: Tensor, modality_mask: Tensor) -> Tensor:
+        rows, classes = self._contrast_rows(samples, labels, modality_mask)
         with torch.autocast(rows.device.type, enabled=False):  # sums over thousands of rows need float32
-            return supervised_contrast(
+            return supcon_loss(
                 rows,
                 classes,
-                self.queue.rows,
-                self.queue.classes,
+                self.memory_bank.rows,
+                self.memory_bank.classes,
                 temperature=self.config.temperature,
                 number_of_classes=2 * samples.shape[1] * samples.shape[2],
             )
 
-    def _contrast_rows(self, samples: Tensor, labels: Tensor, presence: Tensor) -> tuple[Tensor, Tensor]:
+    def _contrast_rows(self, samples: Tensor, labels: Tensor, modality_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Unit latents (N, P) of samples (B, M, L, P) and their classes (N,), see `contrast_rows`."""
-        return contrast_rows(samples[:, None].to(self.queue.rows.dtype), labels, presence)
+        return contrast_rows(samples[:, None].to(self.memory_bank.rows.dtype), labels, modality_mask)
 
 
 def draw(means: Tensor, log_variances: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -149,7 +149,7 @@ def draw(means: Tensor, log_variances: Tensor, generator: torch.Generator | None
     return means + (log_variances / 2).exp() * noise
 
 
-def certainty(log_variance: Tensor, presence: Tensor) -> Tensor:
+def certainty(log_variance: Tensor, modality_mask: Tensor) -> Tensor:
     """Inverse variances as shares of their sum over the present modalities.
 
     Args:
@@ -159,7 +159,7 @@ def certainty(log_variance: Tensor, presence: Tensor) -> Tensor:
     Returns:
         (B, M, L).
     """
-    return (-log_variance).masked_fill(~presence[..., None], float("-inf")).softmax(1)
+    return (-log_variance).masked_fill(~modality_mask[..., None], float("-inf")).softmax(1)
 
 
 def fuse(latents: Tensor, weights: Tensor) -> Tensor:
@@ -172,7 +172,7 @@ def divergence(means: Tensor, log_variances: Tensor) -> Tensor:
     return (log_variances.exp() + means.square() - 1 - log_variances).mean(-1) / 2
 
 
-def calibration(log_variance: Tensor, errors: Tensor, presence: Tensor) -> Tensor:
+def calibration(log_variance: Tensor, errors: Tensor, modality_mask: Tensor) -> Tensor:
     """How far uncertainty is from ranking as the error does, label by label.
 
     Over all present modalities of the batch, the softmax of the log-variances is to be that of the errors:
@@ -184,7 +184,7 @@ def calibration(log_variance: Tensor, errors: Tensor, presence: Tensor) -> Tenso
         errors: (B, M, L), cross-entropies of each modality alone, without gradient.
         presence: (B, M).
     """
-    absent = ~presence.flatten()[:, None]
+    absent = ~modality_mask.flatten()[:, None]
     wanted, found = (
         x.float().flatten(0, 1).masked_fill(absent, -1e9).log_softmax(0) for x in (errors, log_variance)
     )

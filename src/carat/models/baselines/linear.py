@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from carat.config.baselines import LinearConfig
-from carat.models.base import Geometry, Method, check_modalities
-from carat.models.baselines.common import UNLIMITED, PeerOutputs, averaged, mean_over_time
+from carat.models.base import Geometry, Model, check_modalities
+from carat.models.baselines.common import UNLIMITED, BaselineOutputs, averaged, mean_over_time
 from carat.models.losses.multilabel import LabelLoss
-from carat.models.modality_dropout import presence_of
+from carat.models.modality_dropout import modality_mask_of
 
 
-class Linear(Method):
+class Linear(Model):
     """A linear layer for each modality on its mean over time; logits averaged over those present.
 
     With one modality behind a pretrained encoder this is plain fine-tuning with a linear head, the yardstick
@@ -36,10 +36,10 @@ class Linear(Method):
         )
         self.label_loss = LabelLoss(len(geometry.labels))
 
-    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> PeerOutputs:
+    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> BaselineOutputs:
         means = {m: self.dropout(mean_over_time(features[m], masks[m])) for m in self.classifiers}
         logits = torch.stack([self.classifiers[m](x) for m, x in means.items()], dim=1)  # (B, M, L)
-        return averaged(logits, presence_of({m: masks[m] for m in means}))
+        return averaged(logits, modality_mask_of({m: masks[m] for m in means}))
 
     def losses(
         self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None

@@ -11,19 +11,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from carat.config.baselines import MisaConfig
-from carat.models.base import Geometry, Method, check_heads, check_modalities
-from carat.models.baselines.common import PeerOutputs, SequenceEncoder, mean_over_time, scored
+from carat.models.base import Geometry, Model, check_heads, check_modalities
+from carat.models.baselines.common import BaselineOutputs, SequenceEncoder, mean_over_time, scored
 from carat.models.layers.dropout import dropout
-from carat.models.layers.packing import Group
+from carat.models.layers.packing import LengthGroup
 from carat.models.layers.transformer import EncoderLayer
 from carat.models.losses.multilabel import LabelLoss
 from carat.models.losses.terms import weighted_sum
-from carat.models.modality_dropout import presence_of
+from carat.models.modality_dropout import modality_mask_of
 
 
 @dataclass
-class MisaOutputs(PeerOutputs):
-    """As `PeerOutputs`, and the vectors that the objective compares."""
+class MisaOutputs(BaselineOutputs):
+    """As `BaselineOutputs`, and the vectors that the objective compares."""
 
     projected: Tensor
     """(B, M, D), of the modalities."""
@@ -31,11 +31,11 @@ class MisaOutputs(PeerOutputs):
     """(B, M, D), in [0, 1]: each modality through the one shared encoder."""
     private: Tensor
     """(B, M, D), in [0, 1]: each through its own."""
-    presence: Tensor
+    modality_mask: Tensor
     """(B, M) bool; the vectors of absent modalities mean nothing."""
 
 
-class Misa(Method):
+class Misa(Model):
     """Modality-invariant and modality-specific vectors, fused by one Transformer layer.
 
     Source: Hazarika, Zimmermann and Poria, "MISA: Modality-Invariant and -Specific Representations for
@@ -87,7 +87,7 @@ class Misa(Method):
         self.private = nn.ModuleDict({m: nn.Linear(width, width) for m in geometry.widths})
         self.decoder = nn.Linear(width, width)
         self.fusion = EncoderLayer(width, fusion.heads, fusion.feedforward, fusion.dropout, norm_eps=1e-5)
-        self.widen = nn.Linear(2 * number * width, number * width)
+        self.linear1 = nn.Linear(2 * number * width, number * width)
         self.classifier = nn.Linear(number * width, len(geometry.labels))
         self.label_loss = LabelLoss(len(geometry.labels))
 
@@ -96,20 +96,24 @@ class Misa(Method):
             m: self.projections[m](mean_over_time(encoder(features[m], masks[m]), masks[m]))
             for m, encoder in self.encoders.items()
         }
-        presence = presence_of({m: masks[m] for m in vectors})
+        modality_mask = modality_mask_of({m: masks[m] for m in vectors})
         projected = torch.stack(list(vectors.values()), dim=1)
         shared = self.shared(projected).sigmoid()
         private = torch.stack([self.private[m](x) for m, x in vectors.items()], dim=1).sigmoid()
-        fused = self._fuse(torch.cat((private, shared), dim=1), presence.repeat(1, 2))
-        hidden = dropout(self.widen(fused.flatten(1)), self.dropout if self.training else 0.0)
+        fused = self._fuse(torch.cat((private, shared), dim=1), modality_mask.repeat(1, 2))
+        hidden = dropout(self.linear1(fused.flatten(1)), self.dropout if self.training else 0.0)
         logits = self.classifier(F.leaky_relu(hidden))
         return MisaOutputs(
-            **vars(scored(logits)), projected=projected, shared=shared, private=private, presence=presence
+            **vars(scored(logits)),
+            projected=projected,
+            shared=shared,
+            private=private,
+            modality_mask=modality_mask,
         )
 
     def _fuse(self, vectors: Tensor, present: Tensor) -> Tensor:
         """Vectors (B, 2 M, D), of which these are present (B, 2 M), after attention; zeros where absent."""
-        group = Group(present, None, slice(None), full=False)
+        group = LengthGroup(present, None, slice(None), full=False)
         fused = self.fusion(vectors.flatten(0, 1), [group]).view(vectors.shape)
         out: Tensor = fused * present[..., None]
         return out
@@ -117,18 +121,22 @@ class Misa(Method):
     def losses(
         self, outputs: MisaOutputs, labels: Tensor, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        shared, private, presence = outputs.shared.float(), outputs.private.float(), outputs.presence
+        shared, private, modality_mask = (
+            outputs.shared.float(),
+            outputs.private.float(),
+            outputs.modality_mask,
+        )
         one, other = [i for i, _ in self.pairs], [j for _, j in self.pairs]
-        both = presence[:, one] & presence[:, other]  # (B, P)
+        both = modality_mask[:, one] & modality_mask[:, other]  # (B, P)
         decoded = self.decoder(outputs.shared + outputs.private)
         terms = {
             "label": self.label_loss(outputs.logits, labels),
             "similarity": moment_discrepancy(shared[:, one], shared[:, other], both, self.moments).sum()
             / max(1, len(self.pairs)),
-            "difference": alignment(shared, private, presence).sum()
+            "difference": alignment(shared, private, modality_mask).sum()
             + alignment(private[:, one], private[:, other], both).sum(),
             "reconstruction": _mean(
-                (decoded - outputs.projected.detach()).square().mean(-1, keepdim=True), presence
+                (decoded - outputs.projected.detach()).square().mean(-1, keepdim=True), modality_mask
             ).mean(),
         }
         return terms | {"total": weighted_sum(terms, self.weights)}

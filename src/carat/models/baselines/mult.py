@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from carat.config.baselines import MultConfig
-from carat.models.base import Geometry, Method, check_heads, check_modalities
-from carat.models.baselines.common import UNLIMITED, PeerOutputs, scored
+from carat.models.base import Geometry, Model, check_heads, check_modalities
+from carat.models.baselines.common import UNLIMITED, BaselineOutputs, scored
 from carat.models.layers.dropout import add_dropped, dropout
 from carat.models.layers.transformer import attend
 from carat.models.losses.multilabel import LabelLoss
 
 
-class Mult(Method):
+class Mult(Model):
     """Cross-modal Transformers for each ordered pair of modalities, then self-attention for each target.
 
     Source: Tsai et al., "Multimodal Transformer for Unaligned Multimodal Language Sequences", ACL 2019. A
@@ -73,11 +73,11 @@ class Mult(Method):
         )
         self.own = nn.ModuleDict({target: Transformer(joined, config) for target in names})
         total = len(names) * joined
-        self.widen, self.narrow = nn.Linear(total, total), nn.Linear(total, total)
+        self.linear1, self.linear2 = nn.Linear(total, total), nn.Linear(total, total)
         self.classifier = nn.Linear(total, len(geometry.labels))
         self.label_loss = LabelLoss(len(geometry.labels))
 
-    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> PeerOutputs:
+    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> BaselineOutputs:
         low = {m: self._low_level(m, features[m], masks[m]) for m in self.norms}  # (B, T, D)
         present = {m: masks[m].any(1)[:, None] for m in low}
         readable = {m: masks[m] | (_steps(masks[m]) == 0) & ~present[m] for m in low}  # one step at least
@@ -95,7 +95,7 @@ class Mult(Method):
             vectors.append(own.read(sequence, readable[target], last) * present[target])
         x = torch.cat(vectors, dim=-1)
         share = self.config.output_dropout if self.training else 0.0
-        return scored(self.classifier(x + self.narrow(dropout(self.widen(x).relu(), share))))
+        return scored(self.classifier(x + self.linear2(dropout(self.linear1(x).relu(), share))))
 
     def losses(
         self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None
@@ -152,13 +152,13 @@ class Layer(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.attention_norm = nn.LayerNorm(width)
+        self.norm1 = nn.LayerNorm(width)
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
-        self.attended = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
         self.feedforward_norm = nn.LayerNorm(width)
-        self.widen = nn.Linear(width, 4 * width)
-        self.narrow = nn.Linear(4 * width, width)
+        self.linear1 = nn.Linear(width, 4 * width)
+        self.linear2 = nn.Linear(4 * width, width)
 
     def forward(self, target: Tensor, source: Tensor, mask: Tensor, present: Tensor | None = None) -> Tensor:
         """Steps of the target after a look at the source.
@@ -173,13 +173,13 @@ class Layer(nn.Module):
             (B, T, D).
         """
         share = self.dropout if self.training else 0.0
-        query = self._split(self.query(self.attention_norm(target)))
-        key, value = self.key_value(self.attention_norm(source)).chunk(2, dim=-1)
+        query = self._split(self.query(self.norm1(target)))
+        key, value = self.key_value(self.norm1(source)).chunk(2, dim=-1)
         found = attend(query, self._split(key), self._split(value), mask, share)
-        attended = self.attended(found.transpose(1, 2).flatten(2))
+        attended = self.out_proj(found.transpose(1, 2).flatten(2))
         target = add_dropped(target, attended if present is None else attended * present, share)
-        inner = self.widen(self.feedforward_norm(target)).relu()
-        return add_dropped(target, self.narrow(dropout(inner, share)), share)
+        inner = self.linear1(self.feedforward_norm(target)).relu()
+        return add_dropped(target, self.linear2(dropout(inner, share)), share)
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, T, D) → (B, heads, T, D / heads)."""

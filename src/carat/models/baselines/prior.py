@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from carat.config.baselines import PriorConfig
-from carat.models.base import Geometry, Method, TrainingData
-from carat.models.baselines.common import UNLIMITED, PeerOutputs, scored
+from carat.models.base import Geometry, Model, TrainingData
+from carat.models.baselines.common import UNLIMITED, BaselineOutputs, scored
 from carat.models.losses.terms import cross_entropy
 
 
-class Prior(Method):
+class Prior(Model):
     """Every sample's score is the frequency of the label in the training split.
 
     Args:
@@ -33,7 +33,7 @@ class Prior(Method):
         frequency = data.labels.mean(0).clamp(1e-6, 1 - 1e-6)
         self.logits.copy_(frequency.logit())
 
-    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> PeerOutputs:
+    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> BaselineOutputs:
         batch = next(iter(masks.values())).shape[0]
         return scored(self.logits.expand(batch, -1))
 

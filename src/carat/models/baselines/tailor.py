@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from carat.config.baselines import SequenceEncoderConfig, TailorConfig
-from carat.models.base import Geometry, Method, Sequences, check_modalities
-from carat.models.baselines.common import PeerOutputs, SequenceEncoder, scored
+from carat.models.base import Geometry, Model, Sequences, check_modalities
+from carat.models.baselines.common import BaselineOutputs, SequenceEncoder, scored
 from carat.models.baselines.early_fusion import lay_on_axis
 from carat.models.baselines.gradient_reversal import reverse
 from carat.models.baselines.label_decoder import NORM_EPS, LabelClassifiers, LabelDecoder, TransformerLayers
@@ -24,7 +24,7 @@ from carat.utils.errors import ConfigError, did_you_mean
 
 
 @dataclass
-class TailorOutputs(PeerOutputs):
+class TailorOutputs(BaselineOutputs):
     """What one forward pass yields; representations are zeros where not valid."""
 
     private: dict[str, Tensor]
@@ -37,7 +37,7 @@ class TailorOutputs(PeerOutputs):
     """(B, T_m) by modality."""
 
 
-class Tailor(Method):
+class Tailor(Model):
     """TAILOR (Zhang, Chen, Shen and Wang, "Tailor Versatile Multi-modal Learning for Multi-label Emotion
     Recognition", AAAI 2022).
 

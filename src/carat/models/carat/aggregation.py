@@ -40,7 +40,7 @@ def permute_within(valid: Tensor, generator: torch.Generator | None = None) -> T
 
 
 def draw_shuffle(
-    presence: Tensor,
+    modality_mask: Tensor,
     labels: int,
     generator: torch.Generator | None = None,
     *,
@@ -60,10 +60,10 @@ def draw_shuffle(
     Returns:
         Sample index (B, M, L) and modality index (B, M, L); each is a bijection along its axis.
     """
-    by_label = presence[:, :, None].expand(-1, -1, labels)  # (B, M, L)
+    by_label = modality_mask[:, :, None].expand(-1, -1, labels)  # (B, M, L)
     samples, modalities = (
-        torch.arange(size, device=presence.device).view(shape).expand_as(by_label)
-        for size, shape in zip(presence.shape, ((-1, 1, 1), (1, -1, 1)), strict=True)
+        torch.arange(size, device=modality_mask.device).view(shape).expand_as(by_label)
+        for size, shape in zip(modality_mask.shape, ((-1, 1, 1), (1, -1, 1)), strict=True)
     )
     if over_samples:
         samples = permute_within(by_label.permute(1, 2, 0), generator).permute(2, 0, 1)

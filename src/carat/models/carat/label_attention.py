@@ -20,12 +20,14 @@ class LabelAttention(nn.Module):
         even: W starts at 0, so that every label begins with the mean over time; else it is drawn.
     """
 
-    def __init__(self, hidden: int, labels: int, label_wise: bool = True, even: bool = False) -> None:
+    def __init__(
+        self, hidden: int, labels: int, label_wise: bool = True, identity_init: bool = False
+    ) -> None:
         super().__init__()
         self.labels = labels
         self.score = nn.Linear(hidden, labels if label_wise else 1, bias=False)
         nn.init.xavier_uniform_(self.score.weight)
-        if even:
+        if identity_init:
             nn.init.zeros_(self.score.weight)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from carat.models.carat.label_attention import LabelAttention
 from carat.models.carat.latent import Latent
 from carat.models.carat.prototypes import OwnLatent, Prototypes
 from carat.models.carat.reconstruction import Reconstruction
-from carat.models.layers.packing import lay_out
+from carat.models.layers.packing import pack_batch
 from carat.models.layers.transformer import Encoder
 
 
@@ -26,7 +26,7 @@ class CaratOutputs:
     reconstruction; the last one is scored. M follows the order of the model's modalities.
     """
 
-    presence: Tensor
+    modality_mask: Tensor
     """(B, M) bool."""
     features: Tensor
     """(B, K, M, L, D): u, u_α, u_β."""
@@ -40,11 +40,11 @@ class CaratOutputs:
     """(B, M, L): logits of the joint classification; None without aggregation."""
     scores: Tensor
     """(B, L), in [0, 1]."""
-    carried_by: Tensor
+    attribution: Tensor
     """(B, L) index of the present modality whose logit of the last level is the largest."""
 
 
-class Carat(nn.Module):
+class CaratNetwork(nn.Module):
     """Label-specific features, contrastive reconstruction, aggregation (Peng et al., AAAI 2024).
 
     Args:
@@ -83,7 +83,7 @@ class Carat(nn.Module):
         align: frozenset[str] = frozenset(),
         steps: int = 50,
         label_wise: bool = True,
-        even: bool = False,
+        identity_init: bool = False,
         levels: int = 2,
         score_original: bool = False,
         prototypes: bool = True,
@@ -98,13 +98,22 @@ class Carat(nn.Module):
         self.encoder = nn.ModuleDict(
             {
                 m: Encoder(
-                    d, hidden, layers[m], heads, feedforward, dropout, max_length[m], norm_eps, pooler, even
+                    d,
+                    hidden,
+                    layers[m],
+                    heads,
+                    feedforward,
+                    dropout,
+                    max_length[m],
+                    norm_eps,
+                    pooler,
+                    identity_init,
                 )
                 for m, d in widths.items()
             }
         )
         self.label_attention = nn.ModuleDict(
-            {m: LabelAttention(hidden, labels, label_wise, even) for m in widths}
+            {m: LabelAttention(hidden, labels, label_wise, identity_init) for m in widths}
         )
         self.latent = Latent(len(widths), hidden, latent)
         self.prototypes = Prototypes(len(widths), labels, latent, momentum) if prototypes else OwnLatent()
@@ -124,19 +133,19 @@ class Carat(nn.Module):
         return self.fuse(*self.represent(features, masks))
 
     def score(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Scores and `carried_by` of `forward` alone, without what only the objective needs."""
-        original, presence = self.represent(features, masks)
-        *_, rebuilt = self.rebuild(original, presence)
+        """Scores and `attribution` of `forward` alone, without what only the objective needs."""
+        original, modality_mask = self.represent(features, masks)
+        *_, rebuilt = self.rebuild(original, modality_mask)
         last = rebuilt[-1] if rebuilt else original
         levels = torch.stack((original, last) if self.score_original else (last,), dim=1)
-        _, scores, carried_by = self.classify(levels, self.label_logits(levels), presence)
-        return scores, carried_by
+        _, scores, attribution = self.classify(levels, self.label_logits(levels), modality_mask)
+        return scores, attribution
 
     def represent(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Label-specific features u (B, M, L, D) and presence (B, M)."""
-        presence = torch.stack([masks[m].any(1) for m in self.encoder], dim=1)
+        modality_mask = torch.stack([masks[m].any(1) for m in self.encoder], dim=1)
         original = torch.stack([self.attend(m, features[m], masks[m])[0] for m in self.encoder], dim=1)
-        return original, presence
+        return original, modality_mask
 
     def attend(self, modality: str, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Label-specific features of one modality; zeros where it is absent, which costs nothing.
@@ -150,32 +159,32 @@ class Carat(nn.Module):
             Features u (B, L, D) and the attention A (B, L, T'); T' is the longest sample's length, or
             the steps of the alignment.
         """
-        batch, layout = x.shape[0], lay_out(mask)
-        x, mask = layout.select(x), layout.whole.mask
+        batch, packed = x.shape[0], pack_batch(mask)
+        x, mask = packed.select(x), packed.whole.mask
         if not mask.numel():
             return x.new_zeros(batch, self.labels, self.hidden), x.new_zeros(batch, self.labels, 0)
-        x, within = self.input_norm[modality](x), layout
+        x, within = self.input_norm[modality](x), packed
         if modality in self.alignment:
             x, mask = self.alignment[modality](x, mask)
-            within = lay_out(mask)
+            within = pack_batch(mask)
         hidden = self.encoder[modality](x, within)
         attended, weights = self.label_attention[modality](hidden, mask)
-        return layout.restore(attended, batch), layout.restore(weights, batch)
+        return packed.restore(attended, batch), packed.restore(weights, batch)
 
-    def fuse(self, original: Tensor, presence: Tensor) -> CaratOutputs:
+    def fuse(self, original: Tensor, modality_mask: Tensor) -> CaratOutputs:
         """Reconstruct, classify and aggregate label-specific features u (B, M, L, D), presence (B, M)."""
-        latent, decoded, rebuilt = self.rebuild(original, presence)
+        latent, decoded, rebuilt = self.rebuild(original, modality_mask)
         levels = torch.stack((original, *rebuilt), dim=1)  # (B, K, M, L, D)
         latents = torch.stack((latent, *map(self.latent.encode, rebuilt)), dim=1)
         logits = self.label_logits(levels)
-        aggregated, scores, carried_by = self.classify(levels, logits, presence)
-        return CaratOutputs(presence, levels, decoded, latents, logits, aggregated, scores, carried_by)
+        aggregated, scores, attribution = self.classify(levels, logits, modality_mask)
+        return CaratOutputs(modality_mask, levels, decoded, latents, logits, aggregated, scores, attribution)
 
-    def rebuild(self, original: Tensor, presence: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def rebuild(self, original: Tensor, modality_mask: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Latents (B, M, L, P), decoded ũ and the rebuilt levels, (B, M, L, D) each."""
         latent = self.latent.encode(original)
-        stand_in = self.latent.decode(self.prototypes.stand_in(latent, presence))
-        decoded = torch.where(presence[..., None, None], self.latent.decode(latent), stand_in)
+        stand_in = self.latent.decode(self.prototypes.stand_in(latent, modality_mask))
+        decoded = torch.where(modality_mask[..., None, None], self.latent.decode(latent), stand_in)
         return latent, decoded, self.reconstruction(decoded, stand_in)
 
     def label_logits(self, levels: Tensor) -> Tensor:
@@ -183,26 +192,26 @@ class Carat(nn.Module):
         return torch.einsum("bkmld,mld->bkml", levels, self.classifier)
 
     def classify(
-        self, levels: Tensor, logits: Tensor, presence: Tensor
+        self, levels: Tensor, logits: Tensor, modality_mask: Tensor
     ) -> tuple[Tensor | None, Tensor, Tensor]:
         """Joint logits (B, M, L), scores and carriers (B, L) of levels (B, K, M, L, D) and their logits."""
-        strongest, carried_by = max_over_present(logits[:, -1], presence)
+        strongest, attribution = max_over_present(logits[:, -1], modality_mask)
         scores, aggregated = [strongest.sigmoid()], None
         if self.aggregation is not None:
             aggregated = self.aggregation(levels[:, -1])
-            scores.append(mean_over_present(aggregated.sigmoid(), presence))
+            scores.append(mean_over_present(aggregated.sigmoid(), modality_mask))
         if self.score_original:
-            scores.append(max_over_present(logits[:, 0], presence)[0].sigmoid())
-        return aggregated, torch.stack(scores).mean(0), carried_by
+            scores.append(max_over_present(logits[:, 0], modality_mask)[0].sigmoid())
+        return aggregated, torch.stack(scores).mean(0), attribution
 
 
-def max_over_present(logits: Tensor, presence: Tensor) -> tuple[Tensor, Tensor]:
+def max_over_present(logits: Tensor, modality_mask: Tensor) -> tuple[Tensor, Tensor]:
     """Largest logit over the present modalities and which one it is: (B, M, L), (B, M) → twice (B, L)."""
-    strongest = logits.masked_fill(~presence[..., None], float("-inf")).max(dim=1)
+    strongest = logits.masked_fill(~modality_mask[..., None], float("-inf")).max(dim=1)
     return strongest.values, strongest.indices
 
 
-def mean_over_present(values: Tensor, presence: Tensor) -> Tensor:
+def mean_over_present(values: Tensor, modality_mask: Tensor) -> Tensor:
     """Mean over the present modalities: (B, M, L), (B, M) → (B, L)."""
-    weights = presence[..., None].to(values.dtype)
+    weights = modality_mask[..., None].to(values.dtype)
     return (values * weights).sum(1) / weights.sum(1)

@@ -13,21 +13,21 @@ class StandIn(nn.Module, ABC):
     """What replaces a modality's own latent in its reconstruction."""
 
     @abstractmethod
-    def stand_in(self, latents: Tensor, presence: Tensor) -> Tensor:
+    def stand_in(self, latents: Tensor, modality_mask: Tensor) -> Tensor:
         """Latents (B, M, L, P), presence (B, M) → (B, M, L, P)."""
 
     @abstractmethod
-    def update(self, latents: Tensor, labels: Tensor, presence: Tensor) -> None:
+    def update(self, latents: Tensor, labels: Tensor, modality_mask: Tensor) -> None:
         """Learn from a batch: latents (B, M, L, P), labels (B, L), presence (B, M)."""
 
 
 class OwnLatent(StandIn):
     """Nothing replaces it; an absent modality, which has none, gets zeros."""
 
-    def stand_in(self, latents: Tensor, presence: Tensor) -> Tensor:
-        return latents * presence[..., None, None]
+    def stand_in(self, latents: Tensor, modality_mask: Tensor) -> Tensor:
+        return latents * modality_mask[..., None, None]
 
-    def update(self, latents: Tensor, labels: Tensor, presence: Tensor) -> None:
+    def update(self, latents: Tensor, labels: Tensor, modality_mask: Tensor) -> None:
         """Nothing is learnt."""
 
 
@@ -69,7 +69,7 @@ class Prototypes(StandIn):
         self.momentum = momentum
         self.register_buffer("means", torch.zeros(modalities, labels, 2, latent))  # μ⁺, then μ⁻
 
-    def stand_in(self, latents: Tensor, presence: Tensor) -> Tensor:
+    def stand_in(self, latents: Tensor, modality_mask: Tensor) -> Tensor:
         """A mixture of prototypes.
 
         In training the mixture of μ⁺ and μ⁻ by softmax of the cosine-like similarities, at inference the
@@ -88,14 +88,14 @@ class Prototypes(StandIn):
             share = similarity.softmax(-1)
         else:
             share = F.one_hot(similarity.argmax(-1), 2).to(similarity.dtype)
-        share = torch.where(presence[..., None, None], share, 0.5)
+        share = torch.where(modality_mask[..., None, None], share, 0.5)
         return torch.einsum("bmlc,mlcp->bmlp", share, self.means.to(unit.dtype))
 
     @torch.no_grad()
-    def update(self, latents: Tensor, labels: Tensor, presence: Tensor) -> None:
+    def update(self, latents: Tensor, labels: Tensor, modality_mask: Tensor) -> None:
         """Move the prototypes towards a batch: latents (B, M, L, P), labels (B, L), presence (B, M)."""
-        positive = labels[:, None].bool() & presence[..., None]  # (B, M, L)
-        negative = ~labels[:, None].bool() & presence[..., None]
+        positive = labels[:, None].bool() & modality_mask[..., None]  # (B, M, L)
+        negative = ~labels[:, None].bool() & modality_mask[..., None]
         unit = F.normalize(latents.to(self.means.dtype), dim=-1)
         member = torch.stack((positive, negative), dim=-1)
         self.means.copy_(moving_average(self.means, unit, member, self.momentum))

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from carat.models.layers.dropout import add_dropped, dropout
 from carat.models.layers.linear import linear
-from carat.models.layers.packing import Group, Layout
+from carat.models.layers.packing import LengthGroup, PackedBatch
 from carat.models.layers.transformer import attend_packed
 
 OFFSET = ("roberta", "xlm-roberta", "camembert")
@@ -52,12 +52,12 @@ class Bert(nn.Module):
         layers = [BertLayer(config, eps) for _ in range(config["num_hidden_layers"])]
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(layers)})
 
-    def forward(self, ids: Tensor, layout: Layout, types: Tensor | None = None) -> Tensor:
+    def forward(self, ids: Tensor, packed: PackedBatch, types: Tensor | None = None) -> Tensor:
         """Hidden states (R, T, D) of token ids (R, T), zeros where the layout has padding.
 
         Types (R, T) are the tokens' types, 0 by default; a model with one type takes no notice.
         """
-        whole, share = layout.whole, self.dropout if self.training else 0.0
+        whole, share = packed.whole, self.dropout if self.training else 0.0
         places = torch.arange(self.first, self.first + ids.shape[1], device=ids.device).expand_as(ids)
         table: Any = self.embeddings
         rows = (
@@ -68,10 +68,10 @@ class Bert(nn.Module):
         rows = dropout(table["LayerNorm"](rows), share)
         layers: Any = self.encoder["layer"]
         for layer in layers:
-            rows = layer(rows, layout.groups)
+            rows = layer(rows, packed.groups)
         return whole.unpack(rows)
 
-    def _types(self, types: Tensor | None, whole: Group) -> Tensor:
+    def _types(self, types: Tensor | None, whole: LengthGroup) -> Tensor:
         known: Any = self.embeddings["token_type_embeddings"]
         if types is None or len(known.weight) == 1:
             first: Tensor = known.weight[0]
@@ -109,7 +109,7 @@ class BertLayer(nn.Module):
             {"dense": nn.Linear(wide, hidden), "LayerNorm": nn.LayerNorm(hidden, eps=eps)}
         )
 
-    def forward(self, x: Tensor, groups: list[Group]) -> Tensor:
+    def forward(self, x: Tensor, groups: list[LengthGroup]) -> Tensor:
         """Packed rows x (N, D) of these groups → (N, D)."""
         share = self.dropout if self.training else 0.0
         asked: Any = self.attention["self"]

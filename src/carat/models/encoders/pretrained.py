@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from carat.config.encoders import EncoderChoice
 from carat.models.encoders.bert import Bert
 from carat.models.encoders.loading import layers_of, load_model
-from carat.models.layers.packing import Layout, lay_out
+from carat.models.layers.packing import PackedBatch, pack_batch
 from carat.utils.errors import DataError
 from carat.utils.hugging_face import CONFIG, SPEECH, TOKENIZER, longest_text, read_config
 
@@ -31,7 +31,7 @@ NEEDED = (
 """What is asked of a configuration, by names that transformers' own understand whatever theirs are."""
 
 
-class Pretrained(nn.Module):
+class PretrainedEncoder(nn.Module):
     """A model of a local folder, its trainable part, and how it reads a batch.
 
     Args:
@@ -89,7 +89,7 @@ class Pretrained(nn.Module):
             if parameter.requires_grad:
                 yield parameter, highest * decay**below
 
-    def train(self, mode: bool = True) -> Pretrained:
+    def train(self, mode: bool = True) -> PretrainedEncoder:
         """Dropout and the like are for what learns only."""
         learns = any(parameter.requires_grad for parameter in self.parameters()) and not self.resting
         super().train(mode and learns)
@@ -121,23 +121,23 @@ class Pretrained(nn.Module):
             # as dropout, by the global generator, which is seeded anew for every step
             alone = torch.rand(len(mask), 1, device=x.device) < self.choice.context_dropout
             mask = torch.where(alone, own, mask)
-        batch, layout = len(mask), lay_out(mask)
-        chosen, steps = layout.select(x).long(), layout.whole.mask.shape[1]
-        if not layout.whole.mask.numel():
+        batch, packed = len(mask), pack_batch(mask)
+        chosen, steps = packed.select(x).long(), packed.whole.mask.shape[1]
+        if not packed.whole.mask.numel():
             return torch.zeros(batch, 1, self.width, device=x.device), mask[:, :1]
         ids, types = chosen[..., 0], chosen[..., 1] if x.shape[-1] > 1 else None
         read = self.model if isinstance(self.model, Bert) else self._grouped
-        states = read(ids, layout, types)
+        states = read(ids, packed, types)
         valid = own[:, :steps]
-        return layout.restore(states.float(), batch) * valid[..., None], valid
+        return packed.restore(states.float(), batch) * valid[..., None], valid
 
-    def _grouped(self, ids: Tensor, layout: Layout, types: Tensor | None) -> Tensor:
+    def _grouped(self, ids: Tensor, packed: PackedBatch, types: Tensor | None) -> Tensor:
         """Hidden states (R, T, d) of token ids (R, T), by a model that knows padded batches only."""
         if not self._knows_types:
             types = None
         padding, first = int(self.config["pad_token_id"] or 0), 0
         parts = []
-        for group in layout.groups:
+        for group in packed.groups:
             rows, length = group.mask.shape
             some = ids[first : first + rows, :length].masked_fill(~group.mask, padding)
             typed = {} if types is None else {"token_type_ids": types[first : first + rows, :length]}

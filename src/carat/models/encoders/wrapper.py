@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from carat.config.encoders import ENCODERS
-from carat.models.base import Method, Scores, TrainingData
-from carat.models.encoders.pretrained import Pretrained
+from carat.models.base import Model, Scores, TrainingData
+from carat.models.encoders.pretrained import PretrainedEncoder
 
 
-class Encoded(Method):
+class EncodedModel(Model):
     """A method that sees hidden states of encoders where the data has tokens or sound.
 
     Args:
@@ -22,17 +22,16 @@ class Encoded(Method):
         encoders: by modality; the others go to the method as they are.
     """
 
-    def __init__(self, method: Method, encoders: Mapping[str, Pretrained]) -> None:
+    def __init__(self, model: Model, encoders: Mapping[str, PretrainedEncoder]) -> None:
         super().__init__()
-        self.method = method
+        self.model = model
         self.encoders = nn.ModuleDict(encoders)
         self.max_length = {
-            m: encoders[m].longest(steps) if m in encoders else steps
-            for m, steps in method.max_length.items()
+            m: encoders[m].longest(steps) if m in encoders else steps for m, steps in model.max_length.items()
         }
 
     def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Any:
-        return self.method(*self.encode(features, masks))
+        return self.model(*self.encode(features, masks))
 
     def encode(
         self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]
@@ -46,13 +45,13 @@ class Encoded(Method):
     def losses(
         self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        return self.method.losses(outputs, labels, generator)
+        return self.model.losses(outputs, labels, generator)
 
     def score(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Scores:
-        return self.method.score(*self.encode(features, masks))
+        return self.model.score(*self.encode(features, masks))
 
     def prepare(self, data: TrainingData) -> None:
-        self.method.prepare(TrainingData(data.labels, self._encoded(data.batches)))
+        self.model.prepare(TrainingData(data.labels, self._encoded(data.batches)))
 
     @torch.no_grad()
     def _encoded(self, batches: Iterable[Any]) -> Iterator[Any]:
@@ -64,46 +63,44 @@ class Encoded(Method):
             self.encoders.train(self.training)
 
     def update_after_step(self, outputs: Any, labels: Tensor) -> None:
-        self.method.update_after_step(outputs, labels)
+        self.model.update_after_step(outputs, labels)
 
-    def enter_epoch(self, epoch: int) -> None:
+    def on_train_epoch_start(self, epoch: int) -> None:
         for encoder in self._all():
             encoder.rest(epoch < encoder.choice.frozen_epochs)
-        self.method.enter_epoch(epoch)
+        self.model.on_train_epoch_start(epoch)
 
     def learning_rates(self) -> Iterator[tuple[nn.Parameter, float]]:
         for encoder in self._all():
             yield from encoder.rates()
-        yield from self.method.learning_rates()
+        yield from self.model.learning_rates()
 
     @property
-    def by_gradient(self) -> bool:
-        return self.method.by_gradient
+    def is_trainable(self) -> bool:
+        return self.model.is_trainable
 
     @property
-    def learnt(self) -> int:
+    def num_parameters(self) -> int:
         own = sum(p.numel() for p in self.encoders.parameters() if p.requires_grad)
-        return self.method.learnt + own * self.by_gradient
+        return self.model.num_parameters + own * self.is_trainable
 
     def attention(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return self.method.attention(*self.encode(features, masks))
+        return self.model.attention(*self.encode(features, masks))
 
     def compile_step(self, mode: str) -> None:
-        self.method.compile_step(mode)
+        self.model.compile_step(mode)
 
-    def spared_from_decay(self) -> Iterator[nn.Parameter]:
-        inner = {
-            id(parameter) for parameter in self.method.parameters()
-        }  # of which the method itself decides
-        yield from (p for p in super().spared_from_decay() if id(p) not in inner)
-        yield from self.method.spared_from_decay()
+    def no_decay_parameters(self) -> Iterator[nn.Parameter]:
+        inner = {id(parameter) for parameter in self.model.parameters()}  # of which the method itself decides
+        yield from (p for p in super().no_decay_parameters() if id(p) not in inner)
+        yield from self.model.no_decay_parameters()
 
-    def kept_files(self) -> dict[str, Path]:
+    def extra_files(self) -> dict[str, Path]:
         return {
             f"{ENCODERS}/{m}/{name}": encoder.folder / name
             for m, encoder in zip(self.encoders, self._all(), strict=True)
             for name in encoder.files
         }
 
-    def _all(self) -> list[Pretrained]:
-        return [encoder for encoder in self.encoders.values() if isinstance(encoder, Pretrained)]
+    def _all(self) -> list[PretrainedEncoder]:
+        return [encoder for encoder in self.encoders.values() if isinstance(encoder, PretrainedEncoder)]

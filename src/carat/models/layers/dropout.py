@@ -12,7 +12,7 @@ LEVELS = 1 << 16
 """Probabilities are multiples of one in so many."""
 
 
-def dropout(x: Tensor, share: float) -> Tensor:
+def dropout(x: Tensor, p: float) -> Tensor:
     """Zero a share of x at random and scale the rest, so that the mean stays.
 
     On a CPU `torch.nn.functional.dropout` draws a number per element, a third of the time of a training step.
@@ -23,23 +23,23 @@ def dropout(x: Tensor, share: float) -> Tensor:
         x: any shape.
         share: of elements to zero, in [0, 1); 0 returns x itself.
     """
-    if not share:
+    if not p:
         return x
-    return x * _factor(x, share) if on_host(x) else F.dropout(x, share)
+    return x * _factor(x, p) if on_host(x) else F.dropout(x, p)
 
 
-def add_dropped(x: Tensor, branch: Tensor, share: float) -> Tensor:
+def add_dropped(x: Tensor, branch: Tensor, p: float) -> Tensor:
     """x + dropout(branch), in one pass over memory where that can be had."""
-    if not share:
+    if not p:
         return x + branch
     if not on_host(x):
-        return x + F.dropout(branch, share)
-    return torch.addcmul(x, branch, _factor(branch, share))
+        return x + F.dropout(branch, p)
+    return torch.addcmul(x, branch, _factor(branch, p))
 
 
-def _factor(x: Tensor, share: float) -> Tensor:
+def _factor(x: Tensor, p: float) -> Tensor:
     """0 or the scale for each element of x, of the generator that `torch.manual_seed` seeds."""
-    dropped = round(share * LEVELS)
+    dropped = round(p * LEVELS)
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     numbers = words.view(torch.int16)[: x.numel()].view(x.shape)  # uniform in [-2¹⁵, 2¹⁵)
     kept = numbers.ge(dropped - LEVELS // 2)

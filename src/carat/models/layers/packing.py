@@ -17,7 +17,7 @@ SMALL = 1 << 17
 
 
 @dataclass(frozen=True)
-class Group:
+class LengthGroup:
     """Neighbouring samples that attend together, padded to the longest among them."""
 
     mask: Tensor
@@ -46,16 +46,16 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Layout:
+class PackedBatch:
     """A padded batch without its padding: valid steps one after the other, the longest samples first."""
 
     samples: Tensor | None
     """(R,) the samples that are computed; None: all, in their order."""
     absent: Tensor | None
     """(B,) bool, samples that are computed although they have no valid step; None: there are none."""
-    whole: Group
+    whole: LengthGroup
     """All of them, padded to the longest."""
-    groups: list[Group]
+    groups: list[LengthGroup]
     """The same in parts of similar length."""
 
     def select(self, padded: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class Layout:
         return values.new_zeros(batch, *values.shape[1:]).index_copy(0, self.samples, values)
 
 
-def lay_out(mask: Tensor) -> Layout:
+def pack_batch(mask: Tensor) -> PackedBatch:
     """The layout of a batch with this mask (B, T), valid = True.
 
     On a CPU only valid steps are computed, and samples without any are left out. Elsewhere shapes must not
@@ -82,33 +82,33 @@ def lay_out(mask: Tensor) -> Layout:
     if not on_host(mask):
         absent = ~mask.any(1)
         first = torch.arange(mask.shape[1], device=mask.device) == 0
-        whole = Group(mask | (first & absent[:, None]), None, slice(None), full=False)
-        return Layout(None, absent, whole, [whole])
+        whole = LengthGroup(mask | (first & absent[:, None]), None, slice(None), full=False)
+        return PackedBatch(None, absent, whole, [whole])
     lengths, order = (mask * torch.arange(1, mask.shape[1] + 1)).amax(1).sort(descending=True, stable=True)
     kept = int((lengths > 0).sum())
     moved = kept < len(mask) or bool((order != torch.arange(kept)).any())
     mask = mask[order[:kept], : int(lengths[0]) if kept else 0]
     whole = _group(mask, 0)
-    return Layout(order[:kept] if moved else None, None, whole, _split(whole, lengths[:kept].tolist()))
+    return PackedBatch(order[:kept] if moved else None, None, whole, _split(whole, lengths[:kept].tolist()))
 
 
-def _split(whole: Group, lengths: list[int]) -> list[Group]:
+def _split(whole: LengthGroup, lengths: list[int]) -> list[LengthGroup]:
     """Groups of neighbours, the longest first; one where that is small and saves less than a fifth."""
     starts = range(0, len(lengths), GROUP)
     small = sum(lengths[:1]) * whole.mask.numel() <= SMALL
     if small and sum(len(lengths[i : i + GROUP]) * lengths[i] for i in starts) > 0.8 * whole.mask.numel():
         return [whole]
-    groups: list[Group] = []
+    groups: list[LengthGroup] = []
     for i in starts:
         row = groups[-1].rows.stop if groups else 0
         groups.append(_group(whole.mask[i : i + GROUP, : lengths[i]], row))
     return groups
 
 
-def _group(mask: Tensor, start: int) -> Group:
+def _group(mask: Tensor, start: int) -> LengthGroup:
     places = mask.flatten().nonzero()[:, 0]
     full = len(places) == mask.numel()
-    return Group(mask, None if full else places, slice(start, start + len(places)), full)
+    return LengthGroup(mask, None if full else places, slice(start, start + len(places)), full)
 
 
 class _Take(torch.autograd.Function):

@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from carat.models.layers.dropout import add_dropped, dropout
 from carat.models.layers.linear import linear
-from carat.models.layers.packing import Group, Layout
+from carat.models.layers.packing import LengthGroup, PackedBatch
 from carat.utils.device import on_host
 
 LONG = 128
@@ -18,7 +18,7 @@ HELD = 1 << 21
 """So many of them are held at once."""
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, share: float) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, p: float) -> Tensor:
     """softmax(Q Kᵀ / √d) V, with dropout of the weights.
 
     Args:
@@ -30,27 +30,27 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, share
         (B, heads, T, d).
     """
     long = key.shape[-2] > LONG
-    if not on_host(query) or (long and not share):
+    if not on_host(query) or (long and not p):
         keys = None if mask is None else mask[:, None, None]
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=keys, dropout_p=share)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=keys, dropout_p=p)
     if not long:
-        return _attend(query, key, value, mask, share)
+        return _attend(query, key, value, mask, p)
     masks = torch.ones_like(key[:, 0, :, 0], dtype=torch.bool) if mask is None else mask
     few = max(1, HELD // (key.shape[1] * key.shape[2] ** 2))  # samples at a time
     parts = zip(*(torch.split(x, few) for x in (query, key, value, masks)), strict=True)
-    return torch.cat([checkpoint(_attend, *part, share, use_reentrant=False) for part in parts])
+    return torch.cat([checkpoint(_attend, *part, p, use_reentrant=False) for part in parts])
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, share: float) -> Tensor:
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, p: float) -> Tensor:
     """By the definition: on a CPU, SDPA is slower for short sequences and has no fast dropout."""
     similar = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if mask is not None:
         bias = torch.zeros_like(mask, dtype=similar.dtype).masked_fill_(~mask, float("-inf"))
         similar = similar + bias[:, None, None]
-    return dropout(similar.softmax(-1), share).to(value.dtype) @ value
+    return dropout(similar.softmax(-1), p).to(value.dtype) @ value
 
 
-def attend_packed(projected: Tensor, groups: list[Group], heads: int, share: float) -> Tensor:
+def attend_packed(projected: Tensor, groups: list[LengthGroup], heads: int, p: float) -> Tensor:
     """Attention within each sample, group by group.
 
     Args:
@@ -63,15 +63,15 @@ def attend_packed(projected: Tensor, groups: list[Group], heads: int, share: flo
         (N, D).
     """
     if len(groups) == 1:
-        return _attend_together(projected, groups[0], heads, share)
+        return _attend_together(projected, groups[0], heads, p)
     parts = torch.split(projected, [group.rows.stop - group.rows.start for group in groups])
-    return torch.cat([_attend_together(*part, heads, share) for part in zip(parts, groups, strict=True)])
+    return torch.cat([_attend_together(*part, heads, p) for part in zip(parts, groups, strict=True)])
 
 
-def _attend_together(projected: Tensor, group: Group, heads: int, share: float) -> Tensor:
+def _attend_together(projected: Tensor, group: LengthGroup, heads: int, p: float) -> Tensor:
     split = group.unpack(projected).view(*group.mask.shape, 3, heads, -1)  # (R, T, 3, heads, D / heads)
     query, key, value = split.permute(2, 0, 3, 1, 4)
-    attended = attend(query, key, value, None if group.full else group.mask, share)
+    attended = attend(query, key, value, None if group.full else group.mask, p)
     return group.pack(attended.transpose(1, 2).flatten(2))
 
 
@@ -95,20 +95,20 @@ class EncoderLayer(nn.Module):
         self.heads = heads
         self.dropout = dropout
         self.query_key_value = nn.Linear(hidden, 3 * hidden)
-        self.attended = nn.Linear(hidden, hidden)
-        self.attention_norm = nn.LayerNorm(hidden, eps=norm_eps)
-        self.widen = nn.Linear(hidden, feedforward)
-        self.narrow = nn.Linear(feedforward, hidden)
-        self.output_norm = nn.LayerNorm(hidden, eps=norm_eps)
+        self.out_proj = nn.Linear(hidden, hidden)
+        self.norm1 = nn.LayerNorm(hidden, eps=norm_eps)
+        self.linear1 = nn.Linear(hidden, feedforward)
+        self.linear2 = nn.Linear(feedforward, hidden)
+        self.norm2 = nn.LayerNorm(hidden, eps=norm_eps)
 
-    def forward(self, x: Tensor, groups: list[Group]) -> Tensor:
+    def forward(self, x: Tensor, groups: list[LengthGroup]) -> Tensor:
         """Packed rows x (N, D) of these groups → (N, D)."""
-        share = self.dropout if self.training else 0.0
-        attended = attend_packed(_through(self.query_key_value, x), groups, self.heads, share)
-        mixed = _through(self.attended, attended)
-        x = self.attention_norm(add_dropped(x, mixed, share))
-        fed = _through(self.narrow, F.gelu(_through(self.widen, x)))
-        out: Tensor = self.output_norm(add_dropped(x, fed, share))
+        p = self.dropout if self.training else 0.0
+        attended = attend_packed(_through(self.query_key_value, x), groups, self.heads, p)
+        mixed = _through(self.out_proj, attended)
+        x = self.norm1(add_dropped(x, mixed, p))
+        fed = _through(self.linear2, F.gelu(_through(self.linear1, x)))
+        out: Tensor = self.norm2(add_dropped(x, fed, p))
         return out
 
 
@@ -138,7 +138,7 @@ class Encoder(nn.Module):
         max_length: int,
         norm_eps: float,
         pooler: bool = False,
-        even: bool = False,
+        identity_init: bool = False,
     ) -> None:
         super().__init__()
         self.project = nn.Linear(width, hidden)
@@ -155,17 +155,17 @@ class Encoder(nn.Module):
             if isinstance(part, nn.Linear):
                 nn.init.normal_(part.weight, std=0.02)
                 nn.init.zeros_(part.bias)
-        if even:
+        if identity_init:
             nn.init.zeros_(self.positions)
             if width == hidden:
                 nn.init.eye_(self.project.weight)
 
-    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+    def forward(self, x: Tensor, packed: PackedBatch) -> Tensor:
         """Hidden states (R, T, D) of x (R, T, d) with T ≤ max_length, zeros where the layout has padding."""
-        whole = layout.whole
+        whole = packed.whole
         positions = self.positions[: x.shape[1]].expand(x.shape[0], -1, -1)
         rows = self.norm(_through(self.project, whole.pack(x)) + whole.pack(positions))
         rows = dropout(rows, self.dropout if self.training else 0.0)
         for layer in self.layers:
-            rows = layer(rows, layout.groups)
+            rows = layer(rows, packed.groups)
         return whole.unpack(rows)

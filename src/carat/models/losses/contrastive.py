@@ -16,7 +16,7 @@ ABSENT = -1
 """Class of a row that is not there: neither anchor nor compared with."""
 
 
-def supervised_contrast(
+def supcon_loss(
     latents: Tensor,
     classes: Tensor,
     queue_latents: Tensor,
@@ -25,7 +25,7 @@ def supervised_contrast(
     temperature: float,
     number_of_classes: int,
     queue_anchors: bool = False,
-    count_lonely: bool = False,
+    average_over_all: bool = False,
     epsilon: float = 0.0,
     tile: int | None = None,
 ) -> Tensor:
@@ -44,7 +44,7 @@ def supervised_contrast(
         temperature: τ.
         number_of_classes: C.
         queue_anchors: the queue's rows are anchors too.
-        count_lonely: anchors without a positive count as 0 in the mean; else they are left out of it.
+        average_over_all: anchors without a positive count as 0 in the mean; else they are left out of it.
         epsilon: added to |P(i)| and to the denominator's sum.
         tile: anchors whose similarities are held in memory at once; chosen by the device when None.
 
@@ -53,7 +53,7 @@ def supervised_contrast(
 
     Source: the paper's contrastive representation learning; Khosla et al. 2020, equation 2. The sum over
     positives is taken by class sums, the denominators tile by tile, where value and gradient are formed
-    together. Three of the switches are quirks of the released code: queue_anchors, count_lonely, epsilon.
+    together. Three of the switches are quirks of the released code: queue_anchors, average_over_all, epsilon.
     """
     keys = torch.cat((latents, queue_latents))
     classes = torch.cat((classes, queue_classes))
@@ -63,7 +63,7 @@ def supervised_contrast(
     with_positive = (positives > 0).to(keys.dtype)
     divisor = (positives + epsilon).clamp(min=1)
     there = classes != ABSENT
-    counted = (there[:number].sum() if count_lonely else with_positive.sum()).clamp(min=1)
+    counted = (there[:number].sum() if average_over_all else with_positive.sum()).clamp(min=1)
     own = keys[:number] * member[:number].sum(1, keepdim=True)
     attraction = (keys[:number] * (member[:number] @ (member.T @ keys) - own)).sum(-1) / temperature
     pull = (attraction / divisor * with_positive).sum() / counted
@@ -74,7 +74,7 @@ def supervised_contrast(
     return push - pull
 
 
-def contrast_rows(latents: Tensor, labels: Tensor, presence: Tensor) -> tuple[Tensor, Tensor]:
+def contrast_rows(latents: Tensor, labels: Tensor, modality_mask: Tensor) -> tuple[Tensor, Tensor]:
     """Unit latents (N, P) and their classes (N,), `ABSENT` for those of absent modalities.
 
     Order: sample, level, modality, label. Class: l + L · (2 · modality + (0 if positive else 1)). Where
@@ -91,7 +91,7 @@ def contrast_rows(latents: Tensor, labels: Tensor, presence: Tensor) -> tuple[Te
     modality = torch.arange(modalities, device=rows.device)[:, None]
     classes = label + size * (2 * modality + 1 - labels[:, None].long())  # (B, M, L)
     classes = classes[:, None].expand(batch, levels, modalities, size)
-    present = presence[:, None, :, None].expand_as(classes)
+    present = modality_mask[:, None, :, None].expand_as(classes)
     if on_host(rows) and not present.all():
         return rows[present], classes[present]
     return rows.flatten(0, -2), torch.where(present, classes, ABSENT).flatten()

@@ -19,7 +19,7 @@ class LabelLoss(nn.Module):
         kind: "plain"; "balanced", each label's presence and absence by the effective number of its samples
             (Cui et al. 2019), for which `balance` must be called; or "asymmetric" (Ridnik et al. 2021).
         beta: of balanced.
-        gamma_absent, gamma_present, margin: of asymmetric.
+        gamma_neg, gamma_pos, margin: of asymmetric.
     """
 
     weights: Tensor
@@ -30,13 +30,13 @@ class LabelLoss(nn.Module):
         kind: str = "plain",
         *,
         beta: float = 0.999,
-        gamma_absent: float = 4.0,
-        gamma_present: float = 1.0,
+        gamma_neg: float = 4.0,
+        gamma_pos: float = 1.0,
         margin: float = 0.05,
     ) -> None:
         super().__init__()
         self.kind, self.beta, self.margin = kind, beta, margin
-        self.gamma_absent, self.gamma_present = gamma_absent, gamma_present
+        self.gamma_neg, self.gamma_pos = gamma_neg, gamma_pos
         self.register_buffer("weights", torch.ones(2, labels), persistent=False)
 
     def balance(self, labels: Tensor) -> None:
@@ -66,6 +66,6 @@ class LabelLoss(nn.Module):
         falling = F.logsigmoid(-logits)  # log(1 − p): its powers have finite slopes, those of 1 − p do not
         shifted = (logits.sigmoid() - self.margin).clamp(min=torch.finfo(logits.dtype).tiny)
         margin = torch.full_like(logits, math.log(self.margin) if self.margin else float("-inf"))
-        present = (self.gamma_present * falling).exp() * F.logsigmoid(logits)
-        absent = shifted**self.gamma_absent * torch.logaddexp(falling, margin).clamp(max=0)
+        present = (self.gamma_pos * falling).exp() * F.logsigmoid(logits)
+        absent = shifted**self.gamma_neg * torch.logaddexp(falling, margin).clamp(max=0)
         return -torch.lerp(absent, present, targets)

@@ -27,7 +27,7 @@ def mean_of_valid(losses: Tensor, valid: Tensor | None = None) -> Tensor:
     return (losses * valid).sum() / valid.sum().clamp(min=1)
 
 
-def distance(features: Tensor, target: Tensor, presence: Tensor) -> Tensor:
+def distance(features: Tensor, target: Tensor, modality_mask: Tensor) -> Tensor:
     """Mean squared error within each modality over the samples that have it, summed over modalities.
 
     Args:
@@ -35,7 +35,7 @@ def distance(features: Tensor, target: Tensor, presence: Tensor) -> Tensor:
         presence: (B, M).
     """
     errors = (features - target).square().flatten(2).mean(-1)  # (B, M)
-    by_modality = (errors * presence).sum(0) / presence.sum(0).clamp(min=1)
+    by_modality = (errors * modality_mask).sum(0) / modality_mask.sum(0).clamp(min=1)
     return by_modality.sum()
 
 

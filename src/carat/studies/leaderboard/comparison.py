@@ -27,7 +27,7 @@ from carat.studies.jobs import (
 )
 from carat.studies.leaderboard.missing_modalities import measure
 from carat.studies.leaderboard.page import write_page
-from carat.studies.leaderboard.standings import Final, Standing, stand
+from carat.studies.leaderboard.standings import MethodResult, SelectedTrial, stand
 from carat.studies.leaderboard.tables import About, write_tables
 from carat.studies.leaderboard.tuning import open_study
 from carat.utils.errors import ConfigError, RunError, did_you_mean
@@ -101,7 +101,7 @@ def compare(
     workers: int = 1,
     overwrite: bool = False,
     say: Say = lambda line: None,
-) -> list[Standing]:
+) -> list[MethodResult]:
     """Tune, train and judge methods alike, and write leaderboard.md, .csv, .html and costs.csv.
 
     Every method gets the same number of trials, judged on validation by the experiment's first seed, and the
@@ -155,7 +155,7 @@ def _tune(
     out: Path,
     workers: int,
     say: Say,
-) -> list[Final]:
+) -> list[SelectedTrial]:
     """Try settings on validation with the first seed, and plan the best of each method with every seed."""
     studies = {name: open_study(name, start, budget, out / JOURNAL) for name, start in starts.items()}
     trials = {
@@ -174,7 +174,7 @@ def _tune(
         best = study.best if budget > 1 else 0
         chosen = trials[name][best].experiment
         planned = [_job(name, best, chosen, store, seed, measure) for seed in range(seeds)]
-        finals.append(Final(name, planned, len(study.trials), study.trials[best]))
+        finals.append(SelectedTrial(name, planned, len(study.trials), study.trials[best]))
     return finals
 
 

@@ -36,10 +36,10 @@ def conditions(store: Store, modalities: Sequence[str]) -> dict[str, NDArray[np.
     found = {}
     for chosen in subsets(modalities):
         found[f"only {' + '.join(chosen)}"] = np.tile([m in chosen for m in modalities], (len(store), 1))
-    presence = np.stack([store.lengths(m) > 0 for m in modalities], axis=1)
-    drawn = np.random.default_rng(SEED).random(presence.shape)
+    modality_mask = np.stack([store.lengths(m) > 0 for m in modalities], axis=1)
+    drawn = np.random.default_rng(SEED).random(modality_mask.shape)
     for share in SHARES if len(modalities) > 1 else ():
-        kept = still_there(torch.from_numpy(presence), torch.from_numpy(drawn), share)
+        kept = still_there(torch.from_numpy(modality_mask), torch.from_numpy(drawn), share)
         found[f"{share:.0%} away"] = kept.numpy()
     return found
 

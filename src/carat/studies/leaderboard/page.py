@@ -14,7 +14,7 @@ from carat.evaluation.bootstrap import Paired
 from carat.evaluation.report import in_brackets, mean_and_spread
 from carat.runs import card as run
 from carat.studies.leaderboard.missing_modalities import SHARES
-from carat.studies.leaderboard.standings import Standing
+from carat.studies.leaderboard.standings import MethodResult
 from carat.studies.leaderboard.tables import (
     COSTS,
     About,
@@ -33,7 +33,7 @@ TEMPLATE = Path(__file__).with_name("page.html.j2")
 MARKERS = "os^Dvp*XPh<>"
 
 
-def write_page(standings: Sequence[Standing], about: About, file: Path) -> None:
+def write_page(standings: Sequence[MethodResult], about: About, file: Path) -> None:
     """Write the page: sortable table with intervals, labels, missing modalities, costs."""
     import jinja2
 
@@ -64,7 +64,7 @@ def write_page(standings: Sequence[Standing], about: About, file: Path) -> None:
     run.write_atomically(file, text + "\n")
 
 
-def _rows(standings: Sequence[Standing]) -> list[dict[str, Any]]:
+def _rows(standings: Sequence[MethodResult]) -> list[dict[str, Any]]:
     """Of the main table: what is shown, and what is sorted by."""
     low, high = _scale(standings)
     found = []
@@ -102,7 +102,7 @@ def _lines(paired: Paired | None) -> tuple[str, str, str]:
     return text, rest, "up" if low > 0 else "down" if high < 0 else ""
 
 
-def _scale(standings: Sequence[Standing]) -> tuple[float, float]:
+def _scale(standings: Sequence[MethodResult]) -> tuple[float, float]:
     """Ends of the axis on which the intervals are drawn, in twentieths."""
     ends = np.array([standing.interval["micro_f1"] for standing in standings])
     finite = ends[np.isfinite(ends)]
@@ -111,7 +111,7 @@ def _scale(standings: Sequence[Standing]) -> tuple[float, float]:
     return float(np.floor(finite.min() * 20) / 20), float(np.ceil(finite.max() * 20) / 20)
 
 
-def _curves(standings: Sequence[Standing]) -> Figure:
+def _curves(standings: Sequence[MethodResult]) -> Figure:
     figure = new_figure(7.5, 4.6)
     axes = figure.subplots()
     for place, standing in enumerate(standings):
@@ -131,7 +131,7 @@ def _curves(standings: Sequence[Standing]) -> Figure:
     return figure
 
 
-def _subsets(standings: Sequence[Standing]) -> Figure:
+def _subsets(standings: Sequence[MethodResult]) -> Figure:
     names = [name for name in standings[0].missing if name.startswith("only ")]
     values = np.array([[x.mean("micro_f1"), *(x.missing[name][1] for name in names)] for x in standings])
     figure = new_figure(7.5, 1.6 + 0.33 * len(standings))

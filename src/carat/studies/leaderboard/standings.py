@@ -23,7 +23,7 @@ COMPARED = ("micro_f1", "macro_f1")
 
 
 @dataclass(frozen=True)
-class Final:
+class SelectedTrial:
     """A method's trainings with the settings that tuning has chosen."""
 
     method: str
@@ -36,7 +36,7 @@ class Final:
 
 
 @dataclass(frozen=True)
-class Standing:
+class MethodResult:
     """One method on the test split; every list has one value per seed."""
 
     method: str
@@ -81,7 +81,7 @@ class Standing:
         return [m.labels[label].f1 for m in self.metrics]
 
 
-def stand(finals: Sequence[Final], store: Store, out: Path) -> list[Standing]:
+def stand(finals: Sequence[SelectedTrial], store: Store, out: Path) -> list[MethodResult]:
     """Judge every method, best mean test micro-F1 first.
 
     Args:
@@ -111,18 +111,18 @@ def stand(finals: Sequence[Final], store: Store, out: Path) -> list[Standing]:
 
 
 def _stand(
-    final: Final,
+    final: SelectedTrial,
     scored: Sequence[Scored],
     predicted: NDArray[np.bool_],
     against: Mapping[str, Paired],
     store: Store,
     out: Path,
-) -> Standing:
+) -> MethodResult:
     labels, groups, names = np.asarray(store.labels), store.groups, store.label_names
     rows, measured, cards = scored[0].rows, [x.arrays for x in scored], [x.card for x in scored]
     spent = [read_environment(job, out) for job in final.jobs]
     positives = labels[store.indices("train")].sum(0)
-    return Standing(
+    return MethodResult(
         method=final.method,
         chosen=final.chosen,
         trials=final.trials,

@@ -17,8 +17,8 @@ from carat.data.store import Store
 from carat.evaluation.bootstrap import Paired
 from carat.evaluation.report import in_brackets, mean_and_spread, short, signed
 from carat.runs import card as run
-from carat.studies.jobs import different, read_environment
-from carat.studies.leaderboard.standings import BASE, COMPARED, Final, Standing
+from carat.studies.jobs import distinct, read_environment
+from carat.studies.leaderboard.standings import BASE, COMPARED, MethodResult, SelectedTrial
 
 NAMES = {
     "micro_f1": "micro-F1",
@@ -56,7 +56,7 @@ class About:
     @classmethod
     def of(
         cls,
-        finals: Sequence[Final],
+        finals: Sequence[SelectedTrial],
         store: Store,
         out: Path,
         preset: str,
@@ -79,9 +79,9 @@ class About:
             budget=budget,
             preset=preset,
             settings=settings,
-            commit=different(x["commit"] for x in runs),
-            processor=different(x["processor"] for x in runs),
-            torch=different(x["packages"]["torch"] for x in runs),
+            commit=distinct(x["commit"] for x in runs),
+            processor=distinct(x["processor"] for x in runs),
+            torch=distinct(x["packages"]["torch"] for x in runs),
         )
 
     @property
@@ -127,7 +127,7 @@ def difference(paired: Paired | None) -> str:
     return f"{signed(paired.difference)} ({in_brackets(paired.interval, signed=True)}), p {p}"
 
 
-def scores(standing: Standing) -> list[str]:
+def scores(standing: MethodResult) -> list[str]:
     """Cells of the main table."""
     return [
         standing.method,
@@ -142,7 +142,7 @@ def scores(standing: Standing) -> list[str]:
     ]
 
 
-def precision_and_recall(standing: Standing) -> tuple[str, str]:
+def precision_and_recall(standing: MethodResult) -> tuple[str, str]:
     """Means over the seeds as `P / R`, and as the literature prints them."""
     precision, recall = standing.mean("precision"), standing.mean("recall")
     return short(f"{precision:.3f} / {recall:.3f}"), short(f"{recall:.3f} / {precision:.3f}")
@@ -164,7 +164,7 @@ def score_columns(rarest: str) -> list[str]:
     ]
 
 
-def costs(standing: Standing) -> list[str]:
+def costs(standing: MethodResult) -> list[str]:
     """Cells of the table of costs."""
     return [
         standing.method,
@@ -188,18 +188,18 @@ COSTS = [
 ]
 
 
-def per_label_thresholds(standing: Standing) -> list[str]:
+def per_label_thresholds(standing: MethodResult) -> list[str]:
     """Cells of the table of per-label thresholds."""
     names = ("micro_f1", "macro_f1", "rarest_f1")
     return [standing.method, *(mean_and_spread(standing.values(name, per_label=True)) for name in names)]
 
 
-def by_label(standing: Standing, labels: Sequence[str]) -> list[str]:
+def by_label(standing: MethodResult, labels: Sequence[str]) -> list[str]:
     """Cells of the table of labels."""
     return [standing.method, *(short(f"{np.mean(standing.label_f1(label)):.3f}") for label in labels)]
 
 
-def write_tables(standings: Sequence[Standing], about: About, out: Path) -> None:
+def write_tables(standings: Sequence[MethodResult], about: About, out: Path) -> None:
     """Write leaderboard.md, leaderboard.csv and costs.csv."""
     run.write_atomically(out / "leaderboard.md", _markdown(standings, about))
     with (out / "leaderboard.csv").open("w", newline="", encoding="utf-8") as opened:
@@ -234,7 +234,7 @@ def write_tables(standings: Sequence[Standing], about: About, out: Path) -> None
             writer.writerow([*(cell.replace(",", "") for cell in cells[:-1]), cells[-1]])
 
 
-def _markdown(standings: Sequence[Standing], about: About) -> str:
+def _markdown(standings: Sequence[MethodResult], about: About) -> str:
     lines = [f"# Leaderboard on {about.store}", ""]
     for paragraph in about.paragraphs():
         lines += [textwrap.fill(paragraph, 118, break_on_hyphens=False, break_long_words=False), ""]
@@ -267,7 +267,7 @@ def _markdown(standings: Sequence[Standing], about: About) -> str:
     return "\n".join(lines)
 
 
-def missing_table(standings: Sequence[Standing]) -> list[str]:
+def missing_table(standings: Sequence[MethodResult]) -> list[str]:
     """Micro-F1 by condition, one line per method, and how many samples each condition leaves."""
     conditions = standings[0].missing
     rows = [[x.method, *(short(f"{value:.3f}") for _, value in x.missing.values())] for x in standings]

@@ -10,7 +10,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 
-def serve_parent(*, quiet: bool = True) -> None:
+def exit_with_parent(*, quiet: bool = True) -> None:
     """End this process as soon as the one that started it ends, however it does.
 
     Signals of the terminal reach the parent alone; a quiet process shows no progress and no warnings.

@@ -10,8 +10,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from carat.utils.errors import CaratError
-from carat.utils.parallel.child import serve_parent
-from carat.utils.parallel.tasks import ATTEMPTS, Outcome, Work, in_a_line
+from carat.utils.parallel.child import exit_with_parent
+from carat.utils.parallel.tasks import ATTEMPTS, TaskFunction, TaskResult, one_line
 
 
 @dataclass
@@ -24,12 +24,12 @@ class Worker:
 
 
 def run_tasks(
-    prepare: Callable[..., Work],
+    prepare: Callable[..., TaskFunction],
     arguments: tuple[Any, ...],
     tasks: Sequence[Any],
     workers: int,
     hear: Callable[[int, Any], bool] = lambda index, said: False,
-) -> Iterator[Outcome]:
+) -> Iterator[TaskResult]:
     """Do tasks in several processes at once, one core each.
 
     When this process ends, however it does, its workers end too.
@@ -69,7 +69,7 @@ def run_tasks(
                         waiting.appendleft(worker.index)
                     else:
                         how = f"its worker died {ATTEMPTS} times (exit code {worker.process.exitcode})"
-                        yield Outcome(worker.index, problem=how)
+                        yield TaskResult(worker.index, problem=how)
                     continue
                 if kind == "said":
                     worker.pipe.send(hear(worker.index, content))
@@ -77,14 +77,14 @@ def run_tasks(
                 busy.remove(worker)
                 idle.append(worker)
                 result, problem = (content, "") if kind == "done" else (None, content)
-                yield Outcome(worker.index, result, problem)
+                yield TaskResult(worker.index, result, problem)
     finally:
         for worker in busy + idle:
             worker.process.kill()
             worker.process.join()
 
 
-def _start(prepare: Callable[..., Work], arguments: tuple[Any, ...]) -> Worker:
+def _start(prepare: Callable[..., TaskFunction], arguments: tuple[Any, ...]) -> Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(prepare, arguments, theirs))
@@ -93,17 +93,17 @@ def _start(prepare: Callable[..., Work], arguments: tuple[Any, ...]) -> Worker:
     return Worker(process, ours, -1)
 
 
-def _serve(prepare: Callable[..., Work], arguments: tuple[Any, ...], pipe: Connection) -> None:
+def _serve(prepare: Callable[..., TaskFunction], arguments: tuple[Any, ...], pipe: Connection) -> None:
     import torch
 
-    serve_parent()
+    exit_with_parent()
     torch.set_num_threads(1)
 
     def tell(said: Any) -> bool:
         pipe.send(("said", said))
         return bool(pipe.recv())
 
-    work: Work | None = None
+    work: TaskFunction | None = None
     while True:
         task = pipe.recv()
         try:
@@ -112,5 +112,5 @@ def _serve(prepare: Callable[..., Work], arguments: tuple[Any, ...], pipe: Conne
         except CaratError as error:
             answer = ("failed", str(error))
         except Exception as error:  # one task must not end the others
-            answer = ("failed", in_a_line(error))
+            answer = ("failed", one_line(error))
         pipe.send(answer)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from carat.utils.errors import CaratError, RunError
-from carat.utils.parallel.tasks import ATTEMPTS, Outcome, Work, in_a_line
+from carat.utils.parallel.tasks import ATTEMPTS, TaskFunction, TaskResult, one_line
 
 POLL = 0.2
 """Seconds between looks at what tasks report."""
@@ -42,7 +42,7 @@ def cluster(address: str | None, workers: int) -> Iterator[Any]:
                 log_to_driver=False,
             )
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-            raise RunError(f"no Ray cluster at {address or 'this machine'}: {in_a_line(error)}") from error
+            raise RunError(f"no Ray cluster at {address or 'this machine'}: {one_line(error)}") from error
     try:
         yield ray
     finally:
@@ -63,12 +63,12 @@ def _knock(address: str | None) -> None:
 
 def run_tasks(
     ray: Any,
-    prepare: Callable[..., Work],
+    prepare: Callable[..., TaskFunction],
     arguments: tuple[Any, ...],
     tasks: Sequence[Any],
     workers: int,
     hear: Callable[[int, Any], bool] = lambda index, said: False,
-) -> Iterator[Outcome]:
+) -> Iterator[TaskResult]:
     """As `carat.utils.parallel.local.run_tasks`, with tasks wherever the cluster has room for them.
 
     What a task is told comes one report later.
@@ -95,12 +95,12 @@ def run_tasks(
             try:
                 result, problem = ray.get(future)
             except ray.exceptions.RayError as error:
-                result, problem = None, in_a_line(error)
-            yield Outcome(index, result, problem)
+                result, problem = None, one_line(error)
+            yield TaskResult(index, result, problem)
 
 
 def _do(
-    prepare: Callable[..., Work], arguments: tuple[Any, ...], task: Any, index: int, mailbox: Any
+    prepare: Callable[..., TaskFunction], arguments: tuple[Any, ...], task: Any, index: int, mailbox: Any
 ) -> tuple[Any, str]:
     import ray
     import torch
@@ -115,7 +115,7 @@ def _do(
     except CaratError as error:
         return None, str(error)
     except Exception as error:  # one task must not end the others
-        return None, in_a_line(error)
+        return None, one_line(error)
 
 
 class Mailbox:
@@ -141,8 +141,12 @@ class Mailbox:
 
 
 def map_tasks(
-    ray: Any, prepare: Callable[..., Work], arguments: tuple[Any, ...], tasks: Sequence[Any], workers: int
-) -> Iterator[Outcome]:
+    ray: Any,
+    prepare: Callable[..., TaskFunction],
+    arguments: tuple[Any, ...],
+    tasks: Sequence[Any],
+    workers: int,
+) -> Iterator[TaskResult]:
     """As `run_tasks`, by Ray Data, with workers that are prepared once; tasks report nothing."""
     from ray import data
 
@@ -162,20 +166,20 @@ def map_tasks(
     )
     try:
         for row in found.iter_rows():
-            yield Outcome(int(row["index"]), *pickle.loads(row["found"]))
+            yield TaskResult(int(row["index"]), *pickle.loads(row["found"]))
     except ray.exceptions.RayError as error:
-        raise RunError(f"Ray: {in_a_line(error)}") from error
+        raise RunError(f"Ray: {one_line(error)}") from error
 
 
 class Worker:
     """Does one task after another."""
 
-    def __init__(self, prepare: Callable[..., Work], arguments: tuple[Any, ...]) -> None:
+    def __init__(self, prepare: Callable[..., TaskFunction], arguments: tuple[Any, ...]) -> None:
         import torch
 
         torch.set_num_threads(1)
         self.prepare, self.arguments = prepare, arguments
-        self.work: Work | None = None
+        self.work: TaskFunction | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -184,5 +188,5 @@ class Worker:
         except CaratError as error:
             found = None, str(error)
         except Exception as error:  # said where the command was given
-            found = None, in_a_line(error)
+            found = None, one_line(error)
         return {"index": batch["index"], "found": [pickle.dumps(found)]}

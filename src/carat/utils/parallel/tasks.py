@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-Tell = Callable[[Any], bool]
+Report = Callable[[Any], bool]
 """Report something in the middle of a task; answers whether the task is to stop."""
 
-Work = Callable[[Any, Tell], Any]
+TaskFunction = Callable[[Any, Report], Any]
 """Does one task."""
 
 ATTEMPTS = 3
@@ -17,7 +17,7 @@ ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TaskResult:
     """What became of a task."""
 
     index: int
@@ -27,6 +27,6 @@ class Outcome:
     """Why there is no result, in one line."""
 
 
-def in_a_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """An unexpected error, for people."""
     return f"{type(error).__name__} {' '.join(str(error).split())[:300]}"

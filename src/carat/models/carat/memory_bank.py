@@ -12,7 +12,7 @@ NOISE = -2
 """Class of a row of noise: compared with, but of no latent's class."""
 
 
-class LatentQueue(nn.Module):
+class MemoryBank(nn.Module):
     """A ring of the last `size` latents and their classes, as buffers.
 
     Args:

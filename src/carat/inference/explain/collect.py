@@ -29,9 +29,9 @@ class Gathered:
     """(N, L)."""
     predicted: NDArray[np.bool_]
     """(N, L), with the thresholds found on validation."""
-    presence: NDArray[np.bool_]
+    modality_mask: NDArray[np.bool_]
     """(N, M)."""
-    carried_by: NDArray[np.int64]
+    attribution: NDArray[np.int64]
     """(N, L)."""
     weights: NDArray[np.float32]
     """(N, M, L): softmax over the present modalities of the scored level's logits."""
@@ -69,18 +69,18 @@ def gather(predictor: Predictor, store: Store, split: str, keep: int, seed: int)
     parts: dict[str, list[NDArray[Any]]] = {}
     start = 0
     for batch in batches:
-        outputs: Any = predictor.method(batch.features, batch.masks)
+        outputs: Any = predictor.model(batch.features, batch.masks)
         if not hasattr(outputs, "latents"):
             return None
         mask = torch.from_numpy(chosen[start : start + len(batch.rows)]).to(outputs.scores.device)
         start += len(batch.rows)
-        logits = outputs.logits[:, -1].masked_fill(~outputs.presence[..., None], float("-inf"))
+        logits = outputs.logits[:, -1].masked_fill(~outputs.modality_mask[..., None], float("-inf"))
         found = {
             "rows": batch.rows,
             "truth": batch.labels.bool(),
             "scores": outputs.scores,
-            "presence": outputs.presence,
-            "carried_by": outputs.carried_by,
+            "presence": outputs.modality_mask,
+            "attribution": outputs.attribution,
             "weights": logits.softmax(1),
             "features": outputs.features[mask, 0],
             "latents": torch.nn.functional.normalize(outputs.latents[mask, 0], dim=-1),

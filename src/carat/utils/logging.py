@@ -1,0 +1,25 @@
+"""The package's logger: progress and notes on standard error, until the application configures logging."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+logger = logging.getLogger("carat")
+"""Library code reports progress with `info` and what deserves attention with `warning`."""
+
+
+class StandardError(logging.Handler):
+    """Writes messages as they are to the current `sys.stderr`, which notebooks and tests replace."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+def show_progress() -> None:
+    """Show carat's messages unless the application has configured logging itself. Called on import."""
+    if not logger.handlers and not logging.getLogger().handlers:
+        logger.addHandler(StandardError())
+        logger.propagate = False
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
