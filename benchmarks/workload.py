@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from carat.config.experiment import TrainingConfig, load_experiment
-from carat.models.base import Geometry, Model, build_method
+from carat.models.base import Model
+from carat.models.build import build_model
 from carat.training.optimizer import clip_gradients, make_optimizer
 
 WIDTHS = {"text": 300, "visual": 35, "audio": 74}
@@ -96,7 +97,7 @@ def make_method(
     torch.manual_seed(0)
     config = load_experiment(preset=preset, overrides={"method": changes}).method
     names = tuple(f"label {i}" for i in range(labels))
-    return build_method(config, Geometry(names, WIDTHS)).to(device)
+    return build_model(config, WIDTHS, names).to(device)
 
 
 def make_yardstick(device: str = "cpu") -> BareEncoders:

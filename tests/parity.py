@@ -1,7 +1,7 @@
 """Replay a file of golden numbers of the authors' released code with preset `official`.
 
 `python -m tests.parity FIXTURE.safetensors` prints one JSON line with the largest relative error of each kind
-of number, and `ok`. Geometry is read from the file; errors are relative to the stored tensor's largest entry.
+of number, and `ok`. Sizes are read from the file; errors are relative to the stored tensor's largest entry.
 Attention key biases are left out of gradients and weights: their gradient is zero but for rounding.
 """
 
@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from carat.config.experiment import load_experiment
-from carat.models.base import Carat
+from carat.models.carat.model import Carat
 from carat.runs.official_weights import (
     MODALITIES,
     QUEUE_CLASSES,
@@ -27,7 +27,7 @@ from carat.runs.official_weights import (
     load_released,
     pieces,
     queue_classes,
-    read_geometry,
+    read_sizes,
 )
 from carat.training.optimizer import clip_gradients, make_optimizer
 
@@ -62,17 +62,17 @@ class Golden:
         return {k.removeprefix(prefix): x for k, x in self.numbers.items() if k.startswith(prefix)}
 
     def method(self) -> Carat:
-        """A method of this geometry with the stored state."""
+        """A model of the stored sizes, with the stored state."""
         state = self.below("state/")
         labels = tuple(f"label {i}" for i in range(int(self.metadata["num_classes"])))
-        changes, geometry = read_geometry(state, labels, self.metadata["aligned"] == "True")
-        widths, layers = (json.loads(self.metadata[key]) for key in ("dims", "layers"))
-        assert list(geometry.widths.values()) == widths
+        changes, widths = read_sizes(state, self.metadata["aligned"] == "True")
+        dims, layers = (json.loads(self.metadata[key]) for key in ("dims", "layers"))
+        assert list(widths.values()) == dims
         assert list(changes["encoder"]["layers"].values()) == layers
         assert changes["contrast"]["queue"] == int(self.metadata["queue"])
         changes["encoder"]["dropout"] = 0.0
         config = load_experiment(preset="official", overrides={"method": changes}).method
-        method = Carat(config, geometry).to(state["queue"].dtype)
+        method = Carat(widths, labels, config).to(state["queue"].dtype)
         assert load_released(method, state) == []
         return method
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from carat.config.experiment import CaratConfig
-from carat.models.base import Carat, Geometry
 from carat.models.carat.aggregation import draw_shuffle
 from carat.models.carat.memory_bank import EMPTY
+from carat.models.carat.model import Carat
 from tests.reference import Memory, Reference
 
 NAMES = ("text", "visual", "audio")
@@ -45,8 +45,8 @@ def compare(
         {"hidden": hidden, "latent": latent, "encoder": {"heads": 1}, "contrast": {"queue": QUEUE}}
     )
     torch.manual_seed(seed)
-    geometry = Geometry(tuple(f"l{i}" for i in range(labels)), dict.fromkeys(NAMES[:modalities], 2))
-    method = Carat(config, geometry).to(dtype).train()
+    names = [f"l{i}" for i in range(labels)]
+    method = Carat(dict.fromkeys(NAMES[:modalities], 2), names, config).to(dtype).train()
     means = method.network.prototypes.means
     means.copy_(draw(*means.shape))
     keys = list(product(range(modalities), range(labels), (True, False)))

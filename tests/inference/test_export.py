@@ -23,7 +23,7 @@ from carat.inference.export import KINDS, export
 from carat.inference.export.checks import TOLERANCE, random_batches
 from carat.inference.export.files import CARD_FILE, Flat, foreign
 from carat.inference.predictor import Predictor, load
-from carat.models.base import Carat, Geometry
+from carat.models.carat.model import Carat
 from carat.runs import card as runs
 from carat.training.train import TrainedRun
 from carat.utils.errors import ExportError
@@ -36,7 +36,7 @@ def make_run(folder: Path, widths: dict[str, int] = WIDTHS, **method: Any) -> Pa
     """A run with random weights and prototypes, without training."""
     experiment = load_experiment(overrides={**TINY, "method": TINY["method"] | method})
     labels = ["joy", "fear"]
-    made = Carat(experiment.method, Geometry(tuple(labels), widths))
+    made = Carat(widths, labels, experiment.method)
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.copy_(torch.randn(parameter.shape) * 0.5)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from carat.config.experiment import TrainingConfig
-from carat.models.base import Carat
 from carat.models.carat.aggregation import draw_shuffle
+from carat.models.carat.model import Carat
 from carat.training.optimizer import clip_gradients, make_optimizer
 from tests.models.test_methods import LABELS, WIDTHS, B, batch, make
 

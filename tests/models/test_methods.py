@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from carat.config.experiment import CaratConfig
-from carat.models.base import Carat, Geometry, build_method
+from carat.models.build import build_model
 from carat.models.carat.aggregation import apply_shuffle, draw_shuffle
+from carat.models.carat.model import Carat
 from carat.utils.errors import ConfigError
 
 WIDTHS = {"text": 5, "visual": 3, "audio": 7}
@@ -24,7 +25,7 @@ def make(widths: dict[str, int] | None = None, **changes: Any) -> Carat:
     torch.manual_seed(0)
     encoder = {"layers": dict.fromkeys(WIDTHS, 1), "other_layers": 1, "heads": 2, "feedforward": 6}
     config = {"hidden": 10, "latent": 4, "encoder": encoder | {"max_length": 13, "dropout": 0.0}} | changes
-    method = Carat(CaratConfig.model_validate(config), Geometry(LABELS, widths or WIDTHS))
+    method = Carat(widths or WIDTHS, LABELS, CaratConfig.model_validate(config))
     method.network.prototypes.means.normal_()
     return method
 
@@ -143,8 +144,12 @@ def test_forward_and_losses_change_no_state() -> None:
     assert all(torch.equal(x, before[name]) for name, x in method.state_dict().items())
     method.update_after_step(outputs, labels)
     changed = {name for name, x in method.state_dict().items() if not torch.equal(x, before[name])}
-    bank = {f"memory_bank.{name}" for name in ("rows", "classes", "pointer")}
-    assert changed == {"network.prototypes.means"} | bank
+    assert changed == {
+        "network.prototypes.means",
+        "memory_bank.rows",
+        "memory_bank.classes",
+        "memory_bank.pointer",
+    }
 
 
 def test_queue_holds_no_graph_and_keeps_the_order_of_the_paper() -> None:
@@ -236,7 +241,7 @@ def test_bf16_autocast_stays_close() -> None:
 
 
 def test_papers_size() -> None:
-    method = Carat(CaratConfig(), Geometry(tuple("abcdef"), {"text": 300, "visual": 35, "audio": 74}))
+    method = Carat({"text": 300, "visual": 35, "audio": 74}, "abcdef")
     number = sum(p.numel() for p in method.parameters())
     assert 7.0e6 < number < 7.5e6
 
@@ -266,7 +271,7 @@ def test_names_that_pytorch_takes_are_refused() -> None:
 def test_unknown_method() -> None:
     config = CaratConfig.model_construct(name="karat")
     with pytest.raises(ConfigError, match=r"unknown method 'karat'; did you mean 'carat'\?"):
-        build_method(config, Geometry(LABELS, WIDTHS))
+        build_model(config, WIDTHS, LABELS)
 
 
 @pytest.mark.parametrize("aggregation", [True, False])

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 import torch
 
-from carat.models.modality_dropout import drop_modalities, still_there
+from carat.models.modality_dropout import drop_modalities, kept_modalities
 
 PATTERNS = torch.tensor(list(product([False, True], repeat=3)))  # every presence of three modalities
 DRAWS = 40_000
@@ -16,7 +16,7 @@ DRAWS = 40_000
 def often(modality_mask: list[bool], share: float, seed: int = 1) -> torch.Tensor:
     """What stays of one sample in many draws (DRAWS, M)."""
     drawn = torch.rand(DRAWS, len(modality_mask), generator=torch.Generator().manual_seed(seed))
-    return still_there(torch.tensor(modality_mask).expand(DRAWS, -1), drawn, share)
+    return kept_modalities(torch.tensor(modality_mask).expand(DRAWS, -1), drawn, share)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
@@ -29,14 +29,14 @@ def test_what_stays_is_part_of_presence_and_never_nothing(share: float) -> None:
 
 def test_share_zero_hides_nothing() -> None:
     drawn = torch.tensor([0.0, 0.0, 0.5]).expand(len(PATTERNS), -1)  # 0 can be drawn
-    assert torch.equal(still_there(PATTERNS, drawn, 0.0), PATTERNS)
+    assert torch.equal(kept_modalities(PATTERNS, drawn, 0.0), PATTERNS)
 
 
 def test_by_hand() -> None:
     modality_mask = torch.tensor([[True, True, True], [True, True, True], [True, True, False]])
     drawn = torch.tensor([[0.1, 0.6, 0.4], [0.1, 0.2, 0.3], [0.1, 0.2, 0.9]])
     expected = torch.tensor([[False, True, False], [False, False, True], [False, True, False]])
-    assert torch.equal(still_there(modality_mask, drawn, 0.5), expected)
+    assert torch.equal(kept_modalities(modality_mask, drawn, 0.5), expected)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from carat.config.experiment import load_experiment
 from carat.inference.predictor import load
-from carat.models.base import Carat, Geometry
+from carat.models.carat.model import Carat
 from carat.runs.official_weights import (
     MODALITIES,
     SETTINGS,
     convert,
     load_released,
     pieces,
-    read_geometry,
+    read_sizes,
     read_state,
 )
 from carat.utils.errors import CaratError
@@ -42,7 +42,7 @@ def released(aligned: bool = True, layers: tuple[int, ...] = (2, 1, 3), labels: 
         "contrast": {"queue": 23},
     }
     config = load_experiment(preset="official", overrides={"method": changes}).method
-    method = Carat(config, Geometry(tuple("abcdefg"[:labels]), WIDTHS))
+    method = Carat(WIDTHS, "abcdefg"[:labels], config)
     own = {name: torch.randn(x.shape) for name, x in method.state_dict().items()}
     state = {piece.theirs: piece.view(own).contiguous() for piece in pieces(method)}
     classes = torch.cat((torch.arange(9.0), torch.randn(14)))[:, None]
@@ -51,12 +51,13 @@ def released(aligned: bool = True, layers: tuple[int, ...] = (2, 1, 3), labels: 
 
 @pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize("labels", [6, 7])
-def test_every_geometry_is_read_from_the_file(aligned: bool, labels: int) -> None:
+def test_sizes_are_read_from_the_file(aligned: bool, labels: int) -> None:
     state = released(aligned, labels=labels)
-    changes, geometry = read_geometry(state, tuple("abcdefg"[:labels]), aligned)
-    assert geometry.widths == WIDTHS
+    changes, widths = read_sizes(state, aligned)
+    assert widths == WIDTHS
     assert changes["encoder"]["layers"] == {"text": 2, "visual": 1, "audio": 3}
-    method = Carat(load_experiment(preset="official", overrides={"method": changes}).method, geometry)
+    config = load_experiment(preset="official", overrides={"method": changes}).method
+    method = Carat(widths, "abcdefg"[:labels], config)
     assert load_released(method, state) == []
     own = method.state_dict()
     for piece in pieces(method):
@@ -94,9 +95,9 @@ def test_a_converted_run_predicts(tmp_path: Path, suffix: str) -> None:
 
 def test_one_key_less_more_or_transposed_is_refused_by_name(tmp_path: Path) -> None:
     state = released(aligned=False)
-    changes, geometry = read_geometry(state, tuple("abcdef"), aligned=False)
+    changes, widths = read_sizes(state, aligned=False)
     config = load_experiment(preset="official", overrides={"method": changes}).method
-    method = Carat(config, geometry)
+    method = Carat(widths, "abcdef", config)
     for key, value in state.items():
         with pytest.raises(CaratError, match=f"'{key}' is missing"):
             load_released(method, {k: x for k, x in state.items() if k != key})

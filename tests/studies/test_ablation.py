@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from carat.config.base import merge, parse
+from carat.config.base import merge
 from carat.config.carat import OFFICIAL, OFFICIAL_TOGETHER
-from carat.config.experiment import Experiment, load_experiment
+from carat.config.experiment import Experiment, load_experiment, parse_experiment
 from carat.data.loader import make_loader
 from carat.data.store import Store
 from carat.data.synthetic import make_synthetic
 from carat.evaluation.bootstrap import paired_test
-from carat.models.base import Geometry, build_method
+from carat.models.build import build_model
 from carat.studies import ablation
 from carat.studies import jobs as campaign
 from carat.studies.ablation import FULL, ablate, variants
@@ -57,11 +57,11 @@ def test_all_parts_modalities_and_quirks_are_there() -> None:
 def test_every_variant_is_another_method_that_learns(name: str, store: Store) -> None:
     base = load_experiment(overrides=TINY)
     changes = variants(base, store.modalities)[name]
-    experiment = parse(Experiment, merge(base.model_dump(), changes), name)
+    experiment = parse_experiment(merge(base.model_dump(), changes), name)
     assert experiment != base
     modalities = experiment.data.modalities or store.modalities
     widths = {m: store.manifest.modalities[m].width for m in modalities}
-    method = build_method(experiment.method, Geometry(tuple(store.label_names), widths))
+    method = build_model(experiment.method, widths, store.label_names)
     rows = store.indices("train")
     rows = rows[np.any([store.lengths(m)[rows] > 0 for m in modalities], axis=0)]
     loader = make_loader(store, rows, modalities, batch_size=37, max_length=method.max_length)
@@ -149,7 +149,7 @@ def test_official_preset_is_the_sum_of_its_quirks() -> None:
     for changes in OFFICIAL.values():
         assert merge(values, changes) != values
         values = merge(values, changes)
-    assert parse(Experiment, values, "all") == official == load_experiment(overrides=OFFICIAL_TOGETHER)
+    assert parse_experiment(values, "all") == official == load_experiment(overrides=OFFICIAL_TOGETHER)
 
 
 @pytest.mark.slow

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import carat
-from carat.config.baselines import METHOD_SECTIONS
 from carat.config.experiment import load_experiment
+from carat.config.methods import METHODS as REGISTERED
 from carat.data.store import Store
 from carat.data.synthetic import make_synthetic
 from carat.evaluation.bootstrap import holm, paired_test
@@ -181,14 +181,14 @@ def test_unknown_methods_and_settings_are_refused(store: Store, tmp_path: Path) 
 
 
 def test_all_are_all_and_own_settings_win() -> None:
-    assert choose_methods(["all"]) == list(METHOD_SECTIONS)
+    assert choose_methods(["all"]) == list(REGISTERED)
     assert choose_methods(["late-fusion", "br"]) == ["br", "late-fusion"]
     settings = {"all": {"training": {"epochs": 3}}, "br": {"training": {"epochs": 4}}}
     found = experiments_of(["br", "cc"], "small", settings)
     assert (found["br"].training.epochs, found["cc"].training.epochs) == (4, 3)
 
 
-@pytest.mark.parametrize("name", METHOD_SECTIONS)
+@pytest.mark.parametrize("name", REGISTERED)
 def test_every_method_can_be_tuned_from_where_it_starts(name: str) -> None:
     start = load_experiment(preset="small", overrides={"method": name})
     space = search_space(start)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from carat.config.base import merge, parse
-from carat.config.experiment import Experiment
+from carat.config.base import merge
+from carat.config.experiment import Experiment, parse_experiment
 from carat.data.store import Store
 from carat.training import compilation
 from carat.training.train import TrainedRun, train
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # tracing raises warnings wit
 
 
 def experiment(tiny: Experiment, graph: str) -> Experiment:
-    return parse(Experiment, merge(tiny.model_dump(), {"training": {"graph": graph, "epochs": 1}}), "test")
+    return parse_experiment(merge(tiny.model_dump(), {"training": {"graph": graph, "epochs": 1}}), "test")
 
 
 def weights(run: TrainedRun) -> bytes:

@@ -15,7 +15,7 @@ class Some(Model):
     """A method with parameters of every kind."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__({}, [])
         self.parts = nn.Sequential(nn.Linear(3, 5), nn.LayerNorm(5), nn.LSTM(5, 2))
 
     def forward(self, features: Any, masks: Any) -> Any: ...

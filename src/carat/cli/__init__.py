@@ -25,9 +25,10 @@ def main() -> None:
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
-    method = named_method(arguments)
-    offer(method)
+    method = "carat"
     try:
+        method = named_method(arguments)
+        offer(method)
         refuse_renamed(arguments)
         app(arguments, exit_on_error=False, print_error=False)
     except Interrupted as stop:

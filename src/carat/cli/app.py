@@ -12,8 +12,8 @@ from cyclopts import App, Parameter
 
 from carat import __version__
 from carat.config.base import merge, read_yaml
-from carat.config.baselines import METHOD_SECTIONS
 from carat.config.experiment import Experiment, SharedSettings, experiment_with, load_experiment
+from carat.config.methods import METHODS, method_names
 from carat.config.renamed import RENAMED
 from carat.utils.errors import ConfigError
 
@@ -36,7 +36,7 @@ app.register_install_completion_command()
 Overwrite = Annotated[bool, Parameter(help="Replace what is there.", negative=())]
 AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON instead of tables.", negative=())]
 Options = Annotated[Experiment | None, Parameter(name="*")]
-"""Every field of an experiment as an option; `offer` says of which method."""
+"""Every field of an experiment as an option; `offer` sets the method."""
 
 Shared = Annotated[SharedSettings | None, Parameter(name="*")]
 """What several methods can have in common, as options."""
@@ -52,7 +52,7 @@ def takes_experiment(command: F) -> F:
 
 
 def named_method(arguments: Sequence[str]) -> str:
-    """The method that a command line or its experiment file names, CARAT otherwise; an unknown one too."""
+    """The method that a command line or its experiment file names; CARAT if none or an unknown one."""
     named, file = "", ""
     for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
         key, _, value = argument.partition("=")
@@ -63,14 +63,18 @@ def named_method(arguments: Sequence[str]) -> str:
     if not named and file:
         try:
             section = read_yaml(file).get("method")
-        except ConfigError:  # said again where the file is read in earnest
+        except ConfigError:  # raised again where the file is read in earnest
             return "carat"
         named = section if isinstance(section, str) else (section or {}).get("name", "")
-    return named if named in METHOD_SECTIONS else "carat"
+    return named if named in METHODS or (named and named in method_names()) else "carat"
 
 
 def offer(method: str) -> None:
-    """Give the commands that take an experiment the options of this method."""
+    """Give the commands that take an experiment the options of this method.
+
+    Raises:
+        ConfigError: the package that offers the method fails.
+    """
     for command in _COMMANDS:
         options = Annotated[experiment_with(method) | None, Parameter(name="*")]  # type: ignore[valid-type]
         command.__annotations__["experiment"] = options

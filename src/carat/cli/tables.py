@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from carat.config.baselines import METHOD_SECTIONS
+from carat.config.methods import find_method, method_names
+from carat.utils.errors import ConfigError
 
 if TYPE_CHECKING:  # some tables need no PyTorch
     from carat.data.checks.store import Finding
@@ -113,30 +114,34 @@ def show_texts(predictions: list[Prediction]) -> None:
 
 
 def show_methods() -> None:
-    """Every method with its essence."""
-    rows = [[name, essence(name)] for name in METHOD_SECTIONS]
-    _table("Methods, for carat train --method NAME", ["name", "what it is"], rows, right=False)
+    """Every method with its summary; for one whose package fails, the reason."""
+    rows = [[name, _summary(name)] for name in method_names()]
+    _table("Methods, for carat train --method NAME", ["name", "description"], rows, right=False)
 
 
-def essence(method: str) -> str:
-    """What a method is, in one sentence."""
-    return " ".join((METHOD_SECTIONS[method].__doc__ or "").split("\n\n")[0].split())
+def _summary(name: str) -> str:
+    try:
+        return find_method(name).summary()
+    except ConfigError as error:
+        return str(error)
 
 
 def show_method(name: str) -> None:
-    """What a method is, its presets, and its keys as `--method.KEY` takes them."""
-    section = METHOD_SECTIONS[name]
-    print(f"{name}: {essence(name)}")
-    print(f"Presets: {', '.join(section.PRESETS)}. Keys, with what they are by default:")
-    _table("", ["key", "default", "what it is"], list(_keys(section, "method")), right=False)
+    """A method's summary, presets and keys, as `--method.KEY` takes them."""
+    method = find_method(name)
+    print(f"{name}: {method.summary()}")
+    print(f"Presets: {', '.join(method.config_class().PRESETS)}. Keys and their defaults:")
+    rows = list(_keys(method.default_config(), "method"))
+    _table("", ["key", "default", "description"], rows, right=False)
 
 
-def _keys(section: type[BaseModel], prefix: str) -> Iterator[list[str]]:
-    for key, field in section.model_fields.items():
-        if isinstance(field.default, BaseModel):
-            yield from _keys(type(field.default), f"{prefix}.{key}")
+def _keys(section: BaseModel, prefix: str) -> Iterator[list[str]]:
+    for key, field in type(section).model_fields.items():
+        value = getattr(section, key)
+        if isinstance(value, BaseModel):
+            yield from _keys(value, f"{prefix}.{key}")
         else:
-            yield [f"{prefix}.{key}", str(field.default), field.description or ""]
+            yield [f"{prefix}.{key}", str(value), field.description or ""]
 
 
 def _table(title: str, columns: list[str], rows: list[list[Any]], right: bool = True) -> None:

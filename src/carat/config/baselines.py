@@ -1,4 +1,4 @@
-"""The rivals' part of an experiment: one section each, with what was published as defaults."""
+"""Configuration sections of the baselines; defaults are the published values."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from carat.config.base import Count, Fraction, Positive, Section, Weight
-from carat.config.carat import CaratConfig, CaratPlusConfig
-
-Presets = dict[str, dict[str, Any]]
-"""What a preset says of a method, as part of an experiment."""
+from carat.config.methods import MethodConfig, Presets
 
 SMALL_ENCODER: dict[str, Any] = {"layers": 1, "heads": 4, "feedforward": 64, "dropout": 0.1}
 """For a laptop."""
@@ -31,19 +28,15 @@ class SequenceEncoderConfig(Section):
     """Longest sequence, in time steps, that has a position embedding."""
 
 
-class PriorConfig(Section):
+class PriorConfig(MethodConfig):
     """Training label frequencies, whatever the sample: the floor under every other method."""
-
-    PRESETS: ClassVar[Presets] = {"paper": {}, "small": {}}
 
     name: Literal["prior"] = "prior"
     """Which method to train."""
 
 
-class PooledConfig(Section):
+class PooledConfig(MethodConfig):
     """Logistic regression on features averaged over time."""
-
-    PRESETS: ClassVar[Presets] = {"paper": {}, "small": {}}
 
     strength: float = Field(default=1.0, gt=0)
     """Inverse strength of the L2 penalty, scikit-learn's C."""
@@ -74,7 +67,7 @@ class LabelPowersetConfig(PooledConfig):
     """Sets of labels that are told apart, the most frequent ones; samples with others are not learnt from."""
 
 
-class LinearConfig(Section):
+class LinearConfig(MethodConfig):
     """One linear layer for each modality on features averaged over time; their logits are averaged."""
 
     PRESETS: ClassVar[Presets] = {
@@ -89,7 +82,7 @@ class LinearConfig(Section):
     """Dropout of the averaged features."""
 
 
-class EarlyFusionConfig(Section):
+class EarlyFusionConfig(MethodConfig):
     """One Transformer over the modalities' sequences, laid on one time axis and joined step by step."""
 
     PRESETS: ClassVar[Presets] = {
@@ -106,7 +99,7 @@ class EarlyFusionConfig(Section):
     encoder: SequenceEncoderConfig = SequenceEncoderConfig()
 
 
-class LateFusionConfig(Section):
+class LateFusionConfig(MethodConfig):
     """One Transformer and one classifier for each modality; their logits are averaged."""
 
     PRESETS: ClassVar[Presets] = {"paper": {}, "small": {"method": {"hidden": 64, "encoder": SMALL_ENCODER}}}
@@ -118,7 +111,7 @@ class LateFusionConfig(Section):
     encoder: SequenceEncoderConfig = SequenceEncoderConfig()
 
 
-class MultConfig(Section):
+class MultConfig(MethodConfig):
     """MulT: cross-modal Transformers between all modalities (Tsai et al. 2019)."""
 
     PRESETS: ClassVar[Presets] = {
@@ -179,7 +172,7 @@ class MisaWeightsConfig(Section):
     """Gamma: reconstruction from shared and private vectors."""
 
 
-class MisaConfig(Section):
+class MisaConfig(MethodConfig):
     """MISA: modality-invariant and modality-specific representations (Hazarika et al. 2020)."""
 
     PRESETS: ClassVar[Presets] = {
@@ -221,7 +214,7 @@ class TailorWeights(Section):
     """Squared products of representations that are to be orthogonal."""
 
 
-class TailorConfig(Section):
+class TailorConfig(MethodConfig):
     """TAILOR: common and private representations, fused step by step, read by labels (AAAI 2022)."""
 
     PRESETS: ClassVar[Presets] = {
@@ -266,7 +259,7 @@ class AmpWeights(Section):
     """Labels' loss with the fusion's parameters moved so that it rises."""
 
 
-class AmpConfig(Section):
+class AmpConfig(MethodConfig):
     """AMP: adversarial masking of time steps and adversarial perturbation of parameters (WWW 2023)."""
 
     PRESETS: ClassVar[Presets] = {
@@ -316,7 +309,7 @@ class LdduWeights(Section):
     """How far the uncertainty is from ranking as the error does."""
 
 
-class LdduConfig(Section):
+class LdduConfig(MethodConfig):
     """LDDU (Huang et al., ACL Findings 2025); values of the authors' training script."""
 
     PRESETS: ClassVar[Presets] = {
@@ -345,40 +338,3 @@ class LdduConfig(Section):
     queue: Positive = 8192
     """Latents of past batches that the contrast compares with."""
     weights: LdduWeights = LdduWeights()
-
-
-MethodConfig = (
-    CaratConfig
-    | CaratPlusConfig
-    | PriorConfig
-    | BinaryRelevanceConfig
-    | ClassifierChainConfig
-    | LabelPowersetConfig
-    | LinearConfig
-    | EarlyFusionConfig
-    | LateFusionConfig
-    | MultConfig
-    | MisaConfig
-    | TailorConfig
-    | AmpConfig
-    | LdduConfig
-)
-"""The section of any method."""
-
-METHOD_SECTIONS: dict[str, type[MethodConfig]] = {
-    "carat": CaratConfig,
-    "carat+": CaratPlusConfig,
-    "prior": PriorConfig,
-    "br": BinaryRelevanceConfig,
-    "cc": ClassifierChainConfig,
-    "lp": LabelPowersetConfig,
-    "linear": LinearConfig,
-    "early-fusion": EarlyFusionConfig,
-    "late-fusion": LateFusionConfig,
-    "mult": MultConfig,
-    "misa": MisaConfig,
-    "tailor": TailorConfig,
-    "amp": AmpConfig,
-    "lddu": LdduConfig,
-}
-"""By the name that an experiment gives in `method.name`."""

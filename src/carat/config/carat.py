@@ -1,4 +1,4 @@
-"""CARAT's part of an experiment: every width, depth, weight and temperature, with the paper's values."""
+"""CARAT's configuration section; defaults are the paper's values."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from carat.config.base import Count, Fraction, Positive, Section, Weight, merge
+from carat.config.methods import MethodConfig, Presets
 
 OFFICIAL: dict[str, dict[str, Any]] = {
     "unmasked padding": {"data": {"padding": "unmasked"}},
@@ -105,6 +106,14 @@ class EncoderConfig(Section):
     pooler: bool = False
     """Give each encoder the pooler of the released code, whose output nothing uses."""
 
+    def num_layers(self, modality: str) -> int:
+        """Transformer layers of a modality."""
+        return self.layers.get(modality, self.other_layers)
+
+    def positions(self, modality: str) -> int:
+        """Longest sequence of a modality, in time steps."""
+        return self.max_lengths.get(modality, self.max_length)
+
 
 class AlignmentConfig(Section):
     """LSTM alignment of long modalities to a fixed number of steps (the paper's unaligned setting)."""
@@ -181,10 +190,10 @@ class LabelLossConfig(Section):
     """Of asymmetric: scores of absent labels below it cost nothing."""
 
 
-class CaratConfig(Section):
+class CaratConfig(MethodConfig):
     """CARAT (Peng et al., AAAI 2024)."""
 
-    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+    PRESETS: ClassVar[Presets] = {
         "paper": {},
         "official": OFFICIAL_TOGETHER,
         "small": SMALL,
@@ -225,7 +234,7 @@ class CaratConfig(Section):
 class CaratPlusConfig(CaratConfig):
     """CARAT with what this project adds to it, as chosen on validation (docs/method.md, "carat+")."""
 
-    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+    PRESETS: ClassVar[Presets] = {
         "paper": PLUS,
         "small": merge(SMALL, PLUS),
         "text": merge(PLUS, TEXT),

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, create_model, field_validator
+from pydantic import Field, SerializeAsAny, ValidationError, create_model, field_validator
 
-from carat.config.base import Count, Fraction, Positive, Section, Weight, merge, parse, read_yaml
-from carat.config.baselines import METHOD_SECTIONS, MethodConfig
+from carat.config.base import Count, Fraction, Positive, Section, Weight, explain, merge, read_yaml
 from carat.config.carat import CaratConfig
 from carat.config.encoders import EncoderChoice
+from carat.config.methods import MethodConfig, find_method
 from carat.config.renamed import rename_keys
 from carat.utils.errors import ConfigError, did_you_mean
 from carat.utils.logging import logger
@@ -82,19 +82,27 @@ class ThresholdConfig(Section):
 
 
 class MethodChoice(Section):
-    """What an experiment says of the method."""
+    """The method of an experiment."""
 
-    method: Annotated[MethodConfig, Field(discriminator="name")] = CaratConfig()
+    method: SerializeAsAny[MethodConfig] = CaratConfig()
 
     @field_validator("method", mode="before")
     @classmethod
-    def _usual_unless_named(cls, value: Any) -> Any:
-        usual = cls.model_fields["method"].default.name
-        return {"name": usual} | value if isinstance(value, dict) else value
+    def _find_section(cls, value: Any) -> Any:
+        """Settings become the section of the method that they name, CARAT's if they name none."""
+        field = cls.model_fields["method"]
+        if isinstance(value, MethodConfig) and not value.name:
+            raise ValueError(f"name the method: {type(value).__name__}(name=...)")
+        if not isinstance(value, Mapping):
+            return value
+        named = {"name": field.default.name} | dict(value)
+        if field.annotation is not MethodConfig:  # see `experiment_with`
+            return named
+        return find_method(str(named["name"])).config_class().model_validate(named)
 
 
 class SharedSettings(Section):
-    """What an experiment says of anything but the method."""
+    """The settings of an experiment that do not depend on the method."""
 
     data: DataConfig = DataConfig()
     encoders: dict[str, EncoderChoice] = {}
@@ -109,12 +117,44 @@ class Experiment(SharedSettings, MethodChoice):
     """Everything a training run depends on besides its data."""
 
 
-@cache
 def experiment_with(method: str) -> type[Experiment]:
-    """Experiments of one method only, whose options and errors speak of its keys and no other's."""
-    section = METHOD_SECTIONS[method]
-    made: type[Experiment] = create_model("Experiment", __base__=Experiment, method=(section, section()))
+    """The type of experiments with this method, for options and errors that name its keys.
+
+    Instances cannot be pickled; `parse_experiment` makes an `Experiment`.
+
+    Raises:
+        ConfigError: no such method.
+    """
+    return _experiment_with(find_method(method).config_class(), method)
+
+
+@cache
+def _experiment_with(section: type[MethodConfig], name: str) -> type[Experiment]:
+    default = section(name=name)
+    made: type[Experiment] = create_model("Experiment", __base__=Experiment, method=(section, default))
     return made
+
+
+def parse_experiment(values: Mapping[str, Any], origin: str) -> Experiment:
+    """Validate the values of an experiment.
+
+    Args:
+        values: nested mapping, as of `Experiment.model_dump`.
+        origin: file or name that an error begins with.
+
+    Raises:
+        ConfigError: in one line, the key, what was found and what is expected.
+    """
+    section = values.get("method")
+    named = section.get("name") if isinstance(section, Mapping) else None
+    try:
+        known = experiment_with(str(named or CaratConfig().name))
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from error
+    try:
+        return Experiment.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {explain(error, known, values)}") from error
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -134,16 +174,15 @@ in a minute on a laptop, `text` fine-tunes a pretrained text encoder (CARAT, car
 
 
 def preset_values(preset: str, method: str = "carat") -> dict[str, Any]:
-    """What a preset says of a method, as part of an experiment.
+    """The values of a preset for a method, as part of an experiment.
 
     Raises:
-        ConfigError: unknown preset or method, or one that this method does not have.
+        ConfigError: unknown preset or method, or a preset that this method does not have.
     """
     if preset not in PRESETS:
-        raise ConfigError(f"unknown preset '{preset}'{_hint(preset, PRESETS)}")
-    if method not in METHOD_SECTIONS:
-        raise ConfigError(f"unknown method '{method}'{_hint(method, METHOD_SECTIONS)}")
-    starts = METHOD_SECTIONS[method].PRESETS
+        hint = did_you_mean(preset, PRESETS) or f"; known: {', '.join(PRESETS)}"
+        raise ConfigError(f"unknown preset '{preset}'{hint}")
+    starts = find_method(method).config_class().PRESETS
     if preset not in starts:
         raise ConfigError(f"method {method} has no preset '{preset}'; it has: {', '.join(starts)}")
     return merge(merge(PRESETS[preset], starts[preset]), {"method": {"name": method}})
@@ -153,10 +192,6 @@ def _spelt_out(values: Mapping[str, Any]) -> dict[str, Any]:
     """`method: mult` as the section that it stands for."""
     method = values.get("method")
     return {**values, "method": {"name": method}} if isinstance(method, str) else dict(values)
-
-
-def _hint(word: str, known: Iterable[str]) -> str:
-    return did_you_mean(word, known) or f"; known: {', '.join(known)}"
 
 
 def load_experiment(
@@ -193,6 +228,4 @@ def load_experiment(
         start = preset_values(preset or str(named), method)
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error}") from error
-    values = merge(start, written)
-    parse(experiment_with(method), values, origin)
-    return parse(Experiment, values, origin)
+    return parse_experiment(merge(start, written), origin)

@@ -18,9 +18,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from carat.config.base import Section, explain, first_difference, parse, read_yaml
+from carat.config.base import Section, explain, first_difference, read_yaml
 from carat.config.encoders import ENCODERS
-from carat.config.experiment import Experiment
+from carat.config.experiment import Experiment, parse_experiment
 from carat.config.renamed import rename_keys
 from carat.data.store.manifest import ModalityInfo, Tokens, Waveform
 from carat.data.store.transform import Transform
@@ -176,7 +176,7 @@ def read_experiment(folder: Path) -> Experiment:
         ConfigError: it cannot be read, or is none.
     """
     values, _ = rename_keys(read_yaml(folder / EXPERIMENT))
-    return parse(Experiment, values, str(folder / EXPERIMENT))
+    return parse_experiment(values, str(folder / EXPERIMENT))
 
 
 def read_weights(folder: Path, card: RunCard) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Weights of the authors' released code, by its own names, as a run of ours."""
+"""Conversion of weights of the authors' released code into a run."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from torch import Tensor
 
 from carat.config.carat import CaratConfig
 from carat.config.experiment import load_experiment
-from carat.models.base import Carat, Geometry
 from carat.models.carat.memory_bank import NOISE
+from carat.models.carat.model import Carat
 from carat.runs import card as run
 from carat.utils.errors import CaratError
 
@@ -49,7 +49,7 @@ class ReleasedSetting:
     aligned: bool
     """Whether the data was; otherwise visual and audio pass an alignment first."""
     steps: Mapping[str, int]
-    """To which every sequence was padded in sight."""
+    """Length to which every sequence was padded with unmasked zeros, by modality."""
 
 
 SettingName = Literal["mosei-aligned", "mosei-unaligned", "m3ed"]
@@ -77,16 +77,16 @@ class Piece:
         return tensor.T if self.transposed else tensor
 
 
-def pieces(method: Carat) -> list[Piece]:
-    """Every weight and buffer of the released code that a method of the same geometry has, but for the
-    queue's classes and pointer, which it writes in another form."""
-    config = method.config
+def pieces(model: Carat) -> list[Piece]:
+    """Every weight and buffer of the released code that a model of the same sizes has, except the queue's
+    classes and pointer, which have another form there."""
+    config = model.config
     found = [Piece("queue", "memory_bank.rows")]
     for kind in ("weight", "bias"):
         found += [Piece(f"agg.linear.0.{kind}", f"network.aggregation.first.{kind}")]
         found += [Piece(f"agg.output.{kind}", f"network.aggregation.second.{kind}")]
     for place, m in enumerate(MODALITIES):
-        found += _encoder(m, method.layers[m], config.hidden, config.encoder.pooler)
+        found += _encoder(m, config.encoder.num_layers(m), config.hidden, config.encoder.pooler)
         found += [Piece(f"{m}_attention.attention.weight", f"network.label_attention.{m}.score.weight")]
         found += [Piece(f"{m}_clf_weight", "network.classifier", (place,))]
         for side, sign in enumerate(("pos", "neg")):
@@ -163,13 +163,18 @@ def read_state(file: str | os.PathLike[str]) -> dict[str, Tensor]:
     return state
 
 
-def read_geometry(
-    state: Mapping[str, Tensor], labels: tuple[str, ...], aligned: bool
-) -> tuple[Any, Geometry]:
-    """What of preset `official` to change, and the geometry, for a state dictionary of the released code.
+def read_sizes(state: Mapping[str, Tensor], aligned: bool) -> tuple[dict[str, Any], dict[str, int]]:
+    """Sizes of the model that a state dictionary of the released code belongs to.
+
+    Args:
+        state: the state dictionary.
+        aligned: whether the data was; otherwise visual and audio pass an alignment first.
+
+    Returns:
+        Changes to the method section of preset `official`, and the features per time step by modality.
 
     Raises:
-        CaratError: a key that says so is missing.
+        CaratError: a key that they are read from is missing.
     """
 
     def size(key: str) -> int:
@@ -194,22 +199,22 @@ def read_geometry(
     if not aligned:
         steps = size("v2t_ctc.pred_output_position_inclu_blank.bias_ih_l0") // 4 - 1
         changes["alignment"] = {"modalities": list(ALIGNMENT), "steps": steps}
-    return changes, Geometry(labels, {m: size(f"{m}_norm.norm2d.weight") for m in MODALITIES})
+    return changes, {m: size(f"{m}_norm.norm2d.weight") for m in MODALITIES}
 
 
-def load_released(method: Carat, state: Mapping[str, Tensor]) -> list[str]:
-    """Copy a state dictionary of the released code into a method of its geometry.
+def load_released(model: Carat, state: Mapping[str, Tensor]) -> list[str]:
+    """Copy a state dictionary of the released code into a model of the same sizes.
 
     Returns:
-        The keys that are knowingly unused: those of the poolers, where the method has none.
+        The keys that are not used on purpose: those of the poolers, if the model has none.
 
     Raises:
         CaratError: names the first key that is missing, unknown or of another shape.
     """
-    wanted = pieces(method)
-    hidden = method.config.hidden
-    rows = method.config.contrast.queue
-    own = method.state_dict()
+    wanted = pieces(model)
+    hidden = model.config.hidden
+    rows = model.config.contrast.queue
+    own = model.state_dict()
     shapes = {piece.theirs: tuple(piece.view(own).shape) for piece in wanted}
     shapes |= {QUEUE_CLASSES: (rows, 1), QUEUE_POINTER: (1,)}
     poolers = {f"{m}.pooler.dense.{kind}" for m in MODALITIES for kind in ("weight", "bias")} - shapes.keys()
@@ -229,15 +234,15 @@ def load_released(method: Carat, state: Mapping[str, Tensor]) -> list[str]:
     with torch.no_grad():
         for piece in wanted:
             piece.view(own).copy_(state[piece.theirs])
-        own["memory_bank.classes"].copy_(queue_classes(state[QUEUE_CLASSES], method))
+        own["memory_bank.classes"].copy_(queue_classes(state[QUEUE_CLASSES], model))
         own["memory_bank.pointer"].copy_(state[QUEUE_POINTER][0])
     return sorted(poolers)
 
 
-def queue_classes(written: Tensor, method: Carat) -> Tensor:
+def queue_classes(written: Tensor, model: Carat) -> Tensor:
     """Classes (K,) from the released code's floats (K, 1), of which those of noise name no class."""
     classes = written.flatten().double()
-    named = (classes == classes.round()) & (classes >= 0) & (classes < 6 * method.number_of_labels)
+    named = (classes == classes.round()) & (classes >= 0) & (classes < 6 * len(model.labels))
     return torch.where(named, classes, NOISE).long()
 
 
@@ -263,12 +268,12 @@ def convert(
     run.prepare_folder(folder, overwrite)
     state = read_state(path)
     try:
-        changes, geometry = read_geometry(state, chosen.labels, chosen.aligned)
+        changes, widths = read_sizes(state, chosen.aligned)
         changes["encoder"]["pooler"] = False
         experiment = load_experiment(preset="official", overrides={"method": changes})
         assert isinstance(experiment.method, CaratConfig)
-        method = Carat(experiment.method, geometry)
-        unused = load_released(method, state)
+        model = Carat(widths, chosen.labels, experiment.method)
+        unused = load_released(model, state)
     except CaratError as error:
         raise CaratError(f"{path}, layout {layout}: {error}") from error
     if folder.exists():
@@ -276,13 +281,13 @@ def convert(
     folder.mkdir(parents=True)
     run.write_json(folder / run.ENVIRONMENT, run.describe_environment())
     run.write_experiment(folder, experiment)
-    run.write_weights(folder, method.state_dict())
-    positions = method.max_length
+    run.write_weights(folder, model.state_dict())
+    positions = model.max_length
     card = run.RunCard(
         labels=list(chosen.labels),
         modalities={
             m: run.ModalityCard(width=d, source=layout, pad_to=min(chosen.steps[m], positions[m]))
-            for m, d in geometry.widths.items()
+            for m, d in widths.items()
         },
         store="",
         fingerprint="",

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from carat.config.base import merge, parse
+from carat.config.base import merge
 from carat.config.carat import OFFICIAL, OFFICIAL_TOGETHER, CaratConfig
-from carat.config.experiment import Experiment
+from carat.config.experiment import Experiment, parse_experiment
 from carat.data.store import Store, open_store
 from carat.evaluation.bootstrap import Interval, paired_test
 from carat.evaluation.metrics import compute_metrics
@@ -145,7 +145,7 @@ def _job(name: str, changes: Mapping[str, Any], experiment: Experiment, store: P
     values = merge(merge(experiment.model_dump(), changes), {"seed": experiment.seed + seed})
     slug = re.sub(r"[^\w+]+", "-", name.replace(" + ", "+"))
     try:
-        return Job(slug, parse(Experiment, values, name), store)
+        return Job(slug, parse_experiment(values, name), store)
     except ConfigError as error:
         raise ConfigError(f"variant {error}") from error
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from carat.config.base import merge, parse
-from carat.config.experiment import Experiment, experiment_with
+from carat.config.base import merge
+from carat.config.experiment import Experiment, parse_experiment
 from carat.utils.errors import RunError
 
 if TYPE_CHECKING:
@@ -138,5 +138,4 @@ def with_settings(experiment: Experiment, settings: Mapping[str, Any]) -> Experi
         for part in reversed(key.split(".")):
             changes = {part: changes}
         values = merge(values, changes)
-    parse(experiment_with(experiment.method.name), values, "trial")  # whose errors name this method's keys
-    return parse(Experiment, values, "trial")
+    return parse_experiment(values, "trial")

@@ -13,12 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import carat
-from carat.config.baselines import METHOD_SECTIONS
 from carat.config.experiment import load_experiment
+from carat.config.methods import METHODS
 from carat.data.store import Store
 from carat.data.synthetic import make_synthetic
 from carat.inference.export import export
-from carat.models.base import METHODS, Geometry, Model, TrainingData, build_method
+from carat.models.base import Model, TrainingData
+from carat.models.build import build_model
 from carat.training.train import train
 from carat.utils.errors import ConfigError
 from tests.models.test_methods import LABELS, WIDTHS, B, batch
@@ -33,7 +34,7 @@ def small(name: str, widths: dict[str, int] | None = None, dropout: float = 0.0,
     torch.manual_seed(0)
     section = load_experiment(preset="small", overrides={"method": {"name": name} | changes}).method
     values = _with_dropout(section.model_dump(), dropout)
-    method = build_method(type(section).model_validate(values), Geometry(LABELS, widths or WIDTHS))
+    method = build_model(type(section).model_validate(values), widths or WIDTHS, LABELS)
     features, masks, labels = batch()
     chosen = [{m: x[m] for m in widths or WIDTHS} for x in (features, masks)]
     method.prepare(TrainingData(labels, [(*chosen, labels)]))
@@ -45,11 +46,20 @@ def _with_dropout(values: dict[str, Any], dropout: float) -> dict[str, Any]:
     return {k: dropout if "dropout" in k else v for k, v in found.items()}
 
 
-def test_every_method_has_a_section_and_a_home() -> None:
-    assert METHODS.keys() == METHOD_SECTIONS.keys()
-    for name, section in METHOD_SECTIONS.items():
-        assert section().name == name
-        assert {"paper", "small"} <= section.PRESETS.keys()
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_can_be_constructed_alone(name: str) -> None:
+    method = METHODS[name]
+    section = method.config_class()
+    assert section().name == name
+    assert {"paper", "small"} <= section.PRESETS.keys()
+    model = method.model_class()({"text": 3, "smell": 5}, ["a", "b"])
+    assert isinstance(model, Model)
+    assert model.labels == ("a", "b")
+    assert model.max_length.keys() == {"text", "smell"}
+    built = build_model(section(), {"text": 3, "smell": 5}, ["a", "b"])
+    assert {k: x.shape for k, x in model.state_dict().items()} == {
+        k: x.shape for k, x in built.state_dict().items()
+    }
 
 
 @pytest.mark.parametrize("name", METHODS)

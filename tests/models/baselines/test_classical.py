@@ -14,9 +14,10 @@ from sklearn.multioutput import ClassifierChain
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from carat.config.baselines import METHOD_SECTIONS
-from carat.models.base import Geometry, TrainingData, build_method
+from carat.config.methods import find_method
+from carat.models.base import TrainingData
 from carat.models.baselines.classical import CERTAIN, Pooled
+from carat.models.build import build_model
 
 WIDTHS = {"text": 4, "visual": 2, "audio": 3}
 LABELS = ("a", "b", "c", "d")
@@ -53,7 +54,7 @@ def rows(given: Sequences, chosen: slice) -> Sequences:
 def fitted(name: str, labels: Tensor, absent: bool = True, **changes: Any) -> Pooled:
     """Prepared on the first samples, in two batches."""
     features, masks, _ = data(absent)
-    method = build_method(METHOD_SECTIONS[name](**changes), Geometry(LABELS, WIDTHS))
+    method = build_model(find_method(name).config_class()(**changes), WIDTHS, LABELS)
     parts = [slice(0, 77), slice(77, TRAINED)]
     method.prepare(
         TrainingData(labels[:TRAINED], [(rows(features, p), rows(masks, p), labels[p]) for p in parts])
@@ -150,7 +151,7 @@ def test_lp_is_the_same_when_prepared_again() -> None:
     features, masks, labels = data()
     method, few = fitted("lp", labels), (labels[:, :1] * torch.tensor([1.0, 0, 0, 1]))
     method.prepare(TrainingData(few, [(features, masks, few)]))
-    again = build_method(METHOD_SECTIONS["lp"](), Geometry(LABELS, WIDTHS))
+    again = build_model(find_method("lp").config_class()(), WIDTHS, LABELS)
     again.prepare(TrainingData(few, [(features, masks, few)]))
     torch.testing.assert_close(method.state_dict(), again.state_dict())
 
@@ -172,7 +173,7 @@ def test_labels_that_never_or_always_occur(name: str) -> None:
 def test_a_modality_that_training_never_has_is_no_obstacle(name: str) -> None:
     features, masks, labels = data(absent=False)
     without = masks | {"visual": torch.zeros_like(masks["visual"])}
-    method = build_method(METHOD_SECTIONS[name](), Geometry(LABELS, WIDTHS))
+    method = build_model(find_method(name).config_class()(), WIDTHS, LABELS)
     method.prepare(TrainingData(labels, [(features, without, labels)]))
     expected = method.score(features, without)
     assert expected.scores.isfinite().all()
@@ -186,7 +187,7 @@ def test_a_constant_feature_says_nothing(name: str, value: float) -> None:
     """Rounding is no variance, however a mean came about."""
     features, masks, labels = data()
     features["audio"][..., 1] = value
-    method = build_method(METHOD_SECTIONS[name](), Geometry(LABELS, WIDTHS))
+    method = build_model(find_method(name).config_class()(), WIDTHS, LABELS)
     method.prepare(TrainingData(labels, [(features, masks, labels)]))
     expected = method.score(features, masks).scores
     moved = features["audio"].clone()

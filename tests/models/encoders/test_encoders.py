@@ -108,11 +108,11 @@ def test_more_layers_than_there_are(text_encoder: Path) -> None:
 def test_rates_fall_from_layer_to_layer(text_encoder: Path) -> None:
     encoder = pretrained(text_encoder, layer_decay=0.5, learning_rate=8.0)
     names = {id(p): name for name, p in encoder.model.named_parameters()}
-    rates = {names[id(p)]: rate for p, rate in encoder.rates()}
+    rates = {names[id(p)]: rate for p, rate in encoder.learning_rates()}
     assert rates["encoder.layer.2.output.dense.weight"] == 8.0
     assert rates["encoder.layer.0.output.dense.weight"] == 2.0
     assert rates["embeddings.word_embeddings.weight"] == 1.0
-    assert {rate for _, rate in pretrained(text_encoder, learning_rate=3.0).rates()} == {3.0}
+    assert {rate for _, rate in pretrained(text_encoder, learning_rate=3.0).learning_rates()} == {3.0}
 
 
 def test_the_optimiser_has_their_rates(text_encoder: Path, text_store: Store) -> None:
@@ -202,7 +202,7 @@ def test_names_of_other_configurations(text_encoder: Path, tmp_path: Path) -> No
     encoder = pretrained(folder, train_layers=1, layer_decay=0.5, learning_rate=8.0)
     assert encoder.width == 12
     assert encoder.longest(99) == 37
-    assert {rate for _, rate in encoder.rates()} == {8.0}
+    assert {rate for _, rate in encoder.learning_rates()} == {8.0}
     assert {name.split(".")[2] for name in learning(encoder)} == {"1"}
 
 
@@ -234,12 +234,12 @@ def test_adapters_learn_alone(text_encoder: Path) -> None:
 
 def test_it_rests_for_some_epochs(text_encoder: Path) -> None:
     encoder = pretrained(text_encoder)
-    encoder.rest(True)
+    encoder.freeze(True)
     assert not encoder.training
     assert not encoder(*tokens())[0].requires_grad
     encoder.train()
     assert not encoder.training
-    encoder.rest(False)
+    encoder.freeze(False)
     assert encoder.training
     assert encoder(*tokens())[0].requires_grad
 
@@ -331,7 +331,7 @@ def test_what_a_run_keeps_is_checked(text_run: TrainedRun, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("encoders", "message"),
     [
-        ({}, "modality 'text' holds tokens: name what reads it, encoders.text.folder"),
+        ({}, "modality 'text' holds tokens: name its encoder, encoders.text.folder"),
         ({"text": {"kind": "transformer"}}, "modality 'text' holds tokens"),
         ({"txt": {"folder": "x"}}, "encoders: the data has no modality 'txt'; did you mean 'text'"),
         ({"text": {"folder": "/no/such"}}, "/no/such: no such folder; carat downloads nothing"),

@@ -105,7 +105,9 @@ def test_another_rate_is_refused(sound_store: Store, tmp_path: Path) -> None:
     folder = make_speech_encoder(tmp_path / "speech")
     Wav2Vec2FeatureExtractor(sampling_rate=16000).save_pretrained(folder)
     experiment = {"method": "linear", "encoders": {"audio": {"folder": str(folder)}}}
-    with pytest.raises(DataError, match="hears 16000 samples per second, audio has 1000; build the store"):
+    with pytest.raises(
+        DataError, match="expects a sampling rate of 16000 Hz, but audio was stored at 1000 Hz; build"
+    ):
         train(experiment, sound_store, tmp_path / "run")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from carat.config.baselines import AmpConfig, SequenceEncoderConfig
-from carat.models.base import Geometry, Model, Sequences, check_modalities
-from carat.models.baselines.common import BaselineOutputs, scored
+from carat.models.base import Model, ModelOutputs, Sequences, check_modalities
 from carat.models.baselines.gradient_reversal import reverse
 from carat.models.baselines.label_decoder import NORM_EPS, LabelClassifiers, LabelDecoder, TransformerLayers
 from carat.models.layers.dropout import dropout
@@ -26,7 +25,7 @@ FAR = 20.0
 
 
 @dataclass
-class AmpOutputs(BaselineOutputs):
+class AmpOutputs(ModelOutputs):
     """What one forward pass yields."""
 
     embedded: dict[str, Tensor]
@@ -59,38 +58,37 @@ class Amp(Model):
     for each label (released: one for all); the usual schedule of the learning rate.
 
     Args:
-        config: widths, depths, budgets and weights.
-        geometry: labels and modalities.
+        widths, labels: see `Model`.
+        config: widths, depths, budgets and weights; the published values when None.
 
     Raises:
         ConfigError: the configuration contradicts itself.
     """
 
-    def __init__(self, config: AmpConfig, geometry: Geometry) -> None:
-        super().__init__()
-        check_modalities(geometry.widths)
-        hidden, encoder, labels = config.hidden, config.encoder, len(geometry.labels)
+    def __init__(
+        self, widths: Mapping[str, int], labels: Sequence[str], config: AmpConfig | None = None
+    ) -> None:
+        super().__init__(widths, labels)
+        config = config or AmpConfig()
+        check_modalities(widths)
+        hidden, encoder, num_labels = config.hidden, config.encoder, len(labels)
         self.config = config
         self.weights = {"labels": 1.0} | config.weights.model_dump()
-        self.max_length = dict.fromkeys(geometry.widths, encoder.max_length)
+        self.max_length = dict.fromkeys(widths, encoder.max_length)
         self.projections = nn.ModuleDict(
             {
                 m: nn.Sequential(nn.Linear(d, hidden), nn.LayerNorm(hidden, eps=NORM_EPS))
-                for m, d in geometry.widths.items()
+                for m, d in widths.items()
             }
         )
         self.positions = nn.Parameter(torch.empty(encoder.max_length, hidden))
-        self.encoders = nn.ModuleDict(
-            {m: TransformerLayers(hidden, encoder.layers, encoder) for m in geometry.widths}
-        )
-        self.fusion = Fusion(len(geometry.widths), hidden, config.fusion_layers, encoder)
-        self.decoder = LabelDecoder(labels, hidden, config.decoder_layers, encoder)
-        self.classifiers = LabelClassifiers(labels, hidden)
-        self.scorers = nn.ModuleDict(
-            {m: nn.Linear(hidden, 1) for m in geometry.widths if config.weights.masked}
-        )
+        self.encoders = nn.ModuleDict({m: TransformerLayers(hidden, encoder.layers, encoder) for m in widths})
+        self.fusion = Fusion(len(widths), hidden, config.fusion_layers, encoder)
+        self.decoder = LabelDecoder(num_labels, hidden, config.decoder_layers, encoder)
+        self.classifiers = LabelClassifiers(num_labels, hidden)
+        self.scorers = nn.ModuleDict({m: nn.Linear(hidden, 1) for m in widths if config.weights.masked})
         self.label_loss = LabelLoss(
-            labels,
+            num_labels,
             "asymmetric",
             gamma_neg=config.gamma_neg,
             gamma_pos=config.gamma_pos,
@@ -107,8 +105,8 @@ class Amp(Model):
         share = self.config.encoder.dropout if self.training else 0.0
         embedded = {m: dropout(project(features[m]), share) for m, project in self.projections.items()}
         states = self._encode(embedded, masks)
-        outputs = scored(self._recognise(self.fusion(states, masks), masks))
-        return AmpOutputs(**vars(outputs), embedded=embedded, states=states, masks=masks)
+        logits = self._classify(self.fusion(states, masks), masks)
+        return AmpOutputs.from_logits(logits, embedded=embedded, states=states, masks=masks)
 
     def losses(
         self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None
@@ -118,11 +116,11 @@ class Amp(Model):
         if self.weights["masked"]:
             hidden = self.hide(outputs.embedded, outputs.states, masks)
             states = self._encode(hidden, masks)
-            terms["masked"] = self.label_loss(self._recognise(self.fusion(states, masks), masks), labels)
+            terms["masked"] = self.label_loss(self._classify(self.fusion(states, masks), masks), labels)
         if self.weights["perturbed"]:
             moved = self.moved(outputs.states, masks, labels)
             fused = functional_call(self.fusion, moved, (outputs.states, masks))
-            terms["perturbed"] = self.label_loss(self._recognise(fused, masks), labels)
+            terms["perturbed"] = self.label_loss(self._classify(fused, masks), labels)
         return terms | {"total": weighted_sum(terms, {name: self.weights[name] for name in terms})}
 
     def hide(self, embedded: Sequences, states: Sequences, masks: Sequences) -> dict[str, Tensor]:
@@ -139,7 +137,7 @@ class Amp(Model):
         parameters = dict(self.fusion.named_parameters())
         with torch.enable_grad():
             fused = self.fusion({m: x.detach() for m, x in states.items()}, masks)
-            loss = self.label_loss(self._recognise(fused, masks), labels)
+            loss = self.label_loss(self._classify(fused, masks), labels)
             gradients = torch.autograd.grad(loss, list(parameters.values()))
         moved = {}
         for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
@@ -153,7 +151,7 @@ class Amp(Model):
             for m, encoder in self.encoders.items()
         }
 
-    def _recognise(self, fused: Tensor, masks: Sequences) -> Tensor:
+    def _classify(self, fused: Tensor, masks: Sequences) -> Tensor:
         logits: Tensor = self.classifiers(self.decoder(fused, torch.cat(list(masks.values()), dim=1)))
         return logits
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,9 @@ from carat.config.baselines import (
     LabelPowersetConfig,
     PooledConfig,
 )
-from carat.models.base import Geometry, Model, TrainingData
-from carat.models.baselines.common import UNLIMITED, BaselineOutputs, mean_over_time, scored
+from carat.models.base import Model, ModelOutputs, TrainingData
+from carat.models.layers.masking import masked_max, masked_mean, modality_mask_of
 from carat.models.losses.terms import cross_entropy
-from carat.models.modality_dropout import modality_mask_of
 
 CERTAIN = 1e-6
 """Probability that is left for what the training split never shows."""
@@ -39,26 +38,24 @@ class Pooled(Model):
 
     Args:
         config: penalty and solver.
-        geometry: labels and modalities.
     """
 
     center: Tensor
     scale: Tensor
 
-    def __init__(self, config: PooledConfig, geometry: Geometry) -> None:
-        super().__init__()
-        self.config, self.widths, self.labels = config, dict(geometry.widths), len(geometry.labels)
-        self.max_length = dict.fromkeys(geometry.widths, UNLIMITED)
-        total = sum(geometry.widths.values())
-        self.size = total + len(geometry.widths)
+    def __init__(self, widths: Mapping[str, int], labels: Sequence[str], config: PooledConfig) -> None:
+        super().__init__(widths, labels)
+        self.config, self.widths = config, dict(widths)
+        total = sum(widths.values())
+        self.size = total + len(widths)
         """F, features of a sample."""
         self.register_buffer("center", torch.zeros(total))
         self.register_buffer("scale", torch.ones(total))
 
     def pool(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tensor:
         """Features (B, F) of padded sequences."""
-        modality_mask = modality_mask_of({m: masks[m] for m in self.widths}).to(self.center.dtype)
-        pooled = torch.cat([mean_over_time(features[m], masks[m]) for m in self.widths], dim=1)
+        modality_mask = modality_mask_of(masks, self.widths).to(self.center.dtype)
+        pooled = torch.cat([masked_mean(features[m], masks[m], dim=1) for m in self.widths], dim=1)
         return torch.cat(
             ((pooled - self.center) / self.scale * self._spread(modality_mask), modality_mask), dim=1
         )
@@ -120,27 +117,29 @@ class BinaryRelevance(Pooled):
     coefficients: Tensor
     intercepts: Tensor
 
-    def __init__(self, config: BinaryRelevanceConfig, geometry: Geometry) -> None:
-        super().__init__(config, geometry)
-        self.register_buffer("coefficients", torch.zeros(self.labels, self.size))
-        self.register_buffer("intercepts", torch.zeros(self.labels))
+    def __init__(
+        self, widths: Mapping[str, int], labels: Sequence[str], config: BinaryRelevanceConfig | None = None
+    ) -> None:
+        config = config or BinaryRelevanceConfig()
+        super().__init__(widths, labels, config)
+        self.register_buffer("coefficients", torch.zeros(len(self.labels), self.size))
+        self.register_buffer("intercepts", torch.zeros(len(self.labels)))
 
     def fit(self, x: Array, y: NDArray[np.int64]) -> None:
-        for label in range(self.labels):
+        for label in range(len(self.labels)):
             found, intercept = self.regress(x, y[:, label])
             self.coefficients[label] = torch.from_numpy(found)
             self.intercepts[label] = float(intercept)
 
-    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> BaselineOutputs:
+    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutputs:
         x = self.pool(features, masks)
         logits = x @ self.coefficients.T + self.intercepts
         widths = list(self.widths.values())
         own = torch.split(x, [*widths, len(widths)], 1)
         weights = torch.split(self.coefficients, [*widths, len(widths)], 1)
         parts = torch.stack([part @ w.T for part, w in zip(own[:-1], weights[:-1], strict=True)], dim=1)
-        present = modality_mask_of({m: masks[m] for m in self.widths})[..., None]
-        attribution = parts.masked_fill(~present, float("-inf")).argmax(1)
-        return BaselineOutputs(logits.sigmoid(), attribution, logits)
+        _, attribution = masked_max(parts, modality_mask_of(masks, self.widths))
+        return ModelOutputs(logits.sigmoid(), attribution, logits)
 
 
 class ClassifierChain(Pooled):
@@ -154,31 +153,34 @@ class ClassifierChain(Pooled):
     intercepts: Tensor
     order: Tensor
 
-    def __init__(self, config: ClassifierChainConfig, geometry: Geometry) -> None:
-        super().__init__(config, geometry)
-        self.register_buffer("coefficients", torch.zeros(self.labels, self.size + self.labels))
-        self.register_buffer("intercepts", torch.zeros(self.labels))
-        self.register_buffer("order", torch.arange(self.labels))
+    def __init__(
+        self, widths: Mapping[str, int], labels: Sequence[str], config: ClassifierChainConfig | None = None
+    ) -> None:
+        config = config or ClassifierChainConfig()
+        super().__init__(widths, labels, config)
+        self.register_buffer("coefficients", torch.zeros(len(self.labels), self.size + len(self.labels)))
+        self.register_buffer("intercepts", torch.zeros(len(self.labels)))
+        self.register_buffer("order", torch.arange(len(self.labels)))
 
     def fit(self, x: Array, y: NDArray[np.int64]) -> None:
         order = np.argsort(-y.sum(0), kind="stable")
         self.order.copy_(torch.from_numpy(order))
-        for place in range(self.labels):
+        for place in range(len(self.labels)):
             seen = np.zeros_like(y)
             seen[:, :place] = y[:, order[:place]]  # in the order of the chain
             found, intercept = self.regress(np.hstack((x, seen)), y[:, order[place]])
             self.coefficients[place] = torch.from_numpy(found)
             self.intercepts[place] = float(intercept)
 
-    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> BaselineOutputs:
+    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutputs:
         x = self.pool(features, masks)
-        weights, chained = torch.split(self.coefficients, [self.size, self.labels], 1)
+        weights, chained = torch.split(self.coefficients, [self.size, len(self.labels)], 1)
         own = x @ weights.T + self.intercepts  # (B, L) in the order of the chain
         logits: list[Tensor] = []
-        for place in range(self.labels):
+        for place in range(len(self.labels)):
             seen = [(logit > 0).to(own.dtype) * w for logit, w in zip(logits, chained[place], strict=False)]
             logits.append(own[:, place] + sum(seen))
-        return scored(torch.stack(logits, dim=1)[:, self.order.argsort()])
+        return ModelOutputs.from_logits(torch.stack(logits, dim=1)[:, self.order.argsort()])
 
 
 class LabelPowerset(Pooled):
@@ -192,13 +194,16 @@ class LabelPowerset(Pooled):
     intercepts: Tensor
     sets: Tensor
 
-    def __init__(self, config: LabelPowersetConfig, geometry: Geometry) -> None:
-        super().__init__(config, geometry)
-        self.number = min(config.sets, 2 ** min(self.labels, 30))
+    def __init__(
+        self, widths: Mapping[str, int], labels: Sequence[str], config: LabelPowersetConfig | None = None
+    ) -> None:
+        config = config or LabelPowersetConfig()
+        super().__init__(widths, labels, config)
+        self.number = min(config.sets, 2 ** min(len(self.labels), 30))
         """K, sets at most."""
         self.register_buffer("coefficients", torch.zeros(self.number, self.size))
         self.register_buffer("intercepts", torch.zeros(self.number))
-        self.register_buffer("sets", torch.zeros(self.number, self.labels))
+        self.register_buffer("sets", torch.zeros(self.number, len(self.labels)))
 
     def fit(self, x: Array, y: NDArray[np.int64]) -> None:
         sets, classes, counts = np.unique(y, axis=0, return_inverse=True, return_counts=True)
@@ -216,7 +221,7 @@ class LabelPowerset(Pooled):
         self.intercepts.fill_(float("-inf"))
         self.intercepts[: len(kept)] = torch.from_numpy(intercepts[: len(kept)]).float()
 
-    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> BaselineOutputs:
+    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutputs:
         logits = self.pool(features, masks) @ self.coefficients.T + self.intercepts
         scores = logits.softmax(1) @ self.sets
-        return scored(scores.clamp(CERTAIN, 1 - CERTAIN).logit())
+        return ModelOutputs.from_logits(scores.clamp(CERTAIN, 1 - CERTAIN).logit())

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from carat.config.baselines import EarlyFusionConfig
-from carat.models.base import Geometry, Model, check_modalities
-from carat.models.baselines.common import UNLIMITED, BaselineOutputs, SequenceEncoder, mean_over_time, scored
+from carat.models.base import Model, ModelOutputs, check_modalities
+from carat.models.baselines.common import SequenceEncoder
+from carat.models.layers.masking import masked_mean
 from carat.models.losses.multilabel import LabelLoss
 from carat.utils.errors import ConfigError
 
@@ -23,34 +24,36 @@ class EarlyFusion(Model):
     modality's steps that fall into it, or the step nearest before it; an absent modality is zeros.
 
     Args:
-        config: widths, depths and steps.
-        geometry: labels and modalities.
+        widths, labels: see `Model`.
+        config: widths, depths and steps; the defaults when None.
 
     Raises:
         ConfigError: more steps than the encoder has positions.
     """
 
-    def __init__(self, config: EarlyFusionConfig, geometry: Geometry) -> None:
-        super().__init__()
-        check_modalities(geometry.widths)
+    def __init__(
+        self, widths: Mapping[str, int], labels: Sequence[str], config: EarlyFusionConfig | None = None
+    ) -> None:
+        super().__init__(widths, labels)
+        config = config or EarlyFusionConfig()
+        check_modalities(widths)
         if config.steps > config.encoder.max_length:
             raise ConfigError(
                 f"method.steps {config.steps} is more than encoder.max_length {config.encoder.max_length}"
             )
-        self.steps, self.modalities = config.steps, list(geometry.widths)
-        self.max_length = dict.fromkeys(geometry.widths, UNLIMITED)
-        self.norms = nn.ModuleDict({m: nn.LayerNorm(d) for m, d in geometry.widths.items()})
-        self.encoder = SequenceEncoder(sum(geometry.widths.values()), config.hidden, config.encoder)
-        self.classifier = nn.Linear(config.hidden, len(geometry.labels))
-        self.label_loss = LabelLoss(len(geometry.labels))
+        self.steps, self.modalities = config.steps, list(widths)
+        self.norms = nn.ModuleDict({m: nn.LayerNorm(d) for m, d in widths.items()})
+        self.encoder = SequenceEncoder(sum(widths.values()), config.hidden, config.encoder)
+        self.classifier = nn.Linear(config.hidden, len(labels))
+        self.label_loss = LabelLoss(len(labels))
 
-    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> BaselineOutputs:
+    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutputs:
         lengths = torch.stack([masks[m].sum(1) for m in self.modalities], dim=1)  # (B, M)
         axis = lengths.amax(1).clamp(max=self.steps)  # (B,)
         laid = [lay_on_axis(self.norms[m](features[m]), masks[m], axis, self.steps) for m in self.modalities]
         mask = torch.arange(self.steps, device=axis.device) < axis[:, None]
         hidden = self.encoder(torch.cat(laid, dim=-1), mask)
-        return scored(self.classifier(mean_over_time(hidden, mask)))
+        return ModelOutputs.from_logits(self.classifier(masked_mean(hidden, mask, dim=1)))
 
     def losses(
         self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None

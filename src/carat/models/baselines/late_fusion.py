@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from carat.config.baselines import LateFusionConfig
-from carat.models.base import Geometry, Model, check_modalities
-from carat.models.baselines.common import BaselineOutputs, SequenceEncoder, averaged, mean_over_time
+from carat.models.base import Model, ModelOutputs, check_modalities
+from carat.models.baselines.common import SequenceEncoder
+from carat.models.layers.masking import masked_mean, modality_mask_of
 from carat.models.losses.multilabel import LabelLoss
-from carat.models.modality_dropout import modality_mask_of
 
 
 class LateFusion(Model):
@@ -22,29 +22,30 @@ class LateFusion(Model):
     the cross-entropy of the averaged logits alone.
 
     Args:
-        config: widths and depths.
-        geometry: labels and modalities.
+        widths, labels: see `Model`.
+        config: widths and depths; the defaults when None.
     """
 
-    def __init__(self, config: LateFusionConfig, geometry: Geometry) -> None:
-        super().__init__()
-        check_modalities(geometry.widths)
-        self.max_length = dict.fromkeys(geometry.widths, config.encoder.max_length)
+    def __init__(
+        self, widths: Mapping[str, int], labels: Sequence[str], config: LateFusionConfig | None = None
+    ) -> None:
+        super().__init__(widths, labels)
+        config = config or LateFusionConfig()
+        check_modalities(widths)
+        self.max_length = dict.fromkeys(widths, config.encoder.max_length)
         self.encoders = nn.ModuleDict(
-            {m: SequenceEncoder(d, config.hidden, config.encoder) for m, d in geometry.widths.items()}
+            {m: SequenceEncoder(d, config.hidden, config.encoder) for m, d in widths.items()}
         )
-        self.classifiers = nn.ModuleDict(
-            {m: nn.Linear(config.hidden, len(geometry.labels)) for m in geometry.widths}
-        )
-        self.label_loss = LabelLoss(len(geometry.labels))
+        self.classifiers = nn.ModuleDict({m: nn.Linear(config.hidden, len(labels)) for m in widths})
+        self.label_loss = LabelLoss(len(labels))
 
-    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> BaselineOutputs:
+    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutputs:
         means = {
-            m: mean_over_time(encoder(features[m], masks[m]), masks[m])
+            m: masked_mean(encoder(features[m], masks[m]), masks[m], dim=1)
             for m, encoder in self.encoders.items()
         }
         logits = torch.stack([self.classifiers[m](x) for m, x in means.items()], dim=1)  # (B, M, L)
-        return averaged(logits, modality_mask_of({m: masks[m] for m in means}))
+        return ModelOutputs.from_modality_logits(logits, modality_mask_of(masks, means))
 
     def losses(
         self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None

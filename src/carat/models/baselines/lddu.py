@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,21 +10,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from carat.config.baselines import LdduConfig
-from carat.models.base import Geometry, Model, check_modalities
-from carat.models.baselines.common import BaselineOutputs, SequenceEncoder
+from carat.models.base import Model, ModelOutputs, check_modalities
+from carat.models.baselines.common import SequenceEncoder
 from carat.models.carat.label_attention import LabelAttention
 from carat.models.carat.memory_bank import MemoryBank
+from carat.models.layers.masking import masked_mean, modality_mask_of
 from carat.models.losses.contrastive import contrast_rows, supcon_loss
 from carat.models.losses.multilabel import LabelLoss
-from carat.models.losses.terms import mean_of_valid, weighted_sum
-from carat.models.modality_dropout import modality_mask_of
+from carat.models.losses.terms import weighted_sum
 
 WIDEST = 10.0
 """Log-variances lie in ± this, so that variances and their inverses stay finite."""
 
 
 @dataclass
-class LdduOutputs(BaselineOutputs):
+class LdduOutputs(ModelOutputs):
     """The Gaussians of every modality and label; slots of absent modalities are to be ignored."""
 
     modality_mask: Tensor
@@ -56,32 +56,35 @@ class Lddu(Model):
     decay of the learning rate.
 
     Args:
-        config: widths, depths and weights.
-        geometry: labels and modalities.
+        widths, labels: see `Model`.
+        config: widths, depths and weights; the published values when None.
 
     Shapes: M modalities, L labels, P width of the latent.
     """
 
-    def __init__(self, config: LdduConfig, geometry: Geometry) -> None:
-        super().__init__()
-        check_modalities(geometry.widths)
-        hidden, latent, labels = config.hidden, config.latent, len(geometry.labels)
+    def __init__(
+        self, widths: Mapping[str, int], labels: Sequence[str], config: LdduConfig | None = None
+    ) -> None:
+        super().__init__(widths, labels)
+        config = config or LdduConfig()
+        check_modalities(widths)
+        hidden, latent, num_labels = config.hidden, config.latent, len(labels)
         self.config = config
-        self.max_length = dict.fromkeys(geometry.widths, config.encoder.max_length)
+        self.max_length = dict.fromkeys(widths, config.encoder.max_length)
         self.encoders = nn.ModuleDict(
-            {m: SequenceEncoder(d, hidden, config.encoder) for m, d in geometry.widths.items()}
+            {m: SequenceEncoder(d, hidden, config.encoder) for m, d in widths.items()}
         )
-        self.looks = nn.ModuleDict({m: LabelAttention(hidden, labels) for m in geometry.widths})
-        self.gaussians = nn.ModuleDict({m: nn.Linear(hidden, 2 * latent) for m in geometry.widths})
+        self.looks = nn.ModuleDict({m: LabelAttention(hidden, num_labels) for m in widths})
+        self.gaussians = nn.ModuleDict({m: nn.Linear(hidden, 2 * latent) for m in widths})
         self.linear1 = nn.Linear(latent, hidden)
-        self.label_vectors = nn.Parameter(torch.empty(labels, hidden))
-        self.bias = nn.Parameter(torch.zeros(labels))
+        self.label_vectors = nn.Parameter(torch.empty(num_labels, hidden))
+        self.bias = nn.Parameter(torch.zeros(num_labels))
         nn.init.kaiming_uniform_(self.label_vectors, a=5**0.5)
         self.memory_bank = MemoryBank(config.queue, latent)
-        self.label_loss = LabelLoss(labels)
+        self.label_loss = LabelLoss(num_labels)
 
     def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> LdduOutputs:
-        modality_mask = modality_mask_of({m: masks[m] for m in self.encoders})
+        modality_mask = modality_mask_of(masks, self.encoders)
         gaussians = [self.gaussians[m](self._look(m, features[m], masks[m])[0]) for m in self.encoders]
         means, log_variances = torch.stack(gaussians, dim=1).chunk(2, dim=-1)  # (B, M, L, P)
         log_variances = log_variances.clamp(-WIDEST, WIDEST)
@@ -114,9 +117,9 @@ class Lddu(Model):
         errors = self.label_loss.each(own, labels[:, None].expand_as(own))
         terms = {
             "labels": self.label_loss(self.classify(fuse(samples, outputs.weights)), labels),
-            "modalities": mean_of_valid(errors.mean(-1), modality_mask),
+            "modalities": masked_mean(errors.mean(-1), modality_mask),
             "contrast": self._contrast(samples, labels, modality_mask),
-            "divergence": mean_of_valid(divergence(means, log_variances).mean(-1), modality_mask),
+            "divergence": masked_mean(divergence(means, log_variances).mean(-1), modality_mask),
             "calibration": calibration(log_variances.mean(-1), errors.detach(), modality_mask),
         }
         return terms | {"total": weighted_sum(terms, self.config.weights.model_dump())}

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from carat.config.baselines import LinearConfig
-from carat.models.base import Geometry, Model, check_modalities
-from carat.models.baselines.common import UNLIMITED, BaselineOutputs, averaged, mean_over_time
+from carat.models.base import Model, ModelOutputs, check_modalities
+from carat.models.layers.masking import masked_mean, modality_mask_of
 from carat.models.losses.multilabel import LabelLoss
-from carat.models.modality_dropout import modality_mask_of
 
 
 class Linear(Model):
@@ -22,24 +21,24 @@ class Linear(Model):
     for everything that is put on such an encoder. A common baseline rather than one paper's.
 
     Args:
-        config: dropout.
-        geometry: labels and modalities.
+        widths, labels: see `Model`.
+        config: dropout; the defaults when None.
     """
 
-    def __init__(self, config: LinearConfig, geometry: Geometry) -> None:
-        super().__init__()
-        check_modalities(geometry.widths)
-        self.max_length = dict.fromkeys(geometry.widths, UNLIMITED)
+    def __init__(
+        self, widths: Mapping[str, int], labels: Sequence[str], config: LinearConfig | None = None
+    ) -> None:
+        super().__init__(widths, labels)
+        config = config or LinearConfig()
+        check_modalities(widths)
         self.dropout = nn.Dropout(config.dropout)
-        self.classifiers = nn.ModuleDict(
-            {m: nn.Linear(d, len(geometry.labels)) for m, d in geometry.widths.items()}
-        )
-        self.label_loss = LabelLoss(len(geometry.labels))
+        self.classifiers = nn.ModuleDict({m: nn.Linear(d, len(labels)) for m, d in widths.items()})
+        self.label_loss = LabelLoss(len(labels))
 
-    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> BaselineOutputs:
-        means = {m: self.dropout(mean_over_time(features[m], masks[m])) for m in self.classifiers}
+    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutputs:
+        means = {m: self.dropout(masked_mean(features[m], masks[m], dim=1)) for m in self.classifiers}
         logits = torch.stack([self.classifiers[m](x) for m, x in means.items()], dim=1)  # (B, M, L)
-        return averaged(logits, modality_mask_of({m: masks[m] for m in means}))
+        return ModelOutputs.from_modality_logits(logits, modality_mask_of(masks, means))
 
     def losses(
         self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None

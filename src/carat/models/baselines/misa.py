@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -11,19 +11,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from carat.config.baselines import MisaConfig
-from carat.models.base import Geometry, Model, check_heads, check_modalities
-from carat.models.baselines.common import BaselineOutputs, SequenceEncoder, mean_over_time, scored
+from carat.models.base import Model, ModelOutputs, check_heads, check_modalities
+from carat.models.baselines.common import SequenceEncoder
 from carat.models.layers.dropout import dropout
+from carat.models.layers.masking import masked_mean, modality_mask_of
 from carat.models.layers.packing import LengthGroup
 from carat.models.layers.transformer import EncoderLayer
 from carat.models.losses.multilabel import LabelLoss
 from carat.models.losses.terms import weighted_sum
-from carat.models.modality_dropout import modality_mask_of
 
 
 @dataclass
-class MisaOutputs(BaselineOutputs):
-    """As `BaselineOutputs`, and the vectors that the objective compares."""
+class MisaOutputs(ModelOutputs):
+    """As `ModelOutputs`, and the vectors that the objective compares."""
 
     projected: Tensor
     """(B, M, D), of the modalities."""
@@ -58,57 +58,56 @@ class Misa(Model):
     the losses, dropout, heads and width of the fusing layer, leaky ReLU, batches of 16, learning rate 1e-4.
 
     Args:
-        config: widths, depths, dropouts and weights.
-        geometry: labels and modalities.
+        widths, labels: see `Model`.
+        config: widths, depths, dropouts and weights; the published values when None.
 
     Raises:
         ConfigError: a width is no multiple of its heads.
     """
 
-    def __init__(self, config: MisaConfig, geometry: Geometry) -> None:
-        super().__init__()
-        check_modalities(geometry.widths)
-        fusion, width, number = config.fusion, config.latent, len(geometry.widths)
+    def __init__(
+        self, widths: Mapping[str, int], labels: Sequence[str], config: MisaConfig | None = None
+    ) -> None:
+        super().__init__(widths, labels)
+        config = config or MisaConfig()
+        check_modalities(widths)
+        fusion, width, number = config.fusion, config.latent, len(widths)
         check_heads(width, fusion.heads, of="latent", by="fusion.heads")
         self.dropout, self.moments = config.dropout, config.moments
         self.weights = {"label": 1.0} | config.weights.model_dump()
         self.pairs = list(combinations(range(number), 2))
-        self.max_length = dict.fromkeys(geometry.widths, config.encoder.max_length)
+        self.max_length = dict.fromkeys(widths, config.encoder.max_length)
         self.encoders = nn.ModuleDict(
-            {m: SequenceEncoder(d, config.hidden, config.encoder) for m, d in geometry.widths.items()}
+            {m: SequenceEncoder(d, config.hidden, config.encoder) for m, d in widths.items()}
         )
         self.projections = nn.ModuleDict(
             {
                 m: nn.Sequential(nn.Linear(config.hidden, width), nn.LeakyReLU(), nn.LayerNorm(width))
-                for m in geometry.widths
+                for m in widths
             }
         )
         self.shared = nn.Linear(width, width)
-        self.private = nn.ModuleDict({m: nn.Linear(width, width) for m in geometry.widths})
+        self.private = nn.ModuleDict({m: nn.Linear(width, width) for m in widths})
         self.decoder = nn.Linear(width, width)
         self.fusion = EncoderLayer(width, fusion.heads, fusion.feedforward, fusion.dropout, norm_eps=1e-5)
         self.linear1 = nn.Linear(2 * number * width, number * width)
-        self.classifier = nn.Linear(number * width, len(geometry.labels))
-        self.label_loss = LabelLoss(len(geometry.labels))
+        self.classifier = nn.Linear(number * width, len(labels))
+        self.label_loss = LabelLoss(len(labels))
 
     def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> MisaOutputs:
         vectors = {
-            m: self.projections[m](mean_over_time(encoder(features[m], masks[m]), masks[m]))
+            m: self.projections[m](masked_mean(encoder(features[m], masks[m]), masks[m], dim=1))
             for m, encoder in self.encoders.items()
         }
-        modality_mask = modality_mask_of({m: masks[m] for m in vectors})
+        modality_mask = modality_mask_of(masks, vectors)
         projected = torch.stack(list(vectors.values()), dim=1)
         shared = self.shared(projected).sigmoid()
         private = torch.stack([self.private[m](x) for m, x in vectors.items()], dim=1).sigmoid()
         fused = self._fuse(torch.cat((private, shared), dim=1), modality_mask.repeat(1, 2))
         hidden = dropout(self.linear1(fused.flatten(1)), self.dropout if self.training else 0.0)
         logits = self.classifier(F.leaky_relu(hidden))
-        return MisaOutputs(
-            **vars(scored(logits)),
-            projected=projected,
-            shared=shared,
-            private=private,
-            modality_mask=modality_mask,
+        return MisaOutputs.from_logits(
+            logits, projected=projected, shared=shared, private=private, modality_mask=modality_mask
         )
 
     def _fuse(self, vectors: Tensor, present: Tensor) -> Tensor:
@@ -135,8 +134,8 @@ class Misa(Model):
             / max(1, len(self.pairs)),
             "difference": alignment(shared, private, modality_mask).sum()
             + alignment(private[:, one], private[:, other], both).sum(),
-            "reconstruction": _mean(
-                (decoded - outputs.projected.detach()).square().mean(-1, keepdim=True), modality_mask
+            "reconstruction": masked_mean(
+                (decoded - outputs.projected.detach()).square().mean(-1), modality_mask, dim=0
             ).mean(),
         }
         return terms | {"total": weighted_sum(terms, self.weights)}
@@ -153,11 +152,13 @@ def moment_discrepancy(x: Tensor, y: Tensor, present: Tensor, moments: int) -> T
     Returns:
         (P,), the summed distances of the means and of the central moments; 0 where there are no samples.
     """
-    means = _mean(x, present), _mean(y, present)
+    means = masked_mean(x, present, dim=0), masked_mean(y, present, dim=0)
     x, y = x - means[0], y - means[1]
     found: Tensor = torch.linalg.vector_norm(means[0] - means[1], dim=-1)
     for k in range(2, moments + 1):
-        found = found + torch.linalg.vector_norm(_mean(x**k, present) - _mean(y**k, present), dim=-1)
+        found = found + torch.linalg.vector_norm(
+            masked_mean(x**k, present, dim=0) - masked_mean(y**k, present, dim=0), dim=-1
+        )
     return found
 
 
@@ -172,12 +173,7 @@ def alignment(x: Tensor, y: Tensor, present: Tensor) -> Tensor:
         (P,), 0 where there are no samples.
     """
     x, y = (
-        F.normalize((z - _mean(z, present)) * present[..., None], dim=-1, eps=1e-6) for z in (x, y)
+        F.normalize((z - masked_mean(z, present, dim=0)) * present[..., None], dim=-1, eps=1e-6)
+        for z in (x, y)
     )  # epsilon: gradients of a sample alone, which is its own mean, stay finite
     return torch.einsum("bpi,bpj->pij", x, y).square().mean((1, 2))
-
-
-def _mean(x: Tensor, present: Tensor) -> Tensor:
-    """Mean of x (B, P, D) over the samples that count (B, P) → (P, D); 0 where there are none."""
-    weights = present[..., None].to(x.dtype)
-    return (x * weights).sum(0) / weights.sum(0).clamp(min=1)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from carat.config.baselines import MultConfig
-from carat.models.base import Geometry, Model, check_heads, check_modalities
-from carat.models.baselines.common import UNLIMITED, BaselineOutputs, scored
+from carat.models.base import Model, ModelOutputs, check_heads, check_modalities
 from carat.models.layers.dropout import add_dropped, dropout
 from carat.models.layers.transformer import attend
 from carat.models.losses.multilabel import LabelLoss
@@ -35,22 +34,24 @@ class Mult(Model):
     absent target has a vector of zeros. A single modality passes its self-attention Transformer alone.
 
     Args:
-        config: widths, depths and dropouts.
-        geometry: labels and modalities.
+        widths, labels: see `Model`.
+        config: widths, depths and dropouts; the published values when None.
 
     Raises:
         ConfigError: the width is no multiple of the heads.
     """
 
-    def __init__(self, config: MultConfig, geometry: Geometry) -> None:
-        super().__init__()
-        check_modalities(geometry.widths)
+    def __init__(
+        self, widths: Mapping[str, int], labels: Sequence[str], config: MultConfig | None = None
+    ) -> None:
+        super().__init__(widths, labels)
+        config = config or MultConfig()
+        check_modalities(widths)
         check_heads(config.hidden, config.heads, by="method.heads")
-        names = list(geometry.widths)
+        names = list(widths)
         joined = max(1, len(names) - 1) * config.hidden
         self.config = config
-        self.max_length = dict.fromkeys(names, UNLIMITED)
-        self.norms = nn.ModuleDict({m: nn.LayerNorm(d) for m, d in geometry.widths.items()})
+        self.norms = nn.ModuleDict({m: nn.LayerNorm(d) for m, d in widths.items()})
         self.convolutions = nn.ModuleDict(
             {
                 m: nn.Conv1d(
@@ -60,7 +61,7 @@ class Mult(Model):
                     padding="same",
                     bias=False,
                 )
-                for m, d in geometry.widths.items()
+                for m, d in widths.items()
             }
         )
         self.cross = nn.ModuleDict(
@@ -74,10 +75,10 @@ class Mult(Model):
         self.own = nn.ModuleDict({target: Transformer(joined, config) for target in names})
         total = len(names) * joined
         self.linear1, self.linear2 = nn.Linear(total, total), nn.Linear(total, total)
-        self.classifier = nn.Linear(total, len(geometry.labels))
-        self.label_loss = LabelLoss(len(geometry.labels))
+        self.classifier = nn.Linear(total, len(labels))
+        self.label_loss = LabelLoss(len(labels))
 
-    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> BaselineOutputs:
+    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutputs:
         low = {m: self._low_level(m, features[m], masks[m]) for m in self.norms}  # (B, T, D)
         present = {m: masks[m].any(1)[:, None] for m in low}
         readable = {m: masks[m] | (_steps(masks[m]) == 0) & ~present[m] for m in low}  # one step at least
@@ -95,7 +96,9 @@ class Mult(Model):
             vectors.append(own.read(sequence, readable[target], last) * present[target])
         x = torch.cat(vectors, dim=-1)
         share = self.config.output_dropout if self.training else 0.0
-        return scored(self.classifier(x + self.linear2(dropout(self.linear1(x).relu(), share))))
+        return ModelOutputs.from_logits(
+            self.classifier(x + self.linear2(dropout(self.linear1(x).relu(), share)))
+        )
 
     def losses(
         self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from carat.config.baselines import PriorConfig
-from carat.models.base import Geometry, Model, TrainingData
-from carat.models.baselines.common import UNLIMITED, BaselineOutputs, scored
+from carat.models.base import Model, ModelOutputs, TrainingData
 from carat.models.losses.terms import cross_entropy
 
 
@@ -19,23 +18,24 @@ class Prior(Model):
 
     Args:
         config: nothing to set.
-        geometry: labels and modalities.
     """
 
     logits: Tensor
 
-    def __init__(self, config: PriorConfig, geometry: Geometry) -> None:
-        super().__init__()
-        self.max_length = dict.fromkeys(geometry.widths, UNLIMITED)
-        self.register_buffer("logits", torch.zeros(len(geometry.labels)))
+    def __init__(
+        self, widths: Mapping[str, int], labels: Sequence[str], config: PriorConfig | None = None
+    ) -> None:
+        super().__init__(widths, labels)
+        config = config or PriorConfig()
+        self.register_buffer("logits", torch.zeros(len(labels)))
 
     def prepare(self, data: TrainingData) -> None:
         frequency = data.labels.mean(0).clamp(1e-6, 1 - 1e-6)
         self.logits.copy_(frequency.logit())
 
-    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> BaselineOutputs:
+    def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutputs:
         batch = next(iter(masks.values())).shape[0]
-        return scored(self.logits.expand(batch, -1))
+        return ModelOutputs.from_logits(self.logits.expand(batch, -1))
 
     def losses(
         self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None

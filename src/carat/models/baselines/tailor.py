@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -12,19 +12,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from carat.config.baselines import SequenceEncoderConfig, TailorConfig
-from carat.models.base import Geometry, Model, Sequences, check_modalities
-from carat.models.baselines.common import BaselineOutputs, SequenceEncoder, scored
+from carat.models.base import Model, ModelOutputs, Sequences, check_modalities
+from carat.models.baselines.common import SequenceEncoder
 from carat.models.baselines.early_fusion import lay_on_axis
 from carat.models.baselines.gradient_reversal import reverse
 from carat.models.baselines.label_decoder import NORM_EPS, LabelClassifiers, LabelDecoder, TransformerLayers
 from carat.models.layers.dropout import dropout
+from carat.models.layers.masking import masked_mean
 from carat.models.losses.multilabel import LabelLoss
-from carat.models.losses.terms import mean_of_valid, weighted_sum
+from carat.models.losses.terms import weighted_sum
 from carat.utils.errors import ConfigError, did_you_mean
 
 
 @dataclass
-class TailorOutputs(BaselineOutputs):
+class TailorOutputs(ModelOutputs):
     """What one forward pass yields; representations are zeros where not valid."""
 
     private: dict[str, Tensor]
@@ -61,40 +62,39 @@ class Tailor(Model):
     nothing is to be discriminated, and its private and its common sequence are fused.
 
     Args:
-        config: widths, depths and weights.
-        geometry: labels and modalities.
+        widths, labels: see `Model`.
+        config: widths, depths and weights; the published values when None.
 
     Raises:
         ConfigError: the configuration contradicts itself or names modalities that the data lacks.
     """
 
-    def __init__(self, config: TailorConfig, geometry: Geometry) -> None:
-        super().__init__()
-        check_modalities(geometry.widths)
-        hidden, encoder, labels = config.hidden, config.encoder, len(geometry.labels)
+    def __init__(
+        self, widths: Mapping[str, int], labels: Sequence[str], config: TailorConfig | None = None
+    ) -> None:
+        super().__init__(widths, labels)
+        config = config or TailorConfig()
+        check_modalities(widths)
+        hidden, encoder, num_labels = config.hidden, config.encoder, len(labels)
         if config.steps > encoder.max_length:
             raise ConfigError(
                 f"method.steps {config.steps} is more than encoder.max_length {encoder.max_length}"
             )
-        self.config, self.order = config, fusion_order(config.order, geometry.widths)
-        self.max_length = dict.fromkeys(geometry.widths, encoder.max_length)
-        self.encoders = nn.ModuleDict(
-            {m: SequenceEncoder(d, hidden, encoder) for m, d in geometry.widths.items()}
-        )
-        self.private = nn.ModuleDict({m: Generator(hidden, config.private_dropout) for m in geometry.widths})
+        self.config, self.order = config, fusion_order(config.order, widths)
+        self.max_length = dict.fromkeys(widths, encoder.max_length)
+        self.encoders = nn.ModuleDict({m: SequenceEncoder(d, hidden, encoder) for m, d in widths.items()})
+        self.private = nn.ModuleDict({m: Generator(hidden, config.private_dropout) for m in widths})
         self.common = Generator(hidden, config.common_dropout)
         self.fusions = nn.ModuleList(
-            CrossEncoder(hidden, config.cross_layers, encoder) for _ in geometry.widths
+            CrossEncoder(hidden, config.cross_layers, encoder) for _ in widths
         )  # for all modalities but the first, and for what is common
-        self.decoder = LabelDecoder(labels, hidden, config.decoder_layers, encoder)
-        self.classifiers = LabelClassifiers(labels, hidden)
-        self.shared_classifier = nn.Linear(hidden, labels)
+        self.decoder = LabelDecoder(num_labels, hidden, config.decoder_layers, encoder)
+        self.classifiers = LabelClassifiers(num_labels, hidden)
+        self.shared_classifier = nn.Linear(hidden, num_labels)
         self.discriminator = (
-            Discriminator(hidden, len(geometry.widths), config.private_dropout)
-            if len(geometry.widths) > 1
-            else None
+            Discriminator(hidden, len(widths), config.private_dropout) if len(widths) > 1 else None
         )
-        self.label_loss = LabelLoss(labels)
+        self.label_loss = LabelLoss(num_labels)
         for part in self.modules():
             if isinstance(part, nn.Linear):
                 nn.init.normal_(part.weight, std=0.32 / hidden**0.5)
@@ -115,9 +115,7 @@ class Tailor(Model):
             fused = fusion(Part.of(private[m], masks[m]), fused)
         fused = self.fusions[-1](fused, Part.of(shared, on_axis))
         logits = self.classifiers(self.decoder(fused.x, fused.mask))
-        return TailorOutputs(
-            **vars(scored(logits)), private=private, common=common, shared=shared, masks=masks
-        )
+        return TailorOutputs.from_logits(logits, private=private, common=common, shared=shared, masks=masks)
 
     def losses(
         self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None
@@ -202,7 +200,7 @@ class Discriminator(nn.Module):
         total = torch.zeros((), device=self.first.weight.device)
         for index, (m, x) in enumerate(sequences.items()):
             logits = self.second(F.relu(dropout(self.first(x), share)))
-            total = total + mean_of_valid(-logits.log_softmax(-1)[..., index], masks[m])
+            total = total + masked_mean(-logits.log_softmax(-1)[..., index], masks[m])
         return total
 
 
@@ -217,7 +215,7 @@ def orthogonality(private: Sequences, common: Sequences, masks: Sequences) -> Te
     shared = {m: x.transpose(1, 2) @ x for m, x in common.items()}
     pairs = [(own[m], shared[m], present[m]) for m in own]
     pairs += [(own[m], own[n], present[m] & present[n]) for m, n in combinations(own, 2)]
-    total = sum(mean_of_valid((a * b).sum((1, 2)), both) for a, b, both in pairs)
+    total = sum(masked_mean((a * b).sum((1, 2)), both) for a, b, both in pairs)
     assert isinstance(total, Tensor)
     return total
 

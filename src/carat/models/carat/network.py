@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from carat.config.carat import CaratConfig
 from carat.models.carat.aggregation import Aggregation
 from carat.models.carat.alignment import Alignment
 from carat.models.carat.label_attention import LabelAttention
 from carat.models.carat.latent import Latent
 from carat.models.carat.prototypes import OwnLatent, Prototypes
 from carat.models.carat.reconstruction import Reconstruction
+from carat.models.layers.masking import masked_max, masked_mean, modality_mask_of
 from carat.models.layers.packing import pack_batch
 from carat.models.layers.transformer import Encoder
 
@@ -49,77 +51,47 @@ class CaratNetwork(nn.Module):
 
     Args:
         widths: d by modality, in the order of the M axis.
-        labels: L.
-        hidden: D.
-        latent: P.
-        layers: encoder layers by modality.
-        max_length: positions of each encoder by modality.
-        heads, feedforward, dropout, norm_eps, pooler: see `Encoder`.
-        momentum: see `Prototypes`.
-        align: modalities to align first.
-        steps: time steps after alignment.
-        label_wise, even: see `LabelAttention` and `Encoder`.
-        levels: see `Reconstruction`.
-        score_original: let the original features' logits count in the score.
-        prototypes: let prototypes stand in for a modality in its own reconstruction.
-        aggregation: classify all labels jointly too.
+        num_labels: L.
+        config: D (`hidden`), P (`latent`), depths and which parts there are.
     """
 
-    def __init__(
-        self,
-        widths: Mapping[str, int],
-        labels: int,
-        *,
-        hidden: int,
-        latent: int,
-        layers: Mapping[str, int],
-        heads: int,
-        feedforward: int,
-        dropout: float,
-        max_length: Mapping[str, int],
-        norm_eps: float,
-        momentum: float,
-        pooler: bool = False,
-        align: frozenset[str] = frozenset(),
-        steps: int = 50,
-        label_wise: bool = True,
-        identity_init: bool = False,
-        levels: int = 2,
-        score_original: bool = False,
-        prototypes: bool = True,
-        aggregation: bool = True,
-    ) -> None:
+    def __init__(self, widths: Mapping[str, int], num_labels: int, config: CaratConfig) -> None:
         super().__init__()
-        self.hidden = hidden
-        self.labels = labels
-        self.score_original = score_original and levels > 0  # else it is the last level already
-        self.input_norm = nn.ModuleDict({m: nn.LayerNorm(d, eps=norm_eps) for m, d in widths.items()})
-        self.alignment = nn.ModuleDict({m: Alignment(d, steps) for m, d in widths.items() if m in align})
+        encoder, align = config.encoder, config.alignment
+        hidden, latent, identity_init = config.hidden, config.latent, config.identity_init
+        self.hidden, self.num_labels = hidden, num_labels
+        self.score_original = config.score_original and config.levels > 0  # else it is the last level already
+        self.input_norm = nn.ModuleDict({m: nn.LayerNorm(d, eps=encoder.norm_eps) for m, d in widths.items()})
+        self.alignment = nn.ModuleDict(
+            {m: Alignment(d, align.steps) for m, d in widths.items() if m in align.modalities}
+        )
         self.encoder = nn.ModuleDict(
             {
                 m: Encoder(
                     d,
                     hidden,
-                    layers[m],
-                    heads,
-                    feedforward,
-                    dropout,
-                    max_length[m],
-                    norm_eps,
-                    pooler,
+                    encoder.num_layers(m),
+                    encoder.heads,
+                    encoder.feedforward,
+                    encoder.dropout,
+                    encoder.positions(m),
+                    encoder.norm_eps,
+                    encoder.pooler,
                     identity_init,
                 )
                 for m, d in widths.items()
             }
         )
         self.label_attention = nn.ModuleDict(
-            {m: LabelAttention(hidden, labels, label_wise, identity_init) for m in widths}
+            {m: LabelAttention(hidden, num_labels, config.label_wise, identity_init) for m in widths}
         )
         self.latent = Latent(len(widths), hidden, latent)
-        self.prototypes = Prototypes(len(widths), labels, latent, momentum) if prototypes else OwnLatent()
-        self.reconstruction = Reconstruction(len(widths), hidden, levels)
-        self.classifier = nn.Parameter(torch.empty(len(widths), labels, hidden))
-        self.aggregation = Aggregation(hidden, labels) if aggregation else None
+        self.prototypes = (
+            Prototypes(len(widths), num_labels, latent, config.momentum) if config.prototypes else OwnLatent()
+        )
+        self.reconstruction = Reconstruction(len(widths), hidden, config.levels)
+        self.classifier = nn.Parameter(torch.empty(len(widths), num_labels, hidden))
+        self.aggregation = Aggregation(hidden, num_labels) if config.aggregation else None
         for weight in self.classifier:
             nn.init.kaiming_uniform_(weight, a=5**0.5)
 
@@ -143,7 +115,7 @@ class CaratNetwork(nn.Module):
 
     def represent(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Label-specific features u (B, M, L, D) and presence (B, M)."""
-        modality_mask = torch.stack([masks[m].any(1) for m in self.encoder], dim=1)
+        modality_mask = modality_mask_of(masks, self.encoder)
         original = torch.stack([self.attend(m, features[m], masks[m])[0] for m in self.encoder], dim=1)
         return original, modality_mask
 
@@ -162,7 +134,7 @@ class CaratNetwork(nn.Module):
         batch, packed = x.shape[0], pack_batch(mask)
         x, mask = packed.select(x), packed.whole.mask
         if not mask.numel():
-            return x.new_zeros(batch, self.labels, self.hidden), x.new_zeros(batch, self.labels, 0)
+            return x.new_zeros(batch, self.num_labels, self.hidden), x.new_zeros(batch, self.num_labels, 0)
         x, within = self.input_norm[modality](x), packed
         if modality in self.alignment:
             x, mask = self.alignment[modality](x, mask)
@@ -195,23 +167,11 @@ class CaratNetwork(nn.Module):
         self, levels: Tensor, logits: Tensor, modality_mask: Tensor
     ) -> tuple[Tensor | None, Tensor, Tensor]:
         """Joint logits (B, M, L), scores and carriers (B, L) of levels (B, K, M, L, D) and their logits."""
-        strongest, attribution = max_over_present(logits[:, -1], modality_mask)
+        strongest, attribution = masked_max(logits[:, -1], modality_mask)
         scores, aggregated = [strongest.sigmoid()], None
         if self.aggregation is not None:
             aggregated = self.aggregation(levels[:, -1])
-            scores.append(mean_over_present(aggregated.sigmoid(), modality_mask))
+            scores.append(masked_mean(aggregated.sigmoid(), modality_mask, dim=1))
         if self.score_original:
-            scores.append(max_over_present(logits[:, 0], modality_mask)[0].sigmoid())
+            scores.append(masked_max(logits[:, 0], modality_mask)[0].sigmoid())
         return aggregated, torch.stack(scores).mean(0), attribution
-
-
-def max_over_present(logits: Tensor, modality_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Largest logit over the present modalities and which one it is: (B, M, L), (B, M) → twice (B, L)."""
-    strongest = logits.masked_fill(~modality_mask[..., None], float("-inf")).max(dim=1)
-    return strongest.values, strongest.indices
-
-
-def mean_over_present(values: Tensor, modality_mask: Tensor) -> Tensor:
-    """Mean over the present modalities: (B, M, L), (B, M) → (B, L)."""
-    weights = modality_mask[..., None].to(values.dtype)
-    return (values * weights).sum(1) / weights.sum(1)

@@ -28,17 +28,17 @@ NEEDED = (
     "conv_kernel",
     "conv_stride",
 )
-"""What is asked of a configuration, by names that transformers' own understand whatever theirs are."""
+"""Keys read from a configuration, by the names that all of transformers' configurations answer to."""
 
 
 class PretrainedEncoder(nn.Module):
-    """A model of a local folder, its trainable part, and how it reads a batch.
+    """A model from a local folder, wholly or partly trainable.
 
     Args:
         folder: of the model.
-        choice: what is trained of it, and how.
-        text: whether it reads tokens; otherwise sound.
-        weights: whether to read the folder's weights.
+        choice: which layers are trained, and how.
+        text: whether it reads tokens; sound otherwise.
+        weights: whether to load the folder's weights.
 
     Raises:
         DataError, ConfigError: see `load_model`.
@@ -49,7 +49,7 @@ class PretrainedEncoder(nn.Module):
         self.folder, self.choice, self.text = folder, choice, text
         self.model: Any = load_model(folder, choice, text=text, weights=weights)
         self.config = read_config(folder)
-        """What the folder says of the model; what it leaves out is as in the model's publication."""
+        """The model's configuration; keys that the folder leaves out have their published values."""
         own = getattr(self.model, "config", None)
         if own is not None:
             self.config |= {name: getattr(own, name) for name in NEEDED if hasattr(own, name)}
@@ -60,19 +60,19 @@ class PretrainedEncoder(nn.Module):
         self.sound: dict[str, Any] = {}
         if not text:
             self.sound = read_config(folder, SPEECH) if (folder / SPEECH).is_file() else {}
-        self._freeze()
-        self.resting = False
-        """Whether it does not learn in this epoch."""
+        self._set_trainable_layers()
+        self.frozen = False
+        """Whether the encoder is frozen this epoch."""
         self.train()
 
     @property
     def files(self) -> list[str]:
-        """Files of the folder that are needed beside the weights."""
+        """Files of the folder that are needed besides the weights."""
         wanted = (CONFIG, TOKENIZER) if self.text else (CONFIG, SPEECH)
         return [name for name in wanted if (self.folder / name).is_file()]
 
-    def longest(self, steps: int) -> int:
-        """Length of the longest input of which it makes so many steps at most."""
+    def max_input_length(self, steps: int) -> int:
+        """Longest input for which it returns at most this many steps."""
         if self.text:
             return min(steps, longest_text(self.config))
         samples = steps
@@ -81,8 +81,8 @@ class PretrainedEncoder(nn.Module):
             samples = (samples - 1) * stride + kernel
         return samples
 
-    def rates(self) -> Iterator[tuple[nn.Parameter, float]]:
-        """Trainable parameters and their highest learning rates."""
+    def learning_rates(self) -> Iterator[tuple[nn.Parameter, float]]:
+        """Trainable parameters and their peak learning rates."""
         highest, decay = self.choice.learning_rate, self.choice.layer_decay
         every = ((parameter, 0) for parameter in self.model.parameters())
         for parameter, below in self._depths() if decay < 1 else every:
@@ -90,35 +90,35 @@ class PretrainedEncoder(nn.Module):
                 yield parameter, highest * decay**below
 
     def train(self, mode: bool = True) -> PretrainedEncoder:
-        """Dropout and the like are for what learns only."""
-        learns = any(parameter.requires_grad for parameter in self.parameters()) and not self.resting
-        super().train(mode and learns)
+        """Training mode, but evaluation mode while nothing is trained: no dropout in a frozen encoder."""
+        trained = any(parameter.requires_grad for parameter in self.parameters()) and not self.frozen
+        super().train(mode and trained)
         return self
 
-    def rest(self, resting: bool) -> None:
-        """Let it learn or not, in a training."""
-        if resting != self.resting:
-            self.resting = resting
+    def freeze(self, frozen: bool) -> None:
+        """Freeze or unfreeze the encoder during training."""
+        if frozen != self.frozen:
+            self.frozen = frozen
             self.train()
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Read a batch.
+        """Encode a batch.
 
         Args:
-            x: (B, T, 1) token ids, or samples of sound; (B, T, 2) ids of a text's own tokens (0), which come
-                first, and of those of its context (1).
+            x: (B, T, 1) token ids or audio samples; (B, T, 2) token ids and token types: a text's own
+                tokens (0), which come first, and its context's (1).
             mask: (B, T), valid = True; samples without any valid step cost nothing on a CPU.
 
         Returns:
             Hidden states (B, T', d), zeros where not valid, and their mask (B, T'): of a text's own tokens.
         """
-        with self._arithmetic(x.device), self._learning():
-            return self._read_text(x, mask) if self.text else self._read_sound(x, mask)
+        with self._autocast(x.device), self._grad_mode():
+            return self._encode_text(x, mask) if self.text else self._encode_sound(x, mask)
 
-    def _read_text(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def _encode_text(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         own = mask & (x[..., 1] == 0) if x.shape[-1] > 1 else mask
         if self.training and own is not mask:
-            # as dropout, by the global generator, which is seeded anew for every step
+            # from the global generator, like dropout
             alone = torch.rand(len(mask), 1, device=x.device) < self.choice.context_dropout
             mask = torch.where(alone, own, mask)
         batch, packed = len(mask), pack_batch(mask)
@@ -132,7 +132,7 @@ class PretrainedEncoder(nn.Module):
         return packed.restore(states.float(), batch) * valid[..., None], valid
 
     def _grouped(self, ids: Tensor, packed: PackedBatch, types: Tensor | None) -> Tensor:
-        """Hidden states (R, T, d) of token ids (R, T), by a model that knows padded batches only."""
+        """Hidden states (R, T, d) of token ids (R, T), by a model that takes padded batches only."""
         if not self._knows_types:
             types = None
         padding, first = int(self.config["pad_token_id"] or 0), 0
@@ -146,37 +146,37 @@ class PretrainedEncoder(nn.Module):
             first += rows
         return torch.cat(parts)
 
-    def _read_sound(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Sample by sample: some of these models norm over time, where padding would be heard."""
-        parts = [self._hear(x[i, mask[i], 0].float()) for i in range(len(x))]
+    def _encode_sound(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Sample by sample: some of these models normalize over time, padding included."""
+        parts = [self._encode_wave(x[i, mask[i], 0].float()) for i in range(len(x))]
         longest = max([len(part) for part in parts] + [1])
         states = torch.stack([nn.functional.pad(part, (0, 0, 0, longest - len(part))) for part in parts])
         lengths = torch.tensor([len(part) for part in parts], device=x.device)
         return states, torch.arange(longest, device=x.device) < lengths[:, None]
 
-    def _hear(self, wave: Tensor) -> Tensor:
-        """Samples (T,) → hidden states (T', d); none where the sound is too short."""
-        if len(wave) < self.longest(1):
+    def _encode_wave(self, wave: Tensor) -> Tensor:
+        """Samples (T,) → hidden states (T', d); T' is 0 if the sound is too short."""
+        if len(wave) < self.max_input_length(1):
             return wave.new_zeros(0, self.width)
         if self.sound.get("do_normalize", True):
             wave = (wave - wave.mean()) / (wave.var(unbiased=False) + 1e-7).sqrt()
-        heard: Tensor = self.model(wave[None]).last_hidden_state[0].float()
-        return heard
+        states: Tensor = self.model(wave[None]).last_hidden_state[0].float()
+        return states
 
     @contextmanager
-    def _learning(self) -> Iterator[None]:
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.resting):
+    def _grad_mode(self) -> Iterator[None]:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             yield
 
-    def _arithmetic(self, device: torch.device) -> AbstractContextManager[Any]:
+    def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         wanted = self.choice.precision
-        trained = self.training or (self.resting and torch.is_grad_enabled())
+        trained = self.training or (self.frozen and torch.is_grad_enabled())
         bf16 = trained and (wanted == "bf16" or (wanted == "auto" and has_bf16(device)))
         already = torch.is_autocast_enabled(device.type)
         return torch.autocast(device.type, torch.bfloat16, enabled=bf16 or already)
 
     def _depths(self) -> Iterable[tuple[nn.Parameter, int]]:
-        """Every parameter and how many layers lie above it; all do above what comes before the layers."""
+        """Every parameter with the number of layers above it."""
         layers = layers_of(self.model, self.config["num_hidden_layers"])
         place = {id(p): len(layers) - 1 - i for i, layer in enumerate(layers) for p in layer.parameters()}
         below = len(layers)
@@ -187,7 +187,7 @@ class PretrainedEncoder(nn.Module):
             else:
                 yield parameter, below
 
-    def _freeze(self) -> None:
+    def _set_trainable_layers(self) -> None:
         kept = self.choice.train_layers
         if kept is None:
             return
@@ -200,7 +200,7 @@ class PretrainedEncoder(nn.Module):
 
 @cache
 def has_bf16(device: torch.device) -> bool:
-    """Whether a device computes products of bf16 natively."""
+    """Whether a device has native bf16 matrix products."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     if device.type != "cpu":

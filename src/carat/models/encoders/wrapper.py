@@ -1,4 +1,4 @@
-"""Any method behind encoders that learn along with it."""
+"""A model with pretrained encoders in front of it, fine-tuned jointly."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from carat.models.encoders.pretrained import PretrainedEncoder
 
 
 class EncodedModel(Model):
-    """A method that sees hidden states of encoders where the data has tokens or sound.
+    """A model that reads hidden states of encoders where the data has tokens or sound.
 
     Args:
-        method: built for the encoders' widths.
-        encoders: by modality; the others go to the method as they are.
+        model: constructed for the encoders' widths.
+        encoders: by modality; other modalities are passed through.
     """
 
     def __init__(self, model: Model, encoders: Mapping[str, PretrainedEncoder]) -> None:
-        super().__init__()
+        super().__init__(model.max_length, model.labels)
         self.model = model
         self.encoders = nn.ModuleDict(encoders)
         self.max_length = {
-            m: encoders[m].longest(steps) if m in encoders else steps for m, steps in model.max_length.items()
+            m: encoders[m].max_input_length(steps) if m in encoders else steps
+            for m, steps in model.max_length.items()
         }
 
     def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Any:
@@ -36,11 +37,11 @@ class EncodedModel(Model):
     def encode(
         self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What the method sees: features (B, T', d) and masks (B, T') by modality."""
-        seen, valid = dict(features), dict(masks)
+        """The model's inputs: features (B, T', d) and masks (B, T') by modality."""
+        encoded, valid = dict(features), dict(masks)
         for m, encoder in self.encoders.items():
-            seen[m], valid[m] = encoder(features[m], masks[m])
-        return seen, valid
+            encoded[m], valid[m] = encoder(features[m], masks[m])
+        return encoded, valid
 
     def losses(
         self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None
@@ -67,12 +68,12 @@ class EncodedModel(Model):
 
     def on_train_epoch_start(self, epoch: int) -> None:
         for encoder in self._all():
-            encoder.rest(epoch < encoder.choice.frozen_epochs)
+            encoder.freeze(epoch < encoder.choice.frozen_epochs)
         self.model.on_train_epoch_start(epoch)
 
     def learning_rates(self) -> Iterator[tuple[nn.Parameter, float]]:
         for encoder in self._all():
-            yield from encoder.rates()
+            yield from encoder.learning_rates()
         yield from self.model.learning_rates()
 
     @property
@@ -91,7 +92,7 @@ class EncodedModel(Model):
         self.model.compile_step(mode)
 
     def no_decay_parameters(self) -> Iterator[nn.Parameter]:
-        inner = {id(parameter) for parameter in self.model.parameters()}  # of which the method itself decides
+        inner = {id(parameter) for parameter in self.model.parameters()}  # which the model itself decides on
         yield from (p for p in super().no_decay_parameters() if id(p) not in inner)
         yield from self.model.no_decay_parameters()
 

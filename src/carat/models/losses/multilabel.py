@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from carat.models.losses.terms import mean_of_valid
+from carat.models.layers.masking import masked_mean
 
 
 class LabelLoss(nn.Module):
@@ -48,7 +48,7 @@ class LabelLoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor, valid: Tensor | None = None) -> Tensor:
         """Scalar loss of logits (…, L) and targets (…, L), 0 or 1; rows are valid (…), all when None."""
-        return mean_of_valid(self.each(logits, targets).mean(-1), valid)
+        return masked_mean(self.each(logits, targets).mean(-1), valid)
 
     def each(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss of every label (…, L), in the targets' precision or better."""

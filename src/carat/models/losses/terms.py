@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn import functional as F
 
+from carat.models.layers.masking import masked_mean
+
 
 def cross_entropy(logits: Tensor, targets: Tensor, valid: Tensor | None = None) -> Tensor:
     """Mean binary cross-entropy over all labels of the valid rows.
@@ -17,14 +19,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, valid: Tensor | None = None) 
         valid: (…) bool; all rows when None.
     """
     losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(-1)
-    return mean_of_valid(losses, valid)
-
-
-def mean_of_valid(losses: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Mean of losses (…) over the valid (…), all when None; 0 if there are none."""
-    if valid is None:
-        return losses.mean()
-    return (losses * valid).sum() / valid.sum().clamp(min=1)
+    return masked_mean(losses, valid)
 
 
 def distance(features: Tensor, target: Tensor, modality_mask: Tensor) -> Tensor:
@@ -32,11 +27,10 @@ def distance(features: Tensor, target: Tensor, modality_mask: Tensor) -> Tensor:
 
     Args:
         features, target: (B, M, L, D).
-        presence: (B, M).
+        modality_mask: (B, M), present = True.
     """
     errors = (features - target).square().flatten(2).mean(-1)  # (B, M)
-    by_modality = (errors * modality_mask).sum(0) / modality_mask.sum(0).clamp(min=1)
-    return by_modality.sum()
+    return masked_mean(errors, modality_mask, dim=0).sum()
 
 
 def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from carat.config.base import merge
-from carat.config.baselines import METHOD_SECTIONS
 from carat.config.experiment import Experiment, load_experiment
+from carat.config.methods import RESERVED, find_method, method_names
 from carat.data.store import Store, open_store
 from carat.inference.predictor import Predictor
 from carat.studies.jobs import (
@@ -30,7 +30,7 @@ from carat.studies.leaderboard.page import write_page
 from carat.studies.leaderboard.standings import MethodResult, SelectedTrial, stand
 from carat.studies.leaderboard.tables import About, write_tables
 from carat.studies.leaderboard.tuning import open_study
-from carat.utils.errors import ConfigError, RunError, did_you_mean
+from carat.utils.errors import ConfigError, RunError
 
 JOURNAL = "tuning.journal"
 PAGE = "leaderboard.html"
@@ -48,36 +48,41 @@ FILES = {
 
 
 def choose_methods(wanted: Sequence[str]) -> list[str]:
-    """The methods by name, in the order of the registry; `all` are all of them.
+    """Names of methods, in the order of the registry; `all` stands for every method.
 
     Raises:
-        ConfigError: unknown, or none.
+        ConfigError: an unknown method, or one whose package fails, or none.
     """
-    for name in wanted:
-        if name != "all" and name not in METHOD_SECTIONS:
-            hint = did_you_mean(name, METHOD_SECTIONS) or f"; known: {', '.join(METHOD_SECTIONS)}"
-            raise ConfigError(f"--methods: unknown method '{name}'{hint}")
     if not wanted:
-        raise ConfigError(f"--methods: name one at least of {', '.join(METHOD_SECTIONS)}")
-    return [name for name in METHOD_SECTIONS if "all" in wanted or name in wanted]
+        raise ConfigError(f"--methods: name one at least of {', '.join(method_names())}")
+    _check_names(wanted, "--methods")
+    return [name for name in method_names() if RESERVED in wanted or name in wanted]
+
+
+def _check_names(names: Iterable[str], origin: str) -> None:
+    try:
+        for name in names:
+            if name != RESERVED:
+                find_method(name)
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from error
 
 
 def experiments_of(
     methods: Sequence[str], preset: str, settings: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Experiment]:
-    """Where each method starts.
+    """The experiment that each method starts with.
 
     Args:
-        methods: by name.
-        preset: of all of them.
-        settings: what differs, by method; under `all` for all of them. A method's own wins.
+        methods: their names.
+        preset: of every method.
+        settings: changes to the preset by method; those under `all` apply to every method, and a method's own
+            take precedence.
 
     Raises:
         ConfigError: a key of `settings` is no method, or a value is wrong.
     """
-    for name in settings:
-        if name != "all" and name not in METHOD_SECTIONS:
-            raise ConfigError(f"settings: unknown method '{name}'{did_you_mean(name, METHOD_SECTIONS)}")
+    _check_names(settings, "settings")
     return {
         name: load_experiment(
             preset=preset,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from carat.config.baselines import METHOD_SECTIONS
+from carat.config.methods import method_names
 from carat.data.store import Store
 from carat.evaluation.bootstrap import Paired
 from carat.evaluation.report import in_brackets, mean_and_spread, short, signed
@@ -88,7 +88,7 @@ class About:
     def command(self) -> str:
         """What makes it again."""
         settings = " --settings SETTINGS.yaml" if self.settings else ""
-        every = set(self.methods) == METHOD_SECTIONS.keys()
+        every = set(self.methods) == set(method_names())
         return (
             f"carat compare --data STORE --out DIR --methods {'all' if every else ' '.join(self.methods)} "
             f"--preset {self.preset} --seeds {len(self.seeds)} --budget {self.budget}{settings}"

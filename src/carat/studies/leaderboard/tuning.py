@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from carat.config.baselines import PooledConfig, PriorConfig
 from carat.config.experiment import Experiment
 from carat.studies.study import Study
 
@@ -27,18 +28,20 @@ class Range:
 
 
 def search_space(experiment: Experiment) -> dict[str, Range]:
-    """What is tuned of an experiment, by key: learning rate and dropouts, or the penalty of a regression.
+    """The settings to tune, by key: learning rate and dropouts, or the penalty of a regression.
 
-    Nothing for a method that has nothing to tune.
+    Empty for a method that has nothing to tune.
     """
-    section = experiment.method.model_dump()
-    if "strength" in section:
+    if isinstance(experiment.method, PooledConfig):
         return {"method.strength": Range(*STRENGTHS, log=True)}
-    shares = dict.fromkeys(_dropouts(section, "method"), Range(0.0, LARGEST_DROPOUT, log=False))
-    if section.keys() <= {"name"}:
+    if isinstance(experiment.method, PriorConfig):
         return {}
+    dropouts = _dropouts(experiment.method.model_dump(), "method")
     rate = experiment.training.learning_rate
-    return {"training.learning_rate": Range(rate / WIDER, rate * WIDER, log=True)} | shares
+    return {
+        "training.learning_rate": Range(rate / WIDER, rate * WIDER, log=True),
+        **dict.fromkeys(dropouts, Range(0.0, LARGEST_DROPOUT, log=False)),
+    }
 
 
 def _dropouts(section: Mapping[str, Any], prefix: str) -> Iterator[str]:
