@@ -129,7 +129,7 @@ LSTM = "v2t_ctc.pred_output_position_inclu_blank.bias_ih_l0"
 def test_refusals(tmp_path: Path, layout: Any, key: str, value: Tensor | None, message: str) -> None:
     state = released() | {key: value}
     torch.save({k: x for k, x in state.items() if x is not None}, tmp_path / "official.bin")
-    with pytest.raises(CaratError, match=rf"official\.bin, layout {layout}: .*{message}"):
+    with pytest.raises(CaratError, match=rf"official\.bin, trained on {layout}: .*{message}"):
         convert(tmp_path / "official.bin", layout, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
