@@ -62,7 +62,7 @@ def write_page(results: Sequence[MethodResult], about: About, file: Path) -> Non
 def _rows(results: Sequence[MethodResult]) -> list[dict[str, Any]]:
     """Of the main table: what is shown, and what is sorted by."""
     low, high = _scale(results)
-    found = []
+    rows = []
     for result in results:
         left, right = result.interval["micro_f1"]
         place = [
@@ -71,7 +71,7 @@ def _rows(results: Sequence[MethodResult]) -> list[dict[str, Any]]:
         ]
         against = result.against.get("micro_f1")
         own, literature = precision_and_recall(result)
-        found.append(
+        rows.append(
             {
                 "method": result.method,
                 "micro": (result.mean("micro_f1"), mean_and_spread(result.values("micro_f1"))),
@@ -87,7 +87,7 @@ def _rows(results: Sequence[MethodResult]) -> list[dict[str, Any]]:
                 "parameters": (result.parameters, f"{result.parameters:,}"),
             }
         )
-    return found
+    return rows
 
 
 def _lines(paired: Paired | None) -> tuple[str, str, str]:

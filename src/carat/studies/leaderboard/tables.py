@@ -107,7 +107,7 @@ class About:
             if self.budget > 1
             else "nothing was tuned: every method has the settings it starts with"
         )
-        found = [
+        paragraphs = [
             f"{self.samples} samples, {self.test} of them in the test split in {self.groups} groups; seeds "
             f"{', '.join(map(str, self.seeds))}; {tuned}. Epoch, threshold and settings are chosen on "
             "validation, never on test. Mean ± standard deviation over the seeds; intervals are 95 %, "
@@ -120,8 +120,8 @@ class About:
             f"`{self.command}`.",
         ]
         if self.settings:
-            found.append(f"SETTINGS.yaml: `{json.dumps(self.settings)}`.")
-        return found
+            paragraphs.append(f"SETTINGS.yaml: `{json.dumps(self.settings)}`.")
+        return paragraphs
 
 
 def difference(paired: Paired | None) -> str:
@@ -217,9 +217,9 @@ def seed_table(results: Sequence[MethodResult], labels: Sequence[str]) -> Table:
         tests: dict[str, float | None] = {}
         for metric in COMPARED:
             paired = x.against.get(metric)
-            found = (paired.difference, *paired.interval, paired.p) if paired else [None] * 4
+            values = (paired.difference, *paired.interval, paired.p) if paired else (None,) * 4
             ends = ("", "_low", "_high", "_p")
-            tests |= {f"{metric}_minus_{BASE}{end}": y for end, y in zip(ends, found, strict=True)}
+            tests |= {f"{metric}_minus_{BASE}{end}": y for end, y in zip(ends, values, strict=True)}
         for place, seed in enumerate(x.seeds):
             records.append(
                 {
