@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from carat.runs.card import commit, describe_environment
+from carat.utils.tables import Table
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -78,13 +79,8 @@ def machine() -> dict[str, Any]:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table; floats with three digits."""
-    cells = [[f"{x:.3f}" if isinstance(x, float) else str(x) for x in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
-    lines = [list(header), ["-" * w for w in widths], *cells]
-    return "\n".join(
-        "| " + " | ".join(x.ljust(w) for x, w in zip(line, widths, strict=True)) + " |" for line in lines
-    )
+    """A Markdown table whose columns line up; floats with three digits."""
+    return Table(header, rows, digits=3).to_markdown(aligned=True)
 
 
 def finish(text: str, values: Mapping[str, Any]) -> None:

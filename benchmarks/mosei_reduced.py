@@ -23,8 +23,8 @@ from carat.config.base import merge
 from carat.config.experiment import load_experiment
 from carat.data.store import Store, open_store
 from carat.evaluation.bootstrap import Paired, intervals, paired_test
+from carat.evaluation.formatting import in_brackets, mean_and_spread, signed
 from carat.evaluation.metrics import Metrics, compute_metrics
-from carat.evaluation.report import in_brackets, mean_and_spread, signed
 from carat.runs import card as run_folder
 from carat.studies.jobs import Job, Scored, read_scores, run_jobs
 

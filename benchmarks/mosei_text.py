@@ -24,8 +24,8 @@ from carat.config.experiment import load_experiment
 from carat.data.store import Store
 from carat.data.tokenizer import OWN
 from carat.evaluation.bootstrap import intervals, paired_test
+from carat.evaluation.formatting import in_brackets, mean_and_spread
 from carat.evaluation.metrics import compute_metrics
-from carat.evaluation.report import in_brackets, mean_and_spread
 from carat.evaluation.thresholds import apply_thresholds, search_thresholds
 from carat.inference.predictor import Predictor, load
 from carat.studies.jobs import Arrays, Job, read_environment, score_test

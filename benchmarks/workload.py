@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from carat.config.experiment import TrainingConfig, load_experiment
+from carat.data.corpora.labels import MOSEI
 from carat.models.base import Model
 from carat.models.build import build_model
 from carat.training.optimizer import clip_gradients, make_optimizer
 
 WIDTHS = {"text": 300, "visual": 35, "audio": 74}
 """Aligned CMU-MOSEI: GloVe, FACET, COVAREP."""
-LABELS = ("happy", "sad", "anger", "surprise", "disgust", "fear")
+LABELS = MOSEI
 BATCH, STEPS, MEAN_LENGTH = 64, 60, 20
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from carat.evaluation.report import draw_curves, make_report
+from carat.evaluation.plots import draw_curves
+from carat.evaluation.report import make_report
 
 
 def test_report_as_json_has_no_nan() -> None:

@@ -130,7 +130,7 @@ LSTM = "v2t_ctc.pred_output_position_inclu_blank.bias_ih_l0"
 def test_refusals(tmp_path: Path, layout: Any, key: str, value: Tensor | None, message: str) -> None:
     state = released() | {key: value}
     torch.save({k: x for k, x in state.items() if x is not None}, tmp_path / "official.bin")
-    with pytest.raises(CaratError, match=rf"official\.bin, layout {layout}: .*{message}"):
+    with pytest.raises(CaratError, match=rf"official\.bin, trained on {layout}: .*{message}"):
         convert(tmp_path / "official.bin", layout, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -163,11 +163,22 @@ def test_files_that_hold_something_else(tmp_path: Path, capsys: pytest.CaptureFi
 def test_command(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     torch.save(released(aligned=False), tmp_path / "official.pt")
     code, _, err = run(
-        "convert", tmp_path / "official.pt", "--layout", "mosei-unaligned", tmp_path / "converted"
+        "convert", tmp_path / "official.pt", "--trained-on", "mosei-unaligned", tmp_path / "converted"
     )
     assert code == 0, err
+    assert "is now" not in err
     assert "knowingly unused: audio.pooler" in err
     assert load(tmp_path / "converted").labels == list(SETTINGS["mosei-unaligned"].labels)
-    code, _, err = run("convert", tmp_path / "official.pt", "--layout", "m3ed", tmp_path / "converted")
+    code, _, err = run("convert", tmp_path / "official.pt", "--trained-on", "m3ed", tmp_path / "converted")
     assert code == 2
     assert "holds a run already" in err
+
+
+@pytest.mark.parametrize("option", [["--layout", "mosei-unaligned"], ["--layout=mosei-unaligned"]])
+def test_the_earlier_option_works_with_a_notice(run, tmp_path: Path, option: list[str]) -> None:  # type: ignore[no-untyped-def]
+    torch.save(released(aligned=False), tmp_path / "official.pt")
+    code, _, err = run("convert", tmp_path / "official.pt", *option, tmp_path / "converted")
+    assert code == 0, err
+    notice = "note: --layout is now --trained-on; the earlier name works until the next release"
+    assert err.splitlines().count(notice) == 1
+    assert load(tmp_path / "converted").labels == list(SETTINGS["mosei-unaligned"].labels)

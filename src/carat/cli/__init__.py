@@ -9,9 +9,9 @@ import traceback
 from cyclopts import CycloptsError, MissingArgumentError
 from pydantic import ValidationError
 
-from carat.cli import data, export, studies, train  # noqa: F401  each registers its commands
-from carat.cli.app import app, named_method, offer, refuse_renamed
-from carat.config.base import explain
+from carat.cli import data, explain, export, predict, studies, train  # noqa: F401  each registers its commands
+from carat.cli.app import app, named_method, offer, refuse_renamed, rename_options
+from carat.config.base import explain as explain_invalid
 from carat.config.experiment import experiment_with
 from carat.utils.errors import CaratError, Interrupted
 
@@ -30,7 +30,7 @@ def main() -> None:
         method = named_method(arguments)
         offer(method)
         refuse_renamed(arguments)
-        app(arguments, exit_on_error=False, print_error=False)
+        app(rename_options(arguments), exit_on_error=False, print_error=False)
     except Interrupted as stop:
         print("carat: interrupted: the state is saved; the same command goes on", file=sys.stderr)
         sys.exit(128 + stop.number)
@@ -55,6 +55,6 @@ def _one_line(error: Exception, method: str) -> str:
     cause: BaseException | None = None if isinstance(error, CaratError) else error
     while cause is not None:  # cyclopts wraps what pydantic finds in options
         if isinstance(cause, ValidationError):
-            return explain(cause, experiment_with(method))
+            return explain_invalid(cause, experiment_with(method))
         cause = cause.__cause__
     return " ".join(str(error).split())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from cyclopts import App, Parameter
+from cyclopts import App, Group, Parameter
+from cyclopts.validators import Number
 
 from carat import __version__
 from carat.config.base import merge, read_yaml
@@ -19,7 +21,7 @@ from carat.utils.errors import ConfigError
 
 app = App(
     name="carat",
-    help="""Which emotions, several at once, does a person show in speech, face and words?
+    help="""Multimodal, multi-label emotion recognition from text, audio and video.
 
     Start: `carat data synth demo-store`, then `carat train --preset small --data demo-store --out demo-run`,
     then `carat evaluate demo-run --data demo-store`.
@@ -35,11 +37,20 @@ app.register_install_completion_command()
 
 Overwrite = Annotated[bool, Parameter(help="Replace what is there.", negative=())]
 AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON instead of tables.", negative=())]
-Options = Annotated[Experiment | None, Parameter(name="*")]
+Workers = Annotated[int | None, Parameter(validator=Number(gte=1))]
+"""A number of processes; see `cores`."""
+
+EXPERIMENT = Group(
+    "Experiment", sort_key=9, help="Keys of an experiment file; options take precedence over it."
+)
+Options = Annotated[Experiment | None, Parameter(name="*", group=EXPERIMENT)]
 """Every field of an experiment as an option; `offer` sets the method."""
 
-Shared = Annotated[SharedSettings | None, Parameter(name="*")]
-"""What several methods can have in common, as options."""
+Shared = Annotated[SharedSettings | None, Parameter(name="*", group=EXPERIMENT)]
+"""Settings that all methods have, as options."""
+
+RENAMED_OPTIONS = {"convert": {"--layout": "--trained-on"}}
+"""By command, options of carat 0.1 under their current names; they work until the next release."""
 
 F = TypeVar("F", bound=Callable[..., None])
 _COMMANDS: list[Callable[..., None]] = []
@@ -76,7 +87,8 @@ def offer(method: str) -> None:
         ConfigError: the package that offers the method fails.
     """
     for command in _COMMANDS:
-        options = Annotated[experiment_with(method) | None, Parameter(name="*")]  # type: ignore[valid-type]
+        fields = experiment_with(method)
+        options = Annotated[fields | None, Parameter(name="*", group=EXPERIMENT)]  # type: ignore[valid-type]
         command.__annotations__["experiment"] = options
 
 
@@ -92,6 +104,18 @@ def refuse_renamed(arguments: Sequence[str]) -> None:
             raise ConfigError(f"--{key} is now --{RENAMED[key].key}")
 
 
+def rename_options(arguments: Sequence[str]) -> list[str]:
+    """Replace options of an earlier version by their current names, each with a notice."""
+    names = RENAMED_OPTIONS.get(arguments[0], {}) if arguments else {}
+    renamed = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if key in names:
+            say(f"note: {key} is now {names[key]}; the earlier name works until the next release")
+        renamed.append(names.get(key, key) + equals + value)
+    return renamed
+
+
 def resolve(
     file: Path | None,
     preset: str | None,
@@ -105,6 +129,11 @@ def resolve(
         overrides = merge(overrides, {"method": {"name": method}})
     named = file is not None and "preset" in read_yaml(file)
     return load_experiment(file, preset=preset or (None if named else default), overrides=overrides)
+
+
+def cores(workers: int | None) -> int:
+    """The number of worker processes: as many as there are cores, unless it was given."""
+    return workers or os.cpu_count() or 1
 
 
 def say(message: str) -> None:

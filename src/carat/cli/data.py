@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App, Group, Parameter
 
 from carat.cli.app import AsJson, Overwrite, app, say
 from carat.utils.errors import ConfigError, DataError
@@ -20,11 +21,56 @@ Flag = Annotated[bool, Parameter(negative=())]
 Verify = Annotated[bool, Parameter(help="Read every byte and compare it with the fingerprint.", negative=())]
 
 
+@Parameter(name="*", group=Group("Labels and samples", sort_key=1))
+@dataclass(frozen=True)
+class CorpusOptions:
+    """Where labels come from, and what a sample is."""
+
+    labels: Path | None = None
+    """Table with video, segment or times, and six intensities; or the aligned file; csd: label sequence."""
+    by_index: Flag = False
+    """mosei-unaligned: pair with the aligned file by position; refused if the data contradicts it."""
+    level: Literal["dialogue", "utterance"] = "dialogue"
+    """m3ed and erc: what a sample is."""
+    as_released: Flag = False
+    """m3ed: swap audio and visual as the published reader does."""
+
+
+@Parameter(name="*", group=Group("Computational sequences (csd)", sort_key=2))
+@dataclass(frozen=True)
+class SequenceFiles:
+    """Files of the CMU-MultimodalSDK."""
+
+    words: Path | None = None
+    """Sequence of words."""
+    text: Path | None = None
+    """Sequence of word vectors."""
+    visual: Path | None = None
+    """Visual sequence."""
+    audio: Path | None = None
+    """Audio sequence."""
+    folds: Path | None = None
+    """Videos of train, valid and test: JSON or a table."""
+    unaligned: Flag = False
+    """Keep visual and audio as they are, instead of one average per word."""
+
+
+@Parameter(name="*", group=Group("Store", sort_key=3))
+@dataclass(frozen=True)
+class StoreOptions:
+    """How features are stored."""
+
+    keep_padding: Flag = False
+    """Keep zeros before and after sequences."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """Type of the features on disk."""
+
+
 @data.command
 def synth(
     store: Path, /, *, samples: int = 3000, seed: int = 0, missing: float = 0.05, overwrite: Overwrite = False
 ) -> None:
-    """Make the built-in benchmark: three modalities of unequal length, correlated labels, learnable.
+    """Make the built-in benchmark: learnable, with three modalities of unequal length and correlated labels.
 
     **Examples**
 
@@ -35,13 +81,13 @@ def synth(
     Parameters
     ----------
     store
-        Folder to make.
+        Folder to create.
     samples
-        How many samples, 100 at least; 70 % train, 15 % valid, 15 % test.
+        Number of samples, at least 100; 70 % train, 15 % valid, 15 % test.
     seed
-        The same seed gives the same store.
+        Random seed; the same seed gives the same store.
     missing
-        Share of modalities that samples lack.
+        Probability that a sample lacks a modality.
     """
     from carat.data.synthetic import make_synthetic
 
@@ -51,7 +97,7 @@ def synth(
 
 @data.command
 def build(recipe: Path, store: Path, /, *, overwrite: Overwrite = False) -> None:
-    """Turn your own table and features into a checked store, as a recipe says.
+    """Build a checked store from your own table and features by a recipe.
 
     **Examples**
 
@@ -62,10 +108,10 @@ def build(recipe: Path, store: Path, /, *, overwrite: Overwrite = False) -> None
     Parameters
     ----------
     recipe
-        YAML: table, id, split and label columns, and per modality where its features come from, or its
-        tokens, with what was said around a text; docs/data.md describes every key.
+        YAML: the table, its id, split and label columns, and the source of each modality; docs/data.md
+        describes every key.
     store
-        Folder to make.
+        Folder to create.
     """
     from carat.data.recipes.build import build_store
 
@@ -80,24 +126,15 @@ def import_(
     store: Path | None = None,
     /,
     *,
-    labels: Path | None = None,
-    words: Path | None = None,
-    text: Path | None = None,
-    visual: Path | None = None,
-    audio: Path | None = None,
-    folds: Path | None = None,
-    unaligned: Flag = False,
-    by_index: Flag = False,
-    level: Literal["dialogue", "utterance"] = "dialogue",
-    as_released: Flag = False,
-    keep_padding: Flag = False,
-    dtype: Literal["float32", "float16"] = "float32",
+    corpus: CorpusOptions | None = None,
+    sequences: SequenceFiles | None = None,
+    options: StoreOptions | None = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Turn a data file of the field into a checked store; pickles are read without running code.
+    """Import a published data file as a checked store; pickles are read without running code.
 
-    Zeros before and after a sequence are stripped, inf and NaN become 0 and are counted. docs/data.md says
-    where each file comes from and which is which.
+    Zeros before and after a sequence are stripped; inf and NaN become 0 and are counted. docs/data.md says
+    where each file comes from.
 
     **Examples**
 
@@ -118,42 +155,18 @@ def import_(
     Parameters
     ----------
     format
-        What the file is.
+        Format of the file.
     file
         The data file; left out for csd, which names each of its files.
     store
-        Folder of the store to make.
-    labels
-        Label table with video, segment or times, and six intensities; or the aligned file; or label sequence.
-    words
-        csd: the sequence of words.
-    text
-        csd: the sequence of word vectors.
-    visual
-        csd: a visual sequence.
-    audio
-        csd: an audio sequence.
-    folds
-        Which videos are train, valid and test, for csd: JSON or a table.
-    unaligned
-        csd: keep visual and audio whole instead of one average per word.
-    by_index
-        mosei-unaligned: pair with the aligned file by place; refused where the data contradicts it.
-    level
-        m3ed and erc: what a sample is.
-    as_released
-        m3ed: swap audio and visual as the published reader does.
-    keep_padding
-        Leave zeros before and after sequences.
-    dtype
-        Of the features on disk.
+        Folder of the store to create.
     """
     from carat.data.corpora.registry import Sources, import_data
 
-    sources = Sources(labels, words, text, visual, audio, folds, unaligned, by_index, level, as_released)
+    sources = Sources(**vars(corpus or CorpusOptions()), **vars(sequences or SequenceFiles()))
     source, target = (file, store) if store is not None else (None, file)
     made = import_data(
-        format, source, target, sources, keep_padding=keep_padding, dtype=dtype, overwrite=overwrite
+        format, source, target, sources, **vars(options or StoreOptions()), overwrite=overwrite
     )
     for m, described in made.manifest.modalities.items():
         for line in described.cleaning:
@@ -174,9 +187,9 @@ def check(
     by_index: Flag = False,
     as_json: AsJson = False,
 ) -> None:
-    """Examine a store or a data file: what is wrong with it, verdict by verdict.
+    """Check a store or a data file, with a verdict and advice for each check.
 
-    Exit code 1 if anything fails, 2 for a wrong command.
+    The exit code is 1 if any check fails, 2 for a wrong command.
 
     **Examples**
 
@@ -189,15 +202,16 @@ def check(
     Parameters
     ----------
     store
-        Folder of a store; or a data file, which is imported to a temporary folder first.
+        Folder of a store; or a data file, which is first imported to a temporary folder.
     known
-        Which published data set it must be; by default its labels tell, and other counts are no fault.
+        Published data set that it must equal; by default the one with the same labels, whose other sizes are
+        only warned about.
     format
-        What a data file is, as for `carat data import`; told by its content when left out.
+        Format of a data file, as for `carat data import`; by default it is recognized by the content.
     labels
         Labels of a data file, as for `carat data import`.
     by_index
-        As for `carat data import`.
+        Pair labels by position, as for `carat data import`.
     """
     from carat.cli.tables import show_findings
     from carat.data.checks.file import check_file

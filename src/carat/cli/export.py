@@ -1,9 +1,9 @@
-"""`carat export`: a run as one file that needs no carat."""
+"""`carat export` and `carat convert`: from and to runs."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -64,3 +64,41 @@ def export(
         )
         say(f"{split}, {kind}: {', '.join(shown)}")
     say(f"{made.size / 1e6:.2f} MB → {made.path}")
+
+
+@app.command
+def convert(
+    official: Path,
+    run: Path,
+    /,
+    *,
+    trained_on: Literal["mosei-aligned", "mosei-unaligned", "m3ed"],
+    overwrite: Overwrite = False,
+) -> None:
+    """Turn weights of the authors' released code into a run, to evaluate or predict with.
+
+    Missing, unknown and misshapen keys of the state dictionary are refused; pickled files are read without
+    running code. Labels get the published threshold .25.
+
+    **Examples**
+
+        carat convert pytorch_model.bin official-run --trained-on mosei-aligned
+
+        carat convert official.safetensors official-run --trained-on m3ed --overwrite
+
+    Parameters
+    ----------
+    official
+        State dictionary with the released code's names: .bin, .pt or .safetensors.
+    run
+        Folder of the run to create.
+    trained_on
+        Corpus that the weights were trained on: sets the labels, their order, and whether visual and audio
+        are aligned first.
+    """
+    from carat.runs.official_weights import convert as convert_weights
+
+    card = convert_weights(official, trained_on, run, overwrite=overwrite)
+    for note in card.notes:
+        say(f"note: {note}")
+    say(f"run → {run}")

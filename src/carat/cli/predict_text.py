@@ -1,12 +1,16 @@
-"""`carat predict --text` and `--file`: what the words of a person say."""
+"""`carat predict --text` and `--file`: score texts."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Group, Parameter
+from cyclopts.validators import Number
 
 from carat.cli.app import say
 from carat.utils.errors import ConfigError
@@ -22,56 +26,107 @@ SHOWN = 3
 """Words that are shown with each label."""
 
 
+@Parameter(name="*", group=Group("Texts", sort_key=2))
+@dataclass(frozen=True)
+class TextOptions:
+    """How texts are read and explained."""
+
+    column: str | None = None
+    """Column of the table, or key of the objects, that holds the text; by default `text`."""
+    conversation: str | None = None
+    """Column or key that names each text's conversation, for a run that reads texts in context. The texts of
+    a conversation may be apart, but must be in the order in which they were said, or see --order; a text
+    without a name is read alone."""
+    order: str | None = None
+    """Column or key of numbers that order the texts of a conversation."""
+    together: bool = False
+    """All texts are one conversation, in the given order."""
+    words: Annotated[int | None, Parameter(validator=Number(gte=0))] = None
+    """Number of words, at most, that carried each label: 3 with --text, else none. They are found by leaving
+    out each word once, so a text takes as many times longer as it has words; `[context]` is what was said
+    before and after it."""
+
+    @property
+    def names_columns(self) -> bool:
+        """Whether any option needs a file with columns."""
+        return any(x is not None for x in (self.column, self.conversation, self.order))
+
+    @property
+    def columns(self) -> Columns:
+        """Where the file holds texts, conversations and their order."""
+        from carat.inference.text_files import Columns
+
+        return Columns(self.column or "text", self.conversation, self.order)
+
+
 def predict_texts(
     run: Path,
     texts: list[str] | None,
     file: Path | None,
     out: Path | None,
-    columns: Columns,
-    together: bool,
-    words: int | None,
+    options: TextOptions,
     precision: Literal["float32", "bf16"],
     overwrite: bool,
 ) -> None:
-    """Score texts or those of a file; print them or write them. Arguments are those of `carat predict`."""
+    """Score texts or those of a file, and print or write the predictions.
+
+    Args:
+        run: folder of the run.
+        texts, file, out, options, precision, overwrite: as given to `carat predict`; one of `texts` and
+            `file` is None.
+
+    Raises:
+        ConfigError: the options contradict each other.
+    """
     from carat.cli.tables import show_texts
     from carat.inference.predictor import load
     from carat.inference.writers import check_output, write_predictions
 
+    if file is None and options.names_columns:
+        raise ConfigError(
+            "--column, --conversation and --order are of --file; --together makes one of all texts"
+        )
     if out is not None:
         check_output(out, overwrite)
-    if file is None and not texts:
-        raise ConfigError(
-            '--text needs a text, e.g. --text "so glad"; one that begins with a dash as --text="- …"'
-        )
-    if columns.conversation is not None and together:
-        raise ConfigError("give --conversation or --together, not both: --together makes one of all texts")
-    if columns.order is not None and columns.conversation is None and not together:
-        raise ConfigError("--order is of texts in a conversation; add --conversation COLUMN or --together")
-    if file is not None and out is None:
-        raise ConfigError("--file needs --out, e.g. --out scores.csv")
+    _check(texts, file, out, options)
     predictor = load(run, precision=precision)
+    in_context = options.conversation is not None or options.together
     several = file is not None or len(texts or []) > 1
-    if several and predictor.reader.context and columns.conversation is None and not together:
+    if several and predictor.reader.context and not in_context:
         say(
             "note: each text is read by itself; with --conversation COLUMN or --together this run reads what "
             "was said before and after it too"
         )
     if file is None:
-        said = texts or []
-        contexts = predictor.reader.contexts(said) if together else None
-        found = predictor.predict_text(said, words=SHOWN if words is None else words, contexts=contexts)
+        given = texts or []
+        contexts = predictor.reader.contexts(given) if options.together else None
+        words = SHOWN if options.words is None else options.words
+        predictions = predictor.predict_text(given, words=words, contexts=contexts)
         if out is None:
-            show_texts(found)
+            show_texts(predictions)
             _report_cuts(predictor)
             return
-        named: Iterator[tuple[str, Prediction]] = ((str(i), x) for i, x in enumerate(found, start=1))
+        named: Iterator[tuple[str, Prediction]] = ((str(i), x) for i, x in enumerate(predictions, start=1))
     else:
-        named = _scored(predictor, file, columns, together, words or 0)
+        named = _scored(predictor, file, options)
     assert out is not None
     count = write_predictions(named, out, overwrite=overwrite)
     _report_cuts(predictor)
     say(f"{count} predictions → {out}")
+
+
+def _check(texts: list[str] | None, file: Path | None, out: Path | None, options: TextOptions) -> None:
+    """Refuse options that contradict each other."""
+    if file is None and not texts:
+        raise ConfigError(
+            '--text needs a text, e.g. --text "so glad"; one that begins with a dash as --text="- …"'
+        )
+    if options.conversation is not None and options.together:
+        raise ConfigError("give --conversation or --together, not both: --together makes one of all texts")
+    if options.order is not None and options.conversation is None and not options.together:
+        raise ConfigError("--order is of texts in a conversation; add --conversation COLUMN or --together")
+    if file is not None and out is None:
+        raise ConfigError("--file needs --out, e.g. --out scores.csv")
 
 
 def _report_cuts(predictor: Predictor) -> None:
@@ -79,28 +134,29 @@ def _report_cuts(predictor: Predictor) -> None:
         say(f"note: texts are cut at {predictor.reader.longest} tokens, as those of the training store were")
 
 
-def _scored(
-    predictor: Predictor, file: Path, columns: Columns, together: bool, words: int
-) -> Iterator[tuple[str, Prediction]]:
-    """Ids and predictions of a file's texts, but empty ones."""
+def _scored(predictor: Predictor, file: Path, options: TextOptions) -> Iterator[tuple[str, Prediction]]:
+    """Ids and predictions of a file's texts; empty texts are left out."""
     from carat.utils.progress import track
 
-    texts, total, contexts = _read(predictor, file, columns, together)
+    texts, total, contexts = _read(predictor, file, options)
     stream = iter(track(texts, f"Scoring {file.name}", total=total))
     done = 0
     while some := list(islice(stream, AT_ONCE)):
         some_contexts = None if contexts is None else contexts[done : done + len(some)]
-        found = predictor.predict_text([x.text for x in some], words=words, contexts=some_contexts)
+        predictions = predictor.predict_text(
+            [x.text for x in some], words=options.words or 0, contexts=some_contexts
+        )
         done += len(some)
-        yield from zip((x.id for x in some), found, strict=True)
+        yield from zip((x.id for x in some), predictions, strict=True)
 
 
 def _read(
-    predictor: Predictor, file: Path, columns: Columns, together: bool
+    predictor: Predictor, file: Path, options: TextOptions
 ) -> tuple[Iterable[Text], int, list[Context] | None]:
-    """A file's texts that have words, how many they are, and their contexts, where these are wanted."""
+    """A file's texts that have words, their number, and their contexts if they are read in context."""
     from carat.inference.text_files import read_texts
 
+    columns, together = options.columns, options.together
     in_context = together or columns.conversation is not None
     given: Iterable[Text] = read_texts(file, columns)
     if in_context:  # what follows a text is needed too

@@ -6,117 +6,116 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from carat.config.methods import find_method, method_names
 from carat.utils.errors import ConfigError
+from carat.utils.tables import Table
 
 if TYPE_CHECKING:  # some tables need no PyTorch
     from carat.data.checks.store import Finding
     from carat.evaluation.report import Report
     from carat.inference.predictor import Prediction
 
+DIGITS = 4
+VERDICTS = {"ok": "green", "warn": "yellow", "fail": "red"}
+"""Colors of a check's verdict."""
+
 
 def show_summary(summary: dict[str, Any]) -> None:
-    """What `carat.data.summary.summarize` found of a store."""
-    splits, names = list(summary["splits"]), list(summary["co_occurrence"])
+    """Print what `carat.data.summary.summarize` returns."""
     print(f"{summary['name']}: {summary['samples']} samples in {summary['groups']} groups")
     print(f"fingerprint {summary['fingerprint']}" + (" (verified)" if "verified" in summary else ""))
-    by_split = summary["labels"]
-    rows = [["samples", *summary["splits"].values()]]
-    rows += [[name, *(by_split[s]["positives"][name] for s in splits)] for name in names]
-    rows += [["labels per sample", *(by_split[s]["cardinality"] for s in splits)]]
-    rows += [["share without label", *(by_split[s]["without_label"] for s in splits)]]
-    _table("Labels", ["", *splits], rows)
-    together = summary["co_occurrence"]
-    _table("Co-occurrence", ["", *names], [[a, *(together[a][b] for b in names)] for a in names])
-    described = summary["modalities"]
-    rows = [[key, *(str(x[key]) for x in described.values())] for key in ("width", "dtype", "source")]
-    for key in next(iter(described.values()))["steps"]:
-        rows.append([f"steps, {key}", *(x["steps"][key] for x in described.values())])
-    rows += [[f"missing in {s}", *(x["missing"][s] for x in described.values())] for s in splits]
-    _table("Modalities", ["", *described], rows)
+    for table in (_label_table(summary), _co_occurrence_table(summary), _modality_table(summary)):
+        table.show()
     if summary["shared_groups"]:
         from carat.data.summary import split_groups
 
         print(f"warning: {split_groups(summary['shared_groups'])}")
-    for m, modality in described.items():
+    for m, modality in summary["modalities"].items():
         for line in modality["cleaning"]:
             print(f"{m}: {line}")
     for line in summary["notes"]:
         print(line)
 
 
+def _label_table(summary: dict[str, Any]) -> Table:
+    splits, by_split = summary["splits"], summary["labels"]
+    rows = [["samples", *splits.values()]]
+    rows += [[name, *(by_split[s]["positives"][name] for s in splits)] for name in summary["co_occurrence"]]
+    rows += [["labels per sample", *(by_split[s]["cardinality"] for s in splits)]]
+    rows += [["share without label", *(by_split[s]["without_label"] for s in splits)]]
+    return Table(["", *splits], rows, "Labels", DIGITS)
+
+
+def _co_occurrence_table(summary: dict[str, Any]) -> Table:
+    together = summary["co_occurrence"]
+    rows = [[label, *(others[other] for other in together)] for label, others in together.items()]
+    return Table(["", *together], rows, "Co-occurrence")
+
+
+def _modality_table(summary: dict[str, Any]) -> Table:
+    described = summary["modalities"]
+    steps = next(iter(described.values()))["steps"]
+    rows = [[key, *(x[key] for x in described.values())] for key in ("width", "dtype", "source")]
+    rows += [[f"steps, {key}", *(x["steps"][key] for x in described.values())] for key in steps]
+    rows += [[f"missing in {s}", *(x["missing"][s] for x in described.values())] for s in summary["splits"]]
+    return Table(["", *described], rows, "Modalities")
+
+
 def show_findings(findings: list[Finding]) -> None:
-    """Verdicts of the doctor, one line each."""
-    colours = {"ok": "green", "warn": "yellow", "fail": "red"}
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for finding in findings:
-        table.add_row(
-            Text(finding.verdict, style=colours[finding.verdict]), Text(finding.check), Text(finding.message)
-        )
-    Console().print(table)
+    """Print the verdicts of checks, one line each."""
+    rows = [[finding.verdict, finding.check, finding.message] for finding in findings]
+    Table(["verdict", "check", "message"], rows).show(align="left", bare=True, styles=VERDICTS)
 
 
 def show_report(report: Report) -> None:
-    """Metrics with intervals, then label by label."""
+    """Print metrics with intervals, then label by label."""
     metrics = report.metrics
     rows = []
     for name, value in vars(metrics).items():
         if isinstance(value, float):
-            low, high = report.intervals.get(name, (None, None))
-            rows.append([name, value, f"{low:.4f} – {high:.4f}" if low is not None else ""])
+            ends = [f"{end:.{DIGITS}f}" for end in report.intervals.get(name, ())]
+            rows.append([name, value, " – ".join(ends)])
     title = f"{report.split}: {report.samples} samples in {report.groups} groups"
-    _table(title, ["metric", "value", "95 % interval"], rows)
+    Table(["metric", "value", "95 % interval"], rows, title, DIGITS).show()
     rows = [
         [name, f"{report.thresholds[name]:.2f}", *vars(label).values()]
         for name, label in metrics.labels.items()
     ]
     columns = ["label", "thr.", "true", "pred.", "P", "R", "F1", "AUROC", "AP"]
-    _table("Labels", columns, rows)
+    Table(columns, rows, "Labels", DIGITS).show()
     for note in metrics.notes:
         print(f"note: {note}")
 
 
 def show_predictions(named: list[tuple[str, Prediction]]) -> None:
-    """Some predictions with their ids."""
+    """Print some predictions with their ids."""
     if not named:
         return
     names = list(named[0][1].scores)
-    rows = [
-        [
-            id,
-            *(
-                f"{x.scores[n]:.2f}{' *' if n in x.labels else '  '} {x.attribution.get(n, '')}"
-                for n in names
-            ),
-        ]
-        for id, x in named
-    ]
-    carriers = "; then the modality that carried it" if named[0][1].attribution else ""
-    _table(f"First predictions (* present{carriers})", ["id", *names], rows)
+    rows = [[id, *(f"{_score(x, name)} {x.attribution.get(name, '')}" for name in names)] for id, x in named]
+    attributed = "; then the modality that carried it" if named[0][1].attribution else ""
+    Table(["id", *names], rows, f"First predictions (* present{attributed})").show()
 
 
 def show_texts(predictions: list[Prediction]) -> None:
-    """Texts, the labels of each from the highest score down, and the words that carried them."""
-    for found in predictions:
+    """Print each text with its labels, the highest score first, and the words that carried them."""
+    for prediction in predictions:
+        ranked = sorted(prediction.scores, key=lambda name: -prediction.scores[name])
         rows = [
-            [
-                name,
-                f"{score:.2f}{' *' if name in found.labels else '  '}",
-                ", ".join(found.words.get(name, [])),
-            ]
-            for name, score in sorted(found.scores.items(), key=lambda item: -item[1])
+            [name, _score(prediction, name), ", ".join(prediction.words.get(name, []))] for name in ranked
         ]
-        _table(found.text, ["label", "score (* present)", "words that carried it"], rows)
+        Table(["label", "score (* present)", "words that carried it"], rows, prediction.text).show()
+
+
+def _score(prediction: Prediction, name: str) -> str:
+    return f"{prediction.scores[name]:.2f}{' *' if name in prediction.labels else '  '}"
 
 
 def show_methods() -> None:
-    """Every method with its summary; for one whose package fails, the reason."""
+    """Print every method with its summary; for one whose package fails, the reason."""
     rows = [[name, _summary(name)] for name in method_names()]
-    _table("Methods, for carat train --method NAME", ["name", "description"], rows, right=False)
+    Table(["name", "description"], rows, "Methods, for carat train --method NAME").show(align="left")
 
 
 def _summary(name: str) -> str:
@@ -127,12 +126,12 @@ def _summary(name: str) -> str:
 
 
 def show_method(name: str) -> None:
-    """A method's summary, presets and keys, as `--method.KEY` takes them."""
+    """Print a method's summary, presets and keys, as `--method.KEY` takes them."""
     method = find_method(name)
     print(f"{name}: {method.summary()}")
     print(f"Presets: {', '.join(method.config_class().PRESETS)}. Keys and their defaults:")
     rows = list(_keys(method.default_config(), "method"))
-    _table("", ["key", "default", "description"], rows, right=False)
+    Table(["key", "default", "description"], rows).show(align="left")
 
 
 def _keys(section: BaseModel, prefix: str) -> Iterator[list[str]]:
@@ -142,16 +141,3 @@ def _keys(section: BaseModel, prefix: str) -> Iterator[list[str]]:
             yield from _keys(value, f"{prefix}.{key}")
         else:
             yield [f"{prefix}.{key}", str(value), field.description or ""]
-
-
-def _table(title: str, columns: list[str], rows: list[list[Any]], right: bool = True) -> None:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for i, column in enumerate(columns):  # as Text: brackets in names are no markup
-        table.add_column(Text(column), justify="right" if i and right else "left")
-    for row in rows:
-        table.add_row(*(Text(cell if isinstance(cell, str) else _number(cell)) for cell in row))
-    Console().print(table)
-
-
-def _number(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)

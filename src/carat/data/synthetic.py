@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from carat.data.corpora.labels import MOSEI
 from carat.data.store import Store, open_store
 from carat.data.store.writer import StoreWriter
 from carat.utils.errors import DataError
 from carat.utils.progress import track
 
-LABELS = ["happy", "sad", "anger", "surprise", "disgust", "fear"]
+LABELS = MOSEI
 FREQUENCY = np.array([0.40, 0.30, 0.25, 0.20, 0.18, 0.15])
 AXES = np.array([[0.9, 0.1], [-0.7, 0.3], [-0.6, -0.6], [0.5, 0.7], [-0.5, -0.7], [-0.3, 0.8]])
 """Place of each label on two hidden axes (pleasant, aroused by surprise): nearby labels occur together."""

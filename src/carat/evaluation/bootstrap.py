@@ -145,15 +145,15 @@ def paired_test(
 def holm(p: Sequence[float]) -> list[float]:
     """P-values corrected for as many tests (Holm 1979), in the given order.
 
+    SciPy corrects for false discovery rates alone.
+
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
-    corrected = [0.0] * len(p)
-    highest = 0.0
-    for rank, place in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
-        highest = max(highest, min(1.0, (len(p) - rank) * p[place]))
-        corrected[place] = highest
-    return corrected
+    order = np.argsort(p, kind="stable")
+    corrected = np.empty(len(p))
+    corrected[order] = np.maximum.accumulate(np.asarray(p)[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return [float(x) for x in corrected]
 
 
 def _bootstrap(

@@ -1,4 +1,9 @@
-"""Multi-label metrics, by the names and conventions of the field."""
+"""Multi-label metrics, by the names and conventions of the field.
+
+Curves (AUROC, average precision) are scikit-learn's. What can be counted is counted here: scikit-learn checks
+its arguments for a millisecond per call, and some of these run for every label of every epoch. Tests compare
+both.
+"""
 
 from __future__ import annotations
 
@@ -106,7 +111,7 @@ def sample_jaccard(guess: NDArray[np.bool_], true: NDArray[np.bool_], empty: flo
 
 
 def ranking_precision(scores: NDArray[Any], true: NDArray[np.bool_]) -> float:
-    """Label ranking average precision, as scikit-learn's, which takes a millisecond per sample.
+    """Label ranking average precision, as scikit-learn's, which loops over the samples in Python.
 
     For each true label, the share of true labels among those that score as high at least; averaged over the
     true labels of a sample, then over samples. A sample without labels, or with all of them, counts 1.
@@ -139,7 +144,10 @@ def label_metrics(scores: NDArray[Any], guess: NDArray[np.bool_], true: NDArray[
 
 
 def calibration_error(scores: NDArray[Any], true: NDArray[np.bool_]) -> float:
-    """Mean distance of score and frequency over equal-width bins, weighted by the scores in them."""
+    """Expected calibration error: mean distance of score and frequency over equal-width bins.
+
+    Bins are weighted by the scores in them; scikit-learn has the curve (`calibration_curve`), not the error.
+    """
     flat, hit = scores.ravel().astype(np.float64), true.ravel()
     bins = np.minimum((flat * BINS).astype(int), BINS - 1)
     gap = np.bincount(bins, weights=flat - hit, minlength=BINS)

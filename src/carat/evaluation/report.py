@@ -1,12 +1,10 @@
-"""What a person reads: metrics with intervals as data and text, training curves as a picture."""
+"""Evaluation reports: the metrics of a split with their intervals."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,6 @@ from numpy.typing import NDArray
 from carat.evaluation.bootstrap import Interval, intervals
 from carat.evaluation.metrics import Metrics, compute_metrics
 from carat.evaluation.thresholds import apply_thresholds
-from carat.utils.plotting import new_figure, save
 
 
 @dataclass(frozen=True)
@@ -59,87 +56,6 @@ def make_report(
         metrics=metrics,
         intervals=intervals(predicted, labels, groups),
     )
-
-
-def draw_curves(history: Sequence[Mapping[str, float]], best_epoch: int, file: Path) -> None:
-    """Training loss and validation metrics by epoch, the kept epoch marked, as SVG.
-
-    Args:
-        history: one mapping per epoch with `epoch`, `train/total`, `valid/micro_f1`, `valid/macro_f1` and
-            `valid/accuracy`.
-        best_epoch: the epoch that was kept.
-        file: where to write.
-    """
-    epochs = [row["epoch"] for row in history]
-    figure = new_figure(9, 3.6)
-    loss, score = figure.subplots(1, 2)
-    loss.plot(epochs, [row["train/total"] for row in history], marker="o", color="#444")
-    loss.set(title="Training", xlabel="epoch", ylabel="objective")
-    for key, name in (("micro_f1", "micro-F1"), ("macro_f1", "macro-F1"), ("accuracy", "accuracy (Jaccard)")):
-        score.plot(epochs, [row[f"valid/{key}"] for row in history], marker="o", label=name)
-    score.axvline(best_epoch, color="#999", linestyle=":", label=f"kept: epoch {best_epoch}")
-    score.set(title="Validation", xlabel="epoch", ylim=(0, 1.03))
-    score.legend(fontsize=8)
-    for axes in (loss, score):
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
-        axes.grid(alpha=0.3)
-    save(figure, file)
-
-
-def draw_differences(differences: Mapping[str, tuple[float, Interval]], file: Path) -> None:
-    """Differences of micro-F1 to a base with their 95 % intervals, one line each, as SVG.
-
-    Args:
-        differences: difference and interval by name, in the order from top to bottom.
-        file: where to write.
-    """
-    figure = new_figure(8, 1.2 + 0.28 * len(differences))
-    axes = figure.subplots()
-    for place, (difference, (low, high)) in enumerate(differences.values()):
-        sure = low > 0 or high < 0
-        colour = "#888" if not sure else "#2a7" if low > 0 else "#c33"
-        axes.plot([low, high], [place, place], color=colour, linewidth=2)
-        axes.plot([difference], [place], "o", color=colour)
-    axes.axvline(0, color="#444", linewidth=1)
-    axes.set_yticks(range(len(differences)), list(differences))
-    axes.set_ylim(len(differences) - 0.4, -0.6)
-    axes.set(
-        title="Difference to the full method (grey: the interval holds 0)",
-        xlabel="test micro-F1, 95 % interval (paired bootstrap)",
-    )
-    axes.grid(alpha=0.3, axis="x")
-    save(figure, file)
-
-
-def mean_and_spread(values: Sequence[float]) -> str:
-    """`.123 ± .004`, the standard deviation over the values; no spread for a single one.
-
-    >>> mean_and_spread([0.5, 0.75]), mean_and_spread([-0.25])
-    ('.625 ± .177', '-.250')
-    """
-    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-    return short(f"{np.mean(values):.3f}{spread}")
-
-
-def in_brackets(interval: Interval, signed: bool = False) -> str:
-    """An interval as `.123 – .456`, or signed as `-.012 … +.345`.
-
-    >>> in_brackets((0.25, 1.5)), in_brackets((-0.25, 0.5), signed=True)
-    ('.250 – 1.500', '-.250 … +.500')
-    """
-    form = "{:+.3f} … {:+.3f}" if signed else "{:.3f} – {:.3f}"
-    return short(form.format(*interval))
-
-
-def signed(value: float) -> str:
-    """`+.123` or `-.123`."""
-    return short(f"{value:+.3f}")
-
-
-def short(text: str) -> str:
-    """Without the zero before the point."""
-    return re.sub(r"\b0\.", ".", text)
 
 
 def _plain(value: Any) -> Any:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from carat.config.carat import CaratConfig
 from carat.config.experiment import load_experiment
+from carat.data.corpora.labels import M3ED, MOSEI
 from carat.models.carat.memory_bank import NOISE
 from carat.models.carat.model import Carat
 from carat.runs import card as run
@@ -53,8 +54,6 @@ class ReleasedSetting:
 
 
 SettingName = Literal["mosei-aligned", "mosei-unaligned", "m3ed"]
-MOSEI = ("happy", "sad", "anger", "surprise", "disgust", "fear")
-M3ED = ("happy", "neutral", "sad", "disgust", "anger", "fear", "surprise")
 SETTINGS: dict[SettingName, ReleasedSetting] = {
     "mosei-aligned": ReleasedSetting(MOSEI, True, dict.fromkeys(MODALITIES, 60)),
     "mosei-unaligned": ReleasedSetting(MOSEI, False, {"text": 50, "visual": 500, "audio": 500}),
@@ -248,7 +247,7 @@ def queue_classes(written: Tensor, model: Carat) -> Tensor:
 
 def convert(
     file: str | os.PathLike[str],
-    layout: SettingName,
+    trained_on: SettingName,
     out: str | os.PathLike[str],
     *,
     overwrite: bool = False,
@@ -257,14 +256,15 @@ def convert(
 
     Args:
         file: state dictionary, see `read_state`.
-        layout: what it was trained on.
+        trained_on: corpus and form of its features; sets the labels, their order, and whether visual and
+            audio pass an alignment first.
         out: folder of the run to make.
         overwrite: replace an existing run.
 
     Raises:
         CaratError: the file cannot be read, or a key is missing, unknown or of another shape.
     """
-    path, folder, chosen = Path(file), Path(out), SETTINGS[layout]
+    path, folder, chosen = Path(file), Path(out), SETTINGS[trained_on]
     run.prepare_folder(folder, overwrite)
     state = read_state(path)
     try:
@@ -275,7 +275,7 @@ def convert(
         model = Carat(widths, chosen.labels, experiment.method)
         unused = load_released(model, state)
     except CaratError as error:
-        raise CaratError(f"{path}, layout {layout}: {error}") from error
+        raise CaratError(f"{path}, trained on {trained_on}: {error}") from error
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
@@ -286,7 +286,7 @@ def convert(
     card = run.RunCard(
         labels=list(chosen.labels),
         modalities={
-            m: run.ModalityCard(width=d, source=layout, pad_to=min(chosen.steps[m], positions[m]))
+            m: run.ModalityCard(width=d, source=trained_on, pad_to=min(chosen.steps[m], positions[m]))
             for m, d in widths.items()
         },
         store="",

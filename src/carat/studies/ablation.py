@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import textwrap
@@ -20,8 +19,9 @@ from carat.config.carat import OFFICIAL, OFFICIAL_TOGETHER, CaratConfig
 from carat.config.experiment import Experiment, parse_experiment
 from carat.data.store import Store, open_store
 from carat.evaluation.bootstrap import Interval, paired_test
+from carat.evaluation.formatting import in_brackets, mean_and_spread, signed
 from carat.evaluation.metrics import compute_metrics
-from carat.evaluation.report import draw_differences, in_brackets, mean_and_spread, signed
+from carat.evaluation.plots import draw_differences
 from carat.runs import card as run
 from carat.studies.jobs import (
     PLAN,
@@ -37,6 +37,7 @@ from carat.studies.jobs import (
     run_seeds,
 )
 from carat.utils.errors import ConfigError
+from carat.utils.tables import Table
 
 FULL = "full"
 FILES = {PLAN, run.EXPERIMENT, RUNS, SCORES, "ablation.md", "ablation.csv", "ablation.svg"}
@@ -175,19 +176,43 @@ def _on(scored: Sequence[Scored], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 def _write(rows: Sequence[Row], store: Store, jobs: Mapping[str, Sequence[Job]], out: Path) -> None:
     run.write_atomically(out / "ablation.md", _markdown(rows, store, jobs, out))
-    with (out / "ablation.csv").open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.writer(opened)
-        writer.writerow(
-            ["variant", "seed", "samples", "validation_micro_f1", *METRICS, "difference", "low", "high"]
-        )
-        for row in rows:
-            for i, job in enumerate(jobs[row.name]):
-                values = [row.metrics[metric][i] for metric in METRICS]
-                seed = job.experiment.seed
-                writer.writerow(
-                    [row.name, seed, row.samples, row.validation[i], *values, row.difference, *row.interval]
-                )
+    _seed_table(rows, jobs).to_csv(out / "ablation.csv")
     draw_differences({row.name: (row.difference, row.interval) for row in rows[1:]}, out / "ablation.svg")
+
+
+def _seed_table(rows: Sequence[Row], jobs: Mapping[str, Sequence[Job]]) -> Table:
+    """One row per variant and seed, in full precision."""
+    columns = ["variant", "seed", "samples", "validation_micro_f1", *METRICS, "difference", "low", "high"]
+    return Table(
+        columns,
+        [
+            [
+                *(row.name, job.experiment.seed, row.samples, row.validation[i]),
+                *(row.metrics[metric][i] for metric in METRICS),
+                *(row.difference, *row.interval),
+            ]
+            for row in rows
+            for i, job in enumerate(jobs[row.name])
+        ],
+    )
+
+
+def _variant_table(rows: Sequence[Row]) -> Table:
+    """One row per variant, averaged over the seeds; the full method has no difference to itself."""
+    columns = ["variant", "samples", *METRICS.values(), "difference", "95 % interval"]
+    return Table(
+        columns,
+        [
+            [
+                row.name,
+                row.samples,
+                *(mean_and_spread(row.metrics[metric]) for metric in METRICS),
+                None if row.name == FULL else signed(row.difference),
+                None if row.name == FULL else in_brackets(row.interval, signed=True),
+            ]
+            for row in rows
+        ],
+    )
 
 
 def _differences(experiment: Experiment) -> dict[str, Any]:
@@ -232,12 +257,9 @@ def _markdown(rows: Sequence[Row], store: Store, jobs: Mapping[str, Sequence[Job
         f"Store: {'; '.join(store.manifest.notes) or 'no notes'}.",
         f"Trained at commit {commit}; {processor}, torch {torch}, one core per training.",
         "",
-        f"| | samples | {' | '.join(METRICS.values())} | difference | 95 % interval |",
-        "|---" * (len(METRICS) + 4) + "|",
+        _variant_table(rows).to_markdown(),
+        "",
+        "![Differences to the full method](ablation.svg)",
+        "",
     ]
-    for row in rows:
-        cells = [row.name, str(row.samples), *(mean_and_spread(row.metrics[metric]) for metric in METRICS)]
-        own = row.name == FULL
-        cells += ["", ""] if own else [signed(row.difference), in_brackets(row.interval, signed=True)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", "![Differences to the full method](ablation.svg)", ""])
+    return "\n".join(lines)

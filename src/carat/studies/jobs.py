@@ -279,7 +279,7 @@ def _work(job: Job, out: Path) -> str:
         file = job.scores_file(out)
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f".{file.name}")
-        np.savez(temporary, **arrays)  # type: ignore[arg-type]  # a false alarm of numpy
+        np.savez(temporary, **arrays)  # type: ignore[arg-type]  # numpy's stub is wrong here
         temporary.replace(file)
     for name in (run.CHECKPOINTS, run.LOGS):  # weights and metrics are in the run itself
         shutil.rmtree(folder / name, ignore_errors=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from carat.studies.study import Sampler, Study
 from carat.utils.errors import RunError, StoppedError
 from carat.utils.parallel import local
 from carat.utils.parallel.tasks import Report, TaskFunction, TaskResult
+from carat.utils.tables import Table
 
 JOURNAL = "study.journal"
 BEST = "best.yaml"
@@ -200,12 +200,9 @@ def write_study(study: Study, out: Path) -> None:
             | {key: settings.get(key, _at(start, key)) for key in keys}
         )
     rows.sort(key=lambda row: (row["state"] != "complete", -float(row["micro_f1"] or -1), row["trial"]))
-    _write_csv(rows, out / f"{TABLE}.csv")
-    lines = [" | ".join(map(str, row.values())) for row in rows]
-    head = f"| {' | '.join(rows[0])} |\n|{'---|' * len(rows[0])}\n"
-    text = (
-        "# Trials\n\nValidation micro-F1; the best first.\n\n" + head + "".join(f"| {x} |\n" for x in lines)
-    )
+    table = Table.from_records(rows)
+    table.to_csv(out / f"{TABLE}.csv")
+    text = f"# Trials\n\nValidation micro-F1; the best first.\n\n{table.to_markdown()}\n"
     replace_file(out / f"{TABLE}.md", text.encode())
     if study.value(study.best) is None:
         return
@@ -217,12 +214,3 @@ def _at(values: Any, key: str) -> Any:
     for part in key.split("."):
         values = values.get(part) if isinstance(values, dict) else None
     return values
-
-
-def _write_csv(rows: list[dict[str, Any]], file: Path) -> None:
-    temporary = file.with_name(f".{file.name}.unfinished")
-    with temporary.open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.DictWriter(opened, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    temporary.replace(file)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -21,7 +20,7 @@ from carat.config.experiment import Experiment, load_experiment
 from carat.data.loader import check_lengths, cut_short, make_loader, usable_rows
 from carat.data.store import Store, open_store
 from carat.data.summary import cautions, left_out
-from carat.evaluation.report import draw_curves
+from carat.evaluation.plots import draw_curves
 from carat.models.base import Model, TrainingData
 from carat.models.build import build
 from carat.runs import card as run
@@ -34,6 +33,7 @@ from carat.training.trainer import fit
 from carat.utils.errors import CaratError, ConfigError, RunError, did_you_mean
 from carat.utils.locking import lock
 from carat.utils.memory import peak_gb
+from carat.utils.tables import Table
 
 Say = Callable[[str], None]
 
@@ -340,7 +340,7 @@ def _finish(module: TrainingModule, task: Task, out: Path) -> None:
         "processes": module.processes.size,
     }
     run.write_json(out / run.ENVIRONMENT, environment | spent)
-    _write_history(module.history, out / run.METRICS)
+    Table.from_records([x | {"epoch": int(x["epoch"])} for x in module.history]).to_csv(out / run.METRICS)
     draw_curves(module.history, best + 1, out / run.CURVES)
     run.write_weights(out, module.model.state_dict())
     described = store.manifest.modalities
@@ -366,10 +366,3 @@ def _finish(module: TrainingModule, task: Task, out: Path) -> None:
     )
     run.write_card(out, card)
     shutil.rmtree(out / run.CHECKPOINTS, ignore_errors=True)
-
-
-def _write_history(history: list[dict[str, float]], file: Path) -> None:
-    with file.open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.DictWriter(opened, fieldnames=list(history[0]))
-        writer.writeheader()
-        writer.writerows(row | {"epoch": int(row["epoch"])} for row in history)

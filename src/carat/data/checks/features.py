@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata, spearmanr
 
 from carat.data.store.store import Store, feature_file, offset_file
 from carat.data.tokenizer import own_steps
@@ -57,8 +58,8 @@ class Survey:
     """(n, d) of the drawn samples over time."""
 
 
-class Context(NamedTuple):
-    """What every check gets."""
+class CheckContext(NamedTuple):
+    """Input of every check."""
 
     store: Store
     known: str | None
@@ -169,40 +170,22 @@ def _hash(steps: NDArray[Any]) -> int:
     return int.from_bytes(hashlib.blake2b(np.ascontiguousarray(steps).data, digest_size=8).digest())
 
 
-def ranks(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Ranks from 1 within each column; equal values share their mean rank.
-
-    >>> ranks(np.array([[5], [1], [5], [9]]))[:, 0].tolist()
-    [2.5, 1.0, 2.5, 4.0]
-    """
-    order = np.argsort(values, axis=0, kind="stable")
-    ordered = np.take_along_axis(values, order, axis=0)
-    new = np.ones(values.shape, dtype=bool)
-    new[1:] = ordered[1:] != ordered[:-1]
-    place = np.arange(len(values))[:, None]
-    first = np.maximum.accumulate(np.where(new, place, 0), axis=0)
-    ends = np.ones(values.shape, dtype=bool)
-    ends[:-1] = new[1:]
-    last = np.minimum.accumulate(np.where(ends, place, len(values))[::-1], axis=0)[::-1]
-    out = np.empty(values.shape)
-    np.put_along_axis(out, order, (first + last) / 2 + 1, axis=0)
-    return out
-
-
 def spearman(x: NDArray[Any], y: NDArray[Any]) -> float:
-    """Rank correlation of two (n,) arrays; 0 if one of them is constant.
+    """Spearman's rank correlation of two (n,) arrays; 0 if one of them is constant, where it is undefined.
 
     >>> spearman(np.array([1, 2, 3]), np.array([30, 20, 10]))
     -1.0
     """
-    both = ranks(np.stack([x, y], axis=1))
-    both -= both.mean(0)
-    scale = float(np.sqrt((both**2).sum(0).prod()))
-    return float((both[:, 0] * both[:, 1]).sum()) / scale if scale else 0.0
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return 0.0
+    return float(spearmanr(x, y).statistic)
 
 
 def auroc(values: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
-    """How well each column tells each label: (L, d) areas under the ROC curve.
+    """Areas under the ROC curve of each column as a score of each label: (L, d).
+
+    From the ranks of a column for all labels at once (Mann and Whitney 1947): scikit-learn's `roc_auc_score`
+    takes one column and one label per call, and there are thousands of columns.
 
     Args:
         values: (n, d), finite.
@@ -212,7 +195,9 @@ def auroc(values: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
     out = np.empty((labels.shape[1], values.shape[1]))
     for start in range(0, values.shape[1], COLUMNS):
         part = slice(start, start + COLUMNS)
-        above = labels.T.astype(np.float64) @ ranks(values[:, part]) - positives * (positives + 1) / 2
+        above = (
+            labels.T.astype(np.float64) @ rankdata(values[:, part], axis=0) - positives * (positives + 1) / 2
+        )
         out[:, part] = above / (positives * (len(labels) - positives))
     return out
 
@@ -261,7 +246,7 @@ def repeats(key: NDArray[Any], split: NDArray[Any]) -> tuple[list[tuple[int, int
     return pairs, rows
 
 
-def non_finite_values(c: Context) -> tuple[Verdict, str]:
+def non_finite_values(c: CheckContext) -> tuple[Verdict, str]:
     bad = [
         f"{int(s.non_finite.sum())} values of {m} are inf or NaN ({_columns(s.non_finite > 0)})"
         for m, s in c.surveys.items()
@@ -272,13 +257,13 @@ def non_finite_values(c: Context) -> tuple[Verdict, str]:
     return "ok", "none"
 
 
-def features_of(c: Context) -> dict[str, Survey]:
+def features_of(c: CheckContext) -> dict[str, Survey]:
     """Those modalities whose values are features: a token's id or a sample of sound says nothing alone."""
     described = c.store.manifest.modalities
     return {m: found for m, found in c.surveys.items() if described[m].has_features}
 
 
-def constant_columns(c: Context) -> tuple[Verdict, str]:
+def constant_columns(c: CheckContext) -> tuple[Verdict, str]:
     dead = {m: s.lowest == s.highest for m, s in features_of(c).items()}
     found = [f"{m}: {_columns(x)} of {len(x)}" for m, x in dead.items() if x.any()]
     if any(x.mean() > 0.5 for x in dead.values()):
@@ -288,7 +273,7 @@ def constant_columns(c: Context) -> tuple[Verdict, str]:
     return "ok", "none"
 
 
-def time_stamps(c: Context) -> tuple[Verdict, str]:
+def time_stamps(c: CheckContext) -> tuple[Verdict, str]:
     rising = {m: s.rising >= 0.99 * s.long for m, s in features_of(c).items() if s.long >= 20}
     found = [f"{m}: {_columns(x)}" for m, x in rising.items() if x.any()]
     if found:
@@ -296,7 +281,7 @@ def time_stamps(c: Context) -> tuple[Verdict, str]:
     return "ok", "none"
 
 
-def leakage(c: Context) -> tuple[Verdict, str]:
+def leakage(c: CheckContext) -> tuple[Verdict, str]:
     names = c.store.label_names
     hits: list[tuple[float, str]] = []
     for m, s in features_of(c).items():
@@ -326,7 +311,7 @@ def leakage(c: Context) -> tuple[Verdict, str]:
     return "ok", "no column alone tells a label"
 
 
-def padding(c: Context) -> tuple[Verdict, str]:
+def padding(c: CheckContext) -> tuple[Verdict, str]:
     found = []
     for m, s in features_of(c).items():
         if c.store.manifest.modalities[m].source.startswith("glove"):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from carat.data.checks.features import (
     DRAWN,
     NAMES,
-    Context,
+    CheckContext,
     Verdict,
     constant_columns,
     leakage,
@@ -27,8 +27,7 @@ from carat.data.checks.features import (
     survey,
     time_stamps,
 )
-from carat.data.corpora.dialogues import M3ED
-from carat.data.corpora.label_table import MOSEI
+from carat.data.corpora.labels import M3ED, MOSEI
 from carat.data.recipes.sources.glove import tokenize
 from carat.data.store.store import SPLIT, TRANSCRIPTS, Store
 from carat.data.summary import leak
@@ -94,7 +93,7 @@ def check_store(store: Store, known: str | None = None) -> list[Finding]:
         raise DataError(f"no published numbers of '{known}'{hint}")
     surveys = {m: survey(store, m) for m in store.modalities}
     splits = {split: store.indices(split) for split in store.manifest.splits}
-    context = Context(store, known, surveys, splits)
+    context = CheckContext(store, known, surveys, splits)
     findings: list[Finding] = []
     for name, check in CHECKS.items():
         try:
@@ -107,7 +106,7 @@ def check_store(store: Store, known: str | None = None) -> list[Finding]:
     return findings
 
 
-def _content(c: Context) -> tuple[Verdict, str]:
+def _content(c: CheckContext) -> tuple[Verdict, str]:
     try:
         c.store.verify()
     except DataError as error:
@@ -115,7 +114,7 @@ def _content(c: Context) -> tuple[Verdict, str]:
     return "ok", f"all {len(c.store.manifest.files)} files are as the manifest says"
 
 
-def _splits(c: Context) -> tuple[Verdict, str]:
+def _splits(c: CheckContext) -> tuple[Verdict, str]:
     lacking = [split for split in ("train", "valid", "test") if not len(c.splits.get(split, ()))]
     if not lacking:
         return "ok", ", ".join(f"{split} {len(rows)}" for split, rows in c.splits.items())
@@ -123,7 +122,7 @@ def _splits(c: Context) -> tuple[Verdict, str]:
     return "fail" if "train" in lacking else "warn", found
 
 
-def _labels_against_published(c: Context) -> tuple[Verdict, str]:
+def _labels_against_published(c: CheckContext) -> tuple[Verdict, str]:
     named = tuple(name.casefold() for name in c.store.label_names)
     recognised = (name for name, published in PUBLISHED.items() if set(published.labels) == set(named))
     known = c.known or next(recognised, None)
@@ -160,7 +159,7 @@ def _labels_against_published(c: Context) -> tuple[Verdict, str]:
     return "ok", f"as published for {known}"
 
 
-def _label_frequencies(c: Context) -> tuple[Verdict, str]:
+def _label_frequencies(c: CheckContext) -> tuple[Verdict, str]:
     names = c.store.label_names
     share = {s: np.asarray(c.store.labels)[rows].mean(0) for s, rows in c.splits.items() if len(rows)}
     if "train" not in share:
@@ -179,7 +178,7 @@ def _label_frequencies(c: Context) -> tuple[Verdict, str]:
     return "ok", f"in train {_counts(names, (100 * train).round().astype(int), '%')}"
 
 
-def _samples_without_labels(c: Context) -> tuple[Verdict, str]:
+def _samples_without_labels(c: CheckContext) -> tuple[Verdict, str]:
     none = np.asarray(c.store.labels).sum(1) == 0
     share = {split: float(none[rows].mean()) for split, rows in c.splits.items() if len(rows)}
     found = ", ".join(f"{split} {x:.0%}" for split, x in share.items())
@@ -191,7 +190,7 @@ def _samples_without_labels(c: Context) -> tuple[Verdict, str]:
     return "ok", found
 
 
-def _duplicated_samples(c: Context) -> tuple[Verdict, str]:
+def _duplicated_samples(c: CheckContext) -> tuple[Verdict, str]:
     texts = _texts(c.store)
     keys = {m: np.where(s.moving, s.digest, 0) for m, s in c.surveys.items() if s.moving.any()}
     for m in texts & set(keys):
@@ -223,7 +222,7 @@ def _duplicated_samples(c: Context) -> tuple[Verdict, str]:
     return "ok", f"{said} samples have the words of one in another split, no more" if said else "none"
 
 
-def _all_together(c: Context, telling: Iterable[str], split: NDArray[Any]) -> NDArray[Any]:
+def _all_together(c: CheckContext, telling: Iterable[str], split: NDArray[Any]) -> NDArray[Any]:
     """(N,) equal where all modalities are equal; 0 without a telling one, and for all but one of a group.
 
     For modalities of one step per sample, which the samples of a group may share.
@@ -236,13 +235,13 @@ def _all_together(c: Context, telling: Iterable[str], split: NDArray[Any]) -> ND
     return np.where(np.isin(np.arange(len(key)), once), key, 0)
 
 
-def _groups_in_two_splits(c: Context) -> tuple[Verdict, str]:
+def _groups_in_two_splits(c: CheckContext) -> tuple[Verdict, str]:
     if found := leak(c.store):
         return "fail", f"{found[0]}: scores flatter; split by group"
     return "ok", f"{len(np.unique(c.store.groups))} groups, each in one split"
 
 
-def _identical_modalities(c: Context) -> tuple[Verdict, str]:
+def _identical_modalities(c: CheckContext) -> tuple[Verdict, str]:
     equal = []
     for (a, x), (b, y) in combinations(c.surveys.items(), 2):
         both = (x.digest != 0) & (y.digest != 0)
@@ -251,7 +250,7 @@ def _identical_modalities(c: Context) -> tuple[Verdict, str]:
     return ("fail", f"{'; '.join(equal)}: read each from its own file") if equal else ("ok", "none")
 
 
-def _swapped_modalities(c: Context) -> tuple[Verdict, str]:
+def _swapped_modalities(c: CheckContext) -> tuple[Verdict, str]:
     widths = {m: raw_width(c.store, m) for m in c.store.modalities}
     odd = {}
     for kind, other in (("visual", "audio"), ("audio", "visual")):
@@ -265,7 +264,7 @@ def _swapped_modalities(c: Context) -> tuple[Verdict, str]:
     return "ok", "no width says so"
 
 
-def _pairing(c: Context) -> tuple[Verdict, str]:
+def _pairing(c: CheckContext) -> tuple[Verdict, str]:
     wrong = []
     varied = {m: x for m in c.store.modalities if (x := c.store.lengths(m))[x > 0].std() > 0}
     for (a, x), (b, y) in combinations(varied.items(), 2):
@@ -294,7 +293,7 @@ def _pairing(c: Context) -> tuple[Verdict, str]:
     return "ok", "lengths give no sign of a shift"
 
 
-CHECKS: dict[str, Callable[[Context], tuple[Verdict, str]]] = {
+CHECKS: dict[str, Callable[[CheckContext], tuple[Verdict, str]]] = {
     "content": _content,
     "splits": _splits,
     "labels against published": _labels_against_published,

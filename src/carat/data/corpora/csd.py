@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carat.data.corpora.base import Corpus, CorpusSample
-from carat.data.corpora.label_table import FOLDS, MOSEI
+from carat.data.corpora.label_table import FOLDS
+from carat.data.corpora.labels import MOSEI
 from carat.data.corpora.sequence_file import Steps, first_line, opened, shown
 from carat.data.recipes.sources.table import Table
 from carat.data.store.manifest import hash_file

@@ -11,14 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carat.data.corpora.base import Corpus, CorpusSample
+from carat.data.corpora.labels import IEMOCAP, M3ED, MELD
 from carat.data.pickled.reading import item, length, read_pickle, text, to_array
 from carat.data.store.manifest import hash_file
 from carat.utils.errors import DataError
 
 Level = Literal["dialogue", "utterance"]
-M3ED = ("happy", "neutral", "sad", "disgust", "anger", "fear", "surprise")
-IEMOCAP = ("happy", "sad", "neutral", "angry", "excited", "frustrated")
-MELD = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
 LONGEST = 60
 """Utterances of a dialogue that are kept."""
 VALID_SHARE = 0.1

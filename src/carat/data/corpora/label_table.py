@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carat.data.corpora.base import CorpusSample
+from carat.data.corpora.labels import MOSEI
 from carat.data.recipes.sources.table import Table
 from carat.utils.errors import DataError
 
-MOSEI = ("happy", "sad", "anger", "surprise", "disgust", "fear")
-"""In the order of the published benchmark."""
 NAMES = {
     "video": ("video_id", "video", "vid"),
     "segment": ("segment_id", "segment", "clip_id", "clip"),

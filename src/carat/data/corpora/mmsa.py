@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from carat.data.corpora.base import Corpus, CorpusSample
-from carat.data.corpora.label_table import MOSEI, LabelTable, Segment
+from carat.data.corpora.label_table import LabelTable, Segment
+from carat.data.corpora.labels import MOSEI
 from carat.data.corpora.splits import open_splits
 from carat.data.pickled.reading import item, length, sequence, text, to_array
 from carat.data.store.manifest import hash_file

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carat.data.corpora.base import Corpus, CorpusSample
-from carat.data.corpora.label_table import MOSEI
+from carat.data.corpora.labels import MOSEI
 from carat.data.corpora.splits import open_splits
 from carat.data.pickled.reading import item, length, sequence, to_array
 from carat.data.store.manifest import hash_file

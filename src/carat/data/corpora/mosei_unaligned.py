@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carat.data.corpora.base import Corpus, CorpusSample, strip_padding
-from carat.data.corpora.label_table import MOSEI, LabelTable, Segment
+from carat.data.corpora.label_table import LabelTable, Segment
+from carat.data.corpora.labels import MOSEI
 from carat.data.corpora.mosei_aligned import AlignedFile
 from carat.data.corpora.splits import open_splits
 from carat.data.pickled.reading import item, length, sequence, text, to_array

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import textwrap
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from carat.data.tokenizer import own_steps
 from carat.inference.predictor import Predictor
 from carat.utils.errors import DataError, did_you_mean
 from carat.utils.plotting import heat_map, new_figure, save
+from carat.utils.tables import Table
 
 WIDEST = 60
 """Time steps that a picture shows."""
@@ -99,10 +99,10 @@ def draw_attention(predictor: Predictor, store: Store, row: int, out: Path) -> l
         figure.colorbar(image, ax=axes, label="attention", fraction=0.03, pad=0.01)
     files = [out / f"attention_{slug}.svg", out / f"attention_{slug}.csv"]
     save(figure, files[0])
-    with files[1].open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.writer(opened)
-        writer.writerow(["modality", "step", "word", *predictor.labels])
-        for m, x in found.items():
-            for step, word in enumerate(words[m] or [""] * x.shape[1]):
-                writer.writerow([m, step + 1, word, *x[:, step].tolist()])
+    rows = [
+        [m, step + 1, word, *x[:, step].tolist()]
+        for m, x in found.items()
+        for step, word in enumerate(words[m] or [""] * x.shape[1])
+    ]
+    Table(["modality", "step", "word", *predictor.labels], rows).to_csv(files[1])
     return files

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from carat.inference.explain.collect import Gathered
 from carat.utils.plotting import heat_map, new_figure, save
+from carat.utils.tables import Table
 
 
 def contributions(gathered: Gathered) -> tuple[NDArray[Any], NDArray[Any], int]:
@@ -42,13 +42,12 @@ def draw_contributions(gathered: Gathered, out: Path) -> list[Path]:
         heat_map(axes, values, gathered.modalities, gathered.labels)
         axes.set_title(title, fontsize=10)
     save(figure, out / "contributions.svg")
-    with (out / "contributions.csv").open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.writer(opened)
-        writer.writerow(["modality", "label", "share_of_wins", "mean_weight", "samples"])
-        for (m, label), share in np.ndenumerate(wins):
-            writer.writerow(
-                [gathered.modalities[m], gathered.labels[label], share, weights[m, label], samples]
-            )
+    rows = [
+        [gathered.modalities[m], gathered.labels[label], share, weights[m, label], samples]
+        for (m, label), share in np.ndenumerate(wins)
+    ]
+    columns = ["modality", "label", "share_of_wins", "mean_weight", "samples"]
+    Table(columns, rows).to_csv(out / "contributions.csv")
     return [out / "contributions.svg", out / "contributions.csv"]
 
 
@@ -77,10 +76,10 @@ def draw_co_occurrence(gathered: Gathered, out: Path) -> list[Path]:
         heat_map(axes, shares, named, labels)
         axes.set_title(what, fontsize=10)
     save(figure, out / "co_occurrence.svg")
-    with (out / "co_occurrence.csv").open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.writer(opened)
-        writer.writerow(["label", "other", *counts])
-        for i, first in enumerate(labels):
-            for j, second in enumerate(labels):
-                writer.writerow([first, second, *(int(together[i, j]) for together in counts.values())])
+    rows = [
+        [first, second, *(int(together[i, j]) for together in counts.values())]
+        for i, first in enumerate(labels)
+        for j, second in enumerate(labels)
+    ]
+    Table(["label", "other", *counts], rows).to_csv(out / "co_occurrence.csv")
     return [out / "co_occurrence.svg", out / "co_occurrence.csv"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from carat.data.store import Store
 from carat.inference.explain.collect import Gathered
 from carat.utils.plotting import COLOURS, new_figure, save
+from carat.utils.tables import Table
 
 PERPLEXITY = 30
 
@@ -103,13 +103,17 @@ def draw_latents(gathered: Gathered, store: Store, out: Path, number: int, seed:
             axes.title.set_fontsize(9)
             axes.legend(fontsize=7, markerscale=2, loc="best", framealpha=0.8)
     save(figure, out / "latents.svg")
-    with (out / "latents.csv").open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.writer(opened)
-        writer.writerow(["id", "modality", "label", "present", "before_x", "before_y", "after_x", "after_y"])
-        for q, (i, m, label) in enumerate(points.place.tolist()):
-            id = store.ids[gathered.rows[gathered.kept[i]]]
-            values = [*flat["before"][q].tolist(), *flat["after"][q].tolist()]
-            writer.writerow(
-                [id, gathered.modalities[m], gathered.labels[label], int(points.present[q]), *values]
-            )
+    rows = [
+        [
+            store.ids[gathered.rows[gathered.kept[i]]],
+            gathered.modalities[m],
+            gathered.labels[label],
+            int(points.present[q]),
+            *flat["before"][q].tolist(),
+            *flat["after"][q].tolist(),
+        ]
+        for q, (i, m, label) in enumerate(points.place.tolist())
+    ]
+    columns = ["id", "modality", "label", "present", "before_x", "before_y", "after_x", "after_y"]
+    Table(columns, rows).to_csv(out / "latents.csv")
     return [out / "latents.svg", out / "latents.csv"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from carat.runs.card import CARD, read_run
 from carat.utils.errors import CaratError, RunError
 from carat.utils.plotting import COLOURS, new_figure, save
+from carat.utils.tables import Table
 
 Results = dict[str, dict[float, list[float]]]
 """Validation micro-F1 of runs, by setting and its value."""
@@ -72,13 +72,14 @@ def draw_sensitivity(results: Results, out: Path) -> list[Path]:
     for axes in grid[len(results) :]:
         axes.remove()
     save(figure, out / "sensitivity.svg")
-    with (out / "sensitivity.csv").open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.writer(opened)
-        writer.writerow(["setting", "value", "runs", "mean_validation_micro_f1", "standard_deviation"])
-        for name, by_value in results.items():
-            for value, scores in by_value.items():
-                spread = float(np.std(scores, ddof=1)) if len(scores) > 1 else ""
-                writer.writerow([name, value, len(scores), float(np.mean(scores)), spread])
+    rows = [
+        [name, value, len(scores), np.mean(scores), np.std(scores, ddof=1) if len(scores) > 1 else None]
+        for name, by_value in results.items()
+        for value, scores in by_value.items()
+    ]
+    Table(["setting", "value", "runs", "mean_validation_micro_f1", "standard_deviation"], rows).to_csv(
+        out / "sensitivity.csv"
+    )
     return [out / "sensitivity.svg", out / "sensitivity.csv"]
 
 

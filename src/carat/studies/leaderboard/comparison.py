@@ -27,7 +27,7 @@ from carat.studies.jobs import (
 )
 from carat.studies.leaderboard.missing_modalities import measure
 from carat.studies.leaderboard.page import write_page
-from carat.studies.leaderboard.standings import MethodResult, SelectedTrial, stand
+from carat.studies.leaderboard.standings import MethodResult, SelectedTrial, evaluate_methods
 from carat.studies.leaderboard.tables import About, write_tables
 from carat.studies.leaderboard.tuning import open_study
 from carat.utils.errors import ConfigError, RunError
@@ -145,7 +145,7 @@ def compare(
         finals = _tune(starts, budget, seeds, path, folder, workers, say)
         say(f"with the chosen settings: {len(finals) * seeds} trainings")
         run_seeds([final.jobs for final in finals], folder, workers, say)
-        standings = stand(finals, opened, folder)
+        standings = evaluate_methods(finals, opened, folder)
         about = About.of(finals, opened, folder, preset, dict(settings or {}), budget)
         write_tables(standings, about, folder)
         write_page(standings, about, folder / PAGE)

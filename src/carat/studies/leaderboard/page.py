@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from carat.evaluation.bootstrap import Paired
-from carat.evaluation.report import in_brackets, mean_and_spread
+from carat.evaluation.formatting import in_brackets, mean_and_spread
 from carat.runs import card as run
 from carat.studies.leaderboard.missing_modalities import SHARES
 from carat.studies.leaderboard.standings import MethodResult
 from carat.studies.leaderboard.tables import (
-    COSTS,
     About,
-    by_label,
-    costs,
+    cost_table,
     difference,
-    per_label_thresholds,
+    label_table,
     precision_and_recall,
+    threshold_table,
 )
 from carat.utils.plotting import COLOURS, heat_map, new_figure, save
 
@@ -33,7 +32,7 @@ TEMPLATE = Path(__file__).with_name("page.html.j2")
 MARKERS = "os^Dvp*XPh<>"
 
 
-def write_page(standings: Sequence[MethodResult], about: About, file: Path) -> None:
+def write_page(results: Sequence[MethodResult], about: About, file: Path) -> None:
     """Write the page: sortable table with intervals, labels, missing modalities, costs."""
     import jinja2
 
@@ -44,55 +43,51 @@ def write_page(standings: Sequence[MethodResult], about: About, file: Path) -> N
     text = template.render(
         about=about,
         paragraphs=about.paragraphs(),
-        rarest=standings[0].rarest,
-        rows=_rows(standings),
-        scale=_scale(standings),
+        rarest=results[0].rarest,
+        rows=_rows(results),
+        scale=_scale(results),
         tables=[
-            (
-                "With a threshold for each label",
-                ["method", "micro-F1", "macro-F1", "rarest label"],
-                [per_label_thresholds(x) for x in standings],
-            ),
-            ("F1 by label", ["method", *about.labels], [by_label(x, about.labels) for x in standings]),
-            ("Costs", COSTS, [costs(x) for x in standings]),
+            ("With a threshold for each label", threshold_table(results).to_html()),
+            ("F1 by label", label_table(results, about.labels).to_html()),
+            ("Costs", cost_table(results).to_html()),
         ],
         pictures=[
-            ("Modalities taken away at random", _svg(_curves(standings))),
-            ("Only some modalities at test time", _svg(_subsets(standings))),
+            ("Modalities taken away at random", _svg(_curves(results))),
+            ("Only some modalities at test time", _svg(_subsets(results))),
         ],
     )
     run.write_atomically(file, text + "\n")
 
 
-def _rows(standings: Sequence[MethodResult]) -> list[dict[str, Any]]:
+def _rows(results: Sequence[MethodResult]) -> list[dict[str, Any]]:
     """Of the main table: what is shown, and what is sorted by."""
-    low, high = _scale(standings)
-    found = []
-    for standing in standings:
-        left, right = standing.interval["micro_f1"]
+    low, high = _scale(results)
+    rows = []
+    for result in results:
+        left, right = result.interval["micro_f1"]
         place = [
             float(np.clip((x - low) / (high - low), 0, 1) * 100)
-            for x in (left, standing.mean("micro_f1"), right)
+            for x in (left, result.mean("micro_f1"), right)
         ]
-        against = standing.against.get("micro_f1")
-        own, literature = precision_and_recall(standing)
-        found.append(
+        against = result.against.get("micro_f1")
+        own, literature = precision_and_recall(result)
+        rows.append(
             {
-                "method": standing.method,
-                "micro": (standing.mean("micro_f1"), mean_and_spread(standing.values("micro_f1"))),
+                "method": result.method,
+                "micro": (result.mean("micro_f1"), mean_and_spread(result.values("micro_f1"))),
                 "interval": in_brackets((left, right)),
                 "place": place,
                 "against": (against.difference if against else 0.0, *_lines(against)),
-                "macro": (standing.mean("macro_f1"), mean_and_spread(standing.values("macro_f1"))),
-                "macro_against": _lines(standing.against.get("macro_f1")),
-                "rarest": (standing.mean("rarest_f1"), mean_and_spread(standing.values("rarest_f1"))),
-                "accuracy": (standing.mean("accuracy"), mean_and_spread(standing.values("accuracy"))),
+                "macro": (result.mean("macro_f1"), mean_and_spread(result.values("macro_f1"))),
+                "macro_against": _lines(result.against.get("macro_f1")),
+                "rarest": (result.mean("rarest_f1"), mean_and_spread(result.values("rarest_f1"))),
+                "accuracy": (result.mean("accuracy"), mean_and_spread(result.values("accuracy"))),
                 "own": own,
                 "literature": literature,
-                "parameters": (standing.parameters, f"{standing.parameters:,}"),
+                "parameters": (result.parameters, f"{result.parameters:,}"),
             }
         )
-    return found
+    return rows
 
 
 def _lines(paired: Paired | None) -> tuple[str, str, str]:
@@ -102,28 +97,28 @@ def _lines(paired: Paired | None) -> tuple[str, str, str]:
     return text, rest, "up" if low > 0 else "down" if high < 0 else ""
 
 
-def _scale(standings: Sequence[MethodResult]) -> tuple[float, float]:
+def _scale(results: Sequence[MethodResult]) -> tuple[float, float]:
     """Ends of the axis on which the intervals are drawn, in twentieths."""
-    ends = np.array([standing.interval["micro_f1"] for standing in standings])
+    ends = np.array([result.interval["micro_f1"] for result in results])
     finite = ends[np.isfinite(ends)]
     if not len(finite):
         return 0.0, 1.0
     return float(np.floor(finite.min() * 20) / 20), float(np.ceil(finite.max() * 20) / 20)
 
 
-def _curves(standings: Sequence[MethodResult]) -> Figure:
+def _curves(results: Sequence[MethodResult]) -> Figure:
     figure = new_figure(7.5, 4.6)
     axes = figure.subplots()
-    for place, standing in enumerate(standings):
-        values = [standing.missing.get(f"{share:.0%} away", (0, float("nan")))[1] for share in SHARES]
+    for place, result in enumerate(results):
+        values = [result.missing.get(f"{share:.0%} away", (0, float("nan")))[1] for share in SHARES]
         axes.plot(
             [0.0, *SHARES],
-            [standing.mean("micro_f1"), *values],
+            [result.mean("micro_f1"), *values],
             color=COLOURS[place % len(COLOURS)],
             marker=MARKERS[place % len(MARKERS)],
             markersize=5,
             linestyle="-" if place < len(COLOURS) else "--",
-            label=standing.method,
+            label=result.method,
         )
     axes.set(xlabel="share of modalities taken away", ylabel="test micro-F1")
     axes.grid(alpha=0.3)
@@ -131,13 +126,13 @@ def _curves(standings: Sequence[MethodResult]) -> Figure:
     return figure
 
 
-def _subsets(standings: Sequence[MethodResult]) -> Figure:
-    names = [name for name in standings[0].missing if name.startswith("only ")]
-    values = np.array([[x.mean("micro_f1"), *(x.missing[name][1] for name in names)] for x in standings])
-    figure = new_figure(7.5, 1.6 + 0.33 * len(standings))
+def _subsets(results: Sequence[MethodResult]) -> Figure:
+    names = [name for name in results[0].missing if name.startswith("only ")]
+    values = np.array([[x.mean("micro_f1"), *(x.missing[name][1] for name in names)] for x in results])
+    figure = new_figure(7.5, 1.6 + 0.33 * len(results))
     axes = figure.subplots()
     columns = ["all", *(name.removeprefix("only ") for name in names)]
-    heat_map(axes, values, [x.method for x in standings], columns, highest=None)
+    heat_map(axes, values, [x.method for x in results], columns, highest=None)
     return figure
 
 

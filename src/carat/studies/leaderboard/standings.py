@@ -1,4 +1,4 @@
-"""From what was measured of every training to one line per method."""
+"""Results of every method on the test split, from what its trainings measured."""
 
 from __future__ import annotations
 
@@ -81,16 +81,16 @@ class MethodResult:
         return [m.labels[label].f1 for m in self.metrics]
 
 
-def stand(finals: Sequence[SelectedTrial], store: Store, out: Path) -> list[MethodResult]:
-    """Judge every method, best mean test micro-F1 first.
+def evaluate_methods(selected: Sequence[SelectedTrial], store: Store, out: Path) -> list[MethodResult]:
+    """Evaluate every method on the test split, the highest mean micro-F1 first.
 
     Args:
-        finals: whose trainings are finished.
+        selected: the methods, whose trainings are finished.
         store: the data.
         out: folder of the campaign.
     """
     labels, groups = np.asarray(store.labels), store.groups
-    scored = {final.method: [read_scores(job, out) for job in final.jobs] for final in finals}
+    scored = {trial.method: [read_scores(job, out) for job in trial.jobs] for trial in selected}
     predicted = {m: np.stack([x.predicted for x in found]) for m, found in scored.items()}
     rows = {m: found[0].rows for m, found in scored.items()}
     tested = [m for m in predicted if m != BASE] if BASE in predicted else []
@@ -103,15 +103,15 @@ def stand(finals: Sequence[SelectedTrial], store: Store, out: Path) -> list[Meth
             tests.append(paired_test(ours, theirs, labels[shared], groups[shared], metric, over_seeds=True))
         for m, test, p in zip(tested, tests, holm([test.p for test in tests]), strict=True):
             against[m][metric] = replace(test, p=p)
-    standings = [
-        _stand(final, scored[final.method], predicted[final.method], against[final.method], store, out)
-        for final in finals
+    results = [
+        _evaluate(trial, scored[trial.method], predicted[trial.method], against[trial.method], store, out)
+        for trial in selected
     ]
-    return sorted(standings, key=lambda standing: -standing.mean("micro_f1"))
+    return sorted(results, key=lambda result: -result.mean("micro_f1"))
 
 
-def _stand(
-    final: SelectedTrial,
+def _evaluate(
+    trial: SelectedTrial,
     scored: Sequence[Scored],
     predicted: NDArray[np.bool_],
     against: Mapping[str, Paired],
@@ -120,13 +120,13 @@ def _stand(
 ) -> MethodResult:
     labels, groups, names = np.asarray(store.labels), store.groups, store.label_names
     rows, measured, cards = scored[0].rows, [x.arrays for x in scored], [x.card for x in scored]
-    spent = [read_environment(job, out) for job in final.jobs]
+    spent = [read_environment(job, out) for job in trial.jobs]
     positives = labels[store.indices("train")].sum(0)
     return MethodResult(
-        method=final.method,
-        chosen=final.chosen,
-        trials=final.trials,
-        seeds=[job.experiment.seed for job in final.jobs],
+        method=trial.method,
+        chosen=trial.chosen,
+        trials=trial.trials,
+        seeds=[job.experiment.seed for job in trial.jobs],
         validation=[float(card.validation["micro_f1"] or 0) for card in cards],
         metrics=[compute_metrics(x.scores, x.predicted, labels[rows], names) for x in scored],
         rarest=names[int(np.argmin(np.where(positives > 0, positives, positives.max() + 1)))],

@@ -1,8 +1,7 @@
-"""The leaderboard as Markdown and CSV."""
+"""The leaderboard's tables, and its Markdown and CSV files."""
 
 from __future__ import annotations
 
-import csv
 import json
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -15,19 +14,25 @@ import numpy as np
 from carat.config.methods import method_names
 from carat.data.store import Store
 from carat.evaluation.bootstrap import Paired
-from carat.evaluation.report import in_brackets, mean_and_spread, short, signed
+from carat.evaluation.formatting import decimal, in_brackets, mean_and_spread, signed
 from carat.runs import card as run
 from carat.studies.jobs import distinct, read_environment
 from carat.studies.leaderboard.standings import BASE, COMPARED, MethodResult, SelectedTrial
+from carat.utils.tables import Table
 
-NAMES = {
-    "micro_f1": "micro-F1",
-    "macro_f1": "macro-F1",
-    "rarest_f1": "rarest label",
-    "accuracy": "accuracy (Jaccard)",
-    "precision": "precision",
-    "recall": "recall",
-}
+METRICS = ("micro_f1", "macro_f1", "rarest_f1", "accuracy", "precision", "recall")
+"""Columns of leaderboard.csv; `rarest_f1` is that of the rarest label."""
+PER_LABEL = METRICS[:3]
+"""Those that are also computed with a threshold for each label."""
+COSTS = [
+    "method",
+    "parameters",
+    "seconds per epoch",
+    "epochs",
+    "samples scored per second",
+    "peak memory (GB)",
+    "chosen by tuning",
+]
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ class About:
             if self.budget > 1
             else "nothing was tuned: every method has the settings it starts with"
         )
-        found = [
+        paragraphs = [
             f"{self.samples} samples, {self.test} of them in the test split in {self.groups} groups; seeds "
             f"{', '.join(map(str, self.seeds))}; {tuned}. Epoch, threshold and settings are chosen on "
             "validation, never on test. Mean ± standard deviation over the seeds; intervals are 95 %, "
@@ -115,166 +120,157 @@ class About:
             f"`{self.command}`.",
         ]
         if self.settings:
-            found.append(f"SETTINGS.yaml: `{json.dumps(self.settings)}`.")
-        return found
+            paragraphs.append(f"SETTINGS.yaml: `{json.dumps(self.settings)}`.")
+        return paragraphs
 
 
 def difference(paired: Paired | None) -> str:
     """`+.012 (+.003 … +.021), p .01`; nothing for the base itself."""
     if paired is None:
         return ""
-    p = "< .001" if paired.p < 0.001 else short(f"{paired.p:.3f}")
+    p = "< .001" if paired.p < 0.001 else decimal(paired.p)
     return f"{signed(paired.difference)} ({in_brackets(paired.interval, signed=True)}), p {p}"
 
 
-def scores(standing: MethodResult) -> list[str]:
-    """Cells of the main table."""
-    return [
-        standing.method,
-        mean_and_spread(standing.values("micro_f1")),
-        in_brackets(standing.interval["micro_f1"]),
-        difference(standing.against.get("micro_f1")),
-        mean_and_spread(standing.values("macro_f1")),
-        difference(standing.against.get("macro_f1")),
-        mean_and_spread(standing.values("rarest_f1")),
-        mean_and_spread(standing.values("accuracy")),
-        *precision_and_recall(standing),
-    ]
-
-
-def precision_and_recall(standing: MethodResult) -> tuple[str, str]:
+def precision_and_recall(result: MethodResult) -> tuple[str, str]:
     """Means over the seeds as `P / R`, and as the literature prints them."""
-    precision, recall = standing.mean("precision"), standing.mean("recall")
-    return short(f"{precision:.3f} / {recall:.3f}"), short(f"{recall:.3f} / {precision:.3f}")
+    precision, recall = decimal(result.mean("precision")), decimal(result.mean("recall"))
+    return f"{precision} / {recall}", f"{recall} / {precision}"
 
 
-def score_columns(rarest: str) -> list[str]:
-    """Of the main table."""
-    return [
+def score_table(results: Sequence[MethodResult]) -> Table:
+    """The main table: metrics with intervals and differences to the base, averaged over the seeds."""
+    columns = [
         "method",
         "micro-F1",
         "95 % interval",
         "minus CARAT",
         "macro-F1",
         "macro-F1 minus CARAT",
-        f"F1 of the rarest ({rarest})",
+        _rarest(results),
         "accuracy (Jaccard)",
         "P / R",
         "literature P / R",
     ]
+    return Table(
+        columns,
+        [
+            [
+                x.method,
+                mean_and_spread(x.values("micro_f1")),
+                in_brackets(x.interval["micro_f1"]),
+                difference(x.against.get("micro_f1")),
+                mean_and_spread(x.values("macro_f1")),
+                difference(x.against.get("macro_f1")),
+                mean_and_spread(x.values("rarest_f1")),
+                mean_and_spread(x.values("accuracy")),
+                *precision_and_recall(x),
+            ]
+            for x in results
+        ],
+    )
 
 
-def costs(standing: MethodResult) -> list[str]:
-    """Cells of the table of costs."""
-    return [
-        standing.method,
-        f"{standing.parameters:,}",
-        f"{standing.seconds_per_epoch:.1f}",
-        f"{standing.epochs:.0f}",
-        f"{standing.samples_per_second:,.0f}",
-        f"{standing.peak_gb:.2f}",
-        ", ".join(f"{key} = {value:.3g}" for key, value in standing.chosen.items()) or "as it starts",
+def label_table(results: Sequence[MethodResult], labels: Sequence[str]) -> Table:
+    """F1 of each label, averaged over the seeds."""
+    rows = [[x.method, *(decimal(float(np.mean(x.label_f1(label)))) for label in labels)] for x in results]
+    return Table(["method", *labels], rows)
+
+
+def threshold_table(results: Sequence[MethodResult]) -> Table:
+    """Metrics with a threshold for each label."""
+    rows = [
+        [x.method, *(mean_and_spread(x.values(name, per_label=True)) for name in PER_LABEL)] for x in results
     ]
+    return Table(["method", "micro-F1", "macro-F1", _rarest(results)], rows)
 
 
-COSTS = [
-    "method",
-    "parameters",
-    "seconds per epoch",
-    "epochs",
-    "samples scored per second",
-    "peak memory (GB)",
-    "chosen by tuning",
-]
+def missing_table(results: Sequence[MethodResult]) -> Table:
+    """Micro-F1 by condition, one row per method; the last row is how many samples each condition leaves."""
+    conditions = results[0].missing
+    rows = [[x.method, *(decimal(value) for _, value in x.missing.values())] for x in results]
+    counts = ["samples", *(str(number) for number, _ in conditions.values())]
+    return Table(["method", *conditions], [*rows, counts])
 
 
-def per_label_thresholds(standing: MethodResult) -> list[str]:
-    """Cells of the table of per-label thresholds."""
-    names = ("micro_f1", "macro_f1", "rarest_f1")
-    return [standing.method, *(mean_and_spread(standing.values(name, per_label=True)) for name in names)]
+def cost_table(results: Sequence[MethodResult]) -> Table:
+    """Size, time and memory, and what tuning changed."""
+    rows = [
+        [
+            x.method,
+            f"{x.parameters:,}",
+            f"{x.seconds_per_epoch:.1f}",
+            f"{x.epochs:.0f}",
+            f"{x.samples_per_second:,.0f}",
+            f"{x.peak_gb:.2f}",
+            ", ".join(f"{key} = {value:.3g}" for key, value in x.chosen.items()) or "default",
+        ]
+        for x in results
+    ]
+    return Table(COSTS, rows)
 
 
-def by_label(standing: MethodResult, labels: Sequence[str]) -> list[str]:
-    """Cells of the table of labels."""
-    return [standing.method, *(short(f"{np.mean(standing.label_f1(label)):.3f}") for label in labels)]
+def seed_table(results: Sequence[MethodResult], labels: Sequence[str]) -> Table:
+    """One row per method and seed, in full precision; differences are over all seeds of a method."""
+    records: list[dict[str, Any]] = []
+    for x in results:
+        tests: dict[str, float | None] = {}
+        for metric in COMPARED:
+            paired = x.against.get(metric)
+            values = (paired.difference, *paired.interval, paired.p) if paired else (None,) * 4
+            ends = ("", "_low", "_high", "_p")
+            tests |= {f"{metric}_minus_{BASE}{end}": y for end, y in zip(ends, values, strict=True)}
+        for place, seed in enumerate(x.seeds):
+            records.append(
+                {
+                    "method": x.method,
+                    "seed": seed,
+                    "parameters": x.parameters,
+                    "validation_micro_f1": x.validation[place],
+                    **{name: x.values(name)[place] for name in METRICS},
+                    **tests,
+                    **{f"per_label_{name}": x.values(name, per_label=True)[place] for name in PER_LABEL},
+                    **{f"f1_{label}": x.label_f1(label)[place] for label in labels},
+                    **{f"micro_f1 {name}": value for name, (_, value) in x.missing.items()},
+                }
+            )
+    return Table.from_records(records)
 
 
-def write_tables(standings: Sequence[MethodResult], about: About, out: Path) -> None:
+def write_tables(results: Sequence[MethodResult], about: About, out: Path) -> None:
     """Write leaderboard.md, leaderboard.csv and costs.csv."""
-    run.write_atomically(out / "leaderboard.md", _markdown(standings, about))
-    with (out / "leaderboard.csv").open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.writer(opened)
-        tested = [f"{m}_minus_{BASE}{end}" for m in COMPARED for end in ("", "_low", "_high", "_p")]
-        labels = [f"f1_{label}" for label in about.labels]
-        thresholds = [f"per_label_{name}" for name in ("micro_f1", "macro_f1", "rarest_f1")]
-        missing = [f"micro_f1 {name}" for name in standings[0].missing]
-        columns = ["method", "seed", "parameters", "validation_micro_f1", *NAMES, *tested]
-        writer.writerow([*columns, *thresholds, *labels, *missing])
-        for standing in standings:
-            for place, seed in enumerate(standing.seeds):
-                pairs = [standing.against.get(m) for m in COMPARED]
-                writer.writerow(
-                    [
-                        *(standing.method, seed, standing.parameters, standing.validation[place]),
-                        *(standing.values(name)[place] for name in NAMES),
-                        *(x for p in pairs for x in ((p.difference, *p.interval, p.p) if p else [""] * 4)),
-                        *(
-                            standing.values(name.removeprefix("per_label_"), per_label=True)[place]
-                            for name in thresholds
-                        ),
-                        *(standing.label_f1(label)[place] for label in about.labels),
-                        *(value for _, value in standing.missing.values()),
-                    ]
-                )
-    with (out / "costs.csv").open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.writer(opened)
-        writer.writerow(COSTS)
-        for standing in standings:
-            cells = costs(standing)
-            writer.writerow([*(cell.replace(",", "") for cell in cells[:-1]), cells[-1]])
+    run.write_atomically(out / "leaderboard.md", _markdown(results, about))
+    seed_table(results, about.labels).to_csv(out / "leaderboard.csv")
+    costs = cost_table(results)
+    plain = [[*(cell.replace(",", "") for cell in row[:-1]), row[-1]] for row in costs.rows]
+    Table(costs.columns, plain).to_csv(out / "costs.csv")
 
 
-def _markdown(standings: Sequence[MethodResult], about: About) -> str:
-    lines = [f"# Leaderboard on {about.store}", ""]
-    for paragraph in about.paragraphs():
-        lines += [textwrap.fill(paragraph, 118, break_on_hyphens=False, break_long_words=False), ""]
-    lines += _table(score_columns(standings[0].rarest), [scores(x) for x in standings])
-    lines += ["", "## F1 by label", ""]
-    lines += _table(["method", *about.labels], [by_label(x, about.labels) for x in standings])
-    lines += ["", "## With a threshold for each label", ""]
-    lines += [
+def _rarest(results: Sequence[MethodResult]) -> str:
+    return f"F1 of the rarest ({results[0].rarest})"
+
+
+def _markdown(results: Sequence[MethodResult], about: About) -> str:
+    parts = [f"# Leaderboard on {about.store}", *map(_fill, about.paragraphs())]
+    parts.append(score_table(results).to_markdown())
+    parts += ["## F1 by label", label_table(results, about.labels).to_markdown()]
+    parts += [
+        "## With a threshold for each label",
         "The same trainings, with thresholds searched on validation for each label by its own F1.",
-        "",
-        *_table(
-            ["method", "micro-F1", "macro-F1", f"F1 of the rarest ({standings[0].rarest})"],
-            [per_label_thresholds(x) for x in standings],
-        ),
-    ]
-    lines += ["", "## With modalities taken away at test time", ""]
-    lines += [
-        textwrap.fill(
+        threshold_table(results).to_markdown(),
+        "## With modalities taken away at test time",
+        _fill(
             "Micro-F1, mean over the seeds; thresholds are those of the whole data. `only …`: samples that "
             "have one of these modalities at least (how many stands below); `… % away`: each modality that a "
             "sample has is taken away with this probability, but never its last one; the same ones for every "
-            "method.",
-            118,
-            break_on_hyphens=False,
+            "method."
         ),
-        "",
-        *missing_table(standings),
+        missing_table(results).to_markdown(),
+        "## Costs",
+        cost_table(results).to_markdown(),
     ]
-    lines += ["", "## Costs", "", *_table(COSTS, [costs(x) for x in standings]), ""]
-    return "\n".join(lines)
+    return "\n\n".join(parts) + "\n"
 
 
-def missing_table(standings: Sequence[MethodResult]) -> list[str]:
-    """Micro-F1 by condition, one line per method, and how many samples each condition leaves."""
-    conditions = standings[0].missing
-    rows = [[x.method, *(short(f"{value:.3f}") for _, value in x.missing.values())] for x in standings]
-    counts = ["samples", *(str(number) for number, _ in conditions.values())]
-    return _table(["method", *conditions], [*rows, counts])
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    return lines + [f"| {' | '.join(row)} |" for row in rows]
+def _fill(paragraph: str) -> str:
+    return textwrap.fill(paragraph, 118, break_on_hyphens=False, break_long_words=False)

@@ -1,0 +1,249 @@
+"""`carat evaluate` and `carat predict`: use a trained run on a store, on texts or on own features."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Group, Parameter
+
+from carat.cli.app import AsJson, Overwrite, Workers, app, cores, say
+from carat.cli.predict_text import TextOptions, predict_texts
+from carat.utils.errors import CaratError, ConfigError
+
+if TYPE_CHECKING:
+    from carat.inference.predictor import Prediction
+
+Precision = Literal["float32", "bf16"]
+SHOWN = 5
+"""Predictions that are printed."""
+
+
+@Parameter(name="*", group=Group("What to score", sort_key=1))
+@dataclass(frozen=True)
+class Input:
+    """Exactly one of `data`, `text` and `file`."""
+
+    data: Path | None = None
+    """Folder of a store, or an `.npz` file with arrays (T, d) named `modality`; for several samples,
+    `id/modality`."""
+    text: list[str] | None = None
+    """Texts to score, with a run that reads tokens."""
+    file: Path | None = None
+    """File of texts: .txt (one per line), .csv, .tsv or .jsonl."""
+    split: str | None = None
+    """With a store: only this split."""
+    raw: Annotated[bool, Parameter(negative=())] = False
+    """With an `.npz` file: it holds features as the extractor gave them; clean them as the recipe did."""
+
+
+@Parameter(name="*", group=Group("Folder of predictions", sort_key=3))
+@dataclass(frozen=True)
+class FolderOptions:
+    """How a store is scored in parallel into many files, with an `--out` without ending."""
+
+    engine: Literal["local", "ray"] = "local"
+    """Processes of this machine, or Ray (pip install 'carat[ray]')."""
+    address: str | None = None
+    """Address of a Ray cluster; by default one is started here."""
+    workers: Workers = None
+    """Files at a time; by default as many as there are cores."""
+    format: Literal["parquet", "csv", "jsonl"] = "parquet"
+    """Format of the files."""
+
+
+@app.command
+def evaluate(
+    run: Path,
+    /,
+    *,
+    data: Path,
+    split: str = "test",
+    precision: Precision = "float32",
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate a run on a split, with the thresholds chosen on validation and 95 % intervals.
+
+    Intervals are bootstrapped by group (video or dialogue). Accuracy is the mean sample Jaccard.
+
+    **Examples**
+
+        carat evaluate demo-run --data demo-store
+
+        carat evaluate demo-run --data demo-store --split valid --json
+
+    Parameters
+    ----------
+    run
+        Folder made by `carat train`.
+    data
+        Folder of a store with the run's labels.
+    split
+        Split to evaluate.
+    precision
+        Arithmetic of the forward pass; thresholds were chosen in float32.
+    """
+    from carat.cli.tables import show_report
+    from carat.data.store import open_store
+    from carat.inference.predictor import load
+
+    report = load(run, precision=precision).evaluate(open_store(data), split)
+    if as_json:
+        print(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
+    else:
+        show_report(report)
+
+
+@app.command
+def predict(
+    run: Path,
+    /,
+    *,
+    source: Input | None = None,
+    out: Path | None = None,
+    texts: TextOptions | None = None,
+    folder: FolderOptions | None = None,
+    precision: Precision = "float32",
+    overwrite: Overwrite = False,
+) -> None:
+    """Score samples: each label's score, which labels are present, and which modality carried each.
+
+    **Examples**
+
+        carat predict demo-run --data demo-store --split test --out scores.csv
+
+        carat predict demo-run --data clip.npz --out scores.jsonl
+
+        carat predict text-run --text "I am so relieved, but I miss him"
+
+        carat predict text-run --file lines.txt --out scores.csv
+
+        carat predict text-run --file reviews.csv --column said --words 3 --out scores.jsonl
+
+        carat predict text-run --file calls.csv --conversation call --order turn --out scores.csv
+
+        carat predict text-run --together --text "Where is he?" "Gone." "Oh"
+
+        carat predict my-run --data raw-clips.npz --raw --out scores.parquet
+
+        carat predict my-run --data millions --out scores --workers 8
+
+        carat predict my-run --data millions --out scores --engine ray --address ray://head:10001
+
+    Parameters
+    ----------
+    run
+        Folder made by `carat train`.
+    out
+        File to write: .csv, .parquet or .jsonl. With a store, a name without ending is a folder of many
+        files, scored in parallel; after an interruption the same command scores those that are missing.
+    precision
+        Arithmetic of the forward pass: bf16 is faster on processors that support it; `evaluate` shows what
+        it costs.
+    """
+    source, texts, folder = source or Input(), texts or TextOptions(), folder or FolderOptions()
+    if sum(x is not None for x in (source.data, source.text, source.file)) != 1:
+        raise ConfigError("say what to score: one of --data, --text and --file")
+    if source.data is None:
+        if source.split or source.raw or folder.engine != "local":
+            raise ConfigError("--split, --raw and --engine are for --data")
+        predict_texts(run, source.text, source.file, out, texts, precision, overwrite)
+        return
+    if texts.together or texts.names_columns:
+        raise ConfigError("--column, --conversation, --order and --together are for --text and --file")
+    if out is None:
+        raise ConfigError("--data needs --out, e.g. --out scores.csv")
+    if out.suffix:
+        count = _write_file(run, source, source.data, out, folder, precision, overwrite)
+    else:
+        count = _write_folder(run, source, source.data, out, folder, precision, overwrite)
+    say(f"{count} predictions → {out}")
+
+
+def _write_folder(
+    run: Path,
+    source: Input,
+    data: Path,
+    out: Path,
+    folder: FolderOptions,
+    precision: Precision,
+    overwrite: bool,
+) -> int:
+    """Score a store into a folder of files; returns the number of predictions."""
+    from carat.inference.shards import predict_in_shards
+
+    _check_exists(data)
+    if not data.is_dir():
+        raise ConfigError(f"--out {out}: a folder is for stores; end it in .csv, .parquet or .jsonl")
+    return predict_in_shards(
+        run,
+        data,
+        out,
+        split=source.split,
+        ending=f".{folder.format}",
+        workers=cores(folder.workers),
+        engine=folder.engine,
+        address=folder.address,
+        precision=precision,
+        overwrite=overwrite,
+        say=say,
+    )
+
+
+def _write_file(
+    run: Path,
+    source: Input,
+    data: Path,
+    out: Path,
+    folder: FolderOptions,
+    precision: Precision,
+    overwrite: bool,
+) -> int:
+    """Score a store or an `.npz` file into one file, show some; returns the number of predictions."""
+    from carat.cli.tables import show_predictions
+    from carat.data.store import open_store
+    from carat.inference.features import read_features
+    from carat.inference.predictor import load
+    from carat.inference.writers import check_output, write_predictions
+
+    check_output(out, overwrite)
+    _check_exists(data)
+    if folder.engine == "ray":
+        raise ConfigError(f"--engine ray writes a folder, but {out} is a file; leave the ending out")
+    if source.split and not data.is_dir():
+        raise ConfigError(f"--split needs a store, but {data} is a file")
+    predictor = load(run, precision=precision)
+    stream: Iterator[tuple[str, Prediction]]
+    if data.is_dir():
+        store = open_store(data)
+        notes = predictor.notes(store, [source.split] if source.split else list(store.manifest.splits))
+        stream = predictor.predict_store(store, source.split)
+    else:
+        samples, notes = predictor.own_features(read_features(data), source.raw)
+        names = [f"{data}, '{id}'" for id in samples]
+        found = predictor.predict_batch(list(samples.values()), names=names, raw=source.raw)
+        stream = zip(samples, found, strict=True)
+    for note in notes:
+        say(f"note: {note}")
+    first: list[tuple[str, Prediction]] = []
+    count = write_predictions(_keep(stream, first), out, overwrite=overwrite)
+    show_predictions(first)
+    return count
+
+
+def _check_exists(data: Path) -> None:
+    if not data.exists():
+        raise CaratError(f"{data}: no such store or file")
+
+
+def _keep(
+    stream: Iterator[tuple[str, Prediction]], first: list[tuple[str, Prediction]]
+) -> Iterator[tuple[str, Prediction]]:
+    """The stream, whose first items are appended to `first` as they pass."""
+    for item in stream:
+        if len(first) < SHOWN:
+            first.append(item)
+        yield item

@@ -1,0 +1,136 @@
+"""Every command explains itself, and none is longer than a screen."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cyclopts import App
+
+import carat.cli
+from carat.cli import app
+from carat.config.experiment import experiment_with
+
+CLI = Path(carat.cli.__file__).parent
+LINES = 50
+"""Lines of a command function, at most, without its docstring."""
+PARAMETERS = 8
+"""Its parameters, at most, besides the experiment."""
+EXPERIMENT = {"experiment", "shared"}
+
+
+def commands(parent: App = app, names: tuple[str, ...] = ()) -> dict[str, App]:
+    """Every command by its words; groups of commands are none."""
+    found: dict[str, App] = {}
+    for name in parent:
+        child = parent[name]
+        if name.startswith("-"):
+            continue
+        inside = commands(child, (*names, name))
+        found |= inside or {" ".join((*names, name)): child}
+    return found
+
+
+NAMES = sorted(commands())
+
+
+def options_of(command: App) -> dict[str, str]:
+    """The names of a command's options with their help texts."""
+    arguments = command.assemble_argument_collection(parse_docstring=True)
+    return {
+        name: argument.parameter.help or ""
+        for argument in arguments
+        if argument.show
+        for name in argument.names
+        if name.startswith("--")
+    }
+
+
+def shown(text: str) -> str:
+    """A help page as one line, without frames."""
+    return " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split())
+
+
+def test_all_commands_are_there() -> None:
+    own = ["train", "methods", "evaluate", "predict", "explain", "export", "convert"]
+    own += ["ablate", "sweep", "compare"]
+    own += [f"data {name}" for name in ("synth", "build", "import", "check", "info")]
+    assert sorted(own) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_lists_every_option_and_has_an_example(
+    run: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    code, out, err = run(*name.split(), "--help")
+    assert (code, err) == (0, "")
+    page = shown(out)
+    assert page.startswith(f"Usage: carat {name}")
+    examples = page.split("Examples")[1]
+    assert f"carat {name}" in examples
+    options = options_of(commands()[name])
+    assert "--help" not in options
+    for option, text in options.items():
+        assert option in page, option
+        assert text.strip(), f"{option} has no help"
+
+
+@pytest.mark.parametrize("name", ["train", "ablate", "sweep", "compare"])
+def test_options_of_the_experiment_have_a_group_of_their_own(run: Any, name: str) -> None:
+    out = run(name, "--help")[1]
+    own, _, experiment = out.partition("─ Experiment ─")
+    assert "--training.epochs INT" in experiment
+    assert "--training.epochs INT" not in own
+    assert "--data PATH" in own
+    assert "--overwrite" in own
+
+
+def test_options_that_belong_together_are_grouped(run: Any) -> None:
+    out = run("predict", "--help")[1]
+    groups = re.split(r"╭─ ([^─]+) ─", out)
+    by_name = dict(zip(groups[1::2], groups[2::2], strict=True))
+    assert "--conversation" in by_name["Texts"]
+    assert "--file" in by_name["What to score"]
+    assert "--engine" in by_name["Folder of predictions"]
+    assert "--out" in by_name["Parameters"]
+
+
+def test_help_of_another_method_shows_its_options(run: Any) -> None:
+    out = run("train", "--method", "mult", "--help")[1]
+    assert "--method.hidden" in out
+    assert "--method.latent" not in out
+    keys = set(experiment_with("mult").model_fields["method"].annotation.model_fields)  # type: ignore[union-attr]
+    assert all(f"--method.{key.replace('_', '-')}" in out for key in keys)
+
+
+def command_functions() -> dict[str, ast.FunctionDef]:
+    """Functions that are registered by `@app.command` or `@data.command`, by name."""
+    found = {}
+    for file in CLI.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and any(
+                re.fullmatch(r"(app|data)\.command(\(.*\))?", ast.unparse(x)) for x in node.decorator_list
+            ):
+                found[node.name] = node
+    return found
+
+
+def test_every_command_has_one_function() -> None:
+    assert sorted(name.rstrip("_") for name in command_functions()) == sorted(x.split()[-1] for x in NAMES)
+
+
+@pytest.mark.parametrize("name", sorted(command_functions()))
+def test_command_functions_are_no_longer_than_a_screen(name: str) -> None:
+    function = command_functions()[name]
+    first = function.body[0]
+    assert isinstance(first, ast.Expr), "no docstring"
+    documented = (first.end_lineno or 0) - first.lineno + 1
+    lines = (function.end_lineno or 0) - function.lineno + 1 - documented
+    assert lines <= LINES
+    arguments = function.args
+    names = {x.arg for x in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)}
+    assert len(names - EXPERIMENT) <= PARAMETERS
