@@ -155,8 +155,8 @@ def compare_buffers(errors: Errors, method: Carat, stored: dict[str, Tensor]) ->
         if name in stored:
             errors.compare("buffers_after", buffer, stored.pop(name))
     expected = queue_classes(stored.pop(QUEUE_CLASSES), method)
-    errors.compare("buffers_after", state["queue.classes"], expected)
-    errors.compare("buffers_after", state["queue.pointer"], stored.pop(QUEUE_POINTER))
+    errors.compare("buffers_after", state["memory_bank.classes"], expected)
+    errors.compare("buffers_after", state["memory_bank.pointer"], stored.pop(QUEUE_POINTER))
     assert not stored, f"not compared: {sorted(stored)}"
 
 

@@ -31,7 +31,7 @@ def test_yardstick_has_the_layers_of_the_method() -> None:
     method = make_method(encoder={"layers": {"text": 1, "visual": 1, "audio": 1}})
     bare = BareEncoders({"text": 1, "visual": 1, "audio": 1}, 256, 8, 256, 0.3)
     sizes = [sum(p.numel() for p in part.parameters()) for part in (bare.layers, bare.project)]
-    encoders = [method.get_submodule(f"model.encoder.{m}") for m in ("text", "visual", "audio")]
+    encoders = [method.get_submodule(f"network.encoder.{m}") for m in ("text", "visual", "audio")]
     assert sizes[0] == sum(p.numel() for e in encoders for p in e.get_submodule("layers").parameters())
     assert sizes[1] == sum(p.numel() for e in encoders for p in e.get_submodule("project").parameters())
 
@@ -46,12 +46,12 @@ def test_versions_of_the_contrast_agree() -> None:
 def test_a_step_trains_and_fills_the_queue() -> None:
     changes = {"hidden": 16, "latent": 4, "contrast": {"queue": 101}, "encoder": {"heads": 2}}
     method = make_method(labels=3, **changes)
-    before = method.get_parameter("model.classifier").clone()
+    before = method.get_parameter("network.classifier").clone()
     call = training_step(method, make_batch(5, 7, 3))
     call()
     call()
-    assert (method.get_parameter("model.classifier") != before).any()
-    assert method.get_buffer("queue.pointer") == 2 * 5 * 3 * 3 * 3 % 101
+    assert (method.get_parameter("network.classifier") != before).any()
+    assert method.get_buffer("memory_bank.pointer") == 2 * 5 * 3 * 3 * 3 % 101
     flops, moved = needed(call)
     assert flops > 1e6
     assert moved > 1e5

@@ -102,7 +102,7 @@ def test_attention_is_that_of_the_network(predictor: Predictor, store: Store, tm
     row = next(r for r in range(len(store)) if set(store[r].features) == {"text", "audio"})
     svg, table = draw_attention(predictor, store, row, tmp_path)
     ElementTree.parse(svg)
-    model: Any = predictor.model.get_submodule("model")
+    model: Any = predictor.model.get_submodule("network")
     for m in ("text", "audio"):
         x = torch.from_numpy(np.array(store[row].features[m]))[None]
         mask = torch.ones(x.shape[:2], dtype=torch.bool)  # nothing to sort or trim

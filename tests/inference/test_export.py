@@ -40,7 +40,7 @@ def make_run(folder: Path, widths: dict[str, int] = WIDTHS, **method: Any) -> Pa
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.copy_(torch.randn(parameter.shape) * 0.5)
-        for buffer in made.model.buffers():
+        for buffer in made.network.buffers():
             buffer.copy_(torch.randn(buffer.shape))
     folder.mkdir()
     runs.write_json(folder / runs.ENVIRONMENT, {})

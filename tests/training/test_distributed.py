@@ -75,7 +75,7 @@ def test_two_processes_learn_what_one_learns(experiment: Experiment, store: Stor
     assert len(one["losses"]) >= STEPS
     assert first["losses"] == second["losses"]
     assert first["losses"] == pytest.approx(one["losses"], abs=1e-5)
-    assert {"queue.rows", "queue.classes", "model.prototypes.means"} <= one["buffers"].keys()
+    assert {"memory_bank.rows", "memory_bank.classes", "network.prototypes.means"} <= one["buffers"].keys()
     for name, expected in one["buffers"].items():
         assert torch.equal(first["buffers"][name], second["buffers"][name]), name
         torch.testing.assert_close(first["buffers"][name], expected, atol=1e-6, rtol=0)

@@ -84,7 +84,7 @@ def test_the_same_seed_gives_identical_weights(
     other = train(changed(tiny, seed=1), store, tmp_path / "other")
     weights = [load_file(run.folder / "weights.safetensors") for run in (trained, again, other)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    assert not torch.equal(weights[0]["model.classifier"], weights[2]["model.classifier"])
+    assert not torch.equal(weights[0]["network.classifier"], weights[2]["network.classifier"])
     assert again.card == trained.card
 
 

@@ -229,8 +229,8 @@ def load_released(method: Carat, state: Mapping[str, Tensor]) -> list[str]:
     with torch.no_grad():
         for piece in wanted:
             piece.view(own).copy_(state[piece.theirs])
-        own["queue.classes"].copy_(queue_classes(state[QUEUE_CLASSES], method))
-        own["queue.pointer"].copy_(state[QUEUE_POINTER][0])
+        own["memory_bank.classes"].copy_(queue_classes(state[QUEUE_CLASSES], method))
+        own["memory_bank.pointer"].copy_(state[QUEUE_POINTER][0])
     return sorted(poolers)
 
 

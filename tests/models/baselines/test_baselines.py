@@ -171,7 +171,7 @@ def test_a_run_is_usable(name: str, store: Store, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["carat+", "amp", "lddu"])
 def test_training_is_repeatable(name: str, store: Store, tmp_path: Path) -> None:
     """Of methods that draw random numbers of their own."""
-    first, second = (train_shortly(name, store, tmp_path / str(i)).method.state_dict() for i in range(2))
+    first, second = (train_shortly(name, store, tmp_path / str(i)).model.state_dict() for i in range(2))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[k], second[k]) for k in first)
 

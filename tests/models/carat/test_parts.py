@@ -312,7 +312,7 @@ def test_alignment_by_hand() -> None:
 
 
 def test_an_even_start_is_the_mean_over_time() -> None:
-    attention = LabelAttention(7, 3, even=True)
+    attention = LabelAttention(7, 3, identity_init=True)
     hidden, mask = torch.randn(2, 5, 7), torch.tensor([[True] * 5, [True] * 2 + [False] * 3])
     features, _ = attention(hidden, mask)
     for i, length in enumerate((5, 2)):
@@ -324,7 +324,7 @@ def test_an_even_start_is_the_mean_over_time() -> None:
 
 @pytest.mark.parametrize("width", [6, 4])
 def test_an_even_start_leaves_states_as_they_are(width: int) -> None:
-    encoder = Encoder(width, 6, 0, 2, 4, 0.0, 5, 1e-12, even=True)
+    encoder = Encoder(width, 6, 0, 2, 4, 0.0, 5, 1e-12, identity_init=True)
     assert not encoder.positions.any()
     x = F.layer_norm(torch.randn(2, 5, width), (width,))
     found = encoder(x, pack_batch(torch.ones(2, 5, dtype=torch.bool)))

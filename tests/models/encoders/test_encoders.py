@@ -253,7 +253,7 @@ def test_frozen_epochs_leave_it_as_it_was(text_encoder: Path, text_store: Store,
             "training": TRAINING["training"] | {"epochs": 1},
         }
         made = train(experiment, text_store, tmp_path / str(epochs))
-        own = carat.load(made.folder).method.state_dict()
+        own = carat.load(made.folder).model.state_dict()
         before = pretrained(text_encoder).state_dict()
         changed[epochs] = [not torch.equal(own[f"encoders.text.{name}"], x) for name, x in before.items()]
     assert any(changed[0])

@@ -79,7 +79,7 @@ def gather(predictor: Predictor, store: Store, split: str, keep: int, seed: int)
             "rows": batch.rows,
             "truth": batch.labels.bool(),
             "scores": outputs.scores,
-            "presence": outputs.modality_mask,
+            "modality_mask": outputs.modality_mask,
             "attribution": outputs.attribution,
             "weights": logits.softmax(1),
             "features": outputs.features[mask, 0],
