@@ -15,7 +15,7 @@ from carat.config.baselines import METHOD_SECTIONS
 if TYPE_CHECKING:  # some tables need no PyTorch
     from carat.data.checks.store import Finding
     from carat.evaluation.report import Report
-    from carat.inference.predictor import Prediction
+    from carat.inference.prediction import Prediction
 
 
 def show_summary(summary: dict[str, Any]) -> None:

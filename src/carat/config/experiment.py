@@ -106,7 +106,14 @@ class SharedSettings(Section):
 
 
 class Experiment(SharedSettings, MethodChoice):
-    """Everything a training run depends on besides its data."""
+    """Everything a training run depends on besides its data; its values never change.
+
+    Make one with `load_experiment`, which knows presets and names unknown keys. Its sections are `method`,
+    `data`, `encoders`, `training`, `threshold` and `seed`.
+
+    >>> Experiment().training.epochs
+    20
+    """
 
 
 @cache
@@ -171,6 +178,9 @@ def load_experiment(
         preset: one of `PRESETS`; the file's, or else `paper`, when None.
         overrides: nested mapping, e.g. ``{"training": {"epochs": 3}}``; may name its own `preset` too.
 
+    Returns:
+        The experiment, complete and validated.
+
     Raises:
         ConfigError: unknown preset, unreadable file, unknown key or a value out of range.
 
@@ -196,3 +206,18 @@ def load_experiment(
     values = merge(start, written)
     parse(experiment_with(method), values, origin)
     return parse(Experiment, values, origin)
+
+
+ExperimentLike = Experiment | Mapping[str, Any] | str | os.PathLike[str]
+"""An experiment, a nested mapping of what differs from its preset, or a YAML file."""
+
+
+def as_experiment(given: ExperimentLike) -> Experiment:
+    """The experiment that is meant.
+
+    Raises:
+        ConfigError: see `load_experiment`.
+    """
+    if isinstance(given, Experiment):
+        return given
+    return load_experiment(overrides=given) if isinstance(given, Mapping) else load_experiment(given)

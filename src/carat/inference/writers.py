@@ -1,4 +1,4 @@
-"""Predictions as a file: CSV, Parquet or JSON lines."""
+"""Predictions as a file (CSV, Parquet or JSON lines) or as a data frame."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from carat.inference.predictor import Prediction
+from carat.inference.prediction import Prediction
+from carat.utils import rendering
 from carat.utils.errors import RunError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CHUNK = 1024
 Named = tuple[str, Prediction]
@@ -56,6 +60,35 @@ def write_predictions(predictions: Iterable[Named], file: Path, *, overwrite: bo
     finally:
         temporary.unlink(missing_ok=True)
     return count
+
+
+def to_frame(predictions: Iterable[Prediction | Named]) -> pd.DataFrame:
+    """Many predictions as a pandas data frame, one row per sample.
+
+    Args:
+        predictions: of one run, with or without ids, e.g. `Predictor.predict_store(…)` or
+            `Predictor.predict_batch(…)`.
+
+    Returns:
+        Columns `id` where there are ids, `text` of texts, `labels` (lists), then per label
+        `score_<label>`, `carried_by_<label>` and, where words were asked for, `words_<label>` (lists).
+
+    Raises:
+        CaratError: pandas is not installed.
+
+    Example:
+        predictor = carat.load("demo-run")
+        frame = carat.to_frame(predictor.predict_store(carat.open_store("demo-store"), "test"))
+        frame.set_index("id")["score_happy"].nlargest(3)
+    """
+    records = []
+    for item in predictions:
+        row = as_row(*item) if isinstance(item, tuple) else as_row("", item)
+        if not isinstance(item, tuple):
+            del row["id"]
+        records.append(row)
+    columns = list(dict.fromkeys(key for record in records for key in record))
+    return rendering.to_frame(columns, [[record.get(key) for key in columns] for record in records])
 
 
 def as_row(id: str, prediction: Prediction) -> dict[str, Any]:

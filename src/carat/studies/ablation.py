@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from carat.config.base import merge, parse
 from carat.config.carat import OFFICIAL, OFFICIAL_TOGETHER, CaratConfig
-from carat.config.experiment import Experiment
+from carat.config.experiment import Experiment, ExperimentLike, as_experiment
 from carat.data.store import Store, open_store
 from carat.evaluation.bootstrap import Interval, paired_test
 from carat.evaluation.metrics import compute_metrics
@@ -37,6 +38,10 @@ from carat.studies.jobs import (
     run_seeds,
 )
 from carat.utils.errors import ConfigError
+from carat.utils.rendering import to_frame, to_html
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FULL = "full"
 FILES = {PLAN, run.EXPERIMENT, RUNS, SCORES, "ablation.md", "ablation.csv", "ablation.svg"}
@@ -58,6 +63,53 @@ class Row:
     """Test micro-F1 minus that of the full method, on the samples that both score; mean over the seeds."""
     interval: Interval
     """95 %, by paired bootstrap over groups and seeds."""
+
+
+class Ablation(list[Row]):
+    """Results of `ablate`, one per variant, the full method first.
+
+    Example:
+        table = carat.ablate({"preset": "small"}, "demo-store", "ablation", seeds=2)
+        table.to_frame().sort_values("difference")
+    """
+
+    def __repr__(self) -> str:
+        return f"Ablation({len(self)} variants, {len(self[0].validation) if self else 0} seeds)"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per variant, on the test split.
+
+        Returns:
+            Columns `variant`, `samples`, for each metric its mean over the seeds and `<metric>_std`,
+            `validation_micro_f1` (mean), and `difference` of test micro-F1 to the full method with its 95 %
+            interval `low` to `high`.
+
+        Raises:
+            CaratError: pandas is not installed.
+        """
+        names = [f"{metric}{end}" for metric in METRICS for end in ("", "_std")]
+        columns = ["variant", "samples", *names, "validation_micro_f1", "difference", "low", "high"]
+        return to_frame(columns, [self._cells(row) for row in self])
+
+    def _repr_html_(self) -> str:
+        columns = ["variant", "samples", *METRICS.values(), "difference", "95 % interval"]
+        return to_html(columns, [_texts(row) for row in self], "Ablation, test split")
+
+    @staticmethod
+    def _cells(row: Row) -> list[Any]:
+        means = [x for values in row.metrics.values() for x in (np.mean(values), _spread(values))]
+        return [row.name, row.samples, *means, np.mean(row.validation), row.difference, *row.interval]
+
+
+def _spread(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+
+
+def _texts(row: Row) -> list[str]:
+    """Cells of a variant's line for people; the full method has no difference to itself."""
+    cells = [row.name, str(row.samples), *(mean_and_spread(row.metrics[metric]) for metric in METRICS)]
+    difference = [signed(row.difference), in_brackets(row.interval, signed=True)]
+    return [*cells, *(["", ""] if row.name == FULL else difference)]
 
 
 def variants(experiment: Experiment, modalities: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -96,33 +148,41 @@ def variants(experiment: Experiment, modalities: Sequence[str]) -> dict[str, dic
 
 
 def ablate(
-    experiment: Experiment,
-    store: str | Path,
-    out: str | Path,
+    experiment: ExperimentLike,
+    store: Store | str | os.PathLike[str],
+    out: str | os.PathLike[str],
     *,
     seeds: int = 3,
     workers: int = 1,
     overwrite: bool = False,
     say: Say = lambda line: None,
-) -> list[Row]:
+) -> Ablation:
     """Train every variant with several seeds and write `ablation.md`, `.csv` and `.svg`.
 
-    Finished trainings are not repeated: after an interruption the same call goes on.
+    Finished trainings are not repeated: after an interruption the same call resumes.
 
     Args:
-        experiment: the full method.
-        store: with splits train, valid and test.
-        out: folder to make or to go on with.
-        seeds: how many, counted from the experiment's.
+        experiment: the full method, CARAT: an `Experiment`, a nested mapping, or a YAML file.
+        store: a store or its folder, with splits train, valid and test.
+        out: folder to make, or to resume in.
+        seeds: trainings of each variant, with seeds counted from the experiment's.
         workers: trainings at a time, one core each.
         overwrite: start anew where another ablation was.
         say: called with lines of progress.
 
+    Returns:
+        One row per variant, the full method first; see `Ablation.to_frame`.
+
     Raises:
+        ConfigError: another method than CARAT, or the experiment is wrong.
         DataError: the store is damaged or lacks a split.
         RunError: the folder holds something else, another process is at work in it, or a training failed.
+
+    Example:
+        table = carat.ablate({"preset": "small"}, "demo-store", "ablation", seeds=2)
+        table.to_frame().sort_values("difference")
     """
-    folder = Path(out)
+    experiment, folder = as_experiment(experiment), Path(out)
     opened = open_store(store)
     opened.indices("test")
     modalities = experiment.data.modalities or opened.modalities
@@ -138,7 +198,7 @@ def ablate(
     scored = {name: [read_scores(job, folder) for job in group] for name, group in jobs.items()}
     rows = [_row(name, scored[name], scored[FULL], opened) for name in chosen]
     _write(rows, opened, jobs, folder)
-    return rows
+    return Ablation(rows)
 
 
 def _job(name: str, changes: Mapping[str, Any], experiment: Experiment, store: Path, seed: int) -> Job:
@@ -235,9 +295,5 @@ def _markdown(rows: Sequence[Row], store: Store, jobs: Mapping[str, Sequence[Job
         f"| | samples | {' | '.join(METRICS.values())} | difference | 95 % interval |",
         "|---" * (len(METRICS) + 4) + "|",
     ]
-    for row in rows:
-        cells = [row.name, str(row.samples), *(mean_and_spread(row.metrics[metric]) for metric in METRICS)]
-        own = row.name == FULL
-        cells += ["", ""] if own else [signed(row.difference), in_brackets(row.interval, signed=True)]
-        lines.append(f"| {' | '.join(cells)} |")
+    lines += [f"| {' | '.join(_texts(row))} |" for row in rows]
     return "\n".join([*lines, "", "![Differences to the full method](ablation.svg)", ""])
