@@ -71,7 +71,7 @@ def test_the_whole_way(run, tmp_path: Path, experiment: Path) -> None:  # type: 
     rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
     test = open_store(store).ids[open_store(store).indices("test")].tolist()
     assert [row["id"] for row in rows] == test
-    assert "carried_by_happy" in rows[0]
+    assert "attribution_happy" in rows[0]
 
 
 def test_own_features(run, trained: TrainedRun, store: Store, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

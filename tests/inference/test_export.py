@@ -269,7 +269,7 @@ def test_other_labels_on_the_data_leave_no_file(
     with pytest.raises(
         ExportError, match=r"valid: the exported file predicts other labels .* for \d+ of \d+"
     ):
-        export(trained.folder, tmp_path / "model.pt2", data=store.folder)
+        export(trained.folder, tmp_path / "model.pt2", store=store.folder)
     assert not list(tmp_path.iterdir())
 
 
@@ -358,7 +358,7 @@ def test_what_pytorch_cannot_export_is_said(
 @pytest.mark.slow
 def test_int8_on_a_real_model(trained: TrainedRun, store: Store, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
-    made = export(trained.folder, tmp_path / "model.onnx", int8=True, data=store.folder)
+    made = export(trained.folder, tmp_path / "model.onnx", int8=True, store=store.folder)
     graph = onnx.load(made.path).graph
     rounded = [x for x in graph.initializer if x.data_type == onnx.TensorProto.UINT8 and len(x.dims) == 2]
     assert len(rounded) == 3 * 6 + 2  # encoders and label attention of each modality, aggregation

@@ -178,7 +178,7 @@ def test_prediction_files_agree(predictor: Predictor, store: Store, tmp_path: Pa
         assert id == line["id"] == row["id"]
         assert {n: line[f"score_{n}"] for n in store.label_names} == prediction.scores
         assert {n: float(row[f"score_{n}"]) for n in store.label_names} == prediction.scores
-        assert {n: row[f"carried_by_{n}"] for n in store.label_names} == prediction.attribution
+        assert {n: row[f"attribution_{n}"] for n in store.label_names} == prediction.attribution
 
 
 def test_a_failed_prediction_leaves_no_file(tmp_path: Path) -> None:

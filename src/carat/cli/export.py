@@ -50,7 +50,7 @@ def export(
     """
     from carat.inference.export import export as write
 
-    made = write(run, out, int8=int8, data=data, split=split, overwrite=overwrite)
+    made = write(run, out, int8=int8, store=data, split=split, overwrite=overwrite)
     for note in made.notes:
         say(f"note: {note}")
     for kind, named in (("input", made.inputs), ("output", made.outputs)):

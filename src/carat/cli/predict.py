@@ -15,7 +15,7 @@ from carat.cli.predict_text import TextOptions, predict_texts
 from carat.utils.errors import CaratError, ConfigError
 
 if TYPE_CHECKING:
-    from carat.inference.predictor import Prediction
+    from carat.inference.prediction import Prediction
 
 Precision = Literal["float32", "bf16"]
 SHOWN = 5

@@ -17,7 +17,8 @@ from carat.utils.errors import ConfigError
 
 if TYPE_CHECKING:
     from carat.data.tokenizer import Context
-    from carat.inference.predictor import Prediction, Predictor
+    from carat.inference.prediction import Prediction
+    from carat.inference.predictor import Predictor
     from carat.inference.text_files import Columns, Text
 
 AT_ONCE = 1024

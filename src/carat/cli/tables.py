@@ -14,7 +14,7 @@ from carat.utils.tables import Table
 if TYPE_CHECKING:  # some tables need no PyTorch
     from carat.data.checks.store import Finding
     from carat.evaluation.report import Report
-    from carat.inference.predictor import Prediction
+    from carat.inference.prediction import Prediction
 
 DIGITS = 4
 VERDICTS = {"ok": "green", "warn": "yellow", "fail": "red"}

@@ -114,7 +114,14 @@ class SharedSettings(Section):
 
 
 class Experiment(SharedSettings, MethodChoice):
-    """Everything a training run depends on besides its data."""
+    """Everything a training run depends on besides its data; its values never change.
+
+    Make one with `load_experiment`, which knows presets and names unknown keys. Its sections are `method`,
+    `data`, `encoders`, `training`, `threshold` and `seed`.
+
+    >>> Experiment().training.epochs
+    20
+    """
 
 
 def experiment_with(method: str) -> type[Experiment]:
@@ -206,6 +213,9 @@ def load_experiment(
         preset: one of `PRESETS`; the file's, or else `paper`, when None.
         overrides: nested mapping, e.g. ``{"training": {"epochs": 3}}``; may name its own `preset` too.
 
+    Returns:
+        The experiment, complete and validated.
+
     Raises:
         ConfigError: unknown preset, unreadable file, unknown key or a value out of range.
 
@@ -229,3 +239,18 @@ def load_experiment(
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error}") from error
     return parse_experiment(merge(start, written), origin)
+
+
+ExperimentLike = Experiment | Mapping[str, Any] | str | os.PathLike[str]
+"""An experiment, a nested mapping of what differs from its preset, or a YAML file."""
+
+
+def as_experiment(given: ExperimentLike) -> Experiment:
+    """Return the experiment that an argument stands for.
+
+    Raises:
+        ConfigError: see `load_experiment`.
+    """
+    if isinstance(given, Experiment):
+        return given
+    return load_experiment(overrides=given) if isinstance(given, Mapping) else load_experiment(given)

@@ -38,7 +38,7 @@ SHARES = {"train": 0.7, "valid": 0.15, "test": 0.15}
 
 
 def make_synthetic(
-    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
     *,
     samples: int = 3000,
     seed: int = 0,
@@ -51,14 +51,21 @@ def make_synthetic(
     feature space, at a random time in some of the modalities. No single modality holds all traces.
 
     Args:
-        path: folder of the store to make.
+        out: folder of the store to make.
         samples: how many, 100 at least.
         seed: the same seed gives the same store.
         missing: how often a modality is absent from a sample; a sample that would lack all keeps one.
         overwrite: replace an existing store.
 
+    Returns:
+        The store, with splits train, valid and test.
+
     Raises:
         DataError: too few samples, a negative seed, or a share outside [0, 1).
+
+    Example:
+        store = carat.make_synthetic("tiny-store", samples=200, missing=0.1)
+        store.label_names
     """
     if samples < 100:
         raise DataError(f"the built-in benchmark needs 100 samples at least, found {samples}")
@@ -71,7 +78,7 @@ def make_synthetic(
     labels = _labels(samples, random)
     ends = np.cumsum([round(samples * share) for share in SHARES.values()])
     sources = dict.fromkeys(WIDTHS, f"synthetic:{seed}")
-    with StoreWriter(path, "synthetic", LABELS, sources, list(SHARES), overwrite=overwrite) as writer:
+    with StoreWriter(out, "synthetic", LABELS, sources, list(SHARES), overwrite=overwrite) as writer:
         for i in track(range(samples), "Synthesising", total=samples):
             start = i - i % GROUP
             split = list(SHARES)[min(int(np.searchsorted(ends, start, side="right")), len(SHARES) - 1)]
@@ -80,7 +87,7 @@ def make_synthetic(
         writer.notes.append(
             f"made by `carat data synth --samples {samples} --seed {seed} --missing {missing}`"
         )
-    return open_store(path)
+    return open_store(out)
 
 
 def _directions(labels: int, width: int, random: np.random.Generator) -> NDArray[np.float64]:

@@ -4,26 +4,44 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, astuple, dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from carat.evaluation.bootstrap import Interval, intervals
-from carat.evaluation.metrics import Metrics, compute_metrics
+from carat.evaluation.metrics import LabelMetrics, Metrics, compute_metrics
 from carat.evaluation.thresholds import apply_thresholds
+from carat.utils.tables import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
 class Report:
-    """Metrics of a split with 95 % intervals resampled by group."""
+    """Metrics of a split with 95 % intervals resampled by group.
+
+    Args:
+        split: which split.
+        samples: number of its samples that were scored.
+        groups: number of their groups (videos or dialogues).
+        thresholds: by label, in [0, 1], searched on validation.
+        metrics: of the whole split, and label by label in `metrics.labels`.
+        intervals: (low, high) by metric; nan with a single group.
+
+    Example:
+        report = carat.evaluate("demo-run", "demo-store")
+        report.metrics.micro_f1, report.intervals["micro_f1"]
+        report.to_frame(), report.label_frame()
+    """
 
     split: str
     samples: int
     groups: int
     thresholds: dict[str, float]
-    """By label; found on validation."""
+    """By label; searched on validation."""
     metrics: Metrics
     intervals: dict[str, Interval]
 
@@ -32,6 +50,38 @@ class Report:
         plain = _plain(asdict(self))
         assert isinstance(plain, dict)
         return plain
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per metric: `metric`, `value`, and its 95 % interval in `low` and `high`.
+
+        Metrics without an interval have None there.
+
+        Raises:
+            CaratError: pandas is not installed.
+        """
+        return Table(*self._rows()).to_frame()
+
+    def label_frame(self) -> pd.DataFrame:
+        """One row per label: `label`, `threshold`, `positives`, `predicted`, `precision`, `recall`, `f1`, …
+
+        Raises:
+            CaratError: pandas is not installed.
+        """
+        return Table(*self._label_rows()).to_frame()
+
+    def _repr_html_(self) -> str:
+        title = f"{self.split}: {self.samples} samples in {self.groups} groups"
+        labels = Table(*self._label_rows(), "Labels", digits=3).to_html(self.metrics.notes)
+        return f"{Table(*self._rows(), title, digits=3).to_html()}\n{labels}"
+
+    def _rows(self) -> tuple[list[str], list[list[Any]]]:
+        values = {name: value for name, value in vars(self.metrics).items() if isinstance(value, float)}
+        rows = [[name, value, *self.intervals.get(name, (None, None))] for name, value in values.items()]
+        return ["metric", "value", "low", "high"], rows
+
+    def _label_rows(self) -> tuple[list[str], list[list[Any]]]:
+        rows = [[name, self.thresholds[name], *astuple(label)] for name, label in self.metrics.labels.items()]
+        return ["label", "threshold", *(field.name for field in fields(LabelMetrics))], rows
 
 
 def make_report(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -22,12 +22,15 @@ from carat.data.store import Store
 from carat.data.summary import leak, left_out
 from carat.data.tokenizer import Context
 from carat.inference.features import check_sample
+from carat.inference.prediction import Prediction, make_predictions
 from carat.inference.text import Reader, carriers, check_texts, without_each_part
 from carat.models.base import Model
 from carat.models.build import build
 from carat.runs.card import WEIGHTS, RunCard, check_digest, check_fit, read_run, read_weights
+from carat.runs.description import describe_run, run_rows
 from carat.utils.errors import DataError, RunError
 from carat.utils.progress import track
+from carat.utils.tables import Table
 
 if TYPE_CHECKING:  # scikit-learn takes a second to import
     from carat.evaluation.report import Report
@@ -35,30 +38,14 @@ if TYPE_CHECKING:  # scikit-learn takes a second to import
 Precision = Literal["float32", "bf16"]
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What a run says of one sample."""
-
-    scores: dict[str, float]
-    """By label, in [0, 1]."""
-    labels: list[str]
-    """Labels whose score is above the threshold found on validation."""
-    attribution: dict[str, str]
-    """By label, the present modality with the strongest evidence for it; empty if the method does not say."""
-    text: str = ""
-    """What was scored, where it was a text."""
-    words: dict[str, list[str]] = field(default_factory=dict)
-    """By label, the words of the text without which its score falls most, if they were asked for."""
-
-
 class Predictor:
-    """A trained method, ready to use. Make one with `load`.
+    """A trained method, ready to use. Make one with `load`; whatever takes a run's folder takes it too.
 
     Args:
         folder: of the run.
         card: labels, modalities, thresholds.
         experiment: as it was trained.
-        method: with its trained weights.
+        model: with its trained weights.
         precision: of the arithmetic, see `load`.
     """
 
@@ -98,8 +85,17 @@ class Predictor:
         """Where the method is."""
         return next(chain(self.model.parameters(), self.model.buffers())).device
 
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
     def __repr__(self) -> str:
-        return f"Predictor({str(self.folder)!r}, {', '.join(self.labels)}; {', '.join(self.widths)})"
+        more = f"{', '.join(self.widths)} → {', '.join(self.labels)}"
+        return describe_run("Predictor", self.folder, self.card, self.experiment, more)
+
+    def _repr_html_(self) -> str:
+        rows = run_rows(self.folder, self.card, self.experiment)
+        device = f"{self.device}, {self.precision}"
+        return Table(["predictor", ""], [*rows, ["device", device]], digits=3).to_html()
 
     def predict(self, features: Mapping[str, ArrayLike], *, raw: bool = False) -> Prediction:
         """Score one sample.
@@ -358,15 +354,8 @@ class Predictor:
         return scores, outputs.attribution.cpu().numpy()
 
     def _name(self, scores: NDArray[np.float32], attribution: NDArray[np.int64]) -> list[Prediction]:
-        modalities = list(self.widths)
-        return [
-            Prediction(
-                scores={name: float(x) for name, x in zip(self.labels, row, strict=True)},
-                labels=[n for n, x in zip(self.labels, row, strict=True) if x > self.card.thresholds[n]],
-                attribution={n: modalities[m] for n, m in zip(self.labels, carriers, strict=True) if m >= 0},
-            )
-            for row, carriers in zip(scores, attribution, strict=True)
-        ]
+        thresholds = {name: self.card.thresholds[name] for name in self.labels}
+        return make_predictions(scores, attribution, thresholds, list(self.widths))
 
 
 def load(
@@ -375,13 +364,19 @@ def load(
     """Load a finished run; the store that it was trained on is not needed.
 
     Args:
-        run: folder made by `carat train`.
+        run: folder made by `carat train`, or a `TrainedRun`.
         device: where to score, e.g. "cpu" or "cuda:1"; a GPU when there is one, by default.
         precision: "float32", with which thresholds were searched, or "bf16", which is faster on processors
             that know it and moves scores by about a hundredth.
 
+    Returns:
+        The predictor, with the model on the device.
+
     Raises:
         RunError: no run, an unfinished or a damaged one.
+
+    Example:
+        carat.load("demo-run", device="cpu").labels
     """
     folder = Path(run)
     card, experiment = read_run(folder)

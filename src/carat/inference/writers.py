@@ -1,4 +1,4 @@
-"""Predictions as a file: CSV, Parquet or JSON lines."""
+"""Predictions as a file (CSV, Parquet or JSON lines) or as a data frame."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from carat.inference.predictor import Prediction
+from carat.inference.prediction import Prediction
 from carat.utils.errors import RunError
+from carat.utils.tables import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CHUNK = 1024
 Named = tuple[str, Prediction]
@@ -32,7 +36,7 @@ def check_output(file: Path, overwrite: bool) -> None:
 def write_predictions(predictions: Iterable[Named], file: Path, *, overwrite: bool = False) -> int:
     """Write predictions, in constant memory; the file appears when it is whole.
 
-    Columns: `id`, `labels` (CSV: joined by ';'), then per label `score_<label>` and `carried_by_<label>`; of
+    Columns: `id`, `labels` (CSV: joined by ';'), then per label `score_<label>` and `attribution_<label>`; of
     texts also `text`, and `words_<label>` where words were asked for (as `labels`).
 
     Returns:
@@ -58,12 +62,40 @@ def write_predictions(predictions: Iterable[Named], file: Path, *, overwrite: bo
     return count
 
 
+def to_frame(predictions: Iterable[Prediction | Named]) -> pd.DataFrame:
+    """Many predictions as a pandas data frame, one row per sample.
+
+    Args:
+        predictions: of one run, with or without ids, e.g. `Predictor.predict_store(…)` or
+            `Predictor.predict_batch(…)`.
+
+    Returns:
+        Columns `id` where there are ids, `text` of texts, `labels` (lists), then per label
+        `score_<label>`, `attribution_<label>` and, where words were asked for, `words_<label>` (lists).
+
+    Raises:
+        CaratError: pandas is not installed.
+
+    Example:
+        predictor = carat.load("demo-run")
+        frame = carat.to_frame(predictor.predict_store(carat.open_store("demo-store"), "test"))
+        frame.set_index("id")["score_happy"].nlargest(3)
+    """
+    records = []
+    for item in predictions:
+        row = as_row(*item) if isinstance(item, tuple) else as_row("", item)
+        if not isinstance(item, tuple):
+            del row["id"]
+        records.append(row)
+    return Table.from_records(records).to_frame()
+
+
 def as_row(id: str, prediction: Prediction) -> dict[str, Any]:
     """One prediction as a flat row."""
     row: dict[str, Any] = {"id": id} | ({"text": prediction.text} if prediction.text else {})
     row["labels"] = prediction.labels
     row |= {f"score_{name}": score for name, score in prediction.scores.items()}
-    row |= {f"carried_by_{name}": modality for name, modality in prediction.attribution.items()}
+    row |= {f"attribution_{name}": modality for name, modality in prediction.attribution.items()}
     return row | {f"words_{name}": words for name, words in prediction.words.items()}
 
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from carat.config.base import merge
 from carat.config.carat import OFFICIAL, OFFICIAL_TOGETHER, CaratConfig
-from carat.config.experiment import Experiment, parse_experiment
+from carat.config.experiment import Experiment, ExperimentLike, as_experiment, parse_experiment
 from carat.data.store import Store, open_store
 from carat.evaluation.bootstrap import Interval, paired_test
 from carat.evaluation.formatting import in_brackets, mean_and_spread, signed
@@ -39,6 +40,9 @@ from carat.studies.jobs import (
 from carat.utils.errors import ConfigError
 from carat.utils.tables import Table
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 FULL = "full"
 FILES = {PLAN, run.EXPERIMENT, RUNS, SCORES, "ablation.md", "ablation.csv", "ablation.svg"}
 METRICS = {"micro_f1": "micro-F1", "macro_f1": "macro-F1", "accuracy": "accuracy (Jaccard)"}
@@ -59,6 +63,45 @@ class Row:
     """Test micro-F1 minus that of the full method, on the samples that both score; mean over the seeds."""
     interval: Interval
     """95 %, by paired bootstrap over groups and seeds."""
+
+
+class Ablation(list[Row]):
+    """Results of `ablate`, one per variant, the full method first.
+
+    Example:
+        table = carat.ablate({"preset": "small"}, "demo-store", "ablation", seeds=2)
+        table.to_frame().sort_values("difference")
+    """
+
+    def __repr__(self) -> str:
+        return f"Ablation({len(self)} variants, {len(self[0].validation) if self else 0} seeds)"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per variant, on the test split.
+
+        Returns:
+            Columns `variant`, `samples`, for each metric its mean over the seeds and `<metric>_std`,
+            `validation_micro_f1` (mean), and `difference` of test micro-F1 to the full method with its 95 %
+            interval `low` to `high`.
+
+        Raises:
+            CaratError: pandas is not installed.
+        """
+        names = [f"{metric}{end}" for metric in METRICS for end in ("", "_std")]
+        columns = ["variant", "samples", *names, "validation_micro_f1", "difference", "low", "high"]
+        return Table(columns, [self._cells(row) for row in self]).to_frame()
+
+    def _repr_html_(self) -> str:
+        return replace(_variant_table(self), title="Ablation, test split").to_html()
+
+    @staticmethod
+    def _cells(row: Row) -> list[Any]:
+        means = [x for values in row.metrics.values() for x in (np.mean(values), _spread(values))]
+        return [row.name, row.samples, *means, np.mean(row.validation), row.difference, *row.interval]
+
+
+def _spread(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
 def variants(experiment: Experiment, modalities: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -97,33 +140,41 @@ def variants(experiment: Experiment, modalities: Sequence[str]) -> dict[str, dic
 
 
 def ablate(
-    experiment: Experiment,
-    store: str | Path,
-    out: str | Path,
+    experiment: ExperimentLike,
+    store: Store | str | os.PathLike[str],
+    out: str | os.PathLike[str],
     *,
     seeds: int = 3,
     workers: int = 1,
     overwrite: bool = False,
     say: Say = lambda line: None,
-) -> list[Row]:
+) -> Ablation:
     """Train every variant with several seeds and write `ablation.md`, `.csv` and `.svg`.
 
-    Finished trainings are not repeated: after an interruption the same call goes on.
+    Finished trainings are not repeated: after an interruption the same call resumes.
 
     Args:
-        experiment: the full method.
-        store: with splits train, valid and test.
-        out: folder to make or to go on with.
-        seeds: how many, counted from the experiment's.
+        experiment: the full method, CARAT: an `Experiment`, a nested mapping, or a YAML file.
+        store: a store or its folder, with splits train, valid and test.
+        out: folder to make, or to resume in.
+        seeds: trainings of each variant, with seeds counted from the experiment's.
         workers: trainings at a time, one core each.
         overwrite: start anew where another ablation was.
         say: called with lines of progress.
 
+    Returns:
+        One row per variant, the full method first; see `Ablation.to_frame`.
+
     Raises:
+        ConfigError: another method than CARAT, or the experiment is wrong.
         DataError: the store is damaged or lacks a split.
         RunError: the folder holds something else, another process is at work in it, or a training failed.
+
+    Example:
+        table = carat.ablate({"preset": "small"}, "demo-store", "ablation", seeds=2)
+        table.to_frame().sort_values("difference")
     """
-    folder = Path(out)
+    experiment, folder = as_experiment(experiment), Path(out)
     opened = open_store(store)
     opened.indices("test")
     modalities = experiment.data.modalities or opened.modalities
@@ -139,7 +190,7 @@ def ablate(
     scored = {name: [read_scores(job, folder) for job in group] for name, group in jobs.items()}
     rows = [_row(name, scored[name], scored[FULL], opened) for name in chosen]
     _write(rows, opened, jobs, folder)
-    return rows
+    return Ablation(rows)
 
 
 def _job(name: str, changes: Mapping[str, Any], experiment: Experiment, store: Path, seed: int) -> Job:

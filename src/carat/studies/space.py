@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carat.config.base import read_yaml
@@ -19,14 +19,21 @@ if TYPE_CHECKING:
 RANGE = {"low", "high", "log", "step"}
 
 
-def read_space(file: Path, experiment: Experiment) -> dict[str, optuna.distributions.BaseDistribution]:
-    """Distributions by dotted key, from YAML: a list of choices, or `low` and `high` with `log` or `step`.
+def read_space(
+    given: Mapping[str, Any] | str | os.PathLike[str], experiment: Experiment
+) -> dict[str, optuna.distributions.BaseDistribution]:
+    """Distributions by dotted key: a list of choices, or `low` and `high` with `log` or `step`.
+
+    Args:
+        given: a mapping, or a YAML file that holds one.
+        experiment: which must accept every value.
 
     Raises:
         ConfigError: unreadable, an unknown key, or values that the experiment refuses.
     """
+    file = "space" if isinstance(given, Mapping) else given
     space = {}
-    for written, values in _flat(read_yaml(file)):
+    for written, values in _flat(given if isinstance(given, Mapping) else read_yaml(given)):
         key = RENAMED[written].key if written in RENAMED else written
         try:
             distribution = _distribution(values)

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from carat.config.base import merge
 from carat.config.experiment import Experiment, parse_experiment
 from carat.utils.errors import RunError
+from carat.utils.tables import Table
 
 if TYPE_CHECKING:
     import optuna
+    import pandas as pd
 
 Sampler = Literal["random", "tpe"]
 STARTUP = 4
@@ -108,6 +110,30 @@ class Study:
         """Validation micro-F1 of a trial by epoch, from 1."""
         return dict(self._study.trials[number].intermediate_values)
 
+    def to_frame(self) -> pd.DataFrame:
+        """One row per trial, in the order in which they were drawn.
+
+        Returns:
+            Columns `trial`, `state`, `micro_f1` (validation, of the best epoch so far; NaN before the first
+            one), `epochs`, then the value of each key of the space.
+
+        Raises:
+            CaratError: pandas is not installed.
+        """
+        return Table(*self._rows()).to_frame()
+
+    def _repr_html_(self) -> str:
+        return Table(*self._rows(), "Trials, validation micro-F1", digits=3).to_html()
+
+    def _rows(self) -> tuple[list[str], list[list[Any]]]:
+        rows = []
+        for number, settings in enumerate(self.trials):
+            value, reported = self.value(number), self.reported(number)
+            shown = value if value is not None else max(reported.values(), default=float("nan"))
+            chosen = [settings.get(key, value_at(self.experiment, key)) for key in self.space]
+            rows.append([number, self.state(number), shown, max(reported, default=0), *chosen])
+        return ["trial", "state", "micro_f1", "epochs", *self.space], rows
+
     def report(self, number: int, epoch: int, value: float) -> bool:
         """Note a trial's validation micro-F1 of an epoch; answers whether most others were better."""
         import optuna
@@ -124,6 +150,14 @@ class Study:
             states = optuna.trial.TrialState
             failed = states.PRUNED if pruned else states.FAIL
             self._study.tell(number, value, state=failed if value is None else states.COMPLETE)
+
+
+def value_at(experiment: Experiment, key: str) -> Any:
+    """The value of a dotted key; None where the experiment has no such key."""
+    value: Any = experiment.model_dump()
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def with_settings(experiment: Experiment, settings: Mapping[str, Any]) -> Experiment:

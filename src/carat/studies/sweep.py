@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 import yaml
 
-from carat.config.experiment import Experiment
-from carat.data.store import open_store
+from carat.config.experiment import Experiment, ExperimentLike, as_experiment
+from carat.data.store import Store, open_store
 from carat.runs.card import replace_file
 from carat.studies.jobs import PLAN, RUNS, claim
 from carat.studies.space import read_space
-from carat.studies.study import Sampler, Study
+from carat.studies.study import Sampler, Study, value_at
 from carat.utils.errors import RunError, StoppedError
 from carat.utils.parallel import local
 from carat.utils.parallel.tasks import Report, TaskFunction, TaskResult
@@ -42,12 +42,12 @@ class Trial:
 
 
 def sweep(
-    space: str | os.PathLike[str],
-    store: str | os.PathLike[str],
+    space: Mapping[str, Any] | str | os.PathLike[str],
+    store: Store | str | os.PathLike[str],
     out: str | os.PathLike[str],
-    experiment: Experiment,
+    experiment: ExperimentLike,
     *,
-    trials: int,
+    trials: int = 20,
     workers: int = 1,
     engine: Engine = "local",
     address: str | None = None,
@@ -63,12 +63,14 @@ def sweep(
     sweep that is started again.
 
     Args:
-        space: YAML file, see `read_space`.
-        store: with splits train and valid.
-        out: folder to make or to go on with; for a cluster one that all its machines see.
-        experiment: what the trials have in common, and the first of them.
-        trials: how many, the first included; more of them go on with a finished sweep.
-        workers: trainings at once.
+        space: choices or ranges by dotted key, as a mapping or a YAML file: `[32, 64]`, or
+            `{"low": 1e-5, "high": 1e-3, "log": True}`.
+        store: a store or its folder, with splits train and valid.
+        out: folder to make, or to resume in; for a cluster one that all its machines see.
+        experiment: what the trials have in common, and the first of them: an `Experiment`, a nested mapping,
+            or a YAML file.
+        trials: how many, the first included; with more of them a finished sweep is continued.
+        workers: trainings at once, one core each.
         engine: processes of this machine, or Ray.
         address: of a Ray cluster; None starts one here.
         sampler: see `Study`.
@@ -76,12 +78,22 @@ def sweep(
         overwrite: start anew where another sweep was.
         say: called with lines of progress.
 
+    Returns:
+        The trials: `experiments()[best]` is the best experiment, `to_frame()` all of them.
+
     Raises:
-        ConfigError: the space is wrong.
+        ConfigError: the space or the experiment is wrong.
+        DataError: the store is damaged.
         RunError: the folder holds something else, or every trial failed.
+
+    Example:
+        space = {"method.latent": [8, 16], "training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
+        study = carat.sweep(space, "demo-store", "sweep", {"preset": "small"}, trials=3)
+        study.experiments()[study.best].training.learning_rate
     """
     folder, path, opened = Path(out), Path(store), open_store(store)
-    ranges = read_space(Path(space), experiment)
+    experiment = as_experiment(experiment)
+    ranges = read_space(space, experiment)
     plan = {
         "store": opened.manifest.fingerprint,
         "space": {key: repr(value) for key, value in ranges.items()},
@@ -189,7 +201,6 @@ def write_study(study: Study, out: Path) -> None:
     for number, settings in enumerate(study.trials):
         value, reported = study.value(number), study.reported(number)
         shown = value if value is not None else max(reported.values(), default=None)
-        start = study.experiment.model_dump()
         rows.append(
             {
                 "trial": number,
@@ -197,7 +208,7 @@ def write_study(study: Study, out: Path) -> None:
                 "micro_f1": "" if shown is None else f"{shown:.4f}",
                 "epochs": max(reported, default=0),
             }
-            | {key: settings.get(key, _at(start, key)) for key in keys}
+            | {key: settings.get(key, value_at(study.experiment, key)) for key in keys}
         )
     rows.sort(key=lambda row: (row["state"] != "complete", -float(row["micro_f1"] or -1), row["trial"]))
     table = Table.from_records(rows)
@@ -208,9 +219,3 @@ def write_study(study: Study, out: Path) -> None:
         return
     best = study.experiments()[study.best].model_dump()
     replace_file(out / BEST, yaml.safe_dump(best, sort_keys=False, allow_unicode=True).encode())
-
-
-def _at(values: Any, key: str) -> Any:
-    for part in key.split("."):
-        values = values.get(part) if isinstance(values, dict) else None
-    return values

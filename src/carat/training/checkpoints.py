@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import io
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import CheckpointIO
+from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from carat.runs.card import replace_file
 from carat.runs.compatibility import rename_weights
@@ -22,6 +24,8 @@ AfterEpoch = Callable[[dict[str, float]], bool]
 SUFFIX = ".ckpt"
 KEPT = 2
 DIGEST = hashlib.sha256().digest_size
+UNSAVED = "a callback's state cannot be saved"
+PLAIN = "state_dict() and on_save_checkpoint() may return tensors and plain values only"
 
 
 class CheckedFiles(CheckpointIO):
@@ -29,7 +33,11 @@ class CheckedFiles(CheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
+        try:
+            torch.save(checkpoint, buffer)
+        except (AttributeError, TypeError, pickle.PicklingError) as error:  # what cannot be pickled
+            raise RunError(f"{UNSAVED}: {error}; {PLAIN}") from error
+        _refuse_objects(buffer)
         content = buffer.getbuffer()
         replace_file(Path(path), content, hashlib.sha256(content).digest())
 
@@ -39,6 +47,18 @@ class CheckedFiles(CheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)
+
+
+def _refuse_objects(buffer: io.BytesIO) -> None:
+    """Refuse what could not be loaded again; only a caller's callbacks can bring it in.
+
+    Raises:
+        RunError: names the classes.
+    """
+    buffer.seek(0)
+    found = get_unsafe_globals_in_checkpoint(buffer)
+    if found:
+        raise RunError(f"{UNSAVED}: it holds {', '.join(sorted(found))}; {PLAIN}")
 
 
 def _with_current_names(checkpoint: dict[str, Any]) -> dict[str, Any]:

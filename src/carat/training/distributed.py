@@ -54,7 +54,7 @@ def started_by_launcher() -> Processes | None:
     size = int(environment.get("SLURM_NTASKS", 1))
     if size == 1 or "SLURM_PROCID" not in environment or environment.get("SLURM_JOB_NAME") in ("bash", "sh"):
         return None
-    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+    from carat.training.lightning_internals import first_node  # Lightning takes a second
 
     found = Processes(
         int(environment["SLURM_PROCID"]),
@@ -62,7 +62,7 @@ def started_by_launcher() -> Processes | None:
         int(environment.get("SLURM_LOCALID", 0)),
         size // int(environment.get("SLURM_NNODES", 1)),
     )
-    first = SLURMEnvironment.resolve_root_node_address(environment.get("SLURM_NODELIST", "127.0.0.1"))
+    first = first_node(environment.get("SLURM_NODELIST", "127.0.0.1"))
     usual = {"MASTER_ADDR": first, "MASTER_PORT": str(15000 + int(environment.get("SLURM_JOB_ID", 0)) % 1000)}
     os.environ |= usual | {name: environment[name] for name in usual if name in environment}
     os.environ |= {

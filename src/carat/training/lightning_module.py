@@ -39,6 +39,9 @@ SUMMARY = (
 )
 """Validation metrics that are logged in every epoch."""
 
+IN_EVERY_PROCESS: dict[str, Any] = {"sync_dist": True, "reduce_fx": "max"}
+"""How values are logged that are equal in all processes: their largest is exact, unlike their mean."""
+
 
 class TrainingModule(L.LightningModule):
     """Trains any `Method`; knows the contract and nothing else of it.
@@ -90,6 +93,7 @@ class TrainingModule(L.LightningModule):
         self._scores: list[Tensor] = []
         self._truth: list[Tensor] = []
         self._last: tuple[Any, Tensor] | None = None
+        self.automatic_optimization = model.is_trainable
 
     def training_step(self, batch: Batch, index: int) -> Tensor | None:
         if self.config.graph == "cuda-graphs" and self.device.type == "cuda":
@@ -157,17 +161,25 @@ class TrainingModule(L.LightningModule):
         if not self.history or _or_worst(self._metrics) > _or_worst(self.history[self.best_epoch]):
             self.best_epoch = len(self.history)
             self.best = {name: x.detach().cpu().clone() for name, x in self.model.state_dict().items()}
-        self.log_dict(self._metrics, batch_size=len(truth))
-        self.log("micro_f1", self._metrics[MONITOR], prog_bar=True, logger=False, batch_size=len(truth))
+        self.log_dict(self._metrics, batch_size=len(truth), **IN_EVERY_PROCESS)
+        self.log(
+            "micro_f1",
+            self._metrics[MONITOR],
+            prog_bar=True,
+            logger=False,
+            batch_size=len(truth),
+            **IN_EVERY_PROCESS,
+        )
 
     def _judge(self, scores: Any, truth: Any) -> tuple[list[float], dict[str, float]]:
         thresholds = search_thresholds(scores, truth, self.threshold.kind, self.threshold.max_micro_f1_drop)
         metrics = compute_metrics(scores, apply_thresholds(scores, thresholds), truth, self.labels)
         return thresholds.tolist(), {f"valid/{name}": float(getattr(metrics, name)) for name in SUMMARY}
 
-    def on_train_epoch_end(self) -> None:
+    def end_epoch(self) -> None:
+        """After the epoch's validation: append its row to the history."""
         terms = {f"train/{name}": float(value) / self._samples for name, value in self._sums.items()}
-        self.log_dict(terms, batch_size=self._samples)
+        self.log_dict(terms, batch_size=self._samples, **IN_EVERY_PROCESS)
         self.history.append({"epoch": float(self.current_epoch + 1)} | self._metrics | terms)
         self._sums, self._samples, self.batches_of_epoch = {}, 0, 0
 
@@ -202,7 +214,7 @@ class TrainingModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         if not self.model.is_trainable:
-            return None
+            return []
         optimizer, schedule = make_optimizer(self.model, self.config, self.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -213,9 +225,10 @@ def _or_worst(metrics: dict[str, float]) -> float:
 
 
 class Ends(Callback):
-    """The module's own ends of steps and validations, before those of other callbacks.
+    """The module's own ends of steps, validations and epochs, before those of other callbacks.
 
-    A mean of the weights is to see what a step changes, and is in place until the validation is over.
+    A mean of the weights is to see what a step changes, and is in place until the validation is over. Other
+    callbacks see the complete history of an epoch when it ends.
     """
 
     def on_train_batch_end(
@@ -225,3 +238,6 @@ class Ends(Callback):
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         pl_module.end_validation()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        pl_module.end_epoch()

@@ -6,15 +6,18 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 import torch.distributed as dist
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
 
 from carat.config.experiment import Experiment, load_experiment
 from carat.data.loader import check_lengths, cut_short, make_loader, usable_rows
@@ -29,21 +32,14 @@ from carat.training.compilation import ROUND_TO, compile_method
 from carat.training.distributed import ALONE, Processes, started_by_launcher
 from carat.training.launcher import launch
 from carat.training.lightning_module import TrainingModule
-from carat.training.trainer import fit
+from carat.training.trained_run import TrainedRun
+from carat.training.trainer import NO_EXTRAS, Extras, fit
 from carat.utils.errors import CaratError, ConfigError, RunError, did_you_mean
 from carat.utils.locking import lock
 from carat.utils.memory import peak_gb
 from carat.utils.tables import Table
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class TrainedRun:
-    """A finished training."""
-
-    folder: Path
-    card: run.RunCard
 
 
 @dataclass
@@ -69,6 +65,8 @@ def train(
     resume: bool = False,
     say: Say = lambda line: None,
     after_epoch: AfterEpoch | None = None,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] | None = None,
 ) -> TrainedRun:
     """Train a method and write a run folder.
 
@@ -87,13 +85,29 @@ def train(
         resume: take a finished run of the same experiment as it is, instead of refusing the folder.
         say: called with a line on what is gone on with.
         after_epoch: called with an epoch's row of metrics.csv; answers whether to stop. For one process.
+        callbacks: Lightning callbacks. In several processes each has its own copies, sent there by pickling
+            with `training.devices`, made there by the calling script with torchrun or Slurm. Their
+            `state_dict()` is part of every checkpoint and restored on resume, so it may hold tensors and
+            plain values only; what they draw at random does not change the run. A progress bar among them
+            replaces carat's.
+        loggers: Lightning loggers, instead of TensorBoard's in `logs/` of the run; none if empty. They get
+            the experiment as hyperparameters. In several processes as for callbacks; the first one writes.
+
+    Returns:
+        The run: its folder, card and experiment.
 
     Raises:
-        ConfigError: the experiment is wrong.
+        ConfigError: the experiment is wrong, or a callback or logger is none of Lightning's.
         DataError: the store is damaged or does not fit the experiment.
         RunError: the folder is taken, the device is not there, or a process was killed.
         StoppedError: `after_epoch` said so; the state is saved.
         Interrupted: a signal ended it; the state is saved.
+
+    Source: Peng et al., AAAI 2024, section 3, for the default method and its settings.
+
+    Example:
+        run = carat.train({"preset": "small"}, store="demo-store", out="my-run")
+        run.card.validation["micro_f1"]
     """
     if not isinstance(experiment, Experiment):
         if isinstance(experiment, Mapping):
@@ -105,31 +119,35 @@ def train(
     out = Path(out)
     store = store if isinstance(store, Store) else open_store(store)
     state = _look(out, experiment, store, overwrite, resume)
-    joined = started_by_launcher()
+    joined, extras = started_by_launcher(), Extras(callbacks, loggers)
+    extras.check(experiment.training.devices if joined is None else 1)
     if state == "finished" and joined is None:  # nothing else is needed
-        return TrainedRun(out, run.read_run(out)[0])
+        return TrainedRun(out, *run.read_run(out))
     task = _prepare(experiment, store, joined or ALONE)
     if joined is not None:
-        return _train_joined(task, out, overwrite, resume, say, joined)
+        return _train_joined(task, out, overwrite, resume, say, joined, extras)
     with _claimed(out, task, overwrite, resume) as finished:
         if not finished and experiment.training.devices > 1 and task.model.is_trainable:
             _report_start(out, say)
             backend = "nccl" if task.accelerator == "gpu" else "gloo"
-            launch(_train_share, (experiment, store.folder, out), experiment.training.devices, backend)
+            share = partial(_train_share, extras=extras)
+            launch(share, (experiment, store.folder, out), experiment.training.devices, backend)
         elif not finished:
             if experiment.training.devices > 1:
                 say("note: this method has nothing to train step by step, so it takes one process")
             _report_start(out, say)
-            _train_task(task, out, after_epoch)
-    return TrainedRun(out, run.read_run(out)[0])
+            _train_task(task, out, after_epoch, extras)
+    return TrainedRun(out, *run.read_run(out))
 
 
-def _train_share(experiment: Experiment, store: Path, out: Path, processes: Processes) -> None:
-    _train_task(_prepare(experiment, open_store(store), processes), out)
+def _train_share(
+    experiment: Experiment, store: Path, out: Path, processes: Processes, extras: Extras = NO_EXTRAS
+) -> None:
+    _train_task(_prepare(experiment, open_store(store), processes), out, extras=extras)
 
 
 def _train_joined(
-    task: Task, out: Path, overwrite: bool, resume: bool, say: Say, processes: Processes
+    task: Task, out: Path, overwrite: bool, resume: bool, say: Say, processes: Processes, extras: Extras
 ) -> TrainedRun:
     """In one of several processes that torchrun or Slurm started: the first one has the folder."""
     devices = task.experiment.training.devices
@@ -156,9 +174,9 @@ def _train_joined(
         if not finished:
             if processes.first:
                 _report_start(out, say)
-            _train_task(task, out)
+            _train_task(task, out, extras=extras)
         dist.barrier()
-    return TrainedRun(out, run.read_run(out)[0])
+    return TrainedRun(out, *run.read_run(out))
 
 
 def _look(out: Path, experiment: Experiment, store: Store, overwrite: bool, resume: bool) -> str:
@@ -217,7 +235,9 @@ def _prepare(experiment: Experiment, store: Store, processes: Processes) -> Task
     return Task(experiment, store, accelerator, model, processes, pad_to, loaders, notes + cautions(store))
 
 
-def _train_task(task: Task, out: Path, after_epoch: AfterEpoch | None = None) -> None:
+def _train_task(
+    task: Task, out: Path, after_epoch: AfterEpoch | None = None, extras: Extras = NO_EXTRAS
+) -> None:
     """Train from the beginning or the last checkpoint, and write the run; checkpoints are then removed."""
     experiment, model, processes = task.experiment, task.model, task.processes
     checkpoint, _ = find_checkpoint(out / run.CHECKPOINTS)
@@ -240,7 +260,7 @@ def _train_task(task: Task, out: Path, after_epoch: AfterEpoch | None = None) ->
     if checkpoint is not None:
         seen = int(checkpoint.stem.split("-")[1])
         task.loaders["train"].sampler.go_on(seen // batches, seen % batches)
-    fit(module, task.loaders, experiment, task.accelerator, out, checkpoint, after_epoch)
+    fit(module, task.loaders, experiment, task.accelerator, out, checkpoint, after_epoch, extras)
     model.load_state_dict(module.best)
     if processes.first:
         _finish(module, task, out)

@@ -2,27 +2,75 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, RichProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.strategies import DDPStrategy, Strategy
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ProgressBar
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.strategies import Strategy
 
 from carat.config.experiment import Experiment
 from carat.runs import card as run
 from carat.training.checkpoints import AfterEpoch, CheckedFiles, Checkpoints
+from carat.training.lightning_internals import (
+    distributed_strategy,
+    quiet_lightning,
+    started_processes,
+    weight_average,
+)
 from carat.training.lightning_module import MONITOR, Ends, TrainingModule
+from carat.training.progress import progress_callbacks
 from carat.training.signals import Interruption
+from carat.utils.errors import ConfigError
 
 PRECISION = {"float32": "32-true", "bf16": "bf16-mixed"}
+LOG_EVERY = 50
+"""Steps between two values of what a callback logs by step; fewer where an epoch has fewer."""
+
+
+@dataclass(frozen=True)
+class Extras:
+    """Lightning callbacks and loggers of the caller, see `carat.training.train.train`."""
+
+    callbacks: Sequence[Callback] = ()
+    loggers: Sequence[Logger] | None = None
+
+    def check(self, processes: int) -> None:
+        """Validate them before anything is written.
+
+        Args:
+            processes: number of processes that will be started here; 1 is this one.
+
+        Raises:
+            ConfigError: an object of another kind, two progress bars, or one that cannot be sent to another
+                process.
+        """
+        for name, objects, kind in (
+            ("callbacks", self.callbacks, Callback),
+            ("loggers", self.loggers, Logger),
+        ):
+            for item in objects or ():
+                if not isinstance(item, kind):
+                    raise ConfigError(
+                        f"{name}: expected objects of lightning.pytorch's {kind.__name__}, found "
+                        f"{type(item).__module__}.{type(item).__qualname__}"
+                    )
+                try:
+                    pickle.dumps(item) if processes > 1 else None
+                except Exception as error:  # whatever the object's own pickling raises
+                    raise ConfigError(
+                        f"{name}: {type(item).__qualname__} cannot be sent to the {processes} processes of "
+                        f"training.devices ({error}); start them by torchrun instead"
+                    ) from error
+        if sum(isinstance(callback, ProgressBar) for callback in self.callbacks) > 1:
+            raise ConfigError("callbacks: more than one progress bar")
+
+
+NO_EXTRAS = Extras()
 
 
 def fit(
@@ -33,6 +81,7 @@ def fit(
     out: Path,
     checkpoint: Path | None,
     after_epoch: AfterEpoch | None = None,
+    extras: Extras = NO_EXTRAS,
 ) -> None:
     """Train to the end, keeping checkpoints; `module` then holds history, thresholds and the best weights.
 
@@ -42,29 +91,27 @@ def fit(
         experiment: how.
         accelerator: "cpu" or "gpu".
         out: folder of the run.
-        checkpoint: where to go on from; None is the beginning.
+        checkpoint: where to resume; None is the beginning.
         after_epoch: see `carat.training.train.train`.
+        extras: callbacks and loggers of the caller.
 
     Raises:
         Interrupted: by a signal, with the state saved.
-        RunError: the training diverged.
+        RunError: the training diverged, or a callback's state cannot be saved.
     """
-    config, processes = experiment.training, module.processes
-    interruption = Interruption()
-    callbacks: list[Callback] = [
-        Ends(),
-        Checkpoints(out / run.CHECKPOINTS, config.checkpoint_every, interruption, after_epoch),
-    ]
-    if config.ema_decay and module.model.is_trainable:
-        callbacks.insert(1, EMAWeightAveraging(decay=config.ema_decay, use_buffers=False))
+    config, processes, trainable = experiment.training, module.processes, module.model.is_trainable
+    own_bar = any(isinstance(callback, ProgressBar) for callback in extras.callbacks)
+    # first what ends a step, then the average, which sees it, and last (by Lightning) what saves the state
+    callbacks: list[Callback] = [Ends()]
+    if config.ema_decay and trainable:
+        callbacks.append(weight_average(config.ema_decay))
+    callbacks += extras.callbacks
     if config.early_stopping:
         callbacks.append(EarlyStopping(MONITOR, mode="max", patience=config.early_stopping))
-    visible = processes.first and sys.stderr.isatty()
-    if visible:
-        callbacks.append(ProgressBar())
-    strategy: Strategy | str = "auto"
-    if processes.size > 1:
-        strategy = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
+    if processes.first and not own_bar:
+        callbacks += progress_callbacks()
+    callbacks.append(Checkpoints(out / run.CHECKPOINTS, config.checkpoint_every, Interruption(), after_epoch))
+    strategy: Strategy | str = distributed_strategy() if processes.size > 1 else "auto"
     with quiet_lightning():
         trainer = L.Trainer(
             accelerator=accelerator,
@@ -72,48 +119,25 @@ def fit(
             num_nodes=processes.size // processes.local_size,
             strategy=strategy,
             precision=PRECISION[config.precision],  # type: ignore[arg-type]
-            max_epochs=config.epochs if module.model.is_trainable else 1,
-            accumulate_grad_batches=config.accumulate,
+            max_epochs=config.epochs if trainable else 1,
+            accumulate_grad_batches=config.accumulate if trainable else 1,
             callbacks=callbacks,
-            plugins=[CheckedFiles(), *([TorchElasticEnvironment()] if processes.size > 1 else [])],
-            logger=TensorBoardLogger(out / run.LOGS, name="", version="") if processes.first else False,
+            plugins=[CheckedFiles(), *([started_processes()] if processes.size > 1 else [])],
+            logger=_loggers(extras.loggers, experiment, out, processes.first),
+            log_every_n_steps=min(LOG_EVERY, len(loaders["train"])),
+            default_root_dir=out / run.LOGS,
             num_sanity_val_steps=0,
-            enable_progress_bar=visible,
+            enable_progress_bar=own_bar,
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
         trainer.fit(module, loaders["train"], loaders["valid"], ckpt_path=checkpoint)
 
 
-class ProgressBar(RichProgressBar):
-    """Counts epochs from 1, as everything else here does."""
-
-    def _get_train_description(self, current_epoch: int) -> str:
-        return f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"
-
-
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Keeps Lightning's informational messages and expected warnings off the screen."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    try:
-        with warnings.catch_warnings():
-            for known in (
-                ".*does not have many workers.*",
-                ".*The number of training batches.*",
-                ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
-                ".*GPU available but not used.*",
-                ".*this fit will run with no optimizer.*",
-                ".*`training_step` returned `None`.*",
-                ".*recommended to use `self.log.*sync_dist.*",
-                ".*`broadcast_buffers` is deprecated.*",
-                ".*in eval mode at the start of training.*",
-            ):
-                warnings.filterwarnings("ignore", known)
-            for logger in loggers:
-                logger.setLevel(logging.ERROR)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+def _loggers(given: Sequence[Logger] | None, experiment: Experiment, out: Path, first: bool) -> list[Logger]:
+    """Those of the caller, which are told the experiment, or TensorBoard; only the first process writes."""
+    if given is None:
+        return [TensorBoardLogger(out / run.LOGS, name="", version="")]
+    for logger in given if first else ():
+        logger.log_hyperparams(experiment.model_dump(mode="json"))
+    return list(given)

@@ -23,3 +23,8 @@ def show_progress() -> None:
         logger.propagate = False
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
+
+
+def hide_progress() -> None:
+    """Show warnings only from here on: no progress, neither lines nor bars. Called in worker processes."""
+    logger.setLevel(logging.WARNING)

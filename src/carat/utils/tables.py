@@ -104,8 +104,12 @@ class Table:
                 temporary.unlink(missing_ok=True)
         return text
 
-    def to_html(self) -> str:
-        """A `<table>`, escaped; the first cell of each row is its heading."""
+    def to_html(self, notes: Sequence[str] = ()) -> str:
+        """A `<table>`, escaped; the first cell of each row is its heading.
+
+        Args:
+            notes: paragraphs below the table, escaped too.
+        """
         lines = ["<table>"]
         if self.title:
             lines.append(f"<caption>{html.escape(self.title)}</caption>")
@@ -115,9 +119,11 @@ class Table:
             cells = [f"<td>{html.escape(cell)}</td>" for cell in row]
             cells[:1] = [f'<th scope="row">{html.escape(cell)}</th>' for cell in row[:1]]
             lines.append(f"<tr>{''.join(cells)}</tr>")
-        return "\n".join([*lines, "</tbody>", "</table>"])
+        paragraphs = [f"<p>{html.escape(note)}</p>" for note in notes]
+        return "\n".join([*lines, "</tbody>", "</table>", *paragraphs])
 
-    _repr_html_ = to_html
+    def _repr_html_(self) -> str:
+        return self.to_html()
 
     def to_frame(self) -> pd.DataFrame:
         """The cells as a pandas data frame.

@@ -210,7 +210,7 @@ def test_unknown_method_is_refused() -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_export_gives_the_same_numbers(name: str, suffix: str, store: Store, tmp_path: Path) -> None:
     folder = train_shortly(name, store, tmp_path / "run").folder
-    exported = export(folder, tmp_path / f"model{suffix}", data=store.folder)
+    exported = export(folder, tmp_path / f"model{suffix}", store=store.folder)
     assert exported.largest_difference <= 1e-5
 
 

@@ -363,7 +363,7 @@ def test_context_is_left_out_of_some_in_training(text_encoder: Path) -> None:
 def test_an_exported_file_takes_both(
     calls_run: TrainedRun, calls: Store, ending: str, tmp_path: Path
 ) -> None:
-    made = export(calls_run.folder, tmp_path / f"calls.{ending}", data=calls.folder)
+    made = export(calls_run.folder, tmp_path / f"calls.{ending}", store=calls.folder)
     assert made.inputs["text"].endswith(", 2) int64")
     assert made.largest_difference < 1e-4
     described = describe(carat.load(calls_run.folder), False, None)

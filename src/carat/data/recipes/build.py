@@ -19,22 +19,32 @@ from carat.utils.progress import track
 
 
 def build_store(
-    recipe_file: str | os.PathLike[str], path: str | os.PathLike[str], *, overwrite: bool = False
+    recipe: str | os.PathLike[str], out: str | os.PathLike[str], *, overwrite: bool = False
 ) -> Store:
     """Turn a recipe into a store; nothing is left behind when it fails.
 
     Args:
-        recipe_file: YAML, see `Recipe`.
-        path: folder of the store to make.
+        recipe: YAML file, see `Recipe`; paths in it are relative to its folder.
+        out: folder of the store to make.
         overwrite: replace an existing store.
+
+    Returns:
+        The store.
 
     Raises:
         ConfigError: the recipe is wrong.
         DataError: the data is wrong; names file, column or sample and what to do.
+
+    Example:
+        store = carat.build_store("my-recipe.yaml", "my-store")
+        store.manifest.splits
     """
-    recipe = load_recipe(recipe_file)
-    check_target(Path(path), overwrite)
-    folder = Path(recipe_file).parent
+    return _build(load_recipe(recipe), Path(recipe).parent, Path(out), overwrite)
+
+
+def _build(recipe: Recipe, folder: Path, path: Path, overwrite: bool) -> Store:
+    """Write the store of a recipe whose paths are relative to a folder."""
+    check_target(path, overwrite)
     table = Table(folder / expand(recipe.table))
     ids = _ids(table, recipe)
     splits = _splits(table, recipe)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from carat.data.store.manifest import Manifest, hash_file, read_manifest
 from carat.utils.errors import DataError, did_you_mean
+from carat.utils.tables import Table
 
 LABELS = "labels.npy"
 INTENSITIES = "intensities.npy"
@@ -47,9 +48,17 @@ class Sample:
 
 
 class Store:
-    """An opened store. Make one with `open_store`.
+    """An opened store. Make one with `open_store`; whatever takes a store's folder takes this object too.
 
     Arrays are memory-mapped on first use, in every process anew: a store can be sent to loader workers.
+
+    Args:
+        folder: of the store.
+        manifest: its checked manifest: name, labels, modalities, splits and fingerprint.
+
+    Example:
+        store = carat.open_store("demo-store")
+        len(store), store.label_names, store[0].features["text"].shape
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
@@ -62,6 +71,21 @@ class Store:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    def _repr_html_(self) -> str:
+        manifest = self.manifest
+        rows = [
+            ["folder", str(self.folder)],
+            ["samples", f"{len(self)}: {', '.join(f'{n} {split}' for split, n in manifest.splits.items())}"],
+            ["labels", ", ".join(self.label_names)],
+            *([m, f"width {x.width}, {x.steps} steps, {x.source}"] for m, x in manifest.modalities.items()),
+            ["fingerprint", manifest.fingerprint[:16]],
+            *(["note", note] for note in manifest.notes),
+        ]
+        return Table(["store", manifest.name], rows).to_html()
 
     def __repr__(self) -> str:
         return f"Store({self.manifest.name!r}, {len(self)} samples, {', '.join(self.modalities)})"
@@ -172,15 +196,25 @@ class Store:
                 raise DataError(f"{self.folder / name}: altered, its SHA-256 differs from the manifest's")
 
 
-def open_store(path: str | os.PathLike[str]) -> Store:
+def open_store(path: Store | str | os.PathLike[str]) -> Store:
     """Open a store; sizes and shapes of all files are checked, their content by `Store.verify`.
 
     Args:
-        path: folder made by `carat data build`, `carat data synth` or `StoreWriter`.
+        path: folder made by `carat data build`, `carat data synth` or `StoreWriter`; a store that is open
+            already is returned as it is.
+
+    Returns:
+        The store; its arrays are read when they are used.
 
     Raises:
         DataError: not a store, of a newer schema, truncated or altered.
+
+    Example:
+        store = carat.open_store("demo-store")
+        store.features("text", 0).shape  # (T, d)
     """
+    if isinstance(path, Store):
+        return path
     folder = Path(path)
     manifest = read_manifest(folder)
     for name, info in manifest.files.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from carat.data.store import open_store
+from carat.data.store import Store, open_store
 from carat.inference.explain.attention import draw_attention, find_rows
 from carat.inference.explain.collect import Gathered, gather
 from carat.inference.explain.contributions import draw_co_occurrence, draw_contributions
@@ -28,7 +28,7 @@ KEPT = 2000
 
 def explain(
     run: str | os.PathLike[str],
-    data: str | os.PathLike[str],
+    store: Store | str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
     split: str = "test",
@@ -41,8 +41,8 @@ def explain(
     """Draw what a run does on a split: pictures as SVG, their numbers as CSV.
 
     Args:
-        run: folder of the run.
-        data: folder of a store with the run's labels.
+        run: folder of the run, or a `TrainedRun` or `Predictor`.
+        store: a store with the run's labels, or its folder.
         out: folder to make.
         split: which split.
         samples: ids whose attention is drawn; by default three, those that the run gets right and that have
@@ -59,24 +59,29 @@ def explain(
         ConfigError: the folder is taken, or the run's method has nothing to draw.
         DataError: the store does not fit the run, or has no such split or sample.
         RunError: no run, or no sweep.
+
+    Source: t-SNE by van der Maaten and Hinton, JMLR 9 (2008).
+
+    Example:
+        files = carat.explain("demo-run", "demo-store", "pictures", points=50)
     """
     folder = Path(out)
     _check_target(folder, overwrite)
-    store, predictor = open_store(data), load(run)
+    opened, predictor = open_store(store), load(run)
     curves = read_sweep(Path(sweep), predictor.card.fingerprint) if sweep is not None else None
-    rows = find_rows(store, samples) if samples else None
-    gathered = gather(predictor, store, split, KEPT, seed)
+    rows = find_rows(opened, samples) if samples else None
+    gathered = gather(predictor, opened, split, KEPT, seed)
     if gathered is None and curves is None:
         name = predictor.experiment.method.name
         raise ConfigError(f"{folder}: {name} has no label features by modality, nothing to draw but --sweep")
     folder.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
     if gathered is not None:
-        files += draw_latents(gathered, store, folder, points, seed)
+        files += draw_latents(gathered, opened, folder, points, seed)
         files += draw_contributions(gathered, folder)
         files += draw_co_occurrence(gathered, folder)
         for row in typical(gathered) if rows is None else rows:
-            files += draw_attention(predictor, store, row, folder)
+            files += draw_attention(predictor, opened, row, folder)
     if curves is not None:
         files += draw_sensitivity(curves, folder)
     return files

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from carat.data.store import open_store
+from carat.data.store import Store, open_store
 from carat.inference.export.card import describe, describe_inputs, describe_outputs
 from carat.inference.export.checks import F1, check, compare
 from carat.inference.export.files import KINDS
@@ -39,7 +39,7 @@ def export(
     out: str | os.PathLike[str],
     *,
     int8: bool = False,
-    data: str | os.PathLike[str] | None = None,
+    store: Store | str | os.PathLike[str] | None = None,
     split: str = "valid",
     overwrite: bool = False,
 ) -> Exported:
@@ -52,25 +52,32 @@ def export(
     it alone, as JSON.
 
     Args:
-        run: folder made by `carat train`.
+        run: folder made by `carat train`, or a `TrainedRun` or `Predictor`.
         out: file to write, `.onnx`, or `.pt2` for `torch.export.load`.
-        int8: quantise the linear layers of an `.onnx`; needs `data`.
-        data: folder of a store on which the file's F1 is measured; unless `int8`, the labels that it predicts
-            there must be the run's.
+        int8: quantise the linear layers of an `.onnx`; needs `store`.
+        store: a store, or its folder, on which the file's F1 is measured; unless `int8`, the labels that it
+            predicts there must be the run's.
         split: which split of the store.
         overwrite: replace an existing file.
+
+    Returns:
+        The file, its inputs and outputs, and how far its scores are from PyTorch's.
 
     Raises:
         ExportError: it cannot be, or the file gives other numbers; nothing is left then.
         RunError: no run, or an unfinished one.
         DataError: the store does not fit the run.
+
+    Example:
+        exported = carat.export("demo-run", "demo.pt2", store="demo-store")
+        exported.inputs, exported.largest_difference
     """
     file = Path(out)
-    check_request(file, int8, data is not None, overwrite)
+    check_request(file, int8, store is not None, overwrite)
     predictor = load(run, device="cpu")
     inputs, outputs = describe_inputs(predictor), describe_outputs(predictor)
-    store = None if data is None else open_store(data)
-    truth = None if store is None else predictor.score(store, split)[1:]  # refuses what does not fit
+    opened = None if store is None else open_store(store)
+    truth = None if opened is None else predictor.score(opened, split)[1:]  # refuses what does not fit
     model = KINDS[file.suffix].make(predictor, list(inputs), list(outputs))
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.stem}.unfinished{file.suffix}")
@@ -80,16 +87,16 @@ def export(
             model.write(temporary, "")
             check(model.open(temporary), predictor)  # before its weights are rounded
             model = model.quantise(temporary)
-        if store is not None and truth is not None:
+        if opened is not None and truth is not None:
             model.write(temporary, "")
-            f1 = compare(model.open(temporary), predictor, store, split, *truth, exact=not int8)
+            f1 = compare(model.open(temporary), predictor, opened, split, *truth, exact=not int8)
         card = describe(predictor, int8, {"split": split, **f1} if f1 else None)
         model.write(temporary, json.dumps(card, ensure_ascii=False))
         difference = check(model.open(temporary), predictor, exact=not int8)
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
-    notes = [] if store is None else predictor.notes(store, [split])
+    notes = [] if opened is None else predictor.notes(opened, [split])
     return Exported(file, file.stat().st_size, inputs, outputs, difference, f1, notes)
 
 

@@ -9,6 +9,8 @@ import threading
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from carat.utils.logging import hide_progress
+
 
 def exit_with_parent(*, quiet: bool = True) -> None:
     """End this process as soon as the one that started it ends, however it does.
@@ -17,6 +19,7 @@ def exit_with_parent(*, quiet: bool = True) -> None:
     """
     os.setpgrp()
     if quiet:
+        hide_progress()
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  for good
     threading.Thread(target=_watch, daemon=True).start()
 

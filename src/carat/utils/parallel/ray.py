@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from carat.utils.errors import CaratError, RunError
+from carat.utils.logging import hide_progress
 from carat.utils.parallel.tasks import ATTEMPTS, TaskFunction, TaskResult, one_line
 
 POLL = 0.2
@@ -105,6 +106,7 @@ def _do(
     import ray
     import torch
 
+    hide_progress()
     torch.set_num_threads(1)
 
     def tell(said: Any) -> bool:
@@ -177,6 +179,7 @@ class Worker:
     def __init__(self, prepare: Callable[..., TaskFunction], arguments: tuple[Any, ...]) -> None:
         import torch
 
+        hide_progress()
         torch.set_num_threads(1)
         self.prepare, self.arguments = prepare, arguments
         self.work: TaskFunction | None = None

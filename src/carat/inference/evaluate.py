@@ -1,0 +1,44 @@
+"""A run measured on a store."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from carat.data.store import Store, open_store
+from carat.inference.predictor import Precision, Predictor, load
+
+if TYPE_CHECKING:  # scikit-learn takes a second to import
+    from carat.evaluation.report import Report
+
+
+def evaluate(
+    run: Predictor | str | os.PathLike[str],
+    store: Store | str | os.PathLike[str],
+    split: str = "test",
+    *,
+    device: str | None = None,
+    precision: Precision = "float32",
+) -> Report:
+    """Metrics of a run on a split, with the thresholds that were searched on validation in training.
+
+    Args:
+        run: folder of a run, a `TrainedRun`, or a `Predictor`, which is used as it is.
+        store: a store with the run's labels, or its folder.
+        split: which split of the store.
+        device: where to score, e.g. "cpu" or "cuda:1"; a GPU if there is one, by default.
+        precision: "float32" or "bf16", see `load`.
+
+    Returns:
+        Metrics with 95 % intervals, bootstrapped by group (video or dialogue).
+
+    Raises:
+        RunError: no run, or an unfinished or damaged one.
+        DataError: the store is damaged, does not fit the run, or has no such split.
+
+    Example:
+        report = carat.evaluate("demo-run", "demo-store", split="valid")
+        report.metrics.micro_f1, report.intervals["micro_f1"]
+    """
+    predictor = run if isinstance(run, Predictor) else load(run, device=device, precision=precision)
+    return predictor.evaluate(open_store(store), split)

@@ -1,0 +1,103 @@
+"""Scores and labels of one sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carat.utils.tables import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Scores, labels and attribution of one sample, as a `Predictor` returns them.
+
+    Args:
+        scores: by label, in [0, 1].
+        labels: labels whose score is above the threshold searched on validation.
+        attribution: by label, the present modality with the strongest evidence for it; empty for a method
+            without attribution.
+        text: the text that was scored; empty for other samples.
+        words: by label, the words of the text without which its score drops most, if they were asked for.
+
+    Example:
+        store = carat.open_store("demo-store")
+        prediction = carat.load("demo-run").predict(store[0].features)
+        prediction.labels, prediction.scores["happy"], prediction.attribution["happy"]
+    """
+
+    scores: dict[str, float]
+    """By label, in [0, 1]."""
+    labels: list[str]
+    """Labels whose score is above the threshold searched on validation."""
+    attribution: dict[str, str]
+    """By label, the present modality with the strongest evidence for it; empty for a method without."""
+    text: str = ""
+    """The text that was scored; empty for other samples."""
+    words: dict[str, list[str]] = field(default_factory=dict)
+    """By label, the words of the text without which its score drops most, if they were asked for."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per label: `label`, `score`, `present`, and where known `attribution` and `words`.
+
+        Raises:
+            CaratError: pandas is not installed.
+        """
+        return Table(*self._rows()).to_frame()
+
+    def _repr_html_(self) -> str:
+        columns, rows = self._rows()
+        shown = [["✓" if cell is True else "" if cell is False else cell for cell in row] for row in rows]
+        return Table(
+            columns, [[_joined(cell) for cell in row] for row in shown], self.text, digits=3
+        ).to_html()
+
+    def _rows(self) -> tuple[list[str], list[list[Any]]]:
+        columns: dict[str, list[Any]] = {
+            "label": list(self.scores),
+            "score": list(self.scores.values()),
+            "present": [name in self.labels for name in self.scores],
+        }
+        if self.attribution:
+            columns["attribution"] = [self.attribution.get(name) for name in self.scores]
+        if self.words:
+            columns["words"] = [self.words.get(name, []) for name in self.scores]
+        return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
+
+
+def make_predictions(
+    scores: NDArray[np.float32],
+    attribution: NDArray[np.int64],
+    thresholds: Mapping[str, float],
+    modalities: Sequence[str],
+) -> list[Prediction]:
+    """Scores (B, L) and attribution (B, L) by name.
+
+    Args:
+        scores: in [0, 1].
+        attribution: places of modalities; −1 where the method has none.
+        thresholds: by label, in the order of the L axis.
+        modalities: in the order of the M axis.
+
+    >>> make_predictions(np.array([[0.9, 0.2]]), np.array([[1, -1]]), {"a": 0.5, "b": 0.5}, ["x", "y"])
+    [Prediction(scores={'a': 0.9, 'b': 0.2}, labels=['a'], attribution={'a': 'y'}, text='', words={})]
+    """
+    return [
+        Prediction(
+            scores={name: float(x) for name, x in zip(thresholds, row, strict=True)},
+            labels=[name for (name, t), x in zip(thresholds.items(), row, strict=True) if x > t],
+            attribution={name: modalities[m] for name, m in zip(thresholds, places, strict=True) if m >= 0},
+        )
+        for row, places in zip(scores, attribution, strict=True)
+    ]
+
+
+def _joined(cell: Any) -> Any:
+    return ", ".join(cell) if isinstance(cell, list) else cell

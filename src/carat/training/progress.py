@@ -1,0 +1,110 @@
+"""Progress of a training: a bar where someone watches, otherwise one log line per epoch."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from carat.training.lightning_module import MONITOR
+from carat.utils.logging import logger
+from carat.utils.progress import Bar, format_duration, is_silent, open_bar
+
+
+def progress_callbacks() -> list[Callback]:
+    """The callback that shows progress here; none where progress is hidden."""
+    if is_silent():
+        return []
+    bar = open_bar()
+    return [EpochBar(bar)] if bar is not None else [EpochLines()]
+
+
+class EpochBar(Callback):
+    """A bar of the batches of each epoch, with loss and validation micro-F1.
+
+    Args:
+        bar: where to show them.
+    """
+
+    def __init__(self, bar: Bar) -> None:
+        self.bar = bar
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._start(trainer)  # an epoch that is resumed has no start of its own
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._start(trainer)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # reading the loss waits for the device, so it is done only when it is shown
+        self.bar.update(batch_idx + 1, _metrics(trainer) if self.bar.is_due() else "")
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.bar.start(f"{_epoch(trainer)}, validation", int(sum(trainer.num_val_batches)))
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self.bar.update(batch_idx + 1)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._start(trainer)
+        self.bar.update(int(trainer.num_training_batches), _metrics(trainer))
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.bar.close()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        self.bar.close()
+
+    def _start(self, trainer: L.Trainer) -> None:
+        self.bar.start(_epoch(trainer), int(trainer.num_training_batches))
+
+
+class EpochLines(Callback):
+    """A line through carat's logger after every epoch: loss, validation micro-F1, time, and time left."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._began = self._epoch_began = time.monotonic()
+        self._batches = 0  # of this process, which may have resumed a training
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._epoch_began = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._batches += 1
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        now, done, epochs = time.monotonic(), len(pl_module.history), trainer.max_epochs or 1
+        row = pl_module.history[-1]
+        best = " (best)" if pl_module.best_epoch == done - 1 else ""
+        parts = [
+            f"loss {row['train/total']:.4g}",
+            f"validation micro-F1 {row[MONITOR]:.4f}{best}",
+            format_duration(now - self._epoch_began),
+        ]
+        if done < epochs and self._batches:
+            batches = (epochs - done) * int(trainer.num_training_batches)
+            parts.append(f"about {format_duration((now - self._began) / self._batches * batches)} left")
+        logger.info("epoch %d/%d: %s", done, epochs, ", ".join(parts))
+
+
+def _epoch(trainer: L.Trainer) -> str:
+    return f"Epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+
+
+def _metrics(trainer: L.Trainer) -> str:
+    shown = {name: value for name, value in trainer.progress_bar_metrics.items() if name != "v_num"}
+    return ", ".join(f"{name} {value:.4g}" for name, value in shown.items() if isinstance(value, float))
