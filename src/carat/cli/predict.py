@@ -146,7 +146,7 @@ def predict(
     """
     source, texts, folder = source or Input(), texts or TextOptions(), folder or FolderOptions()
     if sum(x is not None for x in (source.data, source.text, source.file)) != 1:
-        raise ConfigError("say what to score: one of --data, --text and --file")
+        raise ConfigError("give exactly one of --data, --text and --file")
     if source.data is None:
         if source.split or source.raw or folder.engine != "local":
             raise ConfigError("--split, --raw and --engine are for --data")
