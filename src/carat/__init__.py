@@ -1,4 +1,4 @@
-"""carat: which emotions, several at once, a person shows in speech, face and words.
+"""Multimodal, multi-label emotion recognition from text, audio and video.
 
 >>> import carat
 >>> carat.load_experiment(preset="small").training.epochs
@@ -11,7 +11,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from carat.config.carat import CaratConfig
     from carat.config.experiment import Experiment, load_experiment
+    from carat.config.methods import MethodConfig, register_method
     from carat.data.corpora.importing import import_corpus
     from carat.data.recipes.build import build_store
     from carat.data.store import Store, open_store
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from carat.inference.prediction import Prediction
     from carat.inference.predictor import Predictor, load
     from carat.inference.writers import to_frame
+    from carat.models.base import Model, ModelOutputs, TrainingData
+    from carat.models.carat.model import Carat
     from carat.studies.ablation import ablate
     from carat.studies.leaderboard.comparison import compare
     from carat.studies.sweep import sweep
@@ -32,13 +36,19 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Carat",
+    "CaratConfig",
     "CaratError",
     "Experiment",
+    "MethodConfig",
+    "Model",
+    "ModelOutputs",
     "Prediction",
     "Predictor",
     "Report",
     "Store",
     "TrainedRun",
+    "TrainingData",
     "__version__",
     "ablate",
     "build_store",
@@ -51,33 +61,41 @@ __all__ = [
     "load_experiment",
     "make_synthetic",
     "open_store",
+    "register_method",
     "sweep",
     "to_frame",
     "train",
 ]
 
 _HOMES = {
-    "open_store": "carat.data.store",
-    "Store": "carat.data.store",
-    "build_store": "carat.data.recipes.build",
-    "import_corpus": "carat.data.corpora.importing",
-    "make_synthetic": "carat.data.synthetic",
+    "Carat": "carat.models.carat.model",
+    "CaratConfig": "carat.config.carat",
+    "CaratError": "carat.utils.errors",
     "Experiment": "carat.config.experiment",
-    "load_experiment": "carat.config.experiment",
-    "train": "carat.training.train",
-    "TrainedRun": "carat.training.trained_run",
-    "load": "carat.inference.predictor",
-    "Predictor": "carat.inference.predictor",
+    "MethodConfig": "carat.config.methods",
+    "Model": "carat.models.base",
+    "ModelOutputs": "carat.models.base",
     "Prediction": "carat.inference.prediction",
-    "to_frame": "carat.inference.writers",
-    "evaluate": "carat.inference.evaluate",
+    "Predictor": "carat.inference.predictor",
     "Report": "carat.evaluation.report",
-    "compare": "carat.studies.leaderboard.comparison",
+    "Store": "carat.data.store",
+    "TrainedRun": "carat.training.trained_run",
+    "TrainingData": "carat.models.base",
     "ablate": "carat.studies.ablation",
-    "sweep": "carat.studies.sweep",
+    "build_store": "carat.data.recipes.build",
+    "compare": "carat.studies.leaderboard.comparison",
+    "evaluate": "carat.inference.evaluate",
     "explain": "carat.inference.explain.explanation",
     "export": "carat.inference.export",
-    "CaratError": "carat.utils.errors",
+    "import_corpus": "carat.data.corpora.importing",
+    "load": "carat.inference.predictor",
+    "load_experiment": "carat.config.experiment",
+    "make_synthetic": "carat.data.synthetic",
+    "open_store": "carat.data.store",
+    "register_method": "carat.config.methods",
+    "sweep": "carat.studies.sweep",
+    "to_frame": "carat.inference.writers",
+    "train": "carat.training.train",
 }
 
 

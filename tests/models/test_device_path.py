@@ -13,7 +13,7 @@ from carat.config.experiment import TrainingConfig
 from carat.models.carat.aggregation import draw_shuffle
 from carat.models.carat.model import Carat
 from carat.training.optimizer import clip_gradients, make_optimizer
-from tests.models.test_methods import LABELS, WIDTHS, B, batch, make
+from tests.models.carat.test_model import LABELS, WIDTHS, B, batch, make
 
 OFFICIAL = {"queue_anchors": True, "average_over_all": True, "epsilon": 1e-12, "noise": True}
 

@@ -12,7 +12,7 @@ from carat.models.baselines import amp
 from carat.models.baselines.amp import Amp, soft_top_share
 from carat.models.baselines.label_decoder import attend_by_heads
 from tests.models.baselines.test_baselines import small
-from tests.models.test_methods import batch
+from tests.models.carat.test_model import batch
 
 
 def make(**changes: object) -> Amp:

@@ -22,7 +22,7 @@ from carat.models.base import Model, TrainingData
 from carat.models.build import build_model
 from carat.training.train import train
 from carat.utils.errors import ConfigError
-from tests.models.test_methods import LABELS, WIDTHS, B, batch
+from tests.models.carat.test_model import LABELS, WIDTHS, B, batch
 
 SUBSETS = [present for n in (1, 2, 3) for present in combinations(WIDTHS, n)]
 TRAINED = [name for name in METHODS if name not in ("prior", "br", "cc", "lp")]

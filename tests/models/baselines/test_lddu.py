@@ -11,7 +11,7 @@ from torch.distributions import Normal, kl_divergence
 
 from carat.models.baselines.lddu import Lddu, calibration, certainty, divergence, draw
 from tests.models.baselines.test_baselines import small
-from tests.models.test_methods import LABELS, WIDTHS, B, batch
+from tests.models.carat.test_model import LABELS, WIDTHS, B, batch
 
 PRESENCE = torch.tensor([[True, True, False], [True, False, True]])
 

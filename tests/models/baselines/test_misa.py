@@ -11,7 +11,7 @@ from torch import Tensor
 from carat.models.baselines.misa import Misa, MisaOutputs, alignment, moment_discrepancy
 from carat.utils.errors import ConfigError
 from tests.models.baselines.test_baselines import small
-from tests.models.test_methods import batch
+from tests.models.carat.test_model import batch
 
 B, P, D = 9, 2, 5
 

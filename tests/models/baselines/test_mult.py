@@ -10,7 +10,7 @@ from carat.config.baselines import MultConfig
 from carat.models.baselines.mult import Layer, Transformer, sinusoids
 from carat.utils.errors import ConfigError
 from tests.models.baselines.test_baselines import SUBSETS, small
-from tests.models.test_methods import WIDTHS, batch
+from tests.models.carat.test_model import WIDTHS, batch
 
 
 def test_layer_is_multi_head_attention_from_target_to_source() -> None:

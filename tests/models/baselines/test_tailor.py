@@ -13,7 +13,7 @@ from carat.models.baselines import tailor
 from carat.models.baselines.tailor import Discriminator, Tailor, fusion_order, orthogonality
 from carat.utils.errors import ConfigError
 from tests.models.baselines.test_baselines import small
-from tests.models.test_methods import LABELS, WIDTHS, B, batch
+from tests.models.carat.test_model import LABELS, WIDTHS, B, batch
 
 
 def make(**changes: object) -> Tailor:
