@@ -38,9 +38,9 @@ def show_summary(summary: dict[str, Any]) -> None:
     rows += [[f"missing in {s}", *(x["missing"][s] for x in described.values())] for s in splits]
     _table("Modalities", ["", *described], rows)
     if summary["shared_groups"]:
-        from carat.data.summary import split_groups
+        from carat.data.summary import describe_shared_groups
 
-        print(f"warning: {split_groups(summary['shared_groups'])}")
+        print(f"warning: {describe_shared_groups(summary['shared_groups'])}")
     for m, modality in described.items():
         for line in modality["cleaning"]:
             print(f"{m}: {line}")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carat.data.store.store import Store, feature_file, offset_file
-from carat.data.tokenizer import own_steps
+from carat.data.tokenizer import drop_context
 
 BLOCK = 4_000_000
 """Numbers read at once; only a single sequence that is longer takes more."""
@@ -96,7 +96,7 @@ def survey(store: Store, modality: str) -> Survey:
         lowest, highest = np.minimum(lowest, values.min(0)), np.maximum(highest, values.max(0))
         for row in first + np.flatnonzero(present[first:last]):
             start, stop = offsets[row : row + 2] - offsets[first]
-            steps = own_steps(block[start:stop]) if info.tokens else block[start:stop]
+            steps = drop_context(block[start:stop]) if info.tokens else block[start:stop]
             own[row] = len(steps)
             moving[row] = _differ(steps[:1], steps[-1:]) or _differ(steps[:1], steps)
             edges = [any(np.array_equal(step, blank) for blank in blanks) for step in steps[[0, -1]]]

@@ -31,7 +31,7 @@ from carat.data.corpora.dialogues import M3ED
 from carat.data.corpora.label_table import MOSEI
 from carat.data.recipes.sources.glove import tokenize
 from carat.data.store.store import SPLIT, TRANSCRIPTS, Store
-from carat.data.summary import leak
+from carat.data.summary import leakage_notes
 from carat.utils.errors import DataError, did_you_mean
 
 
@@ -237,7 +237,7 @@ def _all_together(c: Context, telling: Iterable[str], split: NDArray[Any]) -> ND
 
 
 def _groups_in_two_splits(c: Context) -> tuple[Verdict, str]:
-    if found := leak(c.store):
+    if found := leakage_notes(c.store):
         return "fail", f"{found[0]}: scores flatter; split by group"
     return "ok", f"{len(np.unique(c.store.groups))} groups, each in one split"
 
