@@ -76,7 +76,10 @@ def garble(path: Path) -> None:
         (empty, r"labels.npy: truncated: 0 bytes"),
         (remove, r"ids.npy: missing; the store is damaged"),
         (newer, r"store schema 99, but this version of carat reads up to 1; upgrade carat"),
-        (relabel, r"manifest.json: altered \(content does not match the fingerprint\); build the store again"),
+        (
+            relabel,
+            r"manifest.json: altered \(content does not match the fingerprint\); build the store again",
+        ),
         (garble, r"manifest.json: cannot be read"),
     ],
 )

@@ -147,7 +147,7 @@ def test_chunks_of_the_table_change_nothing(
     ("old", "new", "message"),
     [
         ("group: call\n", "", r"recipe\.yaml: modalities\.text: context needs `group`"),
-        ("context: 8, ", "", r"recipe\.yaml: modalities\.text: order says .*; set context too"),
+        ("context: 8, ", "", r"modalities\.text: order has no effect without context; set context too"),
         ("context: 8, ", "context: true, ", r"modalities\.text\.context: .*integer, found True"),
     ],
 )

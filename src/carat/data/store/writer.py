@@ -164,7 +164,9 @@ class StoreWriter:
         if id in self._ids:
             raise DataError(f"sample '{id}': duplicate id")
         if split not in self.splits:
-            raise DataError(f"sample '{id}': unknown split '{split}', expected one of {', '.join(self.splits)}")
+            raise DataError(
+                f"sample '{id}': unknown split '{split}', expected one of {', '.join(self.splits)}"
+            )
         label_array = np.asarray(labels)
         if label_array.shape != (len(self.labels),) or not np.isin(label_array, (0, 1)).all():
             raise DataError(
@@ -208,9 +210,7 @@ class StoreWriter:
         with np.errstate(over="ignore"):
             array = array.astype(self._dtype(modality))
         if modality not in self.non_finite and not np.isfinite(array).all():
-            raise DataError(
-                f"sample '{id}', {modality}: inf or NaN in {self.dtype}, expected finite values"
-            )
+            raise DataError(f"sample '{id}', {modality}: inf or NaN in {self.dtype}, expected finite values")
         return array
 
     def _dtype(self, modality: str) -> np.dtype[Any]:
