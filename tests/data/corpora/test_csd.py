@@ -445,7 +445,8 @@ def nothing(group: Any, name: str) -> None:
             "text",
             "All text/data/a/intervals",
             array(spans(WORDS, 11) + 0.01),
-            r"intervals differ from the words of .*/data/a by up to 0\.010 s, expected at most 0\.001 s",
+            r"text/data/a/intervals: intervals differ from the words of .*/data/a by up to 0\.010 s, "
+            r"expected at most 0\.001 s",
         ),
     ],
 )
