@@ -64,21 +64,21 @@ def same(value: Any, expected: Any) -> bool:
 @pytest.mark.parametrize("protocol", range(6))
 def test_plain_data_and_arrays_of_every_protocol(tmp_path: Path, protocol: int) -> None:
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(DATA, protocol=protocol))
-    found = read_pickle(tmp_path / "x.pkl")
+    loaded = read_pickle(tmp_path / "x.pkl")
     for name, expected in DATA.items():
-        assert same(found[name], expected), name
-    assert to_array(found["floats"], "x").tolist() == DATA["floats"]
-    assert to_array(found["nested"], "x").tolist() == DATA["nested"]
+        assert same(loaded[name], expected), name
+    assert to_array(loaded["floats"], "x").tolist() == DATA["floats"]
+    assert to_array(loaded["nested"], "x").tolist() == DATA["nested"]
 
 
 def test_python_2_text_is_bytes_and_arrays_are_arrays(tmp_path: Path) -> None:
     array = np.random.default_rng(0).random((31, 1103))
     (tmp_path / "x.pkl").write_bytes(python_2({"a": ["x", 3], "b": array, "n": (1, {"c": True})}))
     assert pickle.loads((tmp_path / "x.pkl").read_bytes(), encoding="latin1")["a"] == ["x", 3]
-    found = read_pickle(tmp_path / "x.pkl")
-    assert found[b"a"] == [b"x", 3]
-    assert (found[b"b"] == array).all()
-    assert found[b"n"] == (1, {b"c": True})
+    loaded = read_pickle(tmp_path / "x.pkl")
+    assert loaded[b"a"] == [b"x", 3]
+    assert (loaded[b"b"] == array).all()
+    assert loaded[b"n"] == (1, {b"c": True})
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -86,7 +86,7 @@ def test_files_of_torch(tmp_path: Path, zipped: bool) -> None:
     whole = torch.arange(24.0).reshape(4, 6)
     value = {
         "whole": whole,
-        "turned": whole.T,
+        "transposed": whole.T,
         "part": whole[1:3, 2:],
         "ints": torch.arange(5),
         "half": torch.ones(3, dtype=torch.float16),
@@ -94,22 +94,22 @@ def test_files_of_torch(tmp_path: Path, zipped: bool) -> None:
         "data": DATA,
     }
     torch.save(value, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
-    found = read_pickle(tmp_path / "x.pt")
+    loaded = read_pickle(tmp_path / "x.pt")
     for name, tensor in value.items():
         if isinstance(tensor, torch.Tensor):
-            assert (found[name] == tensor.numpy()).all(), name
-            assert found[name].shape == tuple(tensor.shape)
-    assert same(found["data"]["nested"], DATA["nested"])
+            assert (loaded[name] == tensor.numpy()).all(), name
+            assert loaded[name].shape == tuple(tensor.shape)
+    assert same(loaded["data"]["nested"], DATA["nested"])
 
 
 def test_large_arrays_are_views_of_the_file(tmp_path: Path) -> None:
     array = np.zeros((1000, 5000), dtype="f4")
     (tmp_path / "x.pkl").write_bytes(pickle.dumps({"a": array}, protocol=4))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = read_pickle(tmp_path / "x.pkl")["a"]
+    loaded = read_pickle(tmp_path / "x.pkl")["a"]
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10_000  # KiB, of 20 MB
-    assert found.shape == array.shape
-    assert not found.flags.writeable
+    assert loaded.shape == array.shape
+    assert not loaded.flags.writeable
 
 
 class Calls:
@@ -253,7 +253,7 @@ SEEDS = [pickle.dumps(DATA, protocol=p) for p in (0, 2, 4, 5)]
 
 
 def seed_files() -> list[bytes]:
-    found = list(SEEDS)
+    loaded = list(SEEDS)
     for zipped in (True, False):
         out = io.BytesIO()
         torch.save(
@@ -261,8 +261,8 @@ def seed_files() -> list[bytes]:
             out,
             _use_new_zipfile_serialization=zipped,
         )
-        found.append(out.getvalue())
-    return [*found, python_2({"a": ["x", 3], "b": np.arange(4.0)})]
+        loaded.append(out.getvalue())
+    return [*loaded, python_2({"a": ["x", 3], "b": np.arange(4.0)})]
 
 
 FILES = seed_files()

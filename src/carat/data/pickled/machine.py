@@ -77,9 +77,9 @@ class Machine:
         self.position += size
         return self.buffer[start : self.position]
 
-    def read_number(self, form: str) -> Any:
-        """Read a number in a format of `struct`."""
-        return struct.unpack(form, self.read(struct.calcsize(form)))[0]
+    def read_number(self, format: str) -> Any:
+        """Read a number in a format of the `struct` module."""
+        return struct.unpack(format, self.read(struct.calcsize(format)))[0]
 
     def read_line(self) -> bytes:
         """Read to the end of the line."""
