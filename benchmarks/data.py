@@ -14,7 +14,8 @@ import numpy as np
 
 from benchmarks.measure import alternate, finish, machine, table
 from benchmarks.workload import BATCH, LABELS, WIDTHS, Sample, make_method, mosei_lengths, training_step
-from carat.data.loader import Batch, make_loader
+from carat.data.batch import Batch
+from carat.data.loader import make_loader
 from carat.data.store import Store, open_store
 from carat.data.store.writer import StoreWriter
 

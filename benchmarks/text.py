@@ -30,7 +30,8 @@ from transformers import AutoModel
 from benchmarks.measure import finish, in_own_process, machine, peak_gb, seconds, table
 from carat.config.base import merge
 from carat.config.experiment import load_experiment
-from carat.data.loader import Batch, make_loader, usable_rows
+from carat.data.batch import Batch
+from carat.data.loader import make_loader, usable_rows
 from carat.data.store import Store, open_store
 from carat.data.tokenizer import OWN
 from carat.inference.predictor import load
@@ -192,7 +193,7 @@ def _part_of(store: Store, folder: Path, samples: int = 300) -> Store:
         store.label_names,
         {"text": info.source},
         list(store.manifest.splits),
-        read_by_encoders={"text": info.tokens},
+        encoder_inputs={"text": info.tokens},
     ) as writer:
         for split in store.manifest.splits:
             for row in store.indices(split)[:samples].tolist():

@@ -106,7 +106,7 @@ def test_own_features(run, trained: TrainedRun, store: Store, tmp_path: Path) ->
         ("train --data nowhere --out r", "nowhere: no such store"),
         ("data info nowhere", "nowhere: no such store"),
         ("data build nowhere.yaml s", "nowhere.yaml: cannot be read"),
-        ("data synth s --samples 5", "needs 100 samples at least, found 5"),
+        ("data synth s --samples 5", "samples must be at least 100, found 5"),
         ("evaluate nowhere --data s", "nowhere: no such run"),
         ("predict nowhere --data s --out p.txt", "unknown ending '.txt'"),
         ("predict nowhere --data s --out p.csv", "s: no such store or file"),

@@ -1,4 +1,4 @@
-"""Small files in the true layout of each format of the field, written to disk."""
+"""Writers of small files in the layout of each dataset format."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ STEPS = {"text": 50, "visual": 23, "audio": 29}
 
 
 def lengths(seed: int = 0) -> dict[str, np.ndarray]:
-    """Words of every sample, by split."""
+    """Words per sample, (N,) by split."""
     random = np.random.default_rng(seed)
     return {split: random.integers(3, 19, count) for split, count in COUNTS.items()}
 
 
 def labels(seed: int = 1) -> dict[str, np.ndarray]:
-    """(N, 6) by split."""
+    """Labels (N, 6) by split."""
     random = np.random.default_rng(seed)
     return {split: (random.random((count, 6)) < 0.4).astype(int) for split, count in COUNTS.items()}
 
 
 def features(split: str, modality: str, steps: int, words: np.ndarray, trailing: bool = True) -> np.ndarray:
-    """(N, steps, d) float32, padded with zeros; the text is the same however many steps there are."""
+    """Features (N, steps, d) float32, padded with zeros; values do not depend on `steps`."""
     random = np.random.default_rng([list(COUNTS).index(split), list(WIDTHS).index(modality)])
-    out = np.zeros((len(words), steps, WIDTHS[modality]), dtype=np.float32)
+    padded = np.zeros((len(words), steps, WIDTHS[modality]), dtype=np.float32)
     for i, n in enumerate(words):
         n = int(min(n, steps))
         values = random.normal(size=(19, WIDTHS[modality]))[:n]
-        out[i, slice(0, n) if trailing else slice(steps - n, steps)] = values
-    return out
+        padded[i, slice(0, n) if trailing else slice(steps - n, steps)] = values
+    return padded
 
 
 def tokens(row: np.ndarray) -> list[int]:
-    """A label list as the aligned file has it."""
+    """A label list of the aligned file."""
     return [2, *(int(label) + 4 for label in np.flatnonzero(row)), 3]
 
 
 def aligned(file: Path, as_lists: bool = False, legacy: bool = False) -> None:
-    """`train_valid_test.pt`."""
+    """Write `train_valid_test.pt`."""
     words, marked, whole = lengths(), labels(), {}
     for split in COUNTS:
         arrays: dict[str, Any] = {
@@ -56,43 +56,43 @@ def aligned(file: Path, as_lists: bool = False, legacy: bool = False) -> None:
 
 
 def unaligned(file: Path, protocol: int = 2, order: Any = None) -> None:
-    """`mosei_senti_data_noalign.pkl`; leading padding, as some of its modalities have."""
+    """Write `mosei_senti_data_noalign.pkl`, with leading padding in some modalities, as in the original."""
     words, whole = lengths(), {}
     for split, count in COUNTS.items():
-        place = np.arange(count) if order is None else order(count)
-        parts = {m: features(split, m, STEPS[m], words[split], trailing=m == "text")[place] for m in WIDTHS}
+        indices = np.arange(count) if order is None else order(count)
+        parts = {m: features(split, m, STEPS[m], words[split], trailing=m == "text")[indices] for m in WIDTHS}
         parts["audio"][0, -1, 3] = -np.inf
-        ids = [[f"vid{split}{i // 3}", f"{10.0 * (i % 3):.3f}", f"{10.0 * (i % 3) + 7:.3f}"] for i in place]
+        ids = [[f"vid{split}{i // 3}", f"{10.0 * (i % 3):.3f}", f"{10.0 * (i % 3) + 7:.3f}"] for i in indices]
         whole[split] = {
             "vision": parts["visual"],
             "audio": parts["audio"],
             "text": parts["text"],
             "id": np.array(ids),
-            "labels": np.array([[[sentiment(split, i)]] for i in place], dtype=np.float32),
+            "labels": np.array([[[sentiment(split, i)]] for i in indices], dtype=np.float32),
         }
     file.write_bytes(pickle.dumps(whole, protocol=protocol))
 
 
 def sentiment(split: str, i: int) -> float:
-    """Of a sample."""
+    """Sentiment of a sample."""
     return round(-3 + 0.25 * ((7 * i + len(split)) % 25), 2)
 
 
 def table(file: Path) -> None:
-    """A label table for the same samples."""
+    """Write a label table for the same samples."""
     lines = ["video_id,segment_id,start,end,fold,text,sentiment,happy,sad,anger,surprise,disgust,fear"]
     marked, words = labels(), lengths()
     for split, count in COUNTS.items():
         for i in range(count):
-            said = " ".join(f"w{k}" for k in range(words[split][i]))
-            row = [f"vid{split}{i // 3}", i % 3, 10.0 * (i % 3), 10.0 * (i % 3) + 7.02, split, said]
+            transcript = " ".join(f"w{k}" for k in range(words[split][i]))
+            row = [f"vid{split}{i // 3}", i % 3, 10.0 * (i % 3), 10.0 * (i % 3) + 7.02, split, transcript]
             row += [sentiment(split, i), *(float(x) * 0.667 for x in marked[split][i])]
             lines.append(",".join(map(str, row)))
     file.write_text("\n".join(lines) + "\n")
 
 
 def mmsa(file: Path, with_lengths: bool = True) -> None:
-    """MMSA's `unaligned_50.pkl`; values behind a sequence's length are noise, not zeros."""
+    """Write MMSA's `unaligned_50.pkl`; values after the end of a sequence are not zeros."""
     words, whole = lengths(), {}
     for split, count in COUNTS.items():
         parts = {m: features(split, m, STEPS[m], words[split]) for m in WIDTHS}
@@ -121,33 +121,33 @@ DIALOGUE_WIDTHS = {"text": 13, "audio": 11, "visual": 7}
 
 
 def dialogue_parts(classes: int) -> tuple[dict[str, Any], ...]:
-    """Ids, speakers, labels, text, audio, visual, sentences by dialogue."""
+    """IDs, speakers, labels, text, audio, visual and sentences, each by dialogue."""
     random = np.random.default_rng(3)
     emotions = {d: [(i * 3 + n) % classes for i in range(n)] for d, n in UTTERANCES.items()}
-    found = [
+    modalities = [
         {d: [random.normal(size=width).astype(np.float32) for _ in range(n)] for d, n in UTTERANCES.items()}
         for width in DIALOGUE_WIDTHS.values()
     ]
     ids = {d: [f"{d}_{i}" for i in range(n)] for d, n in UTTERANCES.items()}
     speakers = {d: ["M" if i % 2 else "F" for i in range(n)] for d, n in UTTERANCES.items()}
-    said = {d: [f"line {i} of {d}" for i in range(n)] for d, n in UTTERANCES.items()}
-    return ids, speakers, emotions, *found, said
+    sentences = {d: [f"line {i} of {d}" for i in range(n)] for d, n in UTTERANCES.items()}
+    return ids, speakers, emotions, *modalities, sentences
 
 
 def m3ed(file: Path, protocol: int = 4) -> None:
-    """The M3ED tuple."""
+    """Write the tuple of M3ED."""
     file.write_bytes(pickle.dumps((*dialogue_parts(7), *DIALOGUES.values()), protocol=protocol))
 
 
 def iemocap(file: Path) -> None:
-    """`IEMOCAP_features.pkl`: no validation dialogues; a set of test dialogues."""
+    """Write `IEMOCAP_features.pkl`, with no validation dialogues and a set of test dialogues."""
     parts = dialogue_parts(6)
     train = [*DIALOGUES["train"], *DIALOGUES["valid"]]
     file.write_bytes(pickle.dumps((*parts, train, set(DIALOGUES["test"])), protocol=2))
 
 
 def python_2(value: Any) -> bytes:
-    """A protocol 2 pickle as Python 2 wrote it: text and array contents as byte strings."""
+    """Pickle in protocol 2 as Python 2 did, with text and array contents as byte strings."""
     out = bytearray(b"\x80\x02")
     _python_2(value, out)
     return bytes(out + b".")

@@ -14,18 +14,18 @@ from carat.utils.errors import DataError
 
 
 def test_the_same_seed_gives_the_same_store(tmp_path: Path) -> None:
-    prints = [
+    first, second, other = (
         make_synthetic(tmp_path / str(i), samples=101, seed=seed).manifest.fingerprint
         for i, seed in enumerate((5, 5, 6))
-    ]
-    assert prints[0] == prints[1] != prints[2]
+    )
+    assert first == second != other
 
 
 def test_modalities_differ_in_length_and_may_be_missing(store: Store) -> None:
     for m, (low, high) in LENGTHS.items():
         lengths = store.lengths(m)
         assert set(np.unique(lengths)) <= {0, *range(low, high + 1)}
-        assert 0.1 < (lengths == 0).mean() < 0.3  # .2 was asked for
+        assert 0.1 < (lengths == 0).mean() < 0.3  # the fixture asks for 0.2
     assert (np.sum([store.lengths(m) > 0 for m in WIDTHS], axis=0) > 0).all()
 
 
@@ -39,21 +39,21 @@ def test_groups_do_not_cross_splits(tmp_path: Path) -> None:
 def test_labels_are_correlated(tmp_path: Path) -> None:
     labels = np.asarray(make_synthetic(tmp_path / "s", samples=2000).labels)
     correlation = np.corrcoef(labels.T)
-    place = {name: i for i, name in enumerate(LABELS)}
-    assert correlation[place["anger"], place["disgust"]] > 0.2
-    assert correlation[place["happy"], place["sad"]] < -0.2
+    index = {name: i for i, name in enumerate(LABELS)}
+    assert correlation[index["anger"], index["disgust"]] > 0.2
+    assert correlation[index["happy"], index["sad"]] < -0.2
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"samples": 99}, "needs 100 samples at least, found 99"),
-        ({"missing": 1.0}, "missing must be in"),
-        ({"missing": -0.1}, "missing must be in"),
-        ({"seed": -1}, "seed must not be negative"),
+        ({"samples": 99}, "samples must be at least 100, found 99"),
+        ({"missing": 1.0}, r"missing must be in \[0, 1\), found 1.0"),
+        ({"missing": -0.1}, r"missing must be in \[0, 1\), found -0.1"),
+        ({"seed": -1}, "seed must not be negative, found -1"),
     ],
 )
-def test_impossible_requests(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+def test_invalid_arguments(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         make_synthetic(tmp_path / "s", **options)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""The context of a text: which tokens, how many, in which order."""
+"""Tests of conversations, contexts and their tokens."""
 
 from __future__ import annotations
 
@@ -10,37 +10,39 @@ import pytest
 from hypothesis import given
 
 from carat.data.tokenizer import (
-    NOTHING,
+    NO_CONTEXT,
     Context,
     ContextTokenizer,
-    contexts_of,
-    conversations_of,
-    with_context,
+    append_context,
+    extract_contexts,
+    group_conversations,
 )
 
 TEXTS = st.lists(st.tuples(st.lists(st.integers(1, 99), max_size=5), st.sampled_from("abc")), max_size=12)
 
 
 @given(TEXTS, st.integers(1, 12))
-def test_the_nearest_tokens_of_a_conversation(texts: list[tuple[list[int], str]], context: int) -> None:
+def test_contexts_are_the_nearest_tokens_of_the_conversation(
+    texts: list[tuple[list[int], str]], context_tokens: int
+) -> None:
     ids, names = [x for x, _ in texts], [name for _, name in texts]
-    found = contexts_of(ids, conversations_of(names), context)
-    assert len(found) == len(texts)
-    for i, near in enumerate(found):
+    contexts = extract_contexts(ids, group_conversations(names), context_tokens)
+    assert len(contexts) == len(texts)
+    for i, context in enumerate(contexts):
         before = [token for x, name in texts[:i] if name == names[i] for token in x]
         after = [token for x, name in texts[i + 1 :] if name == names[i] for token in x]
-        assert near == (before[-context:], after[:context])
+        assert context == (before[-context_tokens:], after[:context_tokens])
 
 
-def test_order_is_by_numbers_then_as_given() -> None:
+def test_texts_are_sorted_stably_by_order() -> None:
     names = ["a", "a", "b", "a"]
-    assert conversations_of(names) == [[0, 1, 3], [2]]
-    assert conversations_of(names, [5.0, 1.0, 0.0, 1.0]) == [[2], [1, 3, 0]]
+    assert group_conversations(names) == [[0, 1, 3], [2]]
+    assert group_conversations(names, [5.0, 1.0, 0.0, 1.0]) == [[2], [1, 3, 0]]
 
 
-@pytest.mark.parametrize("nothing", ["", None, float("nan")])
-def test_texts_without_a_conversation_stand_alone(nothing: object) -> None:
-    assert conversations_of([nothing, 0, nothing, 0]) == [[0], [1, 3], [2]]
+@pytest.mark.parametrize("unnamed", ["", None, float("nan")])
+def test_unnamed_conversations_have_one_text(unnamed: object) -> None:
+    assert group_conversations([unnamed, 0, unnamed, 0]) == [[0], [1, 3], [2]]
 
 
 @given(
@@ -49,48 +51,48 @@ def test_texts_without_a_conversation_stand_alone(nothing: object) -> None:
     st.lists(st.integers(200, 299), max_size=8),
     st.integers(8, 20),
 )
-def test_own_tokens_come_first_and_the_nearest_have_the_room(
-    own: list[int], before: list[int], after: list[int], longest: int
+def test_each_side_takes_half_of_the_remaining_length(
+    own: list[int], before: list[int], after: list[int], max_length: int
 ) -> None:
-    steps = with_context(own, Context(before, after), [3], longest)
+    steps = append_context(own, Context(before, after), [3], max_length)
     assert steps.dtype == np.int32
-    assert len(steps) <= longest
+    assert len(steps) <= max_length
     assert steps[: len(own)].tolist() == [[x, 0] for x in own]
-    more = steps[len(own) :]
-    assert (more[:, 1] == 1).all()
-    words = [x for x in more[:, 0].tolist() if x != 3]
-    shown = [x for x in words if x < 200], [x for x in words if x >= 200]
-    assert shown[0] == before[len(before) - len(shown[0]) :]
-    assert shown[1] == after[: len(shown[1])]
-    half = max(0, longest - len(own) - 2) // 2
-    assert (len(shown[0]), len(shown[1])) == (min(half, len(before)), min(half, len(after)))
+    appended = steps[len(own) :]
+    assert (appended[:, 1] == 1).all()
+    words = [x for x in appended[:, 0].tolist() if x != 3]
+    kept_before, kept_after = [x for x in words if x < 200], [x for x in words if x >= 200]
+    assert kept_before == before[len(before) - len(kept_before) :]
+    assert kept_after == after[: len(kept_after)]
+    half = max(0, max_length - len(own) - 2) // 2
+    assert (len(kept_before), len(kept_after)) == (min(half, len(before)), min(half, len(after)))
 
 
-def test_a_lone_text_is_itself() -> None:
-    assert with_context([2, 5, 3], NOTHING, [3], 9).tolist() == [[2, 0], [5, 0], [3, 0]]
+def test_text_without_context() -> None:
+    assert append_context([2, 5, 3], NO_CONTEXT, [3], 9).tolist() == [[2, 0], [5, 0], [3, 0]]
 
 
-def test_without_own_tokens_there_is_no_context() -> None:
-    assert with_context([], Context([7], [8]), [], 9).shape == (0, 2)
+def test_empty_text_gets_no_context() -> None:
+    assert append_context([], Context([7], [8]), [], 9).shape == (0, 2)
 
 
 @pytest.mark.parametrize(
     ("template", "end"),
     [("[CLS] $A [SEP]", [3]), ("[CLS] $A", []), ("$A", []), ("[CLS] $A [SEP] [CLS]", [3])],
 )
-def test_parts_are_closed_as_the_tokenizer_closes_texts(
+def test_each_side_ends_with_the_special_token_after_a_text(
     template: str, end: list[int], tmp_path: Path
 ) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     vocabulary = {"[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "we": 4, "so": 5}
-    made = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    word_level = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    word_level.pre_tokenizer = pre_tokenizers.Whitespace()
     special = [("[CLS]", 2), ("[SEP]", 3)]
-    made.post_processor = processors.TemplateProcessing(single=template, special_tokens=special)
-    made.save(str(tmp_path / "tokenizer.json"))
+    word_level.post_processor = processors.TemplateProcessing(single=template, special_tokens=special)
+    word_level.save(str(tmp_path / "tokenizer.json"))
     tokenizer = ContextTokenizer(tmp_path, 20, 3)
-    (first, second) = tokenizer.read(["we", "so"], tokenizer.contexts(["we", "so"], [0, 0]))
+    (first, second) = tokenizer.encode(["we", "so"], tokenizer.contexts(["we", "so"], [0, 0]))
     own = [2] * template.startswith("[CLS]") + [4] + end + [2] * template.endswith(" [CLS]")
     assert first[:, 0].tolist() == [*own, *end, 5, *end]
     assert second[-len(end) - 1 - len(end) :, 0].tolist() == [4, *end, *end]

@@ -158,7 +158,7 @@ def test_tokens_of_ones_own(text_run: TrainedRun) -> None:
         predictor.predict_text(["glad"])[0].scores
     )
     for wrong in (ids + 0.5, ids + 99, -ids):
-        with pytest.raises(DataError, match=r"sample 0, text: expected token ids from 0 to 22"):
+        with pytest.raises(DataError, match=r"sample 0, text: expected token IDs from 0 to 22"):
             predictor.predict({"text": wrong})
 
 

@@ -186,10 +186,10 @@ def test_shares_of_a_batch_have_its_padding(store: Store) -> None:
     rows = store.indices("train")[:7]
 
     def batch(rank: int, size: int) -> Any:
-        share = Processes(rank, size).share if size > 1 else None
+        shard = Processes(rank, size).share if size > 1 else None
         limits = dict.fromkeys(store.modalities, 64)
         return next(
-            iter(make_loader(store, rows, store.modalities, batch_size=7, max_length=limits, share=share))
+            iter(make_loader(store, rows, store.modalities, batch_size=7, max_length=limits, shard=shard))
         )
 
     whole = batch(0, 1)

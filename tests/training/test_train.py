@@ -107,7 +107,7 @@ def test_options(store: Store, tiny: Experiment, tmp_path: Path) -> None:
     lengths = [store.lengths(m)[store.indices("train")] for m in ("audio", "text")]
     missing = (np.sum(lengths, axis=0) == 0).sum()
     assert missing > 0
-    assert run.card.notes[0] == f"{missing} samples of train left out: none of audio, text present"
+    assert run.card.notes[0] == f"{missing} samples of split 'train' excluded: they have none of audio, text"
     assert len(set(run.card.thresholds.values())) > 1
 
 
@@ -126,8 +126,9 @@ def test_one_validation_sample_and_one_label(tiny: Experiment, tmp_path: Path) -
             writer.append(str(i), split, [i % 2], {"text": np.ones((1 + i, 2))}, group="g")
     run = train(changed(tiny, training={"epochs": 1}), tmp_path / "s", tmp_path / "run")
     assert run.card.notes == [
-        "no sample of valid has: a",
-        "1 group has samples in more than one split, e.g. 'g': scores flatter",
+        "split 'valid' has no positive sample of: a",
+        "1 group has samples in more than one split, e.g. 'g': scores will be optimistic (leakage between "
+        "splits)",
     ]
     assert run.card.validation["macro_f1"] is None
     report = load(run.folder).evaluate(open_store(tmp_path / "s"), "valid")

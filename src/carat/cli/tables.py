@@ -28,9 +28,9 @@ def show_summary(summary: dict[str, Any]) -> None:
     for table in (_label_table(summary), _co_occurrence_table(summary), _modality_table(summary)):
         table.show()
     if summary["shared_groups"]:
-        from carat.data.summary import split_groups
+        from carat.data.summary import describe_shared_groups
 
-        print(f"warning: {split_groups(summary['shared_groups'])}")
+        print(f"warning: {describe_shared_groups(summary['shared_groups'])}")
     for m, modality in summary["modalities"].items():
         for line in modality["cleaning"]:
             print(f"{m}: {line}")

@@ -1,4 +1,4 @@
-"""What a store holds, in numbers."""
+"""Statistics of a store, and warnings about its data."""
 
 from __future__ import annotations
 
@@ -6,23 +6,34 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from carat.data.loader import usable_rows
 from carat.data.store import Store
 
 
 def summarize(store: Store) -> dict[str, Any]:
-    """Splits, label counts, co-occurrence, lengths and missing modalities as plain data.
+    """Compute statistics of a store: splits, labels, co-occurrence, lengths and missing modalities.
+
+    Args:
+        store: an open store.
 
     Returns:
-        Keys: name, fingerprint, samples, groups, shared_groups (in more than one split: their samples are not
-        independent of the training data), splits, labels (per split: positives, cardinality, share
-        without any label), co_occurrence (label → label → samples), modalities (width, dtype, source,
-        cleaning, steps, and per split the samples that have and lack it), notes.
+        JSON-serializable dict with the keys
+
+        - name, fingerprint, samples, groups, notes;
+        - shared_groups: groups with samples in more than one split, whose evaluation is not independent of
+          training;
+        - splits: samples by split;
+        - labels: by split, positives of each label, mean labels per sample (cardinality), and the fraction
+          of samples without any label;
+        - co_occurrence: samples that have both labels, by label and label;
+        - modalities: by modality, width, dtype, source, cleaning, quantiles of the number of time steps, and
+          by split the samples that have the modality (present) or lack it (missing).
     """
     splits = {split: store.indices(split) for split in store.manifest.splits}
     labels = np.asarray(store.labels).astype(np.int64)
-    together = labels.T @ labels
+    co_occurrence = labels.T @ labels
     names = store.label_names
     return {
         "name": store.manifest.name,
@@ -40,56 +51,60 @@ def summarize(store: Store) -> dict[str, Any]:
             for split, rows in splits.items()
         },
         "co_occurrence": {
-            a: {b: int(together[i, j]) for j, b in enumerate(names)} for i, a in enumerate(names)
+            a: {b: int(co_occurrence[i, j]) for j, b in enumerate(names)} for i, a in enumerate(names)
         },
-        "modalities": {m: _modality(store, m, splits) for m in store.modalities},
+        "modalities": {m: _summarize_modality(store, m, splits) for m in store.modalities},
         "notes": store.manifest.notes,
     }
 
 
 def shared_groups(store: Store) -> list[str]:
-    """Groups that have samples in more than one split, sorted."""
-    seen: dict[str, set[str]] = {}
+    """Return the groups that have samples in more than one split, sorted."""
+    splits_of: dict[str, set[str]] = {}
     for split in store.manifest.splits:
         for group in np.unique(store.groups[store.indices(split)]).tolist():
-            seen.setdefault(group, set()).add(split)
-    return sorted(group for group, splits in seen.items() if len(splits) > 1)
+            splits_of.setdefault(group, set()).add(split)
+    return sorted(group for group, splits in splits_of.items() if len(splits) > 1)
 
 
-def leak(store: Store) -> list[str]:
-    """A sentence on groups in more than one split, or none."""
+def leakage_notes(store: Store) -> list[str]:
+    """Describe the groups that are in more than one split: one line, or none if there are no such groups."""
     shared = shared_groups(store)
-    return [f"{split_groups(len(shared))}, e.g. '{shared[0]}'"] if shared else []
+    return [f"{describe_shared_groups(len(shared))}, e.g. '{shared[0]}'"] if shared else []
 
 
-def split_groups(count: int) -> str:
-    """That so many groups are in more than one split."""
+def describe_shared_groups(count: int) -> str:
+    """Format the number of groups that are in more than one split, at least 1."""
     return f"{f'{count} groups have' if count > 1 else '1 group has'} samples in more than one split"
 
 
-def left_out(store: Store, split: str, wanted: Sequence[str]) -> list[str]:
-    """A sentence on samples of a split that have none of the wanted modalities, or none.
+def exclusion_notes(store: Store, split: str, modalities: Sequence[str]) -> list[str]:
+    """Describe the samples of a split that have none of the modalities: one line, or none.
 
     Raises:
-        DataError: no sample of the split has any of them.
+        DataError: no sample of the split has any of the modalities.
     """
-    usable = usable_rows(store, split, [m for m in wanted if m in store.modalities])
-    missing = store.manifest.splits[split] - len(usable)
-    return [f"{missing} samples of {split} left out: none of {', '.join(wanted)} present"] if missing else []
+    usable = usable_rows(store, split, [m for m in modalities if m in store.modalities])
+    excluded = store.manifest.splits[split] - len(usable)
+    if not excluded:
+        return []
+    return [f"{excluded} samples of split '{split}' excluded: they have none of {', '.join(modalities)}"]
 
 
-def cautions(store: Store) -> list[str]:
-    """What makes results of a training on this store doubtful, in words."""
-    found = []
+def store_warnings(store: Store) -> list[str]:
+    """Warn about data that makes scores unreliable: labels without positives, and leakage between splits."""
+    warnings = []
     for split in ("train", "valid"):
         positives = np.asarray(store.labels)[store.indices(split)].sum(0)
-        silent = [name for name, count in zip(store.label_names, positives, strict=True) if not count]
-        if silent:
-            found.append(f"no sample of {split} has: {', '.join(silent)}")
-    return found + [f"{sentence}: scores flatter" for sentence in leak(store)]
+        absent = [name for name, count in zip(store.label_names, positives, strict=True) if not count]
+        if absent:
+            warnings.append(f"split '{split}' has no positive sample of: {', '.join(absent)}")
+    return warnings + [
+        f"{note}: scores will be optimistic (leakage between splits)" for note in leakage_notes(store)
+    ]
 
 
-def _modality(store: Store, modality: str, splits: dict[str, Any]) -> dict[str, Any]:
+def _summarize_modality(store: Store, modality: str, splits: dict[str, NDArray[np.int64]]) -> dict[str, Any]:
     info = store.manifest.modalities[modality]
     lengths = store.lengths(modality)
     present = lengths[lengths > 0]

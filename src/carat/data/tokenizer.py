@@ -1,4 +1,4 @@
-"""Texts in their context: what was said before and after them in a conversation, as further tokens."""
+"""Tokenization of texts with context: the tokens before and after them in a conversation."""
 
 from __future__ import annotations
 
@@ -17,114 +17,129 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 OWN, CONTEXT = 0, 1
-"""Second number of a step, its token type: of the text itself, or of its context."""
+"""Token types: tokens of the text itself, and of its context."""
 
 
 class Context(NamedTuple):
-    """Token ids, without special ones, of what was said next to a text."""
+    """Token IDs before and after a text, without special tokens."""
 
     before: list[int]
     after: list[int]
 
 
-NOTHING = Context([], [])
+NO_CONTEXT = Context([], [])
 
 
-def conversations_of(names: Sequence[Hashable], order: ArrayLike | None = None) -> list[list[int]]:
-    """Places of texts that belong together, one after another.
-
-    Args:
-        names: of each text's conversation; "", None or NaN where it stands alone.
-        order: number of each text, by which those of a conversation follow one another; as given by default,
-            and where numbers are equal.
-
-    >>> conversations_of(["a", "", "a", ""], [2, 0, 1, 3])
-    [[1], [2, 0], [3]]
-    """
-    places = np.arange(len(names)) if order is None else np.argsort(order, kind="stable")
-    found: dict[Hashable, list[int]] = {}
-    for place in places.tolist():
-        name = names[place]
-        alone = name is None or name == "" or name != name
-        found.setdefault(object() if alone else name, []).append(place)
-    return list(found.values())
-
-
-def contexts_of(
-    ids: Sequence[Sequence[int]], conversations: Iterable[Sequence[int]], tokens: int
-) -> list[Context]:
-    """The so many nearest tokens before each text, and after it, over as many texts as they take.
+def group_conversations(names: Sequence[Hashable], order: ArrayLike | None = None) -> list[list[int]]:
+    """Group texts by conversation.
 
     Args:
-        ids: of the texts, without special tokens.
-        conversations: places of texts that follow one another.
-        tokens: on either side.
-
-    >>> contexts_of([[1, 2], [3], [4, 5]], [[0, 1, 2]], 3)[2]
-    Context(before=[1, 2, 3], after=[])
-    """
-    found = [NOTHING] * len(ids)
-    for places in conversations:
-        for i, place in enumerate(places):
-            before: list[int] = []
-            for j in range(i - 1, -1, -1):
-                if len(before) >= tokens:
-                    break
-                before = [*ids[places[j]], *before]
-            after: list[int] = []
-            for j in range(i + 1, len(places)):
-                if len(after) >= tokens:
-                    break
-                after += ids[places[j]]
-            found[place] = Context(before[-tokens:], after[:tokens])
-    return found
-
-
-def with_context(own: Sequence[int], context: Context, end: Sequence[int], longest: int) -> NDArray[np.int32]:
-    """A text's tokens, then those of its context, the nearest ones where there is no room for all.
-
-    Args:
-        own: ids with special tokens; without any, there is no context either.
-        context: see `contexts_of`; either side may take half of the room.
-        end: special token that closes each part, if the tokenizer has one.
-        longest: tokens in all.
+        names: conversation of each text; a text whose name is "", None or NaN is a conversation of its own.
+        order: (n,) numbers by which texts are sorted, stably; defaults to the order given.
 
     Returns:
-        (T, 2): ids, and `OWN` or `CONTEXT`.
+        For each conversation, the indices of its texts in order.
+
+    >>> group_conversations(["a", "", "a", ""], [2, 0, 1, 3])
+    [[1], [2, 0], [3]]
     """
-    room = max(0, longest - len(own) - 2 * len(end)) // 2 if own else 0
-    before, after = context.before[-room:] if room else [], context.after[:room]
-    more = [*before, *end, *after, *end] if before or after else []
-    types = [OWN] * len(own) + [CONTEXT] * len(more)
-    return np.array([[*own, *more], types], dtype=np.int32).T
+    indices = np.arange(len(names)) if order is None else np.argsort(order, kind="stable")
+    conversations: dict[Hashable, list[int]] = {}
+    for i in indices.tolist():
+        name = names[i]
+        is_unnamed = name is None or name == "" or name != name
+        conversations.setdefault(object() if is_unnamed else name, []).append(i)
+    return list(conversations.values())
+
+
+def extract_contexts(
+    ids: Sequence[Sequence[int]], conversations: Iterable[Sequence[int]], context_tokens: int
+) -> list[Context]:
+    """Collect the nearest tokens before and after each text, across as many texts as needed.
+
+    Args:
+        ids: token IDs of each text, without special tokens.
+        conversations: indices of the texts of each conversation, in order.
+        context_tokens: maximum number of tokens on each side.
+
+    Returns:
+        Context of each text; empty for texts in no conversation.
+
+    >>> extract_contexts([[1, 2], [3], [4, 5]], [[0, 1, 2]], 3)[2]
+    Context(before=[1, 2, 3], after=[])
+    """
+    contexts = [NO_CONTEXT] * len(ids)
+    for conversation in conversations:
+        for position, i in enumerate(conversation):
+            before: list[int] = []
+            for j in range(position - 1, -1, -1):
+                if len(before) >= context_tokens:
+                    break
+                before = [*ids[conversation[j]], *before]
+            after: list[int] = []
+            for j in range(position + 1, len(conversation)):
+                if len(after) >= context_tokens:
+                    break
+                after += ids[conversation[j]]
+            contexts[i] = Context(before[-context_tokens:], after[:context_tokens])
+    return contexts
+
+
+def append_context(
+    own: Sequence[int], context: Context, end: Sequence[int], max_length: int
+) -> NDArray[np.int32]:
+    """Append the context to the tokens of a text, keeping the nearest tokens if not all fit.
+
+    Args:
+        own: token IDs with special tokens; if empty, no context is appended.
+        context: see `extract_contexts`; each side may take half of the remaining length.
+        end: special token that closes each side, if the tokenizer has one.
+        max_length: total length in tokens.
+
+    Returns:
+        (T, 2) token IDs and token types, `OWN` or `CONTEXT`.
+    """
+    tokens_per_side = max(0, max_length - len(own) - 2 * len(end)) // 2 if own else 0
+    before = context.before[-tokens_per_side:] if tokens_per_side else []
+    after = context.after[:tokens_per_side]
+    appended = [*before, *end, *after, *end] if before or after else []
+    types = [OWN] * len(own) + [CONTEXT] * len(appended)
+    return np.array([[*own, *appended], types], dtype=np.int32).T
+
+
+def drop_context(steps: NDArray[Any]) -> NDArray[Any]:
+    """Select the steps of the text itself from (T, 1), or with context (T, 2)."""
+    return steps[steps[:, 1] == OWN] if steps.shape[1] > 1 else steps
 
 
 class ContextTokenizer:
-    """Turns texts into the ids of their tokens, followed by those of their contexts where that is wanted.
+    """Tokenizer that can append context to each text.
 
     Args:
-        folder: holds `tokenizer.json`.
-        longest: tokens at which texts are cut, special ones and those of the context included.
-        tokens: of the context on either side; none when 0.
+        folder: folder with `tokenizer.json`.
+        max_length: length in tokens to which texts are truncated, including special tokens and context.
+        context_tokens: maximum number of context tokens on each side; 0 for no context.
 
     Raises:
         DataError: see `read_tokenizer`.
     """
 
-    def __init__(self, folder: Path, longest: int, tokens: int = 0) -> None:
-        self.folder, self.longest, self.tokens = folder, longest, tokens
-        self.read_along = self.shortened = 0
-        """Tokens of contexts read so far, and texts that there was no room for the whole context of."""
-        self._cutting = read_tokenizer(folder, longest)
+    def __init__(self, folder: Path, max_length: int, context_tokens: int = 0) -> None:
+        self.folder, self.max_length, self.context_tokens = folder, max_length, context_tokens
+        self.appended_tokens = 0
+        """Context tokens appended so far."""
+        self.truncated_contexts = 0
+        """Texts so far whose context did not fit in full."""
+        self._truncating = read_tokenizer(folder, max_length)
 
     @cached_property
-    def _whole(self) -> Tokenizer:
+    def _untruncated(self) -> Tokenizer:
         return read_tokenizer(self.folder)
 
     @cached_property
     def _end(self) -> list[int]:
-        """The special token after a text."""
-        (bare,), (full,) = (encode(self._whole, ["a"], special=special) for special in (False, True))
+        """The special token that follows a text, if the tokenizer adds one."""
+        (bare,), (full,) = (encode(self._untruncated, ["a"], special=special) for special in (False, True))
         starts = range(len(full) - len(bare) + 1)
         start = next((i for i in starts if full[i : i + len(bare)] == bare), 0)
         return full[start + len(bare) :][:1]
@@ -132,47 +147,54 @@ class ContextTokenizer:
     def contexts(
         self, texts: Sequence[str], names: Sequence[Hashable], order: ArrayLike | None = None
     ) -> list[Context]:
-        """The context of each text; see `conversations_of`.
+        """Extract the context of each text.
+
+        Args:
+            texts: n texts.
+            names: n conversation names, see `group_conversations`.
+            order: (n,) see `group_conversations`.
 
         Raises:
-            DataError: not as many names of conversations, or numbers, as texts.
+            DataError: the lengths of the arguments differ.
         """
         if len(texts) != len(names):
-            raise DataError(f"{len(texts)} texts, but the conversations of {len(names)}")
+            raise DataError(f"{len(texts)} texts, but {len(names)} conversation names")
         if order is not None and np.shape(order) != (len(texts),):
             raise DataError(f"{len(texts)} texts, but an order of shape {np.shape(order)}")
-        bare = encode(self._whole, texts, special=False)
-        return contexts_of(bare, conversations_of(names, order), self.tokens)
+        ids = encode(self._untruncated, texts, special=False)
+        return extract_contexts(ids, group_conversations(names, order), self.context_tokens)
 
-    def read(
+    def encode(
         self, texts: Sequence[str], contexts: Sequence[Context] | None = None
     ) -> list[NDArray[np.int32]]:
-        """(T, 1) ids of each text, special ones included; (T, 2) with context, see `with_context`.
+        """Tokenize texts.
+
+        Args:
+            texts: n texts.
+            contexts: n contexts; without any, texts have none. Ignored if `context_tokens` is 0.
+
+        Returns:
+            For each text, token IDs (T, 1), or with context IDs and token types (T, 2), see `append_context`.
 
         Raises:
-            DataError: so many texts and so many contexts do not go together.
+            DataError: the numbers of texts and contexts differ.
         """
-        found = encode(self._cutting, texts)
-        if not self.tokens:
-            return [np.array(ids, dtype=np.int32)[:, None] for ids in found]
-        contexts = [NOTHING] * len(found) if contexts is None else contexts
-        if len(contexts) != len(found):
-            raise DataError(f"{len(found)} texts, but the contexts of {len(contexts)}")
-        return [self._along(ids, context) for ids, context in zip(found, contexts, strict=True)]
+        ids = encode(self._truncating, texts)
+        if not self.context_tokens:
+            return [np.array(own, dtype=np.int32)[:, None] for own in ids]
+        contexts = [NO_CONTEXT] * len(ids) if contexts is None else contexts
+        if len(contexts) != len(ids):
+            raise DataError(f"{len(ids)} texts, but {len(contexts)} contexts")
+        return [self._append(own, context) for own, context in zip(ids, contexts, strict=True)]
 
-    def _along(self, ids: list[int], context: Context) -> NDArray[np.int32]:
-        steps = with_context(ids, context, self._end, self.longest)
-        more = len(steps) - len(ids)
-        read, wanted = more - 2 * len(self._end) if more else 0, len(context.before) + len(context.after)
-        self.read_along += read
-        self.shortened += bool(ids) and read < wanted
+    def _append(self, own: list[int], context: Context) -> NDArray[np.int32]:
+        steps = append_context(own, context, self._end, self.max_length)
+        extra = len(steps) - len(own)
+        appended = extra - 2 * len(self._end) if extra else 0
+        self.appended_tokens += appended
+        self.truncated_contexts += bool(own) and appended < len(context.before) + len(context.after)
         return steps
 
-    def spell(self, ids: NDArray[Any]) -> list[str]:
-        """What tokens (T,) are called."""
-        return [self._cutting.id_to_token(int(id)) or "?" for id in ids]
-
-
-def own_steps(steps: NDArray[Any]) -> NDArray[Any]:
-    """Of steps (T, 1), or with context (T, 2), those of the text itself."""
-    return steps[steps[:, 1] == OWN] if steps.shape[1] > 1 else steps
+    def convert_ids_to_tokens(self, ids: NDArray[Any]) -> list[str]:
+        """Return the string of each token ID (T,); "?" for unknown IDs."""
+        return [self._truncating.id_to_token(int(id)) or "?" for id in ids]

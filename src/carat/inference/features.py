@@ -85,8 +85,8 @@ def _check_numbers(array: NDArray[Any], what: str, card: ModalityCard, raw: bool
         hint = "; are they raw features (raw=True, --raw)?" if fits_raw and not raw else ""
         raise DataError(f"{what}: {found}{hint}")
     if card.tokens is not None:
-        if not card.tokens.fit(array):
-            raise DataError(f"{what}: expected token ids {card.tokens.described}")
+        if not card.tokens.is_valid(array):
+            raise DataError(f"{what}: expected {card.tokens.expected}")
         return array.astype(np.int32)
     with np.errstate(over="ignore"):
         array = array.astype(np.float32)

@@ -17,9 +17,10 @@ from safetensors import SafetensorError
 
 from carat.config.encoders import ENCODERS
 from carat.config.experiment import Experiment
-from carat.data.loader import Batch, check_lengths, collate, hide, make_loader, usable_rows
+from carat.data.batch import Batch, collate, mask_modalities
+from carat.data.loader import check_lengths, make_loader, usable_rows
 from carat.data.store import Store
-from carat.data.summary import leak, left_out
+from carat.data.summary import exclusion_notes, leakage_notes
 from carat.data.tokenizer import Context
 from carat.inference.features import check_sample
 from carat.inference.prediction import Prediction, make_predictions
@@ -282,8 +283,8 @@ class Predictor:
                 notes.append(f"{m} comes from {source}, the run was trained on {expected.source}")
         self._shared(store)
         for split in splits:
-            notes += left_out(store, split, list(self.widths))
-        return notes + leak(store)
+            notes += exclusion_notes(store, split, list(self.widths))
+        return notes + leakage_notes(store)
 
     def _shared(self, store: Store) -> list[str]:
         """The run's modalities that the store has.
@@ -338,7 +339,7 @@ class Predictor:
         self, store: Store, split: str, seen: NDArray[np.bool_] | None = None
     ) -> Iterator[tuple[Batch, NDArray[np.float32], NDArray[np.int64]]]:
         for batch in self.batches(store, split):
-            left = batch if seen is None else hide(batch, seen)
+            left = batch if seen is None else mask_modalities(batch, seen)
             if left.rows.shape[0]:
                 yield left, *self._score(left)
 

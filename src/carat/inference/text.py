@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carat.config.encoders import ENCODERS
-from carat.data.tokenizer import NOTHING, Context, ContextTokenizer, own_steps
+from carat.data.tokenizer import NO_CONTEXT, Context, ContextTokenizer, drop_context
 from carat.runs.card import RunCard
 from carat.utils.errors import DataError, RunError
 
@@ -85,8 +85,8 @@ class Reader:
         Raises:
             DataError: not as many contexts as texts.
         """
-        found = [steps[: self.longest] for steps in self._tokenizer.read(texts, contexts)]
-        self.cut += sum(len(own_steps(steps)) == self.longest for steps in found)
+        found = [steps[: self.longest] for steps in self._tokenizer.encode(texts, contexts)]
+        self.cut += sum(len(drop_context(steps)) == self.longest for steps in found)
         return found
 
     def told(
@@ -95,7 +95,7 @@ class Reader:
         contexts: Sequence[Context] | None,
         conversations: Sequence[Hashable] | None,
     ) -> Sequence[Context]:
-        """The context of each text, from either of the two; `NOTHING` without them.
+        """The context of each text, from either of the two; `NO_CONTEXT` without them.
 
         Raises:
             DataError: both are given, not as many as texts, or something else.
@@ -106,7 +106,7 @@ class Reader:
                 raise DataError("contexts follow from conversations; give one of them")
             return self.contexts(texts, conversations)
         if contexts is None:
-            return [NOTHING] * len(texts)
+            return [NO_CONTEXT] * len(texts)
         self._check_context()
         if not all(isinstance(context, Context) for context in contexts):
             raise DataError("contexts are what reader.contexts(texts, conversations) gives; names go there")
@@ -123,7 +123,7 @@ class Reader:
 
     def spell(self, ids: NDArray[Any]) -> list[str]:
         """What tokens (T,) are called."""
-        return self._tokenizer.spell(ids)
+        return self._tokenizer.convert_ids_to_tokens(ids)
 
 
 def without_each_word(text: str) -> list[tuple[str, str]]:
@@ -140,7 +140,7 @@ def without_each_part(text: str, context: Context) -> list[tuple[str, str, Conte
     """Every word of a text, with the text that is left without it and its context; then, if there is any,
     `AROUND`, with the text and without context."""
     parts = [(word, rest, context) for word, rest in without_each_word(text)]
-    return parts if context == NOTHING else [*parts, (AROUND, text, NOTHING)]
+    return parts if context == NO_CONTEXT else [*parts, (AROUND, text, NO_CONTEXT)]
 
 
 def strongest(words: Sequence[str], falls: NDArray[Any], most: int) -> list[str]:

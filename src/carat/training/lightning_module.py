@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from carat.config.experiment import ThresholdConfig, TrainingConfig
-from carat.data.loader import Batch
+from carat.data.batch import Batch
 from carat.evaluation.metrics import compute_metrics
 from carat.evaluation.thresholds import apply_thresholds, search_thresholds
 from carat.models.base import Model

@@ -20,9 +20,9 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
 from carat.config.experiment import Experiment, load_experiment
-from carat.data.loader import check_lengths, cut_short, make_loader, usable_rows
+from carat.data.loader import check_lengths, make_loader, truncation_notes, usable_rows
 from carat.data.store import Store, open_store
-from carat.data.summary import cautions, left_out
+from carat.data.summary import exclusion_notes, store_warnings
 from carat.evaluation.plots import draw_curves
 from carat.models.base import Model, TrainingData
 from carat.models.build import build
@@ -232,7 +232,9 @@ def _prepare(experiment: Experiment, store: Store, processes: Processes) -> Task
     model = build(experiment.method, experiment.encoders, store.label_names, described)
     pad_to = {m: _padded_length(store, m, model.max_length[m], experiment.data.padding) for m in modalities}
     loaders, notes = _loaders(store, experiment, model.max_length, pad_to, accelerator == "gpu", processes)
-    return Task(experiment, store, accelerator, model, processes, pad_to, loaders, notes + cautions(store))
+    return Task(
+        experiment, store, accelerator, model, processes, pad_to, loaders, notes + store_warnings(store)
+    )
 
 
 def _train_task(
@@ -259,7 +261,7 @@ def _train_task(
     )
     if checkpoint is not None:
         seen = int(checkpoint.stem.split("-")[1])
-        task.loaders["train"].sampler.go_on(seen // batches, seen % batches)
+        task.loaders["train"].sampler.resume(seen // batches, seen % batches)
     fit(module, task.loaders, experiment, task.accelerator, out, checkpoint, after_epoch, extras)
     model.load_state_dict(module.best)
     if processes.first:
@@ -315,11 +317,11 @@ def _loaders(
     notes: list[str] = []
     for split in ("train", "valid"):
         rows = usable_rows(store, split, modalities)
-        notes += left_out(store, split, modalities)
+        notes += exclusion_notes(store, split, modalities)
         if not data.truncation:
             check_lengths(store, rows, modalities, max_length)
         else:
-            notes += cut_short(store, split, modalities, max_length)
+            notes += truncation_notes(store, split, modalities, max_length)
         loaders[split] = make_loader(
             store,
             rows,
@@ -333,7 +335,7 @@ def _loaders(
             workers=data.workers if data.workers is not None else 2 * gpu,
             pin_memory=gpu,
             round_to=ROUND_TO if experiment.training.graph != "eager" else 1,
-            share=processes.share if processes.size > 1 else None,
+            shard=processes.share if processes.size > 1 else None,
         )
     return loaders, notes
 

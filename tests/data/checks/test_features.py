@@ -3,19 +3,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from carat.data.checks.features import DRAWN, auroc, shift_between, spearman, survey
+from carat.data.checks.features import MAX_SUBSET, auroc, shift_between, spearman, survey
 from carat.data.store import Store
 
 
-def test_a_survey_does_not_depend_on_the_blocks(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = survey(store, "audio")
+def test_survey_does_not_depend_on_the_block_size(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    one_block = survey(store, "audio")
     monkeypatch.setattr("carat.data.checks.features.BLOCK", 1)
-    alone = survey(store, "audio")
-    for name, value in vars(whole).items():
-        np.testing.assert_array_equal(value, getattr(alone, name), err_msg=name)
-    assert whole.present.sum() == len(whole.rows) < min(len(store), DRAWN)
-    row = int(whole.rows[11])
-    np.testing.assert_allclose(whole.means[11], store.features("audio", row).mean(0), rtol=1e-5)
+    many_blocks = survey(store, "audio")
+    for name, value in vars(one_block).items():
+        np.testing.assert_array_equal(value, getattr(many_blocks, name), err_msg=name)
+    assert one_block.present.sum() == len(one_block.rows) < min(len(store), MAX_SUBSET)
+    row = int(one_block.rows[11])
+    np.testing.assert_allclose(one_block.means[11], store.features("audio", row).mean(0), rtol=1e-5)
 
 
 def test_areas_against_their_definition() -> None:
@@ -37,7 +37,7 @@ def test_rank_correlation_and_shift() -> None:
     ties = np.random.default_rng(5).integers(0, 7, size=(2, 97))
     ranks = [[(row < a).sum() + ((row == a).sum() + 1) / 2 for a in row] for row in ties]
     assert spearman(*ties) == pytest.approx(np.corrcoef(ranks)[0, 1])
-    found = shift_between(x, np.roll(x, -3), furthest=5, enough=50)
-    assert found is not None
-    assert found[:2] == (3, pytest.approx(1))
-    assert shift_between(x, 0 * x, furthest=5, enough=50) is None
+    result = shift_between(x, np.roll(x, -3), max_shift=5, min_samples=50)
+    assert result is not None
+    assert result[:2] == (3, pytest.approx(1))
+    assert shift_between(x, 0 * x, max_shift=5, min_samples=50) is None

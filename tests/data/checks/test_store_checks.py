@@ -37,7 +37,7 @@ class Row:
 
 
 def good_rows(sizes: dict[str, int] = SIZES, frequency: Sequence[float] = FREQUENCY) -> list[Row]:
-    """Samples without fault: exact label frequencies, lengths that go together, groups of three."""
+    """Samples without any problem: exact label frequencies, correlated lengths, groups of three."""
     random = np.random.default_rng(5)
     rows = []
     for split, size in sizes.items():
@@ -46,8 +46,8 @@ def good_rows(sizes: dict[str, int] = SIZES, frequency: Sequence[float] = FREQUE
             words = int(random.integers(4, 31))
             lengths = {"text": words, "visual": 2 * words + random.integers(5), "audio": 3 * words}
             features = {m: random.normal(size=(lengths[m], WIDTHS[m])) for m in WIDTHS}
-            said = " ".join(random.choice(["well", "they", "went", "home"], words))
-            rows.append(Row(f"{split}{i}", split, labels, features, f"{split}-g{i // GROUP}", said))
+            transcript = " ".join(random.choice(["well", "they", "went", "home"], words))
+            rows.append(Row(f"{split}{i}", split, labels, features, f"{split}-g{i // GROUP}", transcript))
     return rows
 
 
@@ -68,7 +68,8 @@ def write(
     return open_store(path / "store")
 
 
-def bad(findings: Sequence[Finding]) -> dict[str, Finding]:
+def problems(findings: Sequence[Finding]) -> dict[str, Finding]:
+    """Findings that are not ok, by check."""
     assert [finding.check for finding in findings] == list(CHECKS)
     for finding in findings:
         assert finding.message
@@ -77,14 +78,15 @@ def bad(findings: Sequence[Finding]) -> dict[str, Finding]:
 
 
 def expect(findings: Sequence[Finding], name: str, verdict: str, message: str) -> None:
-    """One check says something, and this."""
-    found = bad(findings)
+    """Assert that one check alone reports a problem, with this verdict and message."""
+    found = problems(findings)
     assert list(found) == [name]
     assert found[name].verdict == verdict
     assert re.search(message, found[name].message), found[name].message
 
 
 def of(rows: Sequence[Row], split: str) -> list[Row]:
+    """The rows of a split."""
     return [row for row in rows if row.split == split]
 
 
@@ -158,7 +160,7 @@ def same_modality_twice(rows: list[Row]) -> None:
         row.features["visual"] = row.features["audio"]
 
 
-def widen(visual: int, audio: int) -> Callable[[list[Row]], None]:
+def with_widths(visual: int, audio: int) -> Callable[[list[Row]], None]:
     def plant(rows: list[Row]) -> None:
         random = np.random.default_rng(7)
         for row in rows:
@@ -175,9 +177,9 @@ def shifted(rows: list[Row]) -> None:
 
 
 def other_transcripts(rows: list[Row]) -> None:
-    said = [row.transcript for row in rows]
+    transcripts = [row.transcript for row in rows]
     for i, row in enumerate(rows):
-        row.transcript = said[i - 50]
+        row.transcript = transcripts[i - 50]
 
 
 def not_a_number(rows: list[Row]) -> None:
@@ -212,77 +214,94 @@ def padded(rows: list[Row]) -> None:
         row.features["audio"][-2:] = 0
 
 
-FAULTS: list[tuple[Callable[[list[Row]], None], str, str, str]] = [
-    (lacks_valid, "splits", "warn", "no samples of valid; a store needs train, valid and test"),
-    (lacks_train, "splits", "fail", "no samples of train"),
-    (never, "label frequencies", "warn", "train never has 'shy'"),
-    (always, "label frequencies", "warn", "train always has 'glad'"),
-    (reordered_in_test, "label frequencies", "warn", "labels of test .*'calm' is as frequent as 'glad'"),
+PROBLEMS: list[tuple[Callable[[list[Row]], None], str, str, str]] = [
+    (lacks_valid, "splits", "warn", "no samples in split valid; expected train, valid and test"),
+    (lacks_train, "splits", "fail", "no samples in split train"),
+    (never, "label frequencies", "warn", "train never has 'shy', which cannot be learned"),
+    (always, "label frequencies", "warn", "train always has 'glad', which cannot be learned"),
+    (
+        reordered_in_test,
+        "label frequencies",
+        "warn",
+        "label order in test seems to differ .*'calm' is as frequent as 'glad'",
+    ),
     (few_labels, "samples without labels", "warn", "many samples without labels: train 72%, valid 72%"),
-    (few_labels_in_valid, "samples without labels", "warn", r"splits differ .* valid 5\d%"),
+    (
+        few_labels_in_valid,
+        "samples without labels",
+        "warn",
+        r"splits differ in samples without labels: .* valid 5\d%",
+    ),
     (copied_to_test, "duplicated samples", "fail", r"'train23' \(train\) and 'test17' \(test\) .* visual"),
     (copied_within, "duplicated samples", "warn", "2 samples repeat the audio of another, e.g. 'train"),
     (one_step_copied, "duplicated samples", "fail", "'train5' .* and 'test2' .* same features"),
     (texts_copied, "duplicated samples", "fail", r"same text \(40 such samples\)"),
-    (group_in_two_splits, "groups in two splits", "fail", "1 group has .* e.g. 'valid-g0'"),
+    (
+        group_in_two_splits,
+        "groups in two splits",
+        "fail",
+        "1 group has .* e.g. 'valid-g0': scores will be optimistic",
+    ),
     (same_modality_twice, "identical modalities", "fail", "audio equals visual in 100%"),
     (
-        widen(74, 35),
+        with_widths(74, 35),
         "swapped modalities",
         "fail",
-        "audio and visual look swapped by width: visual has width 74",
+        "audio and visual seem swapped: visual has width 74",
     ),
-    (widen(1024, 74), "swapped modalities", "ok", ""),
-    (widen(342, 1024), "swapped modalities", "ok", ""),
-    (widen(74, 13), "swapped modalities", "warn", "visual has width 74, which is known of audio"),
+    (with_widths(1024, 74), "swapped modalities", "ok", ""),
+    (with_widths(342, 1024), "swapped modalities", "ok", ""),
+    (with_widths(74, 13), "swapped modalities", "warn", "visual has width 74, which is usual for audio"),
     (
         shifted,
         "pairing",
         "fail",
         "text is shifted by -2 against visual in train .*visual is shifted by 2 against",
     ),
-    (other_transcripts, "pairing", "fail", "text features do not belong to these transcripts"),
+    (other_transcripts, "pairing", "fail", "text features do not match the transcripts"),
     (not_a_number, "non-finite values", "fail", r"2 values of audio are inf or NaN \(columns 2, 5\)"),
     (constant(slice(6, 7)), "constant columns", "warn", "visual: column 6 of 11"),
     (constant(slice(0, 7)), "constant columns", "fail", "visual: columns 0, 1, 2, 3, 4 and 2 more of 11"),
     (time_stamp, "time stamps", "warn", "audio: column 4"),
-    (leak(9), "leakage", "fail", r"column 9 of visual alone tells 'glad' \(AUROC 1.00\)"),
-    (leak(2.2), "leakage", "warn", r"column 9 of visual alone tells 'glad' \(AUROC .9\d\)"),
+    (leak(9), "leakage", "fail", r"column 9 of visual alone predicts 'glad' \(AUROC 1.00\)"),
+    (leak(2.2), "leakage", "warn", r"column 9 of visual alone predicts 'glad' \(AUROC .9\d\)"),
     (padded, "padding", "warn", "10% of the audio sequences begin or end with zeros; .*--keep-padding"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("plant", "name", "verdict", "message"), FAULTS, ids=[f"{fault[1]}-{i}" for i, fault in enumerate(FAULTS)]
+    ("plant", "name", "verdict", "message"),
+    PROBLEMS,
+    ids=[f"{problem[1]}-{i}" for i, problem in enumerate(PROBLEMS)],
 )
-def test_a_planted_fault_is_found_by_its_check_alone(
+def test_each_problem_is_reported_by_one_check(
     plant: Callable[[list[Row]], None], name: str, verdict: str, message: str, tmp_path: Path
 ) -> None:
     rows = good_rows()
     plant(rows)
     findings = check_store(write(tmp_path, rows))
     if verdict == "ok":
-        assert not bad(findings)
+        assert not problems(findings)
     else:
         expect(findings, name, verdict, message)
 
 
 def one_vector_per_group(rows: list[Row]) -> None:
-    """Face and voice are one vector for all samples of a group."""
+    """The samples of a group share one visual and one audio vector."""
     shared: dict[str, dict[str, NDArray[Any]]] = {}
     for row in rows:
         first = {m: row.features[m][:1] for m in ("visual", "audio")}
         row.features |= shared.setdefault(row.group, first)
 
 
-def said_twice(rows: list[Row]) -> None:
-    """Short sentences, here half of all, are said again and again; so is a long one now and then."""
+def repeated_texts(rows: list[Row]) -> None:
+    """Short texts, here half of all, are repeated many times, and a long one a few times."""
     one_vector_per_group(rows)
-    said = [np.random.default_rng(n).normal(size=(n, 7)) for n in range(1, 30)]
+    texts = [np.random.default_rng(n).normal(size=(n, 7)) for n in range(1, 30)]
     for i, row in enumerate(rows):
         steps = 3 + i % 5 if i % 2 else 20 if i % 211 == 0 else 0
         if steps:
-            row.features["text"], row.transcript = said[steps], "well " * steps
+            row.features["text"], row.transcript = texts[steps], "well " * steps
 
 
 def missing(rows: list[Row]) -> None:
@@ -293,42 +312,50 @@ def missing(rows: list[Row]) -> None:
 
 
 def unknown_words(rows: list[Row]) -> None:
-    """Words without vector are zeros."""
+    """Words without a vector are zeros."""
     for row in rows:
         row.features["text"][-1] = 0
 
 
 def no_face(rows: list[Row]) -> None:
-    """A few clips of equal length show no face."""
+    """A few clips of equal length have no face."""
     for row in rows[::150]:
         row.features["visual"] = np.zeros((23, 11))
 
 
 @pytest.mark.parametrize(
     "change",
-    [lambda rows: None, missing, one_vector_per_group, said_twice, one_step, unknown_words, no_face],
-    ids=["plain", "missing", "one vector per group", "said twice", "one step", "unknown words", "no face"],
+    [lambda rows: None, missing, one_vector_per_group, repeated_texts, one_step, unknown_words, no_face],
+    ids=[
+        "plain",
+        "missing",
+        "one vector per group",
+        "repeated texts",
+        "one step",
+        "unknown words",
+        "no face",
+    ],
 )
-def test_nothing_is_said_against_good_data(change: Callable[[list[Row]], None], tmp_path: Path) -> None:
+def test_no_problem_in_good_data(change: Callable[[list[Row]], None], tmp_path: Path) -> None:
     rows = good_rows()
     change(rows)
-    assert not bad(check_store(write(tmp_path, rows)))
+    assert not problems(check_store(write(tmp_path, rows)))
 
 
 @pytest.mark.parametrize("share", [0.05, 0.4])
-def test_nothing_is_said_against_the_benchmark(share: float, tmp_path: Path) -> None:
-    assert not bad(check_store(make_synthetic(tmp_path / "store", samples=400, missing=share)))
+def test_no_problem_in_the_benchmark(share: float, tmp_path: Path) -> None:
+    assert not problems(check_store(make_synthetic(tmp_path / "store", samples=400, missing=share)))
 
 
 @pytest.mark.parametrize("name", ["features/audio.npy", "labels.npy", "split.npy", "transcripts.npy"])
-def test_altered_content_is_found_and_does_not_stop_the_others(name: str, tmp_path: Path) -> None:
+def test_altered_content_fails_and_the_other_checks_run(name: str, tmp_path: Path) -> None:
     store = write(tmp_path, good_rows())
     with (store.folder / name).open("rb+") as file:
         file.seek(-1, 2)
         file.write(b"\xee")
     first = check_store(open_store(store.folder))[0]
     assert (first.check, first.verdict) == ("content", "fail")
-    assert re.search(f"{name}: altered, .*; build the store again", first.message)
+    assert first.message.endswith(f"{name}: altered (SHA-256 mismatch); build the store again")
 
 
 def published(rows: Sequence[Row]) -> Published:
@@ -338,7 +365,7 @@ def published(rows: Sequence[Row]) -> Published:
 
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> Published:
-    """The good samples as a published data set "ours"."""
+    """The good samples as a published dataset, "ours"."""
     numbers = published(good_rows())
     monkeypatch.setattr(check, "PUBLISHED", {"ours": numbers})
     return numbers
@@ -350,12 +377,12 @@ def labels_finding(store: Store, known: str | None = None) -> tuple[str, str]:
     return finding.verdict, finding.message
 
 
-def test_published_data_is_recognised(known: Published, tmp_path: Path) -> None:
+def test_published_dataset_is_recognized(known: Published, tmp_path: Path) -> None:
     store = write(tmp_path, good_rows())
     assert labels_finding(store) == labels_finding(store, "ours") == ("ok", "as published for ours")
 
 
-def test_labels_in_another_order_are_told_by_their_positives(known: Published, tmp_path: Path) -> None:
+def test_label_order_is_recognized_by_the_positives(known: Published, tmp_path: Path) -> None:
     rows = good_rows()
     for row in rows:
         row.labels = row.labels[[0, 1, 4, 3, 2]]
@@ -364,22 +391,22 @@ def test_labels_in_another_order_are_told_by_their_positives(known: Published, t
     assert "'cross' has the positives of 'bored', 'bored' has the positives of 'cross'" in message
 
 
-def test_another_order_with_its_names(known: Published, tmp_path: Path) -> None:
+def test_reordered_labels_with_reordered_names(known: Published, tmp_path: Path) -> None:
     rows = good_rows()
     for row in rows:
         row.labels = row.labels[::-1]
     store = write(tmp_path, rows, labels=LABELS[::-1])
     verdict, message = labels_finding(store)
     assert verdict == "warn"
-    assert message.startswith("labels are ordered bored, shy, cross, glad, calm, ours has calm, glad")
+    assert message.startswith("label order is bored, shy, cross, glad, calm; ours has calm, glad")
     assert labels_finding(store, "ours")[0] == "fail"
 
 
-def test_a_subset_is_warned_about_unless_it_must_be_the_whole(known: Published, tmp_path: Path) -> None:
+def test_subset_is_a_warning_unless_the_dataset_is_given(known: Published, tmp_path: Path) -> None:
     store = write(tmp_path, good_rows()[2:])
     verdict, message = labels_finding(store)
     assert verdict == "warn"
-    assert "not the published data set: 209/103/107 samples, ours has 211/103/107" in message
+    assert "not the published dataset: 209/103/107 samples, but ours has 211/103/107" in message
     assert labels_finding(store, "ours")[0] == "fail"
 
 
@@ -400,27 +427,30 @@ def test_dialogues_are_counted_by_group(
     assert labels_finding(write(tmp_path, good_rows()), "ours")[0] == "ok"
 
 
-def test_labels_of_another_data_set(tmp_path: Path) -> None:
+def test_labels_of_another_dataset(tmp_path: Path) -> None:
     store = write(tmp_path, good_rows())
-    assert labels_finding(store) == ("ok", "no published numbers for these labels")
+    assert labels_finding(store) == ("ok", "no published statistics for these labels")
     verdict, message = labels_finding(store, "mosei")
     assert verdict == "fail"
     assert message.endswith("mosei has happy, sad, anger, surprise, disgust, fear")
-    with pytest.raises(DataError, match="no published numbers of 'mosie'; did you mean 'mosei'"):
+    with pytest.raises(DataError, match="no published statistics of 'mosie'; did you mean 'mosei'"):
         check_store(store, "mosie")
 
 
-def test_facet_is_mentioned_but_not_openface(tmp_path: Path) -> None:
+def test_facet_is_mentioned_and_openface_is_not(tmp_path: Path) -> None:
     rows = good_rows()
-    widen(35, 74)(rows)
+    with_widths(35, 74)(rows)
     store = write(tmp_path / "facet", rows)
-    assert not bad(check_store(store))
-    assert "visual has FACET's width: some of its columns" in check_store(store)[13].message
+    assert not problems(check_store(store))
+    assert (
+        "visual has the width of FACET, some of whose columns are emotion scores"
+        in check_store(store)[13].message
+    )
     store = write(tmp_path / "openface", rows, sources=SOURCES | {"visual": "openface35"})
-    assert check_store(store)[13].message == "no column alone tells a label"
+    assert check_store(store)[13].message == "no column alone predicts a label"
 
 
-def test_standardised_padding_is_found(tmp_path: Path) -> None:
+def test_standardized_padding_is_detected(tmp_path: Path) -> None:
     rows = good_rows()
     transform = Transform(width=13, mean=[1.7] * 13, deviation=[0.3] * 13)
     for row in rows:

@@ -1,4 +1,4 @@
-"""From a file of the true layout to a store with the right values, ids, lengths and labels."""
+"""Import of files in the layout of each dataset: values, IDs, lengths and labels."""
 
 from __future__ import annotations
 
@@ -20,11 +20,8 @@ from tests.data.field_files import COUNTS, DIALOGUE_WIDTHS, DIALOGUES, STEPS, UT
 
 
 def rows_of(store: Store) -> list[tuple[str, int, int]]:
-    """Split, place in the split and row of every sample."""
-    found = []
-    for split in COUNTS:
-        found += [(split, i, int(row)) for i, row in enumerate(store.indices(split))]
-    return found
+    """Return split, index in the split and store row of every sample."""
+    return [(split, i, int(row)) for split in COUNTS for i, row in enumerate(store.indices(split))]
 
 
 @pytest.mark.parametrize("form", ["arrays", "lists", "legacy"])
@@ -42,7 +39,7 @@ def test_mosei_aligned(tmp_path: Path, form: str) -> None:
             np.testing.assert_array_equal(store.features(m, row), expected)
     steps = sum(60 * count for count in COUNTS.values()) - sum(x.sum() for x in words.values())
     assert store.manifest.modalities["text"].cleaning[0].startswith(f"{steps} steps of zeros")
-    assert "names no videos" in store.manifest.notes[0]
+    assert "the file has no video IDs" in store.manifest.notes[0]
 
 
 def test_padding_can_be_kept(tmp_path: Path) -> None:
@@ -75,7 +72,7 @@ def test_mosei_unaligned_by_time(tmp_path: Path, protocol: int) -> None:
     assert "3 values that were inf or NaN set to 0" in store.manifest.modalities["audio"].cleaning
 
 
-def test_mosei_unaligned_by_place(tmp_path: Path) -> None:
+def test_mosei_unaligned_by_index(tmp_path: Path) -> None:
     files.unaligned(tmp_path / "n.pkl")
     files.aligned(tmp_path / "t.pt")
     given = Sources(labels=tmp_path / "t.pt", by_index=True)
@@ -84,11 +81,11 @@ def test_mosei_unaligned_by_place(tmp_path: Path) -> None:
     for split, i, row in rows_of(store):
         assert store.labels[row].tolist() == marked[split][i].tolist()
         assert store.groups[row] == f"vid{split}{i // 3}"
-    assert "labels by place from t.pt; counts, lengths and text features agree" in store.manifest.notes
+    assert "labels by index from t.pt; counts, lengths and text features agree" in store.manifest.notes
 
 
 @pytest.mark.parametrize("order", ["reversed", "shifted", "fewer", "other words"])
-def test_pairing_by_place_is_refused_where_the_data_contradicts_it(tmp_path: Path, order: str) -> None:
+def test_pairing_by_index_is_refused_if_the_files_disagree(tmp_path: Path, order: str) -> None:
     orders: dict[str, Any] = {
         "reversed": lambda n: np.arange(n)[::-1],
         "shifted": lambda n: np.roll(np.arange(n), 1),
@@ -105,7 +102,9 @@ def test_pairing_by_place_is_refused_where_the_data_contradicts_it(tmp_path: Pat
         (tmp_path / "n.pkl").write_bytes(pickle.dumps(whole))
     files.aligned(tmp_path / "t.pt")
     given = Sources(labels=tmp_path / "t.pt", by_index=True)
-    with pytest.raises(DataError, match=r"cannot be paired by place|another order"):
+    with pytest.raises(
+        DataError, match=r"cannot be matched by index|their order differs|or their order differ"
+    ):
         import_data("mosei-unaligned", tmp_path / "n.pkl", tmp_path / "store", given)
     assert not (tmp_path / "store").exists()
 
@@ -116,11 +115,14 @@ def test_a_table_of_other_labels_is_refused(tmp_path: Path) -> None:
     given = Sources(labels=tmp_path / "labels.csv")
     text = (tmp_path / "labels.csv").read_text()
     for altered, message in [
-        (text.replace("\nvid", "\nclip"), "has a row for 0 of 29 samples only, by video and time"),
-        ("\n".join(shifted_sentiment(text)), r"its sentiment agrees for \d of 29 samples only"),
+        (text.replace("\nvid", "\nclip"), "only 0 of 29 samples have a row, by video and time"),
+        ("\n".join(shifted_sentiment(text)), r"sentiment agrees for only \d of 29 samples"),
         (text.replace("happy", "joy"), "no column 'happy'"),
-        (text.replace("video_id", "who"), "no column for the video"),
-        (text.replace("segment_id", "part").replace("start", "from"), "no column for the segment"),
+        (text.replace("video_id", "who"), "no video column, expected one of video_id"),
+        (
+            text.replace("segment_id", "part").replace("start", "from"),
+            "no segment column, expected one of segment_id",
+        ),
     ]:
         (tmp_path / "labels.csv").write_text(altered)
         with pytest.raises(DataError, match=message):
@@ -134,7 +136,7 @@ def shifted_sentiment(text: str) -> list[str]:
     return [header, *(",".join([*row[:6], new, *row[7:]]) for row, new in zip(cells, moved, strict=True))]
 
 
-def test_samples_without_a_row_are_left_out_and_counted(tmp_path: Path) -> None:
+def test_samples_without_a_row_are_excluded_and_counted(tmp_path: Path) -> None:
     files.unaligned(tmp_path / "n.pkl")
     files.mmsa(tmp_path / "m.pkl")
     files.table(tmp_path / "labels.csv")
@@ -144,7 +146,7 @@ def test_samples_without_a_row_are_left_out_and_counted(tmp_path: Path) -> None:
         given = Sources(labels=tmp_path / "labels.csv")
         store = import_data(format, tmp_path / file, tmp_path / format, given)
         assert len(store) == sum(COUNTS.values()) - 2
-        assert "2 samples without a row in labels.csv left out" in " ".join(store.manifest.notes)
+        assert "2 samples without a row in labels.csv excluded" in " ".join(store.manifest.notes)
 
 
 @pytest.mark.parametrize("with_lengths", [True, False])
@@ -208,7 +210,7 @@ def test_utterances(tmp_path: Path, format: str) -> None:
         assert store.transcript(row) == f"line {place} of {dialogue}"
 
 
-def test_iemocap_makes_validation_dialogues_and_says_so(tmp_path: Path) -> None:
+def test_iemocap_gets_a_validation_split(tmp_path: Path) -> None:
     parts = [*files.dialogue_parts(6)]
     names = [f"D{i:02d}" for i in range(23)]
     for place in (2, 3, 4, 5, 6):
@@ -220,16 +222,16 @@ def test_iemocap_makes_validation_dialogues_and_says_so(tmp_path: Path) -> None:
     assert store.label_names == ["happy", "sad", "neutral", "angry", "excited", "frustrated"]
     assert dict(store.manifest.splits) == {"train": 21, "valid": 2, "test": 1}
     assert store.ids[store.indices("valid")].tolist() == ["D09", "D19"]
-    assert "2 of training, one in 10, became some" in store.manifest.notes[0]
-    assert "taken as iemocap: emotions happy, sad" in store.manifest.notes[1]
+    assert "2 training dialogues, one in 10, are used for validation" in store.manifest.notes[0]
+    assert "recognized as iemocap: emotions happy, sad" in store.manifest.notes[1]
     assert {m: x.width for m, x in store.manifest.modalities.items()} == {
         m: DIALOGUE_WIDTHS[m] for m in ("text", "visual", "audio")
     }
 
 
-def test_m3ed_is_not_taken_for_meld(tmp_path: Path) -> None:
+def test_m3ed_is_not_mistaken_for_meld(tmp_path: Path) -> None:
     files.m3ed(tmp_path / "f.pkl")
-    with pytest.raises(DataError, match=r"f\.pkl: has the order of M3ED's parts; import it as m3ed"):
+    with pytest.raises(DataError, match=r"f\.pkl: the parts are in the order of M3ED; import it as m3ed"):
         import_data("erc", tmp_path / "f.pkl", tmp_path / "store")
 
 
@@ -241,7 +243,7 @@ def test_few_dialogues_can_be_checked(run, tmp_path: Path, format: str) -> None:
     assert json.loads(out)[0] == {"check": "opens", "verdict": "ok", "message": f"as {format}, 6 samples"}
 
 
-def test_a_store_that_does_not_open_is_a_finding(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_store_that_cannot_be_opened_fails_the_check(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     files.m3ed(tmp_path / "f.pkl")
     store = import_data("m3ed", tmp_path / "f.pkl", tmp_path / "store")
     (store.folder / "split.npy").unlink()
@@ -251,11 +253,9 @@ def test_a_store_that_does_not_open_is_a_finding(run, tmp_path: Path) -> None:  
     assert run("data", "check", store.folder, "--format", "m3ed")[0] == 2
 
 
-def test_meld_is_told_by_its_seven_emotions(tmp_path: Path) -> None:
+def test_meld_is_recognized_by_its_seven_emotions(tmp_path: Path) -> None:
     _, speakers, emotions, text, audio, _, said = files.dialogue_parts(7)
     sentiment = {d: [x % 3 for x in row] for d, row in emotions.items()}
-    ids = {d: list(range(n)) for d, n in UTTERANCES.items()}
-    del ids
     order = (speakers, speakers, emotions, text, audio, said, DIALOGUES["train"], DIALOGUES["test"])
     (tmp_path / "f.pkl").write_bytes(pickle.dumps((*order, DIALOGUES["valid"], sentiment), protocol=2))
     store = import_data("erc", tmp_path / "f.pkl", tmp_path / "store")
@@ -274,27 +274,30 @@ def broken(change: Any) -> bytes:
     ("change", "message"),
     [
         (lambda p: p.pop(), "expected a tuple of 10 parts, found 9"),
-        (lambda p: p[2].pop("A_1"), "labels of 'A_1': missing, though a split names the dialogue"),
+        (lambda p: p[2].pop("A_1"), "labels of 'A_1': missing, but the dialogue is in a split"),
         (lambda p: p[2]["A_1"].append(1), "text of 'A_1': 3 utterances, but 4 labels"),
         (
             lambda p: p[2]["A_1"].__setitem__(0, 9),
-            "numbers 1 to 9, expected 0 to 6|numbers 0 to 9|expected 0 to 6",
+            "labels of 'A_1': emotions from 2 to 9, expected 0 to 6",
         ),
-        (lambda p: p[2].__setitem__("A_1", ["happy", "sad", "bored"]), "'bored' is none of happy, neutral"),
-        (lambda p: p[3]["A_1"].__setitem__(0, np.zeros(3)), "utterances of different width"),
-        (lambda p: p[9].append("A_1"), "dialogue 'A_1' is in train and in test"),
+        (
+            lambda p: p[2].__setitem__("A_1", ["happy", "sad", "bored"]),
+            "unknown emotion 'bored', expected one of happy, neutral",
+        ),
+        (lambda p: p[3]["A_1"].__setitem__(0, np.zeros(3)), "utterances have features of different width"),
+        (lambda p: p[9].append("A_1"), "dialogue 'A_1' is in two splits, train and test"),
         (lambda p: p.__setitem__(3, [1, 2]), "part 3: expected a mapping by dialogue"),
         (lambda p: p.__setitem__(7, 5), "part 7: expected a list of dialogues"),
     ],
 )
-def test_wrong_dialogues(tmp_path: Path, change: Any, message: str) -> None:
+def test_invalid_dialogues(tmp_path: Path, change: Any, message: str) -> None:
     (tmp_path / "m.pkl").write_bytes(broken(change))
     with pytest.raises(DataError, match=message):
         import_data("m3ed", tmp_path / "m.pkl", tmp_path / "store")
     assert [path.name for path in tmp_path.iterdir()] == ["m.pkl"]
 
 
-def test_names_of_emotions_are_understood(tmp_path: Path) -> None:
+def test_emotions_by_name(tmp_path: Path) -> None:
     (tmp_path / "m.pkl").write_bytes(broken(lambda p: p[2].__setitem__("A_1", ["Happy", "fear", "happy"])))
     store = import_data("m3ed", tmp_path / "m.pkl", tmp_path / "store")
     assert np.flatnonzero(store.labels[0]).tolist() == [0, 5]
@@ -311,10 +314,13 @@ def altered(file: Path, change: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda w: w.pop("valid"), "no split 'valid', it has: train, test"),
-        (lambda w: w["test"].pop("tgt"), "test: no 'tgt', it has: src-visual, src-audio, src-text"),
-        (lambda w: w["test"]["tgt"].pop(), "test: entries of different length: src-text 7, src-visual 7"),
-        (lambda w: w["train"]["tgt"].__setitem__(3, [2, 11, 3]), "sample 3: token 11; 2 begins, 3 ends"),
+        (lambda w: w.pop("valid"), "no split 'valid'; available: train, test"),
+        (lambda w: w["test"].pop("tgt"), "test: no entry 'tgt'; available: src-visual, src-audio, src-text"),
+        (lambda w: w["test"]["tgt"].pop(), "test: entries have different lengths: src-text 7, src-visual 7"),
+        (
+            lambda w: w["train"]["tgt"].__setitem__(3, [2, 11, 3]),
+            "sample 3: unexpected token 11; labels are 4 to 9",
+        ),
         (lambda w: w["train"]["tgt"].__setitem__(3, ["sad"]), "sample 3: expected numbers, found str"),
         (
             lambda w: w["train"].__setitem__("src-audio", w["train"]["src-audio"][:, :, 0]),
@@ -326,7 +332,7 @@ def altered(file: Path, change: Any) -> None:
         ),
     ],
 )
-def test_wrong_aligned_files(tmp_path: Path, change: Any, message: str) -> None:
+def test_invalid_aligned_files(tmp_path: Path, change: Any, message: str) -> None:
     files.aligned(tmp_path / "t.pt")
     altered(tmp_path / "t.pt", change)
     with pytest.raises(DataError, match=message):
@@ -350,21 +356,21 @@ def test_time_stamps_and_constants_are_reported(tmp_path: Path) -> None:
     ]
 
 
-def test_what_a_format_needs_and_takes(tmp_path: Path) -> None:
+def test_required_and_accepted_sources(tmp_path: Path) -> None:
     file = tmp_path / "x"
     for format, given, message in [
-        ("mosei", Sources(), "unknown format 'mosei'; known: mosei-aligned, mosei-un"),
-        ("mosei-labels", Sources(), "mosei-labels holds no features"),
+        ("mosei", Sources(), "unknown format 'mosei'; available: mosei-aligned, mosei-un"),
+        ("mosei-labels", Sources(), "mosei-labels has no features; pass the table to another format"),
         ("mmsa", Sources(), "format mmsa needs --labels"),
-        ("m3ed", Sources(by_index=True), "format m3ed does not take --by-index"),
-        ("mosei-aligned", Sources(as_released=True), "does not take --as-released"),
+        ("m3ed", Sources(by_index=True), "format m3ed does not accept --by-index"),
+        ("mosei-aligned", Sources(as_released=True), "does not accept --as-released"),
         ("csd", Sources(), "format csd takes no file before the store"),
     ]:
         with pytest.raises(ConfigError, match=message):
             import_data(format, file, tmp_path / "store", given)
     with pytest.raises(ConfigError, match="format csd needs --"):
         import_data("csd", None, tmp_path / "store")
-    with pytest.raises(ConfigError, match="format m3ed needs its file"):
+    with pytest.raises(ConfigError, match="format m3ed needs a file before the store"):
         import_data("m3ed", None, tmp_path / "store")
     for format in set(FORMATS) - {"csd"}:
         with pytest.raises(CaratError, match=r"x: no such file"):
@@ -372,7 +378,7 @@ def test_what_a_format_needs_and_takes(tmp_path: Path) -> None:
                 format,
                 file,
                 tmp_path / "store",
-                Sources(labels=file if "labels" in FORMATS[format].needs else None),
+                Sources(labels=file if "labels" in FORMATS[format].required else None),
             )
 
 

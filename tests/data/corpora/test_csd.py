@@ -18,13 +18,13 @@ from carat.utils.errors import DataError
 h5py = pytest.importorskip("h5py")
 
 WORDS, TEXT, VISUAL, AUDIO = 13, 5, 3, 7
-"""Words of a video, and widths."""
+"""Words of a video, and feature widths."""
 Video = tuple[Any, Any]
 """Features and intervals."""
 
 
 def spans(steps: int, seconds: float) -> np.ndarray:
-    """(T, 2): intervals that follow one another."""
+    """Consecutive intervals (T, 2)."""
     ends = np.linspace(0, seconds, steps + 1)
     return np.stack([ends[:-1], ends[1:]], axis=1)
 
@@ -38,8 +38,8 @@ def write(file: Path, root: str, videos: dict[str, Video], **settings: Any) -> N
             group.create_dataset(f"data/{id}/intervals", data=intervals, **settings)
 
 
-def change(file: Path, path: str, how: Callable[[Any, str], None]) -> None:
-    """Replace what is at a path by what `how` makes there."""
+def replace_item(file: Path, path: str, how: Callable[[Any, str], None]) -> None:
+    """Delete the item at a path, and call `how` to create another one."""
     with h5py.File(file, "r+") as opened:
         if path in opened:
             del opened[path]
@@ -47,9 +47,9 @@ def change(file: Path, path: str, how: Callable[[Any, str], None]) -> None:
 
 
 def contents() -> dict[str, dict[str, Video]]:
-    """Files of the videos a, b, c[0] and c[1], n (no fold) and s (nothing said)."""
+    """Content of the files: videos a, b, c[0] and c[1], n (no fold) and s (no words)."""
     random = np.random.default_rng(0)
-    said: dict[str, Video] = {}
+    spoken: dict[str, Video] = {}
     vectors: dict[str, Video] = {}
     visual: dict[str, Video] = {}
     audio: dict[str, Video] = {}
@@ -57,7 +57,7 @@ def contents() -> dict[str, dict[str, Video]]:
         words = np.array([[f"{id[0]}{i}".encode()] for i in range(WORDS)])
         words[[0, 4]] = b"sp"
         times = spans(WORDS, 11)
-        said[id] = words, times
+        spoken[id] = words, times
         vectors[id] = random.normal(size=(WORDS, TEXT)), times + 0.0004
         visual[id] = random.normal(size=(31, VISUAL)).astype(np.float32), spans(31, 10) + 0.1
         overlapping = np.sort(random.uniform(0, 10, 47))
@@ -76,7 +76,7 @@ def contents() -> dict[str, dict[str, Video]]:
         "n": (rows, two),
         "s": (rows, two),
     }
-    return {"words": said, "text": vectors, "visual": visual, "audio": audio, "labels": labels}
+    return {"words": spoken, "text": vectors, "visual": visual, "audio": audio, "labels": labels}
 
 
 FOLDS = {"train": ["a", "s", "elsewhere"], "dev": ["b"], "test": ["c"]}
@@ -99,12 +99,12 @@ def opened(folder: Path, folds: str = "folds.json", **changes: Any) -> Corpus:
     return open_csd(folder / "words.csd", folder / "labels.csd", folder / folds, **options)
 
 
-def by_id(foreign: Corpus) -> dict[str, CorpusSample]:
-    return {sample.id: sample for sample in foreign.samples}
+def by_id(corpus: Corpus) -> dict[str, CorpusSample]:
+    return {sample.id: sample for sample in corpus.samples}
 
 
 def kept_words(id: str, start: float, end: float) -> list[int]:
-    """Slow: the words of a segment."""
+    """Indices of the words of a segment, in a loop."""
     words, times = contents()["words"][id]
     return [
         i for i in range(WORDS) if words[i, 0] != b"sp" and start <= (times[i, 0] + times[i, 1]) / 2 < end
@@ -112,7 +112,7 @@ def kept_words(id: str, start: float, end: float) -> list[int]:
 
 
 def slow_mean(frames: Video, start: float, end: float) -> list[float]:
-    """Slow: mean over the frames that overlap a word, by column, without inf and NaN."""
+    """Mean of each column over the frames that overlap a word, without inf and NaN, in a loop."""
     features, times = frames
     means = []
     for column in range(features.shape[1]):
@@ -137,11 +137,11 @@ SEGMENTS = {
 
 def test_aligned_means(folder: Path) -> None:
     files = contents()
-    found = by_id(opened(folder))
-    assert list(found) == list(SEGMENTS)
+    samples = by_id(opened(folder))
+    assert list(samples) == list(SEGMENTS)
     for id, (video, start, end) in SEGMENTS.items():
         kept = kept_words(video, start, end)
-        features = found[id].features
+        features = samples[id].features
         assert list(features) == [m for m in ("text", "visual", "audio") if video in files[m]]
         np.testing.assert_array_equal(features["text"], files["text"][video][0][kept])
         for m in set(features) - {"text"}:
@@ -156,56 +156,56 @@ def test_means_by_hand(folder: Path) -> None:
     values = np.array([[1, 10], [3, np.nan], [5, -np.inf], [7, 70], [9, 90]])
     words = np.array([[x] for x in (b"p", b"q", b"r", b"s", b"t", b"u")])
     write(folder / "words.csd", "w", {"a": (words, times)})
-    order = [4, 0, 2, 1, 3]  # frames out of order are put in order
+    order = [4, 0, 2, 1, 3]  # frames are not sorted in the file
     write(folder / "visual.csd", "v", {"a": (values[order], frames[order])})
     write(folder / "labels.csd", "l", {"a": (np.zeros((1, 7)), np.array([[0, 9.0]]))})
     (sample,) = opened(folder, text=None, modalities={"visual": folder / "visual.csd"}).samples
-    # the first frame overlaps the first three words; words of no length and in gaps get zeros
+    # the first frame overlaps the first three words; words of zero length and in gaps get zeros
     assert sample.features["visual"].tolist() == [[2, 10], [3, 10], [1, 10], [0, 0], [0, 0], [0, 0]]
 
 
 def test_unaligned(folder: Path) -> None:
     files = contents()
-    foreign = opened(folder, aligned=False)
-    found = by_id(foreign)
-    assert list(found) == [*SEGMENTS, "s/0", "s/1"]
+    corpus = opened(folder, aligned=False)
+    samples = by_id(corpus)
+    assert list(samples) == [*SEGMENTS, "s/0", "s/1"]
     for id, (video, start, end) in {**SEGMENTS, "s/1": ("s", 4.5, 11)}.items():
         for m in ("visual", "audio"):
             if video in files[m]:
                 frames, times = files[m][video]
                 inside = [t for t in range(len(frames)) if start <= times[t].mean() < end]
-                np.testing.assert_array_equal(found[id].features[m], frames[inside])
+                np.testing.assert_array_equal(samples[id].features[m], frames[inside])
     np.testing.assert_array_equal(
-        found["a/1"].features["text"], files["text"]["a"][0][kept_words("a", 4.5, 11)]
+        samples["a/1"].features["text"], files["text"]["a"][0][kept_words("a", 4.5, 11)]
     )
-    assert list(found["s/0"].features) == ["visual"]
-    assert found["s/0"].transcript == ""
-    assert foreign.notes[-1] == "1 segments without words or frames left out, e.g. 'a/2'"
+    assert list(samples["s/0"].features) == ["visual"]
+    assert samples["s/0"].transcript == ""
+    assert corpus.notes[-1] == "1 segments without words or frames excluded, e.g. 'a/2'"
 
 
 def test_labels_groups_and_transcripts(folder: Path) -> None:
-    foreign = opened(folder)
-    assert foreign.name == "labels"
-    assert list(foreign.labels) == ["happy", "sad", "anger", "surprise", "disgust", "fear"]
-    assert foreign.count == 9
+    corpus = opened(folder)
+    assert corpus.name == "labels"
+    assert list(corpus.labels) == ["happy", "sad", "anger", "surprise", "disgust", "fear"]
+    assert corpus.count == 9
     expected = f"csd:{hash_file(folder / 'audio.csd').sha256[:12]}"
-    assert list(foreign.sources) == ["text", "visual", "audio"]
-    assert foreign.sources["audio"] == f"{expected}:aligned"
+    assert list(corpus.sources) == ["text", "visual", "audio"]
+    assert corpus.sources["audio"] == f"{expected}:aligned"
     assert opened(folder, aligned=False).sources["audio"] == expected
-    found = by_id(foreign)
-    assert found["a/0"].labels.tolist() == [0, 1, 0, 0, 1, 0]
-    assert found["a/0"].intensities is not None
-    assert found["a/0"].intensities.tolist() == [0, np.float32(1 / 3), 0, 0, 2, 0]
-    assert found["c[1]/0"].labels.tolist() == [1, 0, 0, 1, 0, 0]
-    assert found["a/0"].transcript == "a1 a2 a3"
-    assert found["a/1"].transcript == "a5 a6 a7 a8 a9 a10 a11 a12"
-    assert [sample.group for sample in found.values()] == ["a", "a", "b", "b", "c", "c"]
-    assert [sample.split for sample in found.values()] == ["train"] * 2 + ["valid"] * 2 + ["test"] * 2
-    assert foreign.notes == [
-        "1 videos without a fold left out, e.g. 'n'",
+    samples = by_id(corpus)
+    assert samples["a/0"].labels.tolist() == [0, 1, 0, 0, 1, 0]
+    assert samples["a/0"].intensities is not None
+    assert samples["a/0"].intensities.tolist() == [0, np.float32(1 / 3), 0, 0, 2, 0]
+    assert samples["c[1]/0"].labels.tolist() == [1, 0, 0, 1, 0, 0]
+    assert samples["a/0"].transcript == "a1 a2 a3"
+    assert samples["a/1"].transcript == "a5 a6 a7 a8 a9 a10 a11 a12"
+    assert [sample.group for sample in samples.values()] == ["a", "a", "b", "b", "c", "c"]
+    assert [sample.split for sample in samples.values()] == ["train"] * 2 + ["valid"] * 2 + ["test"] * 2
+    assert corpus.notes == [
+        "1 videos without a fold excluded, e.g. 'n'",
         "text: 1 videos without a sequence",
         "audio: 2 videos without a sequence",
-        "3 segments without words or frames left out, e.g. 'a/2'",
+        "3 segments without words or frames excluded, e.g. 'a/2'",
     ]
 
 
@@ -213,22 +213,22 @@ def test_labels_groups_and_transcripts(folder: Path) -> None:
 def test_folds_from_a_table(folder: Path, video: str, fold: str) -> None:
     rows = ["a,train", "a,train", "b,dev", "c[0],test", "c[1],test", "n,"]
     (folder / "folds.csv").write_text("\n".join([f"{video},{fold}", *rows]))
-    found = by_id(opened(folder, "folds.csv"))
-    assert [sample.split for sample in found.values()] == ["train"] * 2 + ["valid"] * 2 + ["test"] * 2
+    samples = by_id(opened(folder, "folds.csv"))
+    assert [sample.split for sample in samples.values()] == ["train"] * 2 + ["valid"] * 2 + ["test"] * 2
 
 
-def test_entries_of_a_video_for_its_segments(folder: Path) -> None:
-    """Words and frames of `c` serve the segments `c[0]` and `c[1]`."""
+def test_segments_use_the_entry_of_their_video(folder: Path) -> None:
+    """Words and frames of `c` are used for the segments `c[0]` and `c[1]`."""
     files = contents()
     for name in ("words", "text", "visual", "audio"):
         videos = {"c" if id == "c[0]" else id: x for id, x in files[name].items() if id != "c[1]"}
         write(folder / f"{name}.csd", name, videos)
-    found = by_id(opened(folder))
+    samples = by_id(opened(folder))
     for m in ("text", "visual", "audio"):
-        np.testing.assert_array_equal(found["c[0]/0"].features[m], found["c[1]/0"].features[m])
+        np.testing.assert_array_equal(samples["c[0]/0"].features[m], samples["c[1]/0"].features[m])
 
 
-def test_vectors_without_those_of_silence(folder: Path) -> None:
+def test_word_vectors_without_silence(folder: Path) -> None:
     files = contents()
     expected = by_id(opened(folder))
     sounds = [i for i in range(WORDS) if i not in (0, 4)]
@@ -257,7 +257,7 @@ def test_words_beyond_ascii(folder: Path) -> None:
     assert by_id(opened(folder, text=None))["a/0"].transcript == "läuft 日本  a b"
 
 
-def test_into_a_store(folder: Path) -> None:
+def test_import(folder: Path) -> None:
     expected = by_id(opened(folder))
     store = import_corpus(opened(folder), folder / "store", keep_padding=True)
     assert store.manifest.splits == {"train": 2, "valid": 2, "test": 2}
@@ -268,7 +268,7 @@ def test_into_a_store(folder: Path) -> None:
         for m, x in sample.features.items():
             np.testing.assert_array_equal(store.features(m, i), x.astype(np.float32))
     assert store.transcript(1) == "a5 a6 a7 a8 a9 a10 a11 a12"
-    assert "3 segments without words or frames left out, e.g. 'a/2'" in store.manifest.notes
+    assert "3 segments without words or frames excluded, e.g. 'a/2'" in store.manifest.notes
 
 
 def test_files_are_closed_between_samples(folder: Path) -> None:
@@ -364,19 +364,29 @@ def nothing(group: Any, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "path", "how", "message"),
     [
-        ("text", "All text/data/a", soft, "text.csd, All text/data/a: a SoftLink is refused"),
-        ("text", "All text/data/a/features", to_another_file, "a/features: a ExternalLink is refused"),
-        ("labels", "All labels", to_another_file, "labels.csd, All labels: a ExternalLink is refused"),
-        ("words", "All words/data", soft, "words.csd, All words/data: a SoftLink is refused"),
+        ("text", "All text/data/a", soft, "text.csd, All text/data/a: SoftLink refused"),
+        ("text", "All text/data/a/features", to_another_file, "a/features: ExternalLink refused"),
+        ("labels", "All labels", to_another_file, "labels.csd, All labels: ExternalLink refused"),
+        ("words", "All words/data", soft, "words.csd, All words/data: SoftLink refused"),
         ("text", "All text/data/a/features", outside, "a/features: external storage and virtual"),
         ("text", "All text/data/a/features", virtual, "a/features: external storage and virtual"),
         ("text", "All text/data/a/features", huge, r"\(1099511627776, 5\) in chunks .* takes 2199023"),
         ("text", "All text/data/a/features", huge_chunks, r"in chunks of \(134217728, 1\) takes 1073741824"),
         ("text", "All text/data/a/features", scaled, "a/features: filters 6; expected shuffle"),
         ("text", "All text/data/a/features", compressed_twice, "a/features: filters gzip, gzip; expected"),
-        ("text", "All text/data/a/features", bomb, "a chunk grows beyond the 260 bytes of its shape"),
-        ("text", "All text/data/a/features", lzf_bomb, "lzf chunk of 1048576 bytes, which may be any size"),
-        ("text", "All text/data/a/features", too_short, "a chunk of 3 bytes, too short for its checksum"),
+        (
+            "text",
+            "All text/data/a/features",
+            bomb,
+            "chunk decompresses to more than the 260 bytes of its shape",
+        ),
+        (
+            "text",
+            "All text/data/a/features",
+            lzf_bomb,
+            "lzf chunk of 1048576 bytes may decompress to any size",
+        ),
+        ("text", "All text/data/a/features", too_short, "chunk of 3 bytes is too short for its checksum"),
         ("text", "All text/data/a/features", shuffled_last, "a/features: filters gzip, shuffle; expected"),
         ("text", "All text/data/a/features", nothing, "a/features: missing"),
         ("text", "All text/data/a/intervals", nothing, "a/intervals: missing"),
@@ -401,38 +411,54 @@ def nothing(group: Any, name: str) -> None:
             "words",
             "All words/data/a/features",
             array(np.ones((WORDS, 1))),
-            "expected text of fixed length, found float64",
+            "expected fixed-length text, found float64",
         ),
         ("words", "All words/data/a/features", array(np.full((WORDS, 1), b"\xff")), "a/features: not UTF-8"),
-        ("words", "All words/data/a/features", array(np.full((WORDS, 2), b"a")), "width 2, expected 1 word"),
-        ("words", "All words/data/a/features", array([["any"]] * WORDS), "of fixed length, found object"),
+        (
+            "words",
+            "All words/data/a/features",
+            array(np.full((WORDS, 2), b"a")),
+            "width 2, expected 1 word per step",
+        ),
+        (
+            "words",
+            "All words/data/a/features",
+            array([["any"]] * WORDS),
+            "expected fixed-length text, found object",
+        ),
         ("labels", "All labels/data/a/features", array(np.zeros((3, 5))), "width 5, expected 7: sentiment"),
-        ("labels", "All labels/data/a/features", array(np.full((3, 7), np.nan)), "inf or NaN among the"),
+        (
+            "labels",
+            "All labels/data/a/features",
+            array(np.full((3, 7), np.nan)),
+            "inf or NaN in the intensities",
+        ),
         ("labels", "All labels/data/a/features", array(np.zeros((2, 7))), "2 features, but 3 intervals"),
         ("visual", "All visual/data/a/intervals", array(np.zeros((31, 3))), "width 3, expected 2: start"),
         (
             "visual",
             "All visual/data/a/intervals",
             array(np.full((31, 2), np.inf)),
-            "a/intervals: expected seconds, found inf",
+            "a/intervals: expected times in seconds, found inf",
         ),
         (
             "text",
             "All text/data/a/intervals",
             array(spans(WORDS, 11) + 0.01),
-            r"text/data/a/intervals: up to 0\.010 s from the words of .*/data/a, expected 0\.001",
+            r"text/data/a/intervals: intervals differ from the words of .*/data/a by up to 0\.010 s, "
+            r"expected at most 0\.001 s",
         ),
     ],
 )
 def test_refusals(folder: Path, name: str, path: str, how: Callable[[Any, str], None], message: str) -> None:
-    change(folder / f"{name}.csd", path, how)
+    replace_item(folder / f"{name}.csd", path, how)
     with pytest.raises(DataError, match=message) as error:
         list(opened(folder).samples)
     assert str(error.value).startswith(str(folder / f"{name}.csd"))
     assert "\n" not in str(error.value)
 
 
-def test_vectors_too_few(folder: Path) -> None:
+def test_missing_word_vectors(folder: Path) -> None:
     write(folder / "text.csd", "t", {"a": (np.ones((2, TEXT)), spans(2, 1))})
     with pytest.raises(DataError, match=r"2 vectors for the 13 words of .*, 11 of them without silence"):
         list(opened(folder).samples)
@@ -448,10 +474,10 @@ def test_intervals_that_all_overlap(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["words", "text", "visual", "labels"])
-def test_damaged_files(folder: Path, name: str) -> None:
+def test_corrupt_files(folder: Path, name: str) -> None:
     file = folder / f"{name}.csd"
     whole = file.read_bytes()
-    for content in (b"", b"no HDF5", whole[: len(whole) // 2]):
+    for content in (b"", b"not HDF5", whole[: len(whole) // 2]):
         file.write_bytes(content)
         with pytest.raises(DataError, match=f"{name}.csd: cannot be read as HDF5"):
             opened(folder)
@@ -465,17 +491,17 @@ def test_damaged_files(folder: Path, name: str) -> None:
     [
         ("f.json", '{"train": ["a"], "test": ["b", "a[1]"]}', "video 'a' is in two folds, train and test"),
         ("f.csv", "video,fold\na,train\na,dev\n", "video 'a' is in two folds, train and valid"),
-        ("f.json", '{"train": ["a"], "tset": ["b"]}', "f.json: fold 'tset' is none of train, valid"),
-        ("f.json", '{"train": "a"}', "expected lists of ids by fold"),
-        ("f.json", '{"train": [["a"]]}', "expected lists of ids by fold"),
+        ("f.json", '{"train": ["a"], "tset": ["b"]}', "f.json: unknown fold 'tset', expected one of train"),
+        ("f.json", '{"train": "a"}', "expected lists of IDs by fold"),
+        ("f.json", '{"train": [["a"]]}', "expected lists of IDs by fold"),
         ("f.json", "{", "f.json: cannot be read as JSON"),
         ("f.json", "[" * 100_000, "f.json: cannot be read as JSON"),
-        ("f.json", '{"train": ["none"]}', "labels.csd: none of its videos has a fold"),
+        ("f.json", '{"train": ["none"]}', "labels.csd: no video has both a fold and a segment"),
         ("f.csv", "vid,fold\na,train\n", "no column 'video_id'"),
         ("f.csv", "video,set\na,train\n", "no column 'fold'"),
     ],
 )
-def test_wrong_folds(folder: Path, name: str, content: str, message: str) -> None:
+def test_invalid_folds(folder: Path, name: str, content: str, message: str) -> None:
     (folder / name).write_text(content)
     with pytest.raises(DataError, match=message):
         opened(folder, name)
@@ -484,9 +510,9 @@ def test_wrong_folds(folder: Path, name: str, content: str, message: str) -> Non
 
 
 def test_modalities(folder: Path) -> None:
-    with pytest.raises(DataError, match="word vectors are given as text"):
+    with pytest.raises(DataError, match="pass word vectors as text, not as a modality"):
         opened(folder, modalities={"text": folder / "text.csd"})
-    with pytest.raises(DataError, match="word vectors or another modality are needed"):
+    with pytest.raises(DataError, match="words are no features; add word vectors"):
         opened(folder, modalities={}, text=None)
 
 
@@ -496,15 +522,15 @@ def test_without_h5py(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         opened(folder)
 
 
-def test_mutated_files_raise_nothing_else(folder: Path) -> None:
+def test_mutated_files(folder: Path) -> None:
     random = np.random.default_rng(0)
     for name, videos in contents().items():
         write(folder / f"{name}.csd", name, {"a": videos["a"]})
-    whole = {name: (folder / f"{name}.csd").read_bytes() for name in contents()}
+    originals = {name: (folder / f"{name}.csd").read_bytes() for name in contents()}
     refused = 0
     for _ in range(200):
-        name = random.choice(list(whole))
-        raw = np.frombuffer(whole[name], dtype=np.uint8).copy()
+        name = random.choice(list(originals))
+        raw = np.frombuffer(originals[name], dtype=np.uint8).copy()
         places = random.integers(0, len(raw), random.choice([1, 4, 16]))
         raw[places] = random.integers(0, 256, len(places))
         (folder / f"{name}.csd").write_bytes(raw.tobytes())
@@ -512,5 +538,5 @@ def test_mutated_files_raise_nothing_else(folder: Path) -> None:
             list(opened(folder, aligned=bool(random.integers(2))).samples)
         except DataError:
             refused += 1
-        (folder / f"{name}.csd").write_bytes(whole[name])
+        (folder / f"{name}.csd").write_bytes(originals[name])
     assert refused > 20

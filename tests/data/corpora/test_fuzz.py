@@ -1,4 +1,4 @@
-"""Whatever a file holds, a reader gives samples or a carat error."""
+"""Fuzzing: a reader returns samples or raises a CaratError, whatever the file contains."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from carat.data.corpora.base import _Seen
+from carat.data.corpora.base import FeatureCleaner
 from carat.data.corpora.label_table import LabelTable
 from carat.data.corpora.registry import FORMATS, Sources
 from carat.utils.errors import CaratError
@@ -29,7 +29,7 @@ ODD: list[Any] = [
 
 
 def change(value: Any, random: np.random.Generator) -> Any:
-    """The value with something in it replaced, removed or repeated."""
+    """Replace, remove or repeat something in the value."""
     container = isinstance(value, (dict, list, tuple)) and len(value)
     if random.random() < 0.15 or not (container or (isinstance(value, np.ndarray) and value.ndim)):
         return copy.deepcopy(ODD[random.integers(len(ODD))])
@@ -76,25 +76,26 @@ def mutate_bytes(content: bytes, random: np.random.Generator) -> bytes:
 
 
 def exhaust(format: str, file: Path, given: Sources) -> None:
-    foreign = FORMATS[format].open(file, given)
-    seen = {m: _Seen() for m in foreign.sources}
-    for sample in foreign.samples:
+    """Read and clean all samples."""
+    corpus = FORMATS[format].open(file, given)
+    cleaners = {m: FeatureCleaner(m) for m in corpus.sources}
+    for sample in corpus.samples:
         for m, x in sample.features.items():
-            seen[m].clean(x, sample.id, m, keep_padding=False)
-    for counts in seen.values():
-        counts.report()
+            cleaners[m].clean(x, sample.id, keep_padding=False)
+    for cleaner in cleaners.values():
+        cleaner.report()
 
 
 def attempt(action: Callable[[], object], which: str) -> None:
-    """Success or a carat error of one line; anything else is what is looked for."""
-    said = ""
+    """Fail unless the action succeeds or raises a CaratError with a message of one line."""
+    message = ""
     try:
         action()
     except CaratError as error:
-        said = str(error)
+        message = str(error)
     except Exception as error:
         raise AssertionError(f"{which}: {type(error).__name__} {error}") from error
-    assert "\n" not in said, which
+    assert "\n" not in message, which
 
 
 WRITERS: dict[str, Callable[[Path], None]] = {
@@ -110,7 +111,7 @@ def fuzz(format: str, folder: Path, inputs: int, seed: int) -> None:
     file, mutated, table = folder / "good", folder / "mutated.pkl", folder / "labels.csv"
     WRITERS[format](file)
     files.table(table)
-    given = Sources(labels=table if "labels" in FORMATS[format].needs else None)
+    given = Sources(labels=table if "labels" in FORMATS[format].required else None)
     exhaust(format, file, given)
     content = file.read_bytes()
     if content[:2] == b"PK":
@@ -143,14 +144,14 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("format", WRITERS)
-def test_changed_files(tmp_path: Path, format: str) -> None:
+def test_mutated_files(tmp_path: Path, format: str) -> None:
     fuzz(format, tmp_path, inputs=250, seed=0)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("format", WRITERS)
-def test_many_changed_files(tmp_path: Path, format: str) -> None:
+def test_many_mutated_files(tmp_path: Path, format: str) -> None:
     fuzz(format, tmp_path, inputs=20_000, seed=1)
 
 
@@ -163,10 +164,10 @@ def fuzz_tables(folder: Path, inputs: int, seed: int) -> None:
         attempt(lambda: LabelTable(folder / "mutated.csv"), f"seed {seed}, input {i}")
 
 
-def test_changed_label_tables(tmp_path: Path) -> None:
+def test_mutated_label_tables(tmp_path: Path) -> None:
     fuzz_tables(tmp_path, inputs=250, seed=0)
 
 
 @pytest.mark.slow
-def test_many_changed_label_tables(tmp_path: Path) -> None:
+def test_many_mutated_label_tables(tmp_path: Path) -> None:
     fuzz_tables(tmp_path, inputs=20_000, seed=1)

@@ -22,7 +22,7 @@ def test_tokens(text: str, tokens: list[str]) -> None:
     assert tokenize(text) == tokens
 
 
-def test_word2vec_text_has_a_first_line(tmp_path: Path) -> None:
+def test_word2vec_header(tmp_path: Path) -> None:
     (tmp_path / "g.txt").write_text("2 3\nno 1 2 3\nso 4 5 6\n")
     (features,) = GloveSource(tmp_path / "g.txt").read(["so"])
     assert features is not None
@@ -43,9 +43,9 @@ def test_text_file_and_npz_agree(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("no 1 x\n", "line 1: expected a word and numbers"),
-        ("", "no word vectors"),
-        ("a 1 2\nb 1\n", "line 2"),
+        ("no 1 x\n", "line 1: expected a word and a vector of numbers"),
+        ("", "contains no word vectors"),
+        ("a 1 2\nb 1\n", "line 2: 1 numbers, expected 2"),
     ],
 )
 def test_broken_text_files(tmp_path: Path, text: str, message: str) -> None:

@@ -13,7 +13,7 @@ transformers = pytest.importorskip("transformers")
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random, tiny BERT with a vocabulary of a few words."""
+    """A tiny BERT with random weights and a vocabulary of a few words."""
     folder = tmp_path_factory.mktemp("encoder")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "so", "sad", "today"]
     (folder / "vocab.txt").write_text("\n".join(words))
@@ -30,7 +30,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_padding_and_batching_change_nothing(encoder: Path) -> None:
+def test_features_do_not_depend_on_padding_and_batching(encoder: Path) -> None:
     texts = ["so sad", "", "today", "so so so sad today"]
     together = HuggingFaceSource(encoder, batch_size=3).read(texts)
     assert together[1] is None
@@ -44,7 +44,7 @@ def test_padding_and_batching_change_nothing(encoder: Path) -> None:
         np.testing.assert_allclose(features, alone, atol=1e-6)
 
 
-def test_long_texts_are_cut(encoder: Path) -> None:
+def test_long_texts_are_truncated(encoder: Path) -> None:
     (features,) = HuggingFaceSource(encoder).read(["so " * 50])
     assert features is not None
     assert len(features) == 11

@@ -20,7 +20,7 @@ def test_csv_cells_stay_text(tmp_path: Path) -> None:
     assert len(table) == 2
     assert table.text("id") == ["007", "008"]
     assert table.text("said") == ['a, "b"', "null"]
-    with pytest.raises(DataError, match="column 'x', data row 2: '' is not a number"):
+    with pytest.raises(DataError, match="column 'x', data row 2: '' is not a finite number"):
         table.numbers("x")
 
 
@@ -41,7 +41,7 @@ def test_compressed_tab_separated_and_parquet(tmp_path: Path) -> None:
 def test_numbers_must_be_finite(tmp_path: Path, number: str) -> None:
     file = tmp_path / "t.csv"
     file.write_text(f"x\n1\n{number}\n")
-    with pytest.raises(DataError, match=f"data row 2: '{number}' is not a number"):
+    with pytest.raises(DataError, match=f"data row 2: '{number}' is not a finite number"):
         Table(file).numbers("x")
 
 

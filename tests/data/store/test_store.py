@@ -18,15 +18,15 @@ def copy(store: Store, tmp_path: Path) -> Path:
     return Path(shutil.copytree(store.folder, tmp_path / "copy"))
 
 
-def test_pickles_without_its_arrays(store: Store) -> None:
+def test_arrays_are_not_pickled(store: Store) -> None:
     store.features("text", 0)
     data = pickle.dumps(store)
     assert len(data) < 20_000
-    again: Store = pickle.loads(data)
-    np.testing.assert_array_equal(again.features("text", 5), store.features("text", 5))
+    restored: Store = pickle.loads(data)
+    np.testing.assert_array_equal(restored.features("text", 5), store.features("text", 5))
 
 
-def test_arrays_cannot_be_changed(store: Store) -> None:
+def test_arrays_are_read_only(store: Store) -> None:
     with pytest.raises(ValueError, match="read-only"):
         store.features("visual", 1)[0] = 0
 
@@ -72,32 +72,35 @@ def garble(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (truncate, r"audio.npy: truncated, \d+ bytes instead of \d+; build the store again"),
-        (empty, r"labels.npy: truncated, 0 bytes"),
+        (truncate, r"audio.npy: truncated: \d+ bytes, expected \d+; build the store again"),
+        (empty, r"labels.npy: truncated: 0 bytes"),
         (remove, r"ids.npy: missing; the store is damaged"),
-        (newer, r"store of schema 99, this carat reads up to 1; upgrade carat"),
-        (relabel, r"manifest.json: altered, its content no longer matches its fingerprint"),
+        (newer, r"store schema 99, but this version of carat reads up to 1; upgrade carat"),
+        (
+            relabel,
+            r"manifest.json: altered \(content does not match the fingerprint\); build the store again",
+        ),
         (garble, r"manifest.json: cannot be read"),
     ],
 )
-def test_damage_is_named(copy: Path, damage: Callable[[Path], None], message: str) -> None:
+def test_damaged_stores_are_refused(copy: Path, damage: Callable[[Path], None], message: str) -> None:
     damage(copy)
     with pytest.raises(DataError, match=message):
         open_store(copy)
 
 
 @pytest.mark.parametrize("name", ["features/text.npy", "labels.npy", "split.npy", "groups.npy"])
-def test_one_changed_byte_is_found(copy: Path, name: str) -> None:
+def test_verify_detects_one_changed_byte(copy: Path, name: str) -> None:
     with (copy / name).open("rb+") as file:
         file.seek(-1, 2)
         last = file.read(1)
         file.seek(-1, 2)
         file.write(bytes([last[0] ^ 1]))
-    with pytest.raises(DataError, match=f"{name}: altered"):
+    with pytest.raises(DataError, match=rf"{name}: altered \(SHA-256 mismatch\); build the store again"):
         open_store(copy).verify()
 
 
-def test_no_store(tmp_path: Path) -> None:
+def test_folders_that_are_not_stores(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such store"):
         open_store(tmp_path / "nothing")
     with pytest.raises(DataError, match="not a carat store, manifest"):

@@ -17,7 +17,7 @@ import carat
 from carat.config.encoders import EncoderChoice
 from carat.data.recipes.build import build_store
 from carat.data.store import Store, open_store
-from carat.data.tokenizer import NOTHING
+from carat.data.tokenizer import NO_CONTEXT
 from carat.inference.explain.attention import draw_attention
 from carat.inference.export import export
 from carat.inference.export.card import describe
@@ -147,7 +147,7 @@ def test_chunks_of_the_table_change_nothing(
     ("old", "new", "message"),
     [
         ("group: call\n", "", r"recipe\.yaml: modalities\.text: context needs `group`"),
-        ("context: 8, ", "", r"recipe\.yaml: modalities\.text: order says .*; set context too"),
+        ("context: 8, ", "", r"modalities\.text: order has no effect without context; set context too"),
         ("context: 8, ", "context: true, ", r"modalities\.text\.context: .*integer, found True"),
     ],
 )
@@ -200,10 +200,10 @@ def test_words_that_carry_are_ones_own_or_the_context(calls_run: TrainedRun) -> 
 def test_contexts_that_are_refused(calls_run: TrainedRun, text_run: TrainedRun) -> None:
     predictor = carat.load(calls_run.folder)
     contexts = predictor.reader.contexts(["so", "we"])
-    assert predictor.reader.contexts("so we") == [NOTHING]
+    assert predictor.reader.contexts("so we") == [NO_CONTEXT]
     with pytest.raises(DataError, match="1 texts, but the contexts of 2"):
         predictor.predict_text(["so"], contexts=contexts)
-    with pytest.raises(DataError, match="2 texts, but the conversations of 1"):
+    with pytest.raises(DataError, match="2 texts, but 1 conversation names"):
         predictor.reader.contexts(["so", "we"], ["a"])
     with pytest.raises(DataError, match=r"2 texts, but an order of shape \(3,\)"):
         predictor.reader.contexts(["so", "we"], order=[1, 2, 3])

@@ -117,7 +117,7 @@ def test_files_that_are_no_sound(sound_store: Store, tmp_path: Path) -> None:
     source = WaveformSource(tmp_path, RATE, 1.0)
     assert source.read([""]) == [None]
     (tmp_path / "text.wav").write_text("no sound")
-    with pytest.raises(DataError, match=r"text.wav: its sound cannot be read"):
+    with pytest.raises(DataError, match=r"text.wav: audio track cannot be decoded"):
         source.read(["text.wav"])
     with pytest.raises(DataError, match=r"none.wav: no such file"):
         source.read(["none.wav"])

@@ -1,4 +1,4 @@
-"""A store's features in numbers, one pass per modality, and the checks that look at their values alone."""
+"""Statistics of a store's features, computed in one pass per modality, and checks based on them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata, spearmanr
 
 from carat.data.store.store import Store, feature_file, offset_file
-from carat.data.tokenizer import own_steps
+from carat.data.tokenizer import drop_context
 
 BLOCK = 4_000_000
-"""Numbers read at once; only a single sequence that is longer takes more."""
-DRAWN = 5000
-"""Samples that the expensive measurements look at."""
+"""Values read at once, or one sequence if it is longer."""
+MAX_SUBSET = 5000
+"""Maximum number of samples for expensive statistics."""
 COLUMNS = 128
 """Columns ranked at once."""
 NAMES = {"visual": ("visual", "vision", "video"), "audio": ("audio", "acoustic")}
-"""What modalities are called, by kind."""
-FACET = 35
+"""Usual names of modalities."""
+FACET_WIDTH = 35
 """Width of FACET's features."""
 
 Verdict = Literal["ok", "warn", "fail"]
@@ -30,32 +30,35 @@ Verdict = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Survey:
-    """One modality in numbers; inf and NaN are counted and then taken as 0."""
+    """Statistics of a modality. Non-finite values are counted and then replaced by 0.
+
+    Some statistics are computed on a random subset of n samples.
+    """
 
     present: NDArray[np.bool_]
-    """(N,)"""
+    """(N,) True where the modality is present."""
     digest: NDArray[np.uint64]
-    """(N,) hash of the sequence; 0 where it is absent or nothing but padding."""
-    moving: NDArray[np.bool_]
-    """(N,) whether two steps of the sequence differ."""
-    own: NDArray[np.int64]
-    """(N,) steps of the sequence; of a text in context, those of the text itself."""
+    """(N,) hash of the sequence; 0 where it is absent or consists of padding."""
+    is_varying: NDArray[np.bool_]
+    """(N,) True where not all steps of the sequence are equal."""
+    steps: NDArray[np.int64]
+    """(N,) steps of the sequence, without context."""
     padded: int
-    """Sequences that begin or end with padding: zeros, or what standardisation made of zeros."""
+    """Sequences that begin or end with padding: zeros, or standardized zeros."""
     lowest: NDArray[np.float32]
-    """(d,)"""
+    """(d,) minimum of each column."""
     highest: NDArray[np.float32]
-    """(d,)"""
+    """(d,) maximum of each column."""
     non_finite: NDArray[np.int64]
-    """(d,) inf and NaN."""
-    long: int
-    """Drawn sequences of three steps at least."""
+    """(d,) inf and NaN values in each column."""
+    long_sequences: int
+    """Sequences of at least three steps in the subset."""
     rising: NDArray[np.int64]
-    """(d,) how many of these rise at every step."""
+    """(d,) long sequences in which a column rises at every step."""
     rows: NDArray[np.int64]
-    """(n,) drawn samples, ascending."""
+    """(n,) store rows of the subset, ascending."""
     means: NDArray[np.float32]
-    """(n, d) of the drawn samples over time."""
+    """(n, d) means over time of the samples in the subset."""
 
 
 class CheckContext(NamedTuple):
@@ -69,67 +72,68 @@ class CheckContext(NamedTuple):
 
 
 def survey(store: Store, modality: str) -> Survey:
-    """Measure a modality.
+    """Compute the statistics of a modality.
 
-    Every value is read, in blocks. Means over time and rising columns are taken of at most `DRAWN` samples,
-    drawn with a fixed seed.
+    All values are read, in blocks. Means over time and rising columns are computed on at most `MAX_SUBSET`
+    samples, chosen at random with a fixed seed.
     """
     offsets = np.asarray(store.array(offset_file(modality)))
     info = store.manifest.modalities[modality]
     width = info.width
     present = np.diff(offsets) > 0
     rows = np.flatnonzero(present)
-    if len(rows) > DRAWN:
-        rows = np.sort(np.random.default_rng(0).choice(rows, DRAWN, replace=False))
-    place = np.full(len(present), -1)
-    place[rows] = np.arange(len(rows))
-    blanks = _blanks(store, modality)
+    if len(rows) > MAX_SUBSET:
+        rows = np.sort(np.random.default_rng(0).choice(rows, MAX_SUBSET, replace=False))
+    subset_index = np.full(len(present), -1)
+    subset_index[rows] = np.arange(len(rows))
+    padding_steps = _padding_steps(store, modality)
     digest = np.zeros(len(present), dtype=np.uint64)
-    moving = np.zeros(len(present), dtype=bool)
-    own = np.zeros(len(present), dtype=np.int64)
+    is_varying = np.zeros(len(present), dtype=bool)
+    lengths = np.zeros(len(present), dtype=np.int64)
     lowest, highest = np.full(width, np.inf, np.float32), np.full(width, -np.inf, np.float32)
     non_finite, rising = np.zeros(width, dtype=np.int64), np.zeros(width, dtype=np.int64)
     means = np.zeros((len(rows), width), dtype=np.float32)
-    padded = long = 0
-    for first, last, block in _blocks(store, modality, offsets):
-        values, wrong = _finite(block)
-        non_finite += wrong
+    padded = long_sequences = 0
+    for first, last, block in _read_blocks(store, modality, offsets):
+        values, block_non_finite = _replace_non_finite(block)
+        non_finite += block_non_finite
         lowest, highest = np.minimum(lowest, values.min(0)), np.maximum(highest, values.max(0))
         for row in first + np.flatnonzero(present[first:last]):
             start, stop = offsets[row : row + 2] - offsets[first]
-            steps = own_steps(block[start:stop]) if info.tokens else block[start:stop]
-            own[row] = len(steps)
-            moving[row] = _differ(steps[:1], steps[-1:]) or _differ(steps[:1], steps)
-            edges = [any(np.array_equal(step, blank) for blank in blanks) for step in steps[[0, -1]]]
-            padded += any(edges)
-            if moving[row] or not all(edges):
+            steps = drop_context(block[start:stop]) if info.tokens else block[start:stop]
+            lengths[row] = len(steps)
+            # most sequences differ in their first and last step, which is fast to compare
+            is_varying[row] = _differ(steps[:1], steps[-1:]) or _differ(steps[:1], steps)
+            is_padding = [any(np.array_equal(step, x) for x in padding_steps) for step in steps[[0, -1]]]
+            padded += any(is_padding)
+            if is_varying[row] or not all(is_padding):
                 digest[row] = _hash(steps)
-            if place[row] >= 0:
-                drawn = values[start:stop]
-                means[place[row]] = drawn.mean(0, dtype=np.float64)
-                if len(drawn) >= 3:
-                    long += 1
-                    rising += (drawn[1:] > drawn[:-1]).all(0)
+            if subset_index[row] >= 0:
+                sequence = values[start:stop]
+                means[subset_index[row]] = sequence.mean(0, dtype=np.float64)
+                if len(sequence) >= 3:
+                    long_sequences += 1
+                    rising += (sequence[1:] > sequence[:-1]).all(0)
     return Survey(
-        present,
-        digest,
-        moving,
-        own,
-        padded,
-        lowest,
-        highest,
-        non_finite,
-        long,
-        rising,
+        present=present,
+        digest=digest,
+        is_varying=is_varying,
+        steps=lengths,
+        padded=padded,
+        lowest=lowest,
+        highest=highest,
+        non_finite=non_finite,
+        long_sequences=long_sequences,
+        rising=rising,
         rows=rows,
         means=means,
     )
 
 
-def _blocks(
+def _read_blocks(
     store: Store, modality: str, offsets: NDArray[np.int64]
 ) -> Iterator[tuple[int, int, NDArray[Any]]]:
-    """First sample, the one after the last, and their flat (ΣT, d) features."""
+    """Yield the first row, the end row (exclusive) and the features (ΣT, d) of each block of samples."""
     flat = store.array(feature_file(modality))
     first = 0
     while first < len(offsets) - 1:
@@ -140,19 +144,19 @@ def _blocks(
         first = last
 
 
-def _blanks(store: Store, modality: str) -> list[NDArray[Any]]:
-    """What a step of zeros looks like in the store, as it is and standardised: (d,) each."""
+def _padding_steps(store: Store, modality: str) -> list[NDArray[Any]]:
+    """Return steps (d,) that are padding: zeros, and zeros standardized by the transform of the modality."""
     info = store.manifest.modalities[modality]
-    blanks = [np.zeros(info.width, dtype=info.dtype)]
+    padding_steps = [np.zeros(info.width, dtype=info.dtype)]
     if info.transform is not None and info.transform.mean:
         zeros = np.zeros((1, info.transform.width))
         with np.errstate(over="ignore"):
-            blanks.append(info.transform.apply(zeros, modality)[0].astype(info.dtype))
-    return blanks
+            padding_steps.append(info.transform.apply(zeros, modality)[0].astype(info.dtype))
+    return padding_steps
 
 
-def _finite(block: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Values with 0 for inf and NaN, and how many these were by column."""
+def _replace_non_finite(block: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Replace inf and NaN by 0; also return their number in each column."""
     values = block.astype(np.float32, copy=False)
     with np.errstate(invalid="ignore"):
         extremes = np.stack([values.min(0), values.max(0)])
@@ -203,140 +207,163 @@ def auroc(values: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def shift_between(
-    x: NDArray[np.int64], y: NDArray[np.int64], furthest: int, enough: int
+    x: NDArray[np.int64], y: NDArray[np.int64], max_shift: int, min_samples: int
 ) -> tuple[int, float, float] | None:
-    """Where the lengths of two modalities fit best, if they fit at all.
+    """Find the shift between two modalities at which their lengths correlate best.
 
     Args:
         x: (n,) lengths in store order, 0 where the modality is absent.
-        y: (n,) of the other modality.
-        furthest: shift to try in either direction.
-        enough: samples that must have both.
+        y: (n,) lengths of the other modality.
+        max_shift: maximum shift in either direction.
+        min_samples: minimum number of samples that have both modalities.
 
     Returns:
-        Shift k at which x[i + k] fits y[i] best, the rank correlation there, and that at shift 0. None if
-        too few samples have both.
+        The shift k at which x[i + k] and y[i] correlate best, the rank correlation at k, and that at 0; None
+        if too few samples have both modalities.
     """
-    found = {}
-    furthest = min(furthest, len(x) - 1)
-    for k in range(-furthest, furthest + 1):
+    correlations = {}
+    max_shift = min(max_shift, len(x) - 1)
+    for k in range(-max_shift, max_shift + 1):
         a, b = x[max(k, 0) : len(x) + min(k, 0)], y[max(-k, 0) : len(y) + min(-k, 0)]
         both = (a > 0) & (b > 0)
-        if both.sum() >= enough:
-            found[k] = spearman(a[both], b[both])
-    if 0 not in found:
+        if both.sum() >= min_samples:
+            correlations[k] = spearman(a[both], b[both])
+    if 0 not in correlations:
         return None
-    best = max(found, key=lambda k: found[k])
-    return best, found[best], found[0]
+    best = max(correlations, key=lambda k: correlations[k])
+    return best, correlations[best], correlations[0]
 
 
-def repeats(key: NDArray[Any], split: NDArray[Any]) -> tuple[list[tuple[int, int]], NDArray[np.int64]]:
-    """Pairs of equal keys in one split, and rows whose key is in two splits, equal keys side by side."""
+def find_repeats(key: NDArray[Any], split: NDArray[Any]) -> tuple[list[tuple[int, int]], NDArray[np.int64]]:
+    """Find samples with equal keys.
+
+    Args:
+        key: (N,) keys; 0 is ignored.
+        split: (N,) split codes.
+
+    Returns:
+        Pairs of rows with equal keys in the same split, and rows whose key is in more than one split, sorted
+        by key; the first two of these are an example from different splits.
+    """
     order = np.lexsort((split, key))
     order = order[key[order] != 0]
-    same = key[order[1:]] == key[order[:-1]]
-    other = split[order[1:]] != split[order[:-1]]
-    pairs = [(int(order[i]), int(order[i + 1])) for i in np.flatnonzero(same & ~other)]
-    shared = np.unique(key[order[1:]][same & other])
-    rows = order[np.isin(key[order], shared)]
-    if len(rows):  # an example from two splits first
-        at = int(np.flatnonzero(same & other)[0])
-        first = order[at : at + 2]
-        rows = np.concatenate([first, rows[~np.isin(rows, first)]])
+    same_key = key[order[1:]] == key[order[:-1]]
+    other_split = split[order[1:]] != split[order[:-1]]
+    pairs = [(int(order[i]), int(order[i + 1])) for i in np.flatnonzero(same_key & ~other_split)]
+    shared_keys = np.unique(key[order[1:]][same_key & other_split])
+    rows = order[np.isin(key[order], shared_keys)]
+    if len(rows):
+        i = int(np.flatnonzero(same_key & other_split)[0])
+        example = order[i : i + 2]
+        rows = np.concatenate([example, rows[~np.isin(rows, example)]])
     return pairs, rows
 
 
 def non_finite_values(c: CheckContext) -> tuple[Verdict, str]:
-    bad = [
-        f"{int(s.non_finite.sum())} values of {m} are inf or NaN ({_columns(s.non_finite > 0)})"
+    """Check that all values are finite."""
+    problems = [
+        f"{int(s.non_finite.sum())} values of {m} are inf or NaN ({_format_columns(s.non_finite > 0)})"
         for m, s in c.surveys.items()
         if s.non_finite.any()
     ]
-    if bad:
-        return "fail", f"{', '.join(bad)}; build or import without as-released, which makes them 0"
+    if problems:
+        return "fail", f"{', '.join(problems)}; build the store without as-released to replace them by 0"
     return "ok", "none"
 
 
 def features_of(c: CheckContext) -> dict[str, Survey]:
-    """Those modalities whose values are features: a token's id or a sample of sound says nothing alone."""
-    described = c.store.manifest.modalities
-    return {m: found for m, found in c.surveys.items() if described[m].has_features}
+    """Return the statistics of the modalities whose values are features, not tokens or audio samples."""
+    modalities = c.store.manifest.modalities
+    return {m: s for m, s in c.surveys.items() if modalities[m].has_features}
 
 
 def constant_columns(c: CheckContext) -> tuple[Verdict, str]:
-    dead = {m: s.lowest == s.highest for m, s in features_of(c).items()}
-    found = [f"{m}: {_columns(x)} of {len(x)}" for m, x in dead.items() if x.any()]
-    if any(x.mean() > 0.5 for x in dead.values()):
-        return "fail", f"most columns are constant in {', '.join(found)}; extract the features again"
-    if found:
-        return "warn", f"constant in {', '.join(found)}; drop_columns leaves them out"
+    """Check for columns with a single value."""
+    is_constant = {m: s.lowest == s.highest for m, s in features_of(c).items()}
+    problems = [f"{m}: {_format_columns(x)} of {len(x)}" for m, x in is_constant.items() if x.any()]
+    if any(x.mean() > 0.5 for x in is_constant.values()):
+        return "fail", f"most columns are constant in {', '.join(problems)}; extract the features again"
+    if problems:
+        return "warn", f"constant in {', '.join(problems)}; remove them with drop_columns"
     return "ok", "none"
 
 
 def time_stamps(c: CheckContext) -> tuple[Verdict, str]:
-    rising = {m: s.rising >= 0.99 * s.long for m, s in features_of(c).items() if s.long >= 20}
-    found = [f"{m}: {_columns(x)}" for m, x in rising.items() if x.any()]
-    if found:
-        return "warn", f"values rise at every step like time stamps in {', '.join(found)}; leave them out"
+    """Check for columns that rise at every step."""
+    is_rising = {
+        m: s.rising >= 0.99 * s.long_sequences for m, s in features_of(c).items() if s.long_sequences >= 20
+    }
+    problems = [f"{m}: {_format_columns(x)}" for m, x in is_rising.items() if x.any()]
+    if problems:
+        return "warn", (
+            f"values rise at every step like time stamps in {', '.join(problems)}; remove them with "
+            "drop_columns"
+        )
     return "ok", "none"
 
 
 def leakage(c: CheckContext) -> tuple[Verdict, str]:
+    """Check for columns whose mean over time separates the samples with and without a label."""
     names = c.store.label_names
-    hits: list[tuple[float, str]] = []
+    findings: list[tuple[float, str]] = []
     for m, s in features_of(c).items():
         labels = np.asarray(c.store.labels)[s.rows]
         n, positives = len(labels), labels.sum(0, dtype=int)
-        use = np.flatnonzero(np.minimum(positives, n - positives) >= 10)
-        if n < 200 or not len(use):
+        testable = np.flatnonzero(np.minimum(positives, n - positives) >= 10)
+        if n < 200 or not len(testable):
             continue
-        area = auroc(s.means, labels[:, use])
-        telling = np.maximum(area, 1 - area)
-        p = positives[use]  # what thousands of columns reach by chance with few positives does not count
-        chance = 0.5 + 5 * np.sqrt((n + 1) / (12 * p * (n - p)))[:, None]
-        for i, column in np.argwhere(telling >= np.maximum(0.9, chance)).tolist():
-            score = float(telling[i, column])
-            shown = f"{np.floor(100 * score) / 100:.2f}".removeprefix("0")
-            said = f"column {column} of {m} alone tells '{names[use[i]]}' (AUROC {shown})"
-            hits.append((score, said))
-    if hits:
-        hits.sort(key=lambda hit: -hit[0])
-        verdict: Verdict = "fail" if hits[0][0] >= 0.98 else "warn"
-        return verdict, f"{some([said for _, said in hits], 3)}: are labels among the features?"
+        area = auroc(s.means, labels[:, testable])
+        area = np.maximum(area, 1 - area)
+        # five standard deviations above chance: the maximum over thousands of columns can be high by chance
+        p = positives[testable]
+        threshold = np.maximum(0.9, 0.5 + 5 * np.sqrt((n + 1) / (12 * p * (n - p))))[:, None]
+        for i, column in np.argwhere(area >= threshold).tolist():
+            score = float(area[i, column])
+            rounded = f"{np.floor(100 * score) / 100:.2f}".removeprefix("0")
+            label = names[testable[i]]
+            findings.append((score, f"column {column} of {m} alone predicts '{label}' (AUROC {rounded})"))
+    if findings:
+        findings.sort(key=lambda finding: -finding[0])
+        verdict: Verdict = "fail" if findings[0][0] >= 0.98 else "warn"
+        listed = some([message for _, message in findings], 3)
+        return verdict, f"{listed}; check whether the features contain labels"
     for m, info in c.store.manifest.modalities.items():
-        facet = m.casefold() in NAMES["visual"] and raw_width(c.store, m) == FACET
-        if facet and "openface" not in info.source.casefold():
-            scores = "some of its columns are themselves emotion scores by another classifier"
-            return "ok", f"none; {m} has FACET's width: {scores}"
-    return "ok", "no column alone tells a label"
+        is_facet = m.casefold() in NAMES["visual"] and raw_width(c.store, m) == FACET_WIDTH
+        if is_facet and "openface" not in info.source.casefold():
+            return "ok", (
+                f"none; {m} has the width of FACET, some of whose columns are emotion scores of another "
+                "classifier"
+            )
+    return "ok", "no column alone predicts a label"
 
 
 def padding(c: CheckContext) -> tuple[Verdict, str]:
-    found = []
+    """Check for sequences that begin or end with padding."""
+    problems = []
     for m, s in features_of(c).items():
         if c.store.manifest.modalities[m].source.startswith("glove"):
-            continue  # words without vector are zeros there
-        if (share := s.padded / max(int(s.present.sum()), 1)) > 0.01:
-            found.append(f"{share:.0%} of the {m} sequences")
-    if found:
-        return (
-            "warn",
-            f"{' and '.join(found)} begin or end with zeros; import without --keep-padding or cut them off",
+            continue  # words without a vector are zeros
+        if (fraction := s.padded / max(int(s.present.sum()), 1)) > 0.01:
+            problems.append(f"{fraction:.0%} of the {m} sequences")
+    if problems:
+        return "warn", (
+            f"{' and '.join(problems)} begin or end with zeros; import without --keep-padding, or strip them"
         )
     return "ok", "none"
 
 
 def raw_width(store: Store, modality: str) -> int:
-    """Width before columns were dropped."""
+    """Return the width of a modality before columns were dropped."""
     info = store.manifest.modalities[modality]
     return info.transform.width if info.transform else info.width
 
 
-def _columns(chosen: NDArray[np.bool_]) -> str:
-    numbers = np.flatnonzero(chosen).tolist()
-    return f"column{'s' * (len(numbers) > 1)} {some(numbers)}"
+def _format_columns(mask: NDArray[np.bool_]) -> str:
+    columns = np.flatnonzero(mask).tolist()
+    return f"column{'s' if len(columns) > 1 else ''} {some(columns)}"
 
 
-def some(items: Sequence[object], most: int = 5) -> str:
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(map(str, items[:most])) + more
+def some(items: Sequence[object], limit: int = 5) -> str:
+    """Format the first items, and the number of those that follow."""
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(map(str, items[:limit])) + more

@@ -1,4 +1,4 @@
-"""The doctor for data files that are no store yet."""
+"""Checks for raw data files."""
 
 from __future__ import annotations
 
@@ -16,51 +16,51 @@ from carat.utils.errors import CaratError, ConfigError
 def check_file(
     file: Path, format: str | None = None, sources: Sources | None = None, known: str | None = None
 ) -> list[Finding]:
-    """Import a file into a temporary store and examine it.
+    """Import a file into a temporary store and run all checks on it.
 
     Args:
-        file: a data file of the field.
-        format: see `importing.FORMATS`; told by the file's content when None.
-        sources: labels and choices beside it.
+        file: a dataset file.
+        format: a key of `FORMATS`; recognized by the content of the file by default.
+        sources: additional files and options of the import.
         known: see `check_store`.
 
     Returns:
-        First whether it opens, then the findings of `check_store`, then what was cleaned.
+        Findings: whether the file can be opened, those of `check_store`, and what was cleaned.
 
     Raises:
-        ConfigError: the format cannot be told, or a source that it needs is missing.
+        ConfigError: the format is not recognized, or a source is missing or not accepted.
     """
     try:
-        format = format or guess_format(file)
+        format = format or recognize_format(file)
         with tempfile.TemporaryDirectory() as folder:
             store = import_data(format, file, Path(folder) / "store", sources)
-            described = store.manifest.modalities.items()
-            cleaned = [f"{m}: {line}" for m, modality in described for line in modality.cleaning]
-            notes = "; ".join([*cleaned, *store.manifest.notes]) or "nothing was changed"
-            opened = Finding("opens", "ok", f"as {format}, {len(store)} samples")
-            return [opened, *check_store(store, known), Finding("cleaning", "ok", notes)]
+            modalities = store.manifest.modalities.items()
+            cleaning = [f"{m}: {line}" for m, info in modalities for line in info.cleaning]
+            message = "; ".join([*cleaning, *store.manifest.notes]) or "nothing was changed"
+            opens = Finding("opens", "ok", f"as {format}, {len(store)} samples")
+            return [opens, *check_store(store, known), Finding("cleaning", "ok", message)]
     except ConfigError:
         raise
     except CaratError as error:
         return [Finding("opens", "fail", " ".join(str(error).split()))]
 
 
-def guess_format(file: Path) -> str:
-    """The format that a file's content shows.
+def recognize_format(file: Path) -> str:
+    """Recognize the format of a file by its content.
 
     Raises:
-        ConfigError: none.
+        ConfigError: the format is not recognized.
         DataError: the file cannot be read.
     """
     if file.suffix.lower() in (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".yaml"):
-        raise ConfigError(f"{file}: no data file of the field; carat data build makes a store of a table")
+        raise ConfigError(f"{file}: not a dataset file; use `carat data build` to make a store from a table")
     if file.suffix.lower() in (".csd", ".h5", ".hdf5"):
-        raise ConfigError(f"{file}: a csd data set has several files: import it, then check the store")
-    found = read_pickle(file)
-    if isinstance(found, (tuple, list)):
-        return "m3ed" if len(found) >= 10 and isinstance(found[5], Mapping) else "erc"
-    if isinstance(found, Mapping):
-        for part in entries(found, str(file)).values():
+        raise ConfigError(f"{file}: one of several files of a csd dataset; import it, then check the store")
+    content = read_pickle(file)
+    if isinstance(content, (tuple, list)):
+        return "m3ed" if len(content) >= 10 and isinstance(content[5], Mapping) else "erc"
+    if isinstance(content, Mapping):
+        for part in entries(content, str(file)).values():
             if isinstance(part, Mapping):
                 keys = entries(part, str(file)).keys()
                 if TARGET in keys:
@@ -69,4 +69,4 @@ def guess_format(file: Path) -> str:
                     return "mmsa"
                 if "vision" in keys:
                     return "mosei-unaligned"
-    raise ConfigError(f"{file}: cannot tell what it is; say so with --format")
+    raise ConfigError(f"{file}: format not recognized; set it with --format")

@@ -1,4 +1,4 @@
-"""Is a store what it should be? Each check gives a verdict and says what to do."""
+"""Checks of a store: content, splits, labels, features, and how modalities belong together."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carat.data.checks.features import (
-    DRAWN,
+    MAX_SUBSET,
     NAMES,
     CheckContext,
     Verdict,
     constant_columns,
+    find_repeats,
     leakage,
     non_finite_values,
     padding,
     raw_width,
-    repeats,
     shift_between,
     some,
     spearman,
@@ -30,33 +30,33 @@ from carat.data.checks.features import (
 from carat.data.corpora.labels import M3ED, MOSEI
 from carat.data.recipes.sources.glove import tokenize
 from carat.data.store.store import SPLIT, TRANSCRIPTS, Store
-from carat.data.summary import leak
+from carat.data.summary import leakage_notes
 from carat.utils.errors import DataError, did_you_mean
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found."""
+    """Result of a check."""
 
     check: str
-    """Short name, e.g. "labels against published"."""
+    """Name of the check, a key of `CHECKS`."""
     verdict: Verdict
     message: str
-    """One line: what was found, what is expected, what to do."""
+    """What was found, what was expected, and what to do, on one line."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """Numbers of a published data set."""
+    """Published statistics of a dataset."""
 
     labels: tuple[str, ...]
-    """In their published order."""
+    """Label names, in their published order."""
     sizes: Mapping[str, int]
-    """By split."""
+    """Size of each split."""
     unit: Literal["samples", "dialogues"] = "samples"
-    """What the sizes count; dialogues are groups."""
+    """Unit of the sizes; a dialogue is a group."""
     positives: tuple[int, ...] = ()
-    """Of each label in test; empty when unknown."""
+    """Positives of each label in the test split; empty if unknown."""
 
 
 PUBLISHED = {
@@ -66,31 +66,31 @@ PUBLISHED = {
     "m3ed": Published(M3ED, {"train": 685, "valid": 126, "test": 179}, unit="dialogues"),
 }
 WIDTHS = {"visual": (35, 342, 709, 713), "audio": (74, 1024, 1582)}
-"""Of well-known extractors; on its own, 1024 is no sign of audio, image encoders have it too."""
-SAID_AGAIN = 10
-"""Steps from which on equal texts count: shorter sentences are often said twice."""
+"""Feature widths of common extractors. 1024 alone is no evidence of audio, as image encoders have it too."""
+MIN_REPEATED_STEPS = 10
+"""Minimum length at which equal texts count as duplicates; shorter sentences are often repeated."""
 
 
 def check_store(store: Store, known: str | None = None) -> list[Finding]:
-    """Examine a store: content, splits, labels, features, and how they belong together.
+    """Run all checks on a store.
 
-    Every feature is read once, in blocks. Time stamps and leakage are looked for in at most 5000 samples of a
-    modality, drawn with a fixed seed, and transcripts are compared for at most 5000.
+    All features are read once, in blocks. Time stamps, leakage and transcripts are checked on random subsets
+    of at most `MAX_SUBSET` samples, with a fixed seed.
 
     Args:
-        store: as opened.
-        known: published data set that the store must equal, "mosei" or "m3ed"; when None it is recognised by
-            its labels, and a store of other size is only warned about.
+        store: an open store.
+        known: published dataset that the store must equal, a key of `PUBLISHED`. By default it is recognized
+            by its labels, and differences are warnings only.
 
     Returns:
-        One finding per check, always in the same order.
+        One finding per check, in the order of `CHECKS`.
 
     Raises:
-        DataError: `known` is no published data set that is known here.
+        DataError: unknown dataset.
     """
     if known is not None and known not in PUBLISHED:
-        hint = did_you_mean(known, PUBLISHED) or f"; known are: {', '.join(PUBLISHED)}"
-        raise DataError(f"no published numbers of '{known}'{hint}")
+        hint = did_you_mean(known, PUBLISHED) or f"; available: {', '.join(PUBLISHED)}"
+        raise DataError(f"no published statistics of '{known}'{hint}")
     surveys = {m: survey(store, m) for m in store.modalities}
     splits = {split: store.indices(split) for split in store.manifest.splits}
     context = CheckContext(store, known, surveys, splits)
@@ -101,196 +101,226 @@ def check_store(store: Store, known: str | None = None) -> list[Finding]:
         except (DataError, IndexError, ValueError):
             if not findings or findings[0].verdict == "ok":
                 raise
-            verdict, message = "fail", "cannot be examined, the content is altered"
+            verdict, message = "fail", "not possible, because the content is altered"
         findings.append(Finding(name, verdict, " ".join(message.split())))
     return findings
 
 
 def _content(c: CheckContext) -> tuple[Verdict, str]:
+    """Check that all files match their checksums."""
     try:
         c.store.verify()
     except DataError as error:
-        return "fail", f"{error}; build the store again"
-    return "ok", f"all {len(c.store.manifest.files)} files are as the manifest says"
+        return "fail", str(error)
+    return "ok", f"all {len(c.store.manifest.files)} files match the manifest"
 
 
 def _splits(c: CheckContext) -> tuple[Verdict, str]:
-    lacking = [split for split in ("train", "valid", "test") if not len(c.splits.get(split, ()))]
-    if not lacking:
+    """Check that the splits train, valid and test have samples."""
+    missing = [split for split in ("train", "valid", "test") if not len(c.splits.get(split, ()))]
+    if not missing:
         return "ok", ", ".join(f"{split} {len(rows)}" for split, rows in c.splits.items())
-    found = f"no samples of {some(lacking)}; a store needs train, valid and test"
-    return "fail" if "train" in lacking else "warn", found
+    verdict: Verdict = "fail" if "train" in missing else "warn"
+    return verdict, f"no samples in split {some(missing)}; expected train, valid and test"
 
 
 def _labels_against_published(c: CheckContext) -> tuple[Verdict, str]:
-    named = tuple(name.casefold() for name in c.store.label_names)
-    recognised = (name for name, published in PUBLISHED.items() if set(published.labels) == set(named))
-    known = c.known or next(recognised, None)
-    made_up = all(info.source.startswith("synthetic:") for info in c.store.manifest.modalities.values())
-    if known is None or (c.known is None and made_up):
-        return "ok", "no published numbers for these labels"
+    """Compare labels and sizes with the published dataset."""
+    names = tuple(name.casefold() for name in c.store.label_names)
+    recognized = (name for name, published in PUBLISHED.items() if set(published.labels) == set(names))
+    known = c.known or next(recognized, None)
+    is_synthetic = all(info.source.startswith("synthetic:") for info in c.store.manifest.modalities.values())
+    if known is None or (c.known is None and is_synthetic):
+        return "ok", "no published statistics for these labels"
     published = PUBLISHED[known]
-    if set(named) != set(published.labels):
-        return "fail", f"labels are {', '.join(named)}; {known} has {', '.join(published.labels)}"
+    if set(names) != set(published.labels):
+        return "fail", f"labels are {', '.join(names)}; {known} has {', '.join(published.labels)}"
     sizes = {split: len(rows) for split, rows in c.splits.items()}
     if published.unit == "dialogues":
         sizes = {split: len(np.unique(c.store.groups[rows])) for split, rows in c.splits.items()}
-    wrong = []
+    problems = []
     if sizes != published.sizes:
-        wrong.append(
-            f"not the published data set: {_sizes(sizes)} {published.unit}, {known} has "
-            f"{_sizes(published.sizes)}; do not compare scores with published ones"
+        problems.append(
+            f"not the published dataset: {_format_sizes(sizes)} {published.unit}, but {known} has "
+            f"{_format_sizes(published.sizes)}; scores are not comparable with published ones"
         )
     elif published.positives:
         positives = np.asarray(c.store.labels)[c.splits["test"]].sum(0, dtype=int)
-        found = [int(positives[named.index(label)]) for label in published.labels]
+        actual = [int(positives[names.index(label)]) for label in published.labels]
         expected = list(published.positives)
-        if found != expected and sorted(found) == sorted(expected):
-            pairs = zip(published.labels, found, strict=True)
-            moved = [(a, published.labels[expected.index(n)]) for a, n in pairs]
-            swaps = [f"'{a}' has the positives of '{b}'" for a, b in moved if a != b]
-            return "fail", f"labels are in another order: {some(swaps)}; name them in the right order"
-        if found != expected:
-            wrong.append(f"positives in test are {_counts(named, positives)}, not those of {known}")
-    if named != published.labels:
-        wrong.append(f"labels are ordered {', '.join(named)}, {known} has {', '.join(published.labels)}")
-    if wrong:
-        return "fail" if c.known else "warn", "; ".join(wrong)
+        if actual != expected and sorted(actual) == sorted(expected):
+            matching = [published.labels[expected.index(count)] for count in actual]
+            swaps = [
+                f"'{a}' has the positives of '{b}'"
+                for a, b in zip(published.labels, matching, strict=True)
+                if a != b
+            ]
+            return "fail", f"labels are in the wrong order: {some(swaps)}; reorder their names"
+        if actual != expected:
+            problems.append(f"positives in test are {_format_counts(names, positives)}, unlike {known}")
+    if names != published.labels:
+        problems.append(f"label order is {', '.join(names)}; {known} has {', '.join(published.labels)}")
+    if problems:
+        return "fail" if c.known else "warn", "; ".join(problems)
     return "ok", f"as published for {known}"
 
 
 def _label_frequencies(c: CheckContext) -> tuple[Verdict, str]:
+    """Check for constant labels, and for splits whose labels are in another order."""
     names = c.store.label_names
-    share = {s: np.asarray(c.store.labels)[rows].mean(0) for s, rows in c.splits.items() if len(rows)}
-    if "train" not in share:
-        return "ok", "no train split to look at"
-    train = share.pop("train")
-    for what, value in (("never", 0), ("always", 1)):
-        if which := [f"'{name}'" for name, x in zip(names, train, strict=True) if x == value]:
-            return "warn", f"train {what} has {some(which)}: nothing can be learned of it; check the labels"
-    for split, other in share.items():
+    labels = np.asarray(c.store.labels)
+    frequencies = {split: labels[rows].mean(0) for split, rows in c.splits.items() if len(rows)}
+    if "train" not in frequencies:
+        return "ok", "not possible without a train split"
+    train = frequencies.pop("train")
+    for adverb, value in (("never", 0), ("always", 1)):
+        if constant := [f"'{name}'" for name, x in zip(names, train, strict=True) if x == value]:
+            return "warn", f"train {adverb} has {some(constant)}, which cannot be learned; check the labels"
+    for split, other in frequencies.items():
+        if min(len(c.splits[split]), len(c.splits["train"])) < 100:
+            continue
         order = np.empty(len(names), dtype=int)
         order[np.argsort(other)] = np.argsort(train)
-        apart, closest = np.abs(other - train).max(), np.abs(other - train[order]).max()
-        if min(len(c.splits[split]), len(c.splits["train"])) >= 100 and apart > 0.1 and closest < 0.03:
+        difference, reordered = np.abs(other - train).max(), np.abs(other - train[order]).max()
+        if difference > 0.1 and reordered < 0.03:
             swaps = [f"'{names[i]}' is as frequent as '{names[j]}'" for i, j in enumerate(order) if i != j]
-            return "warn", f"labels of {split} look ordered unlike those of train: {some(swaps)}"
-    return "ok", f"in train {_counts(names, (100 * train).round().astype(int), '%')}"
+            return "warn", f"label order in {split} seems to differ from train: {some(swaps)}"
+    return "ok", f"in train {_format_counts(names, (100 * train).round().astype(int), '%')}"
 
 
 def _samples_without_labels(c: CheckContext) -> tuple[Verdict, str]:
-    none = np.asarray(c.store.labels).sum(1) == 0
-    share = {split: float(none[rows].mean()) for split, rows in c.splits.items() if len(rows)}
-    found = ", ".join(f"{split} {x:.0%}" for split, x in share.items())
-    if max(share.values()) > 0.6:
-        return "warn", f"many samples without labels: {found}; check how the labels were read"
-    compared = [x for split, x in share.items() if len(c.splits[split]) >= 50]
+    """Check for unusually many samples without labels."""
+    unlabeled = np.asarray(c.store.labels).sum(1) == 0
+    fractions = {split: float(unlabeled[rows].mean()) for split, rows in c.splits.items() if len(rows)}
+    listed = ", ".join(f"{split} {x:.0%}" for split, x in fractions.items())
+    if max(fractions.values()) > 0.6:
+        return "warn", f"many samples without labels: {listed}; check how the labels were read"
+    compared = [x for split, x in fractions.items() if len(c.splits[split]) >= 50]
     if compared and max(compared) - min(compared) > 0.2:
-        return "warn", f"splits differ in samples without labels: {found}; was one labelled otherwise?"
-    return "ok", found
+        return "warn", f"splits differ in samples without labels: {listed}; check that all were labeled alike"
+    return "ok", listed
 
 
 def _duplicated_samples(c: CheckContext) -> tuple[Verdict, str]:
-    texts = _texts(c.store)
-    keys = {m: np.where(s.moving, s.digest, 0) for m, s in c.surveys.items() if s.moving.any()}
-    for m in texts & set(keys):
-        keys[m][c.surveys[m].own < SAID_AGAIN] = 0
+    """Check for samples with equal features. For texts, a few are normal."""
+    text_modalities = _text_modalities(c.store)
+    other_modalities = [m for m in c.surveys if m not in text_modalities]
     split = np.asarray(c.store.array(SPLIT))
-    others = [m for m in c.surveys if m not in texts]
-    if not keys or (others and not set(others) & set(keys)):
-        keys["features"] = _all_together(c, others or c.surveys, split)
-    lenient = set(keys) if not others else texts
+    keys = {m: np.where(s.is_varying, s.digest, 0) for m, s in c.surveys.items() if s.is_varying.any()}
+    for m in text_modalities & set(keys):
+        keys[m][c.surveys[m].steps < MIN_REPEATED_STEPS] = 0
+    if not keys or (other_modalities and not set(other_modalities) & set(keys)):
+        keys["features"] = _joint_key(c, other_modalities or c.surveys, split)
+    lenient = text_modalities if other_modalities else set(keys)  # sentences may repeat now and then
     sizes = np.array([len(rows) for rows in c.splits.values()])
-    across, within, said = [], [], 0
+    across, within, repeated_texts = [], [], 0
     for m, key in keys.items():
-        pairs, rows = repeats(key, split)
-        inside = len(pairs)
+        pairs, rows = find_repeats(key, split)
         if len(rows):
-            i, j = (f"'{c.store.ids[r]}' ({list(c.splits)[split[r]]})" for r in rows[:2])
-            share = np.bincount(split[rows], minlength=len(sizes)) / np.maximum(sizes, 1)
-            if m in lenient and (share.max() < 0.02 or len(rows) < 6):
-                said += len(rows)
+            a, b = (f"'{c.store.ids[row]}' ({list(c.splits)[split[row]]})" for row in rows[:2])
+            fraction = np.bincount(split[rows], minlength=len(sizes)) / np.maximum(sizes, 1)
+            if m in lenient and (fraction.max() < 0.02 or len(rows) < 6):
+                repeated_texts += len(rows)
             else:
-                across.append(f"{i} and {j} have the same {m} ({len(rows)} such samples)")
-        if inside and (m not in lenient or inside >= 0.02 * len(split)):
-            i, j = (f"'{c.store.ids[r]}'" for r in pairs[0])
-            within.append(f"{inside} samples repeat the {m} of another, e.g. {i} and {j}")
+                across.append(f"{a} and {b} have the same {m} ({len(rows)} such samples)")
+        if pairs and (m not in lenient or len(pairs) >= 0.02 * len(split)):
+            a, b = (f"'{c.store.ids[row]}'" for row in pairs[0])
+            within.append(f"{len(pairs)} samples repeat the {m} of another, e.g. {a} and {b}")
     if across:
-        return "fail", f"{'; '.join(across)}: take them out of one split"
+        return "fail", f"{'; '.join(across)}; remove them from one of the splits"
     if within:
-        return "warn", f"{'; '.join(within)}, of the same split: leave out the copies"
-    return "ok", f"{said} samples have the words of one in another split, no more" if said else "none"
+        return "warn", f"{'; '.join(within)}, in the same split; remove the copies"
+    if repeated_texts:
+        return "ok", f"only texts: {repeated_texts} samples have the text of a sample in another split"
+    return "ok", "none"
 
 
-def _all_together(c: CheckContext, telling: Iterable[str], split: NDArray[Any]) -> NDArray[Any]:
-    """(N,) equal where all modalities are equal; 0 without a telling one, and for all but one of a group.
+def _joint_key(c: CheckContext, modalities: Iterable[str], split: NDArray[Any]) -> NDArray[Any]:
+    """Compute keys that are equal for samples whose features are equal in all modalities.
 
-    For modalities of one step per sample, which the samples of a group may share.
+    Used for modalities of one step per sample, which the samples of a group may share.
+
+    Args:
+        c: input of the check.
+        modalities: modalities of which a sample must have at least one.
+        split: (N,) split codes.
+
+    Returns:
+        (N,) keys; 0 for samples without any of the modalities, and for repeats within a group.
     """
     digests = np.stack([s.digest for s in c.surveys.values()], axis=1)
-    chosen = np.any([c.surveys[m].digest != 0 for m in telling], axis=0)
-    key = np.where(chosen, np.unique(digests, axis=0, return_inverse=True)[1].ravel() + 1, 0)
+    present = np.any([c.surveys[m].digest != 0 for m in modalities], axis=0)
+    key = np.where(present, np.unique(digests, axis=0, return_inverse=True)[1].ravel() + 1, 0)
     group = np.unique(c.store.groups, return_inverse=True)[1]
-    once = np.unique(np.stack([key, split, group]), axis=1, return_index=True)[1]
-    return np.where(np.isin(np.arange(len(key)), once), key, 0)
+    first_of_group = np.unique(np.stack([key, split, group]), axis=1, return_index=True)[1]
+    return np.where(np.isin(np.arange(len(key)), first_of_group), key, 0)
 
 
 def _groups_in_two_splits(c: CheckContext) -> tuple[Verdict, str]:
-    if found := leak(c.store):
-        return "fail", f"{found[0]}: scores flatter; split by group"
+    """Check that no group is in more than one split."""
+    if notes := leakage_notes(c.store):
+        return "fail", f"{notes[0]}: scores will be optimistic (leakage between splits); split by group"
     return "ok", f"{len(np.unique(c.store.groups))} groups, each in one split"
 
 
 def _identical_modalities(c: CheckContext) -> tuple[Verdict, str]:
+    """Check for modalities with equal features."""
     equal = []
     for (a, x), (b, y) in combinations(c.surveys.items(), 2):
         both = (x.digest != 0) & (y.digest != 0)
-        if both.any() and (share := float((x.digest == y.digest)[both].mean())) > 0.5:
-            equal.append(f"{b} equals {a} in {share:.0%} of the samples that have both")
-    return ("fail", f"{'; '.join(equal)}: read each from its own file") if equal else ("ok", "none")
+        if both.any() and (fraction := float((x.digest == y.digest)[both].mean())) > 0.5:
+            equal.append(f"{b} equals {a} in {fraction:.0%} of the samples that have both")
+    return ("fail", f"{'; '.join(equal)}; read each from its own file") if equal else ("ok", "none")
 
 
 def _swapped_modalities(c: CheckContext) -> tuple[Verdict, str]:
+    """Check for widths that are usual for another modality."""
     widths = {m: raw_width(c.store, m) for m in c.store.modalities}
-    odd = {}
+    suspicious = {}
     for kind, other in (("visual", "audio"), ("audio", "visual")):
         for m in widths:
             if m.casefold() in NAMES[kind] and widths[m] in WIDTHS[other]:
-                odd[kind] = f"{m} has width {widths[m]}, which is known of {other}"
-    if len(odd) == 2:
-        return "fail", f"audio and visual look swapped by width: {', '.join(odd.values())}; swap the files"
-    if odd and not any(widths[m] == 1024 for m in widths if m.casefold() in NAMES["visual"]):
-        return "warn", f"{next(iter(odd.values()))}; check where it comes from"
-    return "ok", "no width says so"
+                suspicious[kind] = f"{m} has width {widths[m]}, which is usual for {other}"
+    if len(suspicious) == 2:
+        return "fail", f"audio and visual seem swapped: {', '.join(suspicious.values())}; swap the files"
+    if suspicious and not any(widths[m] == 1024 for m in widths if m.casefold() in NAMES["visual"]):
+        return "warn", f"{next(iter(suspicious.values()))}; check its source"
+    return "ok", "no sign of it in the widths"
 
 
 def _pairing(c: CheckContext) -> tuple[Verdict, str]:
-    wrong = []
-    varied = {m: x for m in c.store.modalities if (x := c.store.lengths(m))[x > 0].std() > 0}
-    for (a, x), (b, y) in combinations(varied.items(), 2):
+    """Check that the lengths of modalities and transcripts correlate within samples."""
+    problems = []
+    lengths = {m: x for m in c.store.modalities if (x := c.store.lengths(m))[x > 0].std() > 0}
+    for (a, x), (b, y) in combinations(lengths.items(), 2):
         for split, rows in c.splits.items():
-            fit = shift_between(x[rows], y[rows], furthest=5, enough=50)
-            if fit and fit[2] < 0.3 and fit[1] > 0.6:
-                then = f"correlation of lengths {fit[1]:.2f} then, {fit[2]:.2f} as they are"
-                wrong.append(f"{a} is shifted by {fit[0]} against {b} in {split} ({then})")
-    if wrong:
-        return "fail", f"{some(wrong)}: pair the files by id"
-    rows = np.arange(0, len(c.store), max(-(-len(c.store) // DRAWN), 1))
-    for m in varied if TRANSCRIPTS in c.store.manifest.files else ():
+            result = shift_between(x[rows], y[rows], max_shift=5, min_samples=50)
+            if result is None:
+                continue
+            shift, shifted, unshifted = result
+            if unshifted < 0.3 and shifted > 0.6:
+                problems.append(
+                    f"{a} is shifted by {shift} against {b} in {split} (correlation of lengths "
+                    f"{shifted:.2f} with the shift, {unshifted:.2f} without)"
+                )
+    if problems:
+        return "fail", f"{some(problems)}; match the files by id"
+    rows = np.arange(0, len(c.store), max(-(-len(c.store) // MAX_SUBSET), 1))
+    for m in lengths if TRANSCRIPTS in c.store.manifest.files else ():
         if not c.store.manifest.modalities[m].source.startswith("glove"):
             continue
         words = np.array([len(tokenize(c.store.transcript(int(row)))) for row in rows])
-        steps = varied[m][rows]
+        steps = lengths[m][rows]
         both = (words > 0) & (steps > 0)
         if both.sum() < 50 or not words[both].std() or not steps[both].std():
             continue
-        fits = spearman(words[both], steps[both])
-        if fits < 0.5:
+        correlation = spearman(words[both], steps[both])
+        if correlation < 0.5:
             return "fail", (
-                f"{m} features do not belong to these transcripts: lengths correlate by {fits:.2f} only; "
-                "pair them by id"
+                f"{m} features do not match the transcripts (correlation of lengths {correlation:.2f}); "
+                "match the files by id"
             )
-    return "ok", "lengths give no sign of a shift"
+    return "ok", "no sign of a shift in the lengths"
 
 
 CHECKS: dict[str, Callable[[CheckContext], tuple[Verdict, str]]] = {
@@ -312,17 +342,17 @@ CHECKS: dict[str, Callable[[CheckContext], tuple[Verdict, str]]] = {
 }
 
 
-def _texts(store: Store) -> set[str]:
-    """Modalities that are functions of the words: the same sentence gives the same features."""
+def _text_modalities(store: Store) -> set[str]:
+    """Return the modalities whose features depend on the words alone, so that equal sentences are equal."""
     modalities = store.manifest.modalities.items()
     return {
         m for m, info in modalities if m == "text" or info.source.startswith(("glove:", "hf:", "tokens:"))
     }
 
 
-def _sizes(sizes: Mapping[str, int]) -> str:
+def _format_sizes(sizes: Mapping[str, int]) -> str:
     return "/".join(map(str, sizes.values()))
 
 
-def _counts(names: Sequence[str], counts: NDArray[Any], unit: str = "") -> str:
+def _format_counts(names: Sequence[str], counts: NDArray[Any], unit: str = "") -> str:
     return ", ".join(f"{name} {count}{unit}" for name, count in zip(names, counts.tolist(), strict=True))

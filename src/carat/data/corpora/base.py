@@ -1,10 +1,10 @@
-"""Data sets of the field, opened by the readers in `formats/`, and their way into a store."""
+"""Published datasets: what their readers return, and import into a store."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,67 +21,69 @@ SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class CorpusSample:
-    """One sample as a foreign file holds it."""
+    """One sample of a published dataset, before cleaning."""
 
     id: str
     split: str
     labels: NDArray[np.uint8]
     """(L,), 0 or 1."""
     features: Mapping[str, NDArray[Any]]
-    """(T, d) by modality, perhaps padded with zeros; absent modalities are left out."""
+    """(T, d) by modality, possibly padded with zeros, without absent modalities."""
     group: str = ""
-    """Video or dialogue; the id itself when empty."""
+    """Video or dialogue; defaults to the ID."""
     transcript: str = ""
     intensities: NDArray[np.float32] | None = None
-    """(L,) label strengths."""
+    """(L,) label intensities."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A foreign data set: what it is called, and its samples, which are read as they are asked for."""
+    """A published dataset, opened by a reader. Samples are read lazily."""
 
     name: str
     labels: Sequence[str]
-    """In the order of the L axis."""
+    """Label names, in the order of the L axis."""
     sources: Mapping[str, str]
-    """Identifies the extractor of each modality; the order of the modalities."""
+    """Identifier of the extractor by modality, in the order of the modalities."""
     samples: Iterable[CorpusSample]
     count: int
-    """How many samples there are."""
+    """Number of samples, for progress bars."""
     notes: Sequence[str] = ()
+    """Remarks for the manifest; complete when all samples were read."""
     splits: Sequence[str] = SPLITS
 
 
 def import_corpus(
-    foreign: Corpus,
+    corpus: Corpus,
     path: str | os.PathLike[str],
     *,
     keep_padding: bool = False,
     dtype: str = "float32",
     overwrite: bool = False,
 ) -> Store:
-    """Write a foreign data set as a store; padding is stripped and values are cleaned and counted.
+    """Write a published dataset as a store.
 
-    Leading and trailing steps that are zero in all columns are padding. A modality that is nothing else is
-    absent; samples without any modality are left out. Inf and NaN become 0.
+    Padding, that is, leading and trailing steps of zeros, is stripped, and inf and NaN are replaced by 0. A
+    modality that consists of padding is absent; samples without any modality are excluded. All changes are
+    counted in the manifest.
 
     Args:
-        foreign: opened by a reader.
-        path: folder of the store to make.
-        keep_padding: leave sequences as long as they are.
-        dtype: of the features on disk.
+        corpus: dataset opened by a reader.
+        path: folder of the store.
+        keep_padding: do not strip padding.
+        dtype: data type of the features on disk, "float16" or "float32".
         overwrite: replace an existing store.
 
     Raises:
-        DataError: a sample is wrong; nothing is left behind.
+        DataError: a sample is invalid, or the target exists. No store is written.
     """
-    seen = {m: _Seen() for m in foreign.sources}
+    cleaners = {m: FeatureCleaner(m) for m in corpus.sources}
     empty: list[str] = []
     with StoreWriter(
-        path, foreign.name, foreign.labels, foreign.sources, foreign.splits, dtype=dtype, overwrite=overwrite
+        path, corpus.name, corpus.labels, corpus.sources, corpus.splits, dtype=dtype, overwrite=overwrite
     ) as writer:
-        for sample in track(foreign.samples, "Importing", total=foreign.count):
-            cleaned = {m: seen[m].clean(x, sample.id, m, keep_padding) for m, x in sample.features.items()}
+        for sample in track(corpus.samples, "Importing", total=corpus.count):
+            cleaned = {m: cleaners[m].clean(x, sample.id, keep_padding) for m, x in sample.features.items()}
             features = {m: x for m, x in cleaned.items() if len(x)}
             if not features:
                 empty.append(sample.id)
@@ -95,39 +97,58 @@ def import_corpus(
                 transcript=sample.transcript,
                 intensities=sample.intensities,
             )
-        for m, counts in seen.items():
-            writer.cleaning[m] = counts.report()
-            writer.transforms[m] = Transform(width=counts.width)
-        writer.notes.extend(foreign.notes)
+        for m, cleaner in cleaners.items():
+            writer.cleaning[m] = cleaner.report()
+            writer.transforms[m] = Transform(width=cleaner.width)
+        writer.notes.extend(corpus.notes)
         if empty:
-            writer.notes.append(f"{len(empty)} samples without any modality left out, e.g. '{empty[0]}'")
+            writer.notes.append(f"{len(empty)} samples without any modality excluded, e.g. '{empty[0]}'")
     return open_store(path)
 
 
 @dataclass
-class _Seen:
-    """What was met and changed in one modality."""
+class FeatureCleaner:
+    """Strips padding and non-finite values from the features of a modality, and counts the changes."""
 
+    modality: str
     width: int = 0
-    stripped: int = 0
-    replaced: int = 0
+    stripped_steps: int = 0
+    replaced_values: int = 0
     absent: int = 0
+    """Samples that lack the modality."""
     lowest: NDArray[Any] | None = None
+    """(d,) minimum of each column."""
     highest: NDArray[Any] | None = None
-    rising: NDArray[Any] | None = field(default=None)
-    """Sequences of three steps at least in which a column never falls and rises."""
-    long: int = 0
+    """(d,) maximum of each column."""
+    long_sequences: int = 0
+    """Sequences of at least three steps."""
+    rising: NDArray[Any] | None = None
+    """(d,) long sequences in which a column rises and never falls."""
 
-    def clean(self, x: NDArray[Any], id: str, modality: str, keep_padding: bool) -> NDArray[Any]:
-        """Without padding, finite."""
+    def clean(self, x: NDArray[Any], id: str, keep_padding: bool) -> NDArray[Any]:
+        """Clean the features of a sample.
+
+        Args:
+            x: features (T, d).
+            id: sample ID, for error messages.
+            keep_padding: do not strip padding, unless it is the whole sequence.
+
+        Returns:
+            Finite features; T = 0 where the modality is absent.
+
+        Raises:
+            DataError: the features are not a numeric array (T, d).
+        """
         if x.ndim != 2 or x.dtype.kind not in "fiu":
-            raise DataError(f"sample '{id}', {modality}: expected numbers (T, d), found {x.dtype} {x.shape}")
+            raise DataError(
+                f"sample '{id}', {self.modality}: expected a numeric array (T, d), found {x.dtype} {x.shape}"
+            )
         if len(x) and not self.width:
             self.width = x.shape[1]
         if not keep_padding:
-            kept = strip_padding(x)
-            self.stripped += len(x) - len(kept)
-            x = kept
+            stripped = strip_padding(x)
+            self.stripped_steps += len(x) - len(stripped)
+            x = stripped
         elif not len(strip_padding(x)):
             x = x[:0]
         if not len(x):
@@ -135,55 +156,58 @@ class _Seen:
             return x
         finite = np.isfinite(x)
         if not finite.all():
-            self.replaced += int(finite.size - finite.sum())
+            self.replaced_values += int(finite.size - finite.sum())
             x = np.where(finite, x, 0)
-        self._watch(x)
+        self._update_statistics(x)
         return x
 
     def report(self) -> list[str]:
-        """In words."""
-        done = []
-        if self.stripped:
-            done.append(f"{self.stripped} steps of zeros before or after sequences stripped")
+        """Describe changes and suspicious columns, one line each.
+
+        As in `Source.report`, the wording is part of the fingerprint.
+        """
+        lines = []
+        if self.stripped_steps:
+            lines.append(f"{self.stripped_steps} steps of zeros before or after sequences stripped")
         if self.absent:
-            done.append(f"absent from {self.absent} samples, where it was all zeros or empty")
-        if self.replaced:
-            done.append(f"{self.replaced} values that were inf or NaN set to 0")
+            lines.append(f"absent from {self.absent} samples, where it was all zeros or empty")
+        if self.replaced_values:
+            lines.append(f"{self.replaced_values} values that were inf or NaN set to 0")
         if self.lowest is not None and self.highest is not None:
             constant = np.flatnonzero(self.lowest == self.highest).tolist()
             if constant:
-                done.append(f"constant columns: {_some(constant)}")
-            if self.rising is not None and self.long >= 3:
-                like_time = np.flatnonzero(self.rising >= 0.99 * self.long).tolist()
-                if like_time:
-                    done.append(f"columns that only rise, like time stamps: {_some(like_time)}")
-        return done
+                lines.append(f"constant columns: {_format_columns(constant)}")
+            if self.rising is not None and self.long_sequences >= 3:
+                time_stamps = np.flatnonzero(self.rising >= 0.99 * self.long_sequences).tolist()
+                if time_stamps:
+                    lines.append(f"columns that only rise, like time stamps: {_format_columns(time_stamps)}")
+        return lines
 
-    def _watch(self, x: NDArray[Any]) -> None:
+    def _update_statistics(self, x: NDArray[Any]) -> None:
         low, high = x.min(0), x.max(0)
         if self.lowest is None or self.highest is None or self.rising is None:
             self.lowest, self.highest, self.rising = low, high, np.zeros(x.shape[1], dtype=np.int64)
         if len(low) != len(self.lowest):
-            return  # the writer refuses it
+            return  # the store writer raises an error for it
         self.lowest, self.highest = np.minimum(self.lowest, low), np.maximum(self.highest, high)
         if len(x) >= 3:
-            self.long += 1
-            candidates = np.flatnonzero(x[0] < x[-1])  # few columns rise from end to end: look at those only
+            self.long_sequences += 1
+            candidates = np.flatnonzero(x[0] < x[-1])  # few columns, so that the test below is fast
             never_falls = (np.diff(x[:, candidates], axis=0) >= 0).all(0)
             self.rising[candidates[never_falls]] += 1
 
 
 def strip_padding(x: NDArray[Any]) -> NDArray[Any]:
-    """Without leading and trailing steps that are zero in all columns.
+    """Remove leading and trailing steps of zeros from (T, d).
 
     >>> strip_padding(np.array([[0, 0], [1, 0], [0, 0], [0, 2], [0, 0]])).tolist()
     [[1, 0], [0, 0], [0, 2]]
     """
-    with np.errstate(invalid="ignore"):  # a signalling NaN is no zero, and no reason to warn
-        filled = np.flatnonzero(x.any(axis=1))
-    return x[filled[0] : filled[-1] + 1] if len(filled) else x[:0]
+    with np.errstate(invalid="ignore"):  # signaling NaNs are nonzero; do not warn about them
+        nonzero = np.flatnonzero(x.any(axis=1))
+    return x[nonzero[0] : nonzero[-1] + 1] if len(nonzero) else x[:0]
 
 
-def _some(columns: list[int]) -> str:
-    shown = ", ".join(map(str, columns[:20]))
-    return shown + (f" and {len(columns) - 20} more" if len(columns) > 20 else "")
+def _format_columns(columns: list[int]) -> str:
+    listed = ", ".join(map(str, columns[:20]))
+    return listed + (f" and {len(columns) - 20} more" if len(columns) > 20 else "")

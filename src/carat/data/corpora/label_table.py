@@ -1,4 +1,4 @@
-"""Label tables of MOSEI: one row per segment with intensities, found by id or by time."""
+"""Label tables of MOSEI: label intensities by segment."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ NAMES = {
     "text": ("text", "transcript"),
     "sentiment": ("sentiment", "label"),
 }
-"""What columns may be called; `happiness` and `sadness` … stand for the six labels too."""
-OTHER = {"happy": "happiness", "sad": "sadness"}
+"""Accepted column names."""
+LABEL_ALIASES = {"happy": "happiness", "sad": "sadness"}
+"""Other accepted column names of labels."""
 TOLERANCE = 0.1
-"""Seconds by which the times of a segment may differ between files."""
+"""Maximum difference in seconds between the times of a segment in two files."""
 FOLDS = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "test": "test"}
 
 
@@ -39,24 +40,30 @@ class Segment:
     segment: str
     start: float
     end: float
-    """Seconds; nan where the table has no times."""
+    """Start and end in seconds; NaN if the table has no times."""
     fold: str
-    """train, valid, test, or empty."""
+    """"train", "valid", "test" or empty."""
     text: str
     sentiment: float
-    """nan where the table has none."""
+    """NaN if the table has no sentiment."""
     intensities: NDArray[np.float32]
     """(6,), in the order of `MOSEI`."""
 
     @property
     def labels(self) -> NDArray[np.uint8]:
-        """(6,): present where the intensity is above 0."""
+        """(6,), 1 where the intensity is positive."""
         return (self.intensities > 0).astype(np.uint8)
 
     def sample(
         self, split: str, features: Mapping[str, NDArray[Any]], transcript: str | None = None
     ) -> CorpusSample:
-        """Features from elsewhere with the labels of this segment; its own text where none is given."""
+        """Make a sample with the labels of this segment.
+
+        Args:
+            split: split of the sample.
+            features: (T, d) by modality.
+            transcript: defaults to the text of this segment.
+        """
         return CorpusSample(
             f"{self.video}/{self.segment or f'{self.start:.2f}'}",
             split,
@@ -69,35 +76,34 @@ class Segment:
 
 
 class LabelTable:
-    """A label table: CSV (also compressed) or Parquet with video, segment or times, and six emotions.
+    """A table with columns for the video, the segment or its times, and six emotion intensities.
 
     Args:
-        file: the table.
+        file: CSV, TSV or Parquet file, see `Table`.
 
     Raises:
-        DataError: names the column that is missing, or the cell that is wrong.
+        DataError: the file cannot be read, a column is missing, or a cell is invalid.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
         table = Table(file)
-        found = {what: _find(table, names) for what, names in NAMES.items()}
-        video = found["video"]
-        if video is None:
-            raise DataError(f"{file}: no column for the video, such as {', '.join(NAMES['video'])}")
-        if found["segment"] is None and found["start"] is None:
+        columns = {key: _find_column(table, names) for key, names in NAMES.items()}
+        if columns["video"] is None:
+            raise DataError(f"{file}: no video column, expected one of {', '.join(NAMES['video'])}")
+        if columns["segment"] is None and columns["start"] is None:
             raise DataError(
-                f"{file}: no column for the segment ({NAMES['segment'][0]}) or its times (start, end)"
+                f"{file}: no segment column, expected one of {', '.join(NAMES['segment'])}, or start and end"
             )
-        columns = [table.numbers(_find(table, (name, OTHER.get(name, name))) or name) for name in MOSEI]
-        intensities = np.array(columns, dtype=np.float32).T
+        label_columns = [_find_column(table, (name, LABEL_ALIASES.get(name, name))) or name for name in MOSEI]
+        intensities = np.array([table.numbers(column) for column in label_columns], dtype=np.float32).T
         text = {
-            what: table.text(found[what] or "") if found[what] else [""] * len(table)
-            for what in ("video", "segment", "fold", "text")
+            key: table.text(column) if (column := columns[key]) else [""] * len(table)
+            for key in ("video", "segment", "fold", "text")
         }
         numbers = {
-            what: table.numbers(found[what] or "") if found[what] else [float("nan")] * len(table)
-            for what in ("start", "end", "sentiment")
+            key: table.numbers(column) if (column := columns[key]) else [float("nan")] * len(table)
+            for key in ("start", "end", "sentiment")
         }
         self.segments = [
             Segment(
@@ -117,28 +123,26 @@ class LabelTable:
         for row, segment in enumerate(self.segments, start=1):
             self._by_video.setdefault(segment.video, []).append(segment)
             if segment.segment:
-                key = segment.video, _number(segment.segment)
+                key = segment.video, _normalize(segment.segment)
                 if key in self._by_segment:
-                    raise DataError(
-                        f"{file}: segment '{'/'.join(key)}' occurs twice, again in data row {row}"
-                    )
+                    raise DataError(f"{file}: duplicate segment '{'/'.join(key)}' in data row {row}")
                 self._by_segment[key] = segment
 
     def by_segment(self, video: str, segment: str) -> Segment | None:
-        """The row of a segment, None if there is none."""
-        return self._by_segment.get((video, _number(segment)))
+        """Return the row of a segment, or None."""
+        return self._by_segment.get((video, _normalize(segment)))
 
     def by_time(self, video: str, start: float, end: float) -> Segment | None:
-        """The row of the segment with these times, to a tenth of a second; None if there is none."""
+        """Return the row of the segment with these times in seconds, within `TOLERANCE`, or None."""
         candidates = self._by_video.get(video, [])
         near = [x for x in candidates if abs(x.start - start) <= TOLERANCE and abs(x.end - end) <= TOLERANCE]
         return min(near, key=lambda x: abs(x.start - start) + abs(x.end - end), default=None)
 
 
-def _find(table: Table, names: Sequence[str]) -> str | None:
+def _find_column(table: Table, names: Sequence[str]) -> str | None:
     return next((name for name in names if name in table.columns), None)
 
 
-def _number(segment: str) -> str:
-    """Segment numbers without leading zeros: 03 is 3."""
+def _normalize(segment: str) -> str:
+    """Remove leading zeros from a segment number: 03 is 3."""
     return str(int(segment)) if segment.isdecimal() else segment

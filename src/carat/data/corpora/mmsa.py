@@ -1,4 +1,4 @@
-"""MMSA's MOSEI files, `aligned_50.pkl` and `unaligned_50.pkl`, with emotion labels from a label table."""
+"""Reader of MMSA's MOSEI files, `aligned_50.pkl` and `unaligned_50.pkl`, with labels from a label table."""
 
 from __future__ import annotations
 
@@ -16,44 +16,45 @@ from carat.utils.errors import DataError
 FEATURES = {"text": "text", "visual": "vision", "audio": "audio"}
 LENGTHS = {"visual": "vision_lengths", "audio": "audio_lengths"}
 SEPARATOR = "$_$"
-"""Between video and segment in an id."""
+"""Between video and segment in an ID."""
 
 
 def open_mmsa(file: Path, labels: Path) -> Corpus:
-    """The data set; samples that the table has no row for are left out and counted.
+    """Open the dataset. Samples without a row in the label table are excluded and counted.
 
     Args:
-        file: a dict of train, valid and test with `vision`, `audio`, `text`, `id` and perhaps `raw_text`,
-            `vision_lengths`, `audio_lengths`.
+        file: a dict of train, valid and test, each with `vision`, `audio`, `text`, `id` and optionally
+            `raw_text`, `vision_lengths` and `audio_lengths`.
         labels: label table with video and segment.
 
     Raises:
-        DataError: names split and entry, what was found and what was expected.
+        DataError: a file cannot be read, or the files do not match.
     """
     table = LabelTable(labels)
     splits = open_splits(file, ["id", *FEATURES.values()], ["raw_text", *LENGTHS.values()])
-    pairs: list[tuple[str, int, Segment]] = []
-    lost: list[str] = []
+    matches: list[tuple[str, int, Segment]] = []
+    unmatched: list[str] = []
     for split, part in splits.items():
         for i in range(length(part["id"], split)):
-            name = text(item(part["id"], i), f"{file}, {split}, id, sample {i}")
-            video, separator, segment = name.rpartition(SEPARATOR)
+            id = text(item(part["id"], i), f"{file}, {split}, id, sample {i}")
+            video, separator, segment = id.rpartition(SEPARATOR)
             if not separator:
                 raise DataError(
-                    f"{file}, {split}, id, sample {i}: expected video$_$segment, found '{name[:60]}'"
+                    f"{file}, {split}, id, sample {i}: expected video$_$segment, found '{id[:60]}'"
                 )
             row = table.by_segment(video, segment)
             if row is None:
-                lost.append(name)
+                unmatched.append(id)
             else:
-                pairs.append((split, i, row))
-    if len(pairs) < len(lost):
+                matches.append((split, i, row))
+    if len(matches) < len(unmatched):
         raise DataError(
-            f"{labels}: has a row for {len(pairs)} of {len(pairs) + len(lost)} samples; none for '{lost[0]}'"
+            f"{labels}: only {len(matches)} of {len(matches) + len(unmatched)} samples have a row, not e.g. "
+            f"'{unmatched[0]}'; check that it is the right table"
         )
 
     def samples() -> Iterator[CorpusSample]:
-        for split, i, row in pairs:
+        for split, i, row in matches:
             part = splits[split]
             features = {}
             for m, key in FEATURES.items():
@@ -62,21 +63,23 @@ def open_mmsa(file: Path, labels: Path) -> Corpus:
                 if LENGTHS.get(m) in part:
                     steps = to_array(item(part[LENGTHS[m]], i), what).reshape(-1)
                     if not len(steps) or steps.dtype.kind not in "iuf" or not steps[0] >= 0:
-                        raise DataError(f"{what}: its length in {LENGTHS[m]} is no number of steps")
+                        raise DataError(f"{what}: invalid length in {LENGTHS[m]}, expected a number of steps")
                     features[m] = features[m][: int(min(steps[0], len(features[m])))]
-            said = (
-                text(item(part["raw_text"], i), f"{file}, {split}, raw_text") if "raw_text" in part else None
-            )
-            yield row.sample(split, features, said)
+            transcript = None
+            if "raw_text" in part:
+                transcript = text(item(part["raw_text"], i), f"{file}, {split}, raw_text")
+            yield row.sample(split, features, transcript)
 
     notes = [f"labels by video and segment from {labels.name}"]
-    if lost:
-        notes.append(f"{len(lost)} samples without a row in {labels.name} left out, e.g. '{lost[0]}'")
+    if unmatched:
+        notes.append(
+            f"{len(unmatched)} samples without a row in {labels.name} excluded, e.g. '{unmatched[0]}'"
+        )
     return Corpus(
         name="mosei-mmsa",
         labels=MOSEI,
         sources=dict.fromkeys(FEATURES, f"mmsa:{hash_file(file).sha256[:12]}"),
         samples=samples(),
-        count=len(pairs),
+        count=len(matches),
         notes=notes,
     )

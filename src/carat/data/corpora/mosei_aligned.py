@@ -1,4 +1,4 @@
-"""Aligned MOSEI as CARAT and TAILOR read it: `train_valid_test.pt`."""
+"""Reader of word-aligned MOSEI as used by CARAT and TAILOR, `train_valid_test.pt`."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from carat.utils.errors import DataError
 
 FEATURES = {"text": "src-text", "visual": "src-visual", "audio": "src-audio"}
 TARGET = "tgt"
-BEGIN, END, FIRST = 2, 3, 4
-"""Tokens of a label list: it begins with 2, ends with 3, and 4 to 9 are the six labels."""
+BEGIN, END, FIRST_LABEL = 2, 3, 4
+"""Tokens of a label list: 2 begins it, 3 ends it, and 4 to 9 are the six labels."""
 
 
 class AlignedFile:
-    """The file, opened: splits of features (60 steps × 300 / 35 / 74) and label lists.
+    """Features (60 time steps; text 300, visual 35, audio 74 wide) and label lists by split.
 
     Args:
         file: `train_valid_test.pt`, a dict of train, valid and test.
 
     Raises:
-        DataError: names split and entry, what was found and what was expected.
+        DataError: the file cannot be read, or splits or entries are missing or invalid.
     """
 
     def __init__(self, file: Path) -> None:
@@ -37,44 +37,51 @@ class AlignedFile:
         self.splits = open_splits(file, [*FEATURES.values(), TARGET])
 
     def count(self, split: str) -> int:
-        """Samples of a split."""
+        """Return the number of samples of a split."""
         return length(self.splits[split][TARGET], split)
 
     def features(self, split: str, i: int) -> dict[str, NDArray[Any]]:
-        """(T, d) by modality, padded as the file has it."""
+        """Return the features of a sample, padded as in the file: (T, d) by modality."""
         return {
             m: sequence(item(self.splits[split][key], i), f"{self.file}, {split}, {key}, sample {i}")
             for m, key in FEATURES.items()
         }
 
     def labels(self, split: str, i: int) -> NDArray[np.uint8]:
-        """(6,), 0 or 1."""
+        """Return the labels of a sample, (6,), 0 or 1."""
         what = f"{self.file}, {split}, {TARGET}, sample {i}"
         tokens = to_array(item(self.splits[split][TARGET], i), what).reshape(-1)
         if tokens.dtype.kind not in "iuf" or not np.isfinite(tokens).all():
             raise DataError(f"{what}: expected tokens such as [2, 4, 7, 3], found {tokens.dtype}")
-        numbers = [int(x) for x in tokens]
-        if numbers[:1] == [BEGIN]:
-            numbers = numbers[1:]
-        if END in numbers:  # what follows is padding
-            numbers = numbers[: numbers.index(END)]
-        out = np.zeros(len(MOSEI), dtype=np.uint8)
-        for number in numbers:
-            if not FIRST <= number < FIRST + len(MOSEI):
-                raise DataError(f"{what}: token {number}; 2 begins, 3 ends, 4 to 9 are the labels")
-            out[number - FIRST] = 1
-        return out
+        ids = [int(x) for x in tokens]
+        if ids[:1] == [BEGIN]:
+            ids = ids[1:]
+        if END in ids:  # the rest is padding
+            ids = ids[: ids.index(END)]
+        labels = np.zeros(len(MOSEI), dtype=np.uint8)
+        for token in ids:
+            if not FIRST_LABEL <= token < FIRST_LABEL + len(MOSEI):
+                raise DataError(f"{what}: unexpected token {token}; labels are 4 to 9, between 2 and 3")
+            labels[token - FIRST_LABEL] = 1
+        return labels
 
 
 def open_mosei_aligned(file: Path) -> Corpus:
-    """The data set; the file names no samples: ids are split and place, and every sample is a group."""
-    opened = AlignedFile(file)
+    """Open the dataset. The file has no IDs, so a sample's ID is its split and index, and its own group.
+
+    Args:
+        file: see `AlignedFile`.
+
+    Raises:
+        DataError: see `AlignedFile`.
+    """
+    aligned = AlignedFile(file)
 
     def samples() -> Iterator[CorpusSample]:
-        for split in opened.splits:
-            for i in range(opened.count(split)):
+        for split in aligned.splits:
+            for i in range(aligned.count(split)):
                 yield CorpusSample(
-                    f"{split}/{i:05d}", split, opened.labels(split, i), opened.features(split, i)
+                    f"{split}/{i:05d}", split, aligned.labels(split, i), aligned.features(split, i)
                 )
 
     return Corpus(
@@ -82,6 +89,6 @@ def open_mosei_aligned(file: Path) -> Corpus:
         labels=MOSEI,
         sources=dict.fromkeys(FEATURES, f"mosei-aligned:{hash_file(file).sha256[:12]}"),
         samples=samples(),
-        count=sum(map(opened.count, opened.splits)),
-        notes=["the file names no videos: samples count as independent, so that intervals are narrow"],
+        count=sum(map(aligned.count, aligned.splits)),
+        notes=["the file has no video IDs: samples count as independent, so intervals are too narrow"],
     )

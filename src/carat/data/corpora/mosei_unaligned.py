@@ -1,4 +1,4 @@
-"""Unaligned MOSEI: `mosei_senti_data_noalign.pkl`, whose emotion labels come from elsewhere."""
+"""Reader of unaligned MOSEI, `mosei_senti_data_noalign.pkl`, with emotion labels from another file."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ from carat.data.store.manifest import hash_file
 from carat.utils.errors import DataError
 
 FEATURES = {"text": "text", "visual": "vision", "audio": "audio"}
-LOOKED_AT = 400
-"""Samples of a split on which a pairing is examined."""
-ALIKE = 0.9
-"""Share of samples that must agree."""
+CHECKED_SAMPLES = 400
+"""Samples of a split on which a pairing by index is checked."""
+MIN_AGREEMENT = 0.9
+"""Fraction of samples whose sentiment must agree with the label table."""
 
 
 class UnalignedFile:
-    """The file, opened.
+    """Features, IDs and sentiment by split.
 
     Args:
-        file: a dict of splits with `vision`, `audio`, `text` and `id`.
+        file: a dict of train, valid and test, each with `vision`, `audio`, `text` and optionally `id` and
+            `labels`.
 
     Raises:
-        DataError: names split and entry, what was found and what was expected.
+        DataError: the file cannot be read, or splits or entries are missing or invalid.
     """
 
     def __init__(self, file: Path) -> None:
@@ -40,30 +41,34 @@ class UnalignedFile:
         self.splits = open_splits(file, list(FEATURES.values()), ["id", "labels"])
 
     def count(self, split: str) -> int:
-        """Samples of a split."""
+        """Return the number of samples of a split."""
         return length(self.splits[split]["text"], split)
 
     def features(self, split: str, i: int) -> dict[str, NDArray[Any]]:
-        """(T, d) by modality, padded as the file has it."""
+        """Return the features of a sample, padded as in the file: (T, d) by modality."""
         return {m: self.feature(split, m, i) for m in FEATURES}
 
     def feature(self, split: str, modality: str, i: int) -> NDArray[Any]:
-        """(T, d)."""
+        """Return the features (T, d) of one modality of a sample."""
         key = FEATURES[modality]
         return sequence(item(self.splits[split][key], i), f"{self.file}, {split}, {key}, sample {i}")
 
     def sentiment(self, split: str, i: int) -> float:
-        """Of the file's own `labels`; nan where there is none."""
+        """Return the sentiment of a sample from the entry `labels`; NaN if there is none."""
         if "labels" not in self.splits[split]:
             return float("nan")
         values = to_array(item(self.splits[split]["labels"], i), f"{self.file}, {split}, labels").reshape(-1)
         return float(values[0]) if len(values) and values.dtype.kind in "iuf" else float("nan")
 
-    def name(self, split: str, i: int) -> tuple[str, float, float]:
-        """Video, start and end in seconds."""
+    def segment(self, split: str, i: int) -> tuple[str, float, float]:
+        """Return the video, and the start and end in seconds, of a sample.
+
+        Raises:
+            DataError: the entry `id` is missing or invalid.
+        """
         what = f"{self.file}, {split}, id, sample {i}"
         if "id" not in self.splits[split]:
-            raise DataError(f"{what}: the file has no 'id'; pair by place with --by-index")
+            raise DataError(f"{what}: the file has no entry 'id'; pair by index with --by-index")
         value = item(self.splits[split]["id"], i)
         parts = value.reshape(-1).tolist() if isinstance(value, np.ndarray) else value
         if not isinstance(parts, (list, tuple)) or len(parts) != 3:
@@ -77,38 +82,40 @@ class UnalignedFile:
 
 
 def open_mosei_unaligned(file: Path, labels: Path, by_index: bool = False) -> Corpus:
-    """The data set, with emotion labels from a label table or from the aligned file.
+    """Open the dataset, with emotion labels from a label table or from the word-aligned file.
 
     Args:
-        file: `mosei_senti_data_noalign.pkl`.
-        labels: a label table, paired by video and time; or the aligned file, which names no samples and is
-            paired by place.
-        by_index: pair by place. Refused where counts, lengths or text features contradict it.
+        file: see `UnalignedFile`.
+        labels: a label table, whose rows are matched by video and time; or the word-aligned file, which has
+            no IDs and is matched by index.
+        by_index: match by index, for the word-aligned file only. Refused if counts, lengths or text features
+            disagree.
 
     Raises:
-        DataError: the files do not fit.
+        DataError: a file cannot be read, or the files do not match.
     """
-    opened = UnalignedFile(file)
-    aligned = labels.suffix.lower() in (".pt", ".pkl", ".bin")
-    if aligned and not by_index:
+    unaligned = UnalignedFile(file)
+    from_aligned_file = labels.suffix.lower() in (".pt", ".pkl", ".bin")
+    if from_aligned_file and not by_index:
         raise DataError(
-            f"{labels}: names no samples; if it has the same ones in the same order, add --by-index"
+            f"{labels}: has no sample IDs; if it has the same samples in the same order, add --by-index"
         )
-    if by_index and not aligned:
-        raise DataError(f"{labels}: --by-index pairs with the aligned file (.pt); a table is paired by time")
+    if by_index and not from_aligned_file:
+        raise DataError(f"{labels}: --by-index needs the word-aligned file (.pt); tables are matched by time")
     notes = []
-    if aligned:
-        other = AlignedFile(labels)
-        for split in opened.splits:
-            _examine(opened, other, split)
-        samples, count = _by_index(opened, other), sum(map(opened.count, opened.splits))
-        notes.append(f"labels by place from {labels.name}; counts, lengths and text features agree")
+    if from_aligned_file:
+        aligned = AlignedFile(labels)
+        for split in unaligned.splits:
+            _check_pairing(unaligned, aligned, split)
+        samples = _samples_by_index(unaligned, aligned)
+        count = sum(map(unaligned.count, unaligned.splits))
+        notes.append(f"labels by index from {labels.name}; counts, lengths and text features agree")
     else:
-        pairs, lost = _by_time(opened, LabelTable(labels))
-        samples, count = _from_table(opened, pairs), len(pairs)
+        matches, unmatched = _match_by_time(unaligned, LabelTable(labels))
+        samples, count = _samples_by_time(unaligned, matches), len(matches)
         notes.append(f"labels by video and time from {labels.name}")
-        if lost:
-            notes.append(f"{lost} samples without a row in {labels.name} left out")
+        if unmatched:
+            notes.append(f"{unmatched} samples without a row in {labels.name} excluded")
     return Corpus(
         name="mosei-unaligned",
         labels=MOSEI,
@@ -119,81 +126,100 @@ def open_mosei_unaligned(file: Path, labels: Path, by_index: bool = False) -> Co
     )
 
 
-def _by_index(opened: UnalignedFile, other: AlignedFile) -> Iterator[CorpusSample]:
-    for split in opened.splits:
-        named = "id" in opened.splits[split]
-        for i in range(opened.count(split)):
-            group = opened.name(split, i)[0] if named else ""
+def _samples_by_index(unaligned: UnalignedFile, aligned: AlignedFile) -> Iterator[CorpusSample]:
+    for split in unaligned.splits:
+        has_ids = "id" in unaligned.splits[split]
+        for i in range(unaligned.count(split)):
+            group = unaligned.segment(split, i)[0] if has_ids else ""
             yield CorpusSample(
-                f"{split}/{i:05d}", split, other.labels(split, i), opened.features(split, i), group=group
+                f"{split}/{i:05d}",
+                split,
+                aligned.labels(split, i),
+                unaligned.features(split, i),
+                group=group,
             )
 
 
-def _from_table(opened: UnalignedFile, pairs: list[tuple[str, int, Segment]]) -> Iterator[CorpusSample]:
-    for split, i, segment in pairs:
-        yield segment.sample(split, opened.features(split, i))
+def _samples_by_time(
+    unaligned: UnalignedFile, matches: list[tuple[str, int, Segment]]
+) -> Iterator[CorpusSample]:
+    for split, i, segment in matches:
+        yield segment.sample(split, unaligned.features(split, i))
 
 
-def _by_time(opened: UnalignedFile, table: LabelTable) -> tuple[list[tuple[str, int, Segment]], int]:
-    """Split, place and row of every sample that the table has, and how many it lacks."""
-    pairs, lost, agree, compared = [], 0, 0, 0
-    for split in opened.splits:
-        for i in range(opened.count(split)):
-            video, start, end = opened.name(split, i)
+def _match_by_time(unaligned: UnalignedFile, table: LabelTable) -> tuple[list[tuple[str, int, Segment]], int]:
+    """Match samples with the rows of a label table.
+
+    Returns:
+        Split, index and table row of each match, and the number of samples without a match.
+
+    Raises:
+        DataError: most samples have no row, or their sentiment differs from the table's.
+    """
+    matches, unmatched, agreeing, compared = [], 0, 0, 0
+    for split in unaligned.splits:
+        for i in range(unaligned.count(split)):
+            video, start, end = unaligned.segment(split, i)
             segment = table.by_time(video, start, end)
             if segment is None:
-                lost += 1
+                unmatched += 1
                 continue
-            pairs.append((split, i, segment))
-            own = opened.sentiment(split, i)
-            if np.isfinite(own) and np.isfinite(segment.sentiment):
+            matches.append((split, i, segment))
+            sentiment = unaligned.sentiment(split, i)
+            if np.isfinite(sentiment) and np.isfinite(segment.sentiment):
                 compared += 1
-                agree += abs(own - segment.sentiment) < 0.01
-    if len(pairs) < lost:
+                agreeing += abs(sentiment - segment.sentiment) < 0.01
+    if len(matches) < unmatched:
         raise DataError(
-            f"{table.file}: has a row for {len(pairs)} of {len(pairs) + lost} samples only, by video and time"
+            f"{table.file}: only {len(matches)} of {len(matches) + unmatched} samples have a row, by video "
+            "and time; check that it is the right table"
         )
-    if compared and agree < ALIKE * compared:
+    if compared and agreeing < MIN_AGREEMENT * compared:
         raise DataError(
-            f"{table.file}: its sentiment agrees for {agree} of {compared} samples only: other labels?"
+            f"{table.file}: sentiment agrees for only {agreeing} of {compared} samples; check that it is the "
+            "right table"
         )
-    return pairs, lost
+    return matches, unmatched
 
 
-def _examine(opened: UnalignedFile, other: AlignedFile, split: str) -> None:
-    """Refuse a pairing by place that the data contradicts."""
-    count = opened.count(split)
-    if count != other.count(split):
+def _check_pairing(unaligned: UnalignedFile, aligned: AlignedFile, split: str) -> None:
+    """Check that two files have the same samples in the same order.
+
+    Raises:
+        DataError: counts, text lengths or text features disagree.
+    """
+    count = unaligned.count(split)
+    if count != aligned.count(split):
         raise DataError(
-            f"{other.file}: {other.count(split)} samples in {split}, but {opened.file} has {count}: they "
-            f"cannot be paired by place"
+            f"{aligned.file}, {split}: {aligned.count(split)} samples, but {unaligned.file} has {count}; the "
+            "files cannot be matched by index"
         )
-    looked = np.unique(np.linspace(0, count - 1, min(count, LOOKED_AT)).astype(int))
-    ours = [strip_padding(opened.feature(split, "text", i)) for i in looked]
-    theirs = [strip_padding(other.features(split, i)["text"]) for i in looked]
-    if len(looked) < 3:
+    indices = np.unique(np.linspace(0, count - 1, min(count, CHECKED_SAMPLES)).astype(int))
+    ours = [strip_padding(unaligned.feature(split, "text", i)) for i in indices]
+    theirs = [strip_padding(aligned.features(split, i)["text"]) for i in indices]
+    if len(indices) < 3:
         return
-    shortest = min(max(map(len, ours)), max(map(len, theirs)))
-    lengths = [np.minimum([len(x) for x in side], shortest) for side in (ours, theirs)]
-    agreeing = float(np.mean(np.abs(lengths[0] - lengths[1]) <= 1 + 0.1 * lengths[0]))
+    max_length = min(max(map(len, ours)), max(map(len, theirs)))
+    our_lengths, their_lengths = (np.minimum([len(x) for x in texts], max_length) for texts in (ours, theirs))
+    agreeing = float(np.mean(np.abs(our_lengths - their_lengths) <= 1 + 0.1 * our_lengths))
     if agreeing < 0.5:
         raise DataError(
-            f"{other.file}, {split}: text lengths agree for {agreeing:.0%} of samples only: another order "
-            f"than in {opened.file}"
+            f"{aligned.file}, {split}: text lengths agree with {unaligned.file} for only {agreeing:.0%} of "
+            "samples; their order differs"
         )
     if {x.shape[1] for x in ours} != {x.shape[1] for x in theirs}:
-        return  # other features: only counts and lengths could be compared
-    similar = [_alike(a, b) for a, b in zip(ours, theirs, strict=True)]
-    shifted = [_alike(a, b) for a, b in zip(ours[1:], theirs, strict=False)]
-    if np.median(similar) < 0.5 or np.median(similar) <= np.median(shifted):
+        return  # features from different extractors cannot be compared
+    similarity = float(np.median([_cosine(a, b) for a, b in zip(ours, theirs, strict=True)]))
+    shifted = float(np.median([_cosine(a, b) for a, b in zip(ours[1:], theirs, strict=False)]))
+    if similarity < 0.5 or similarity <= shifted:
         raise DataError(
-            f"{other.file}, {split}: text features are not those of {opened.file} (median cosine "
-            f"{np.median(similar):.2f}): another order, or other samples"
+            f"{aligned.file}, {split}: text features disagree with {unaligned.file} (median cosine "
+            f"{similarity:.2f}); the samples or their order differ"
         )
 
 
-def _alike(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """Cosine of the mean vectors."""
+def _cosine(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """Cosine similarity of the mean vectors of two sequences."""
     if not len(a) or not len(b):
         return float(len(a) == len(b))
     means = [np.nan_to_num(x.astype(np.float64)).mean(0) for x in (a, b)]

@@ -1,4 +1,4 @@
-"""Formats by name, and what each needs to know."""
+"""Registry of dataset formats, and their import into stores."""
 
 from __future__ import annotations
 
@@ -19,76 +19,91 @@ from carat.utils.errors import ConfigError, did_you_mean
 
 @dataclass(frozen=True)
 class Sources:
-    """Files and choices beside the file itself; each format takes some of them."""
+    """Additional files and options of an import. Each format accepts some of them."""
 
     labels: Path | None = None
-    """Label table, or what else holds the labels."""
+    """Label table, or another file with the labels."""
     words: Path | None = None
+    """Words with their intervals; see `open_csd`."""
     text: Path | None = None
+    """Word vectors; see `open_csd`."""
     visual: Path | None = None
+    """Sequence of visual features; see `open_csd`."""
     audio: Path | None = None
+    """Sequence of audio features; see `open_csd`."""
     folds: Path | None = None
+    """Split of each video; see `open_csd`."""
     unaligned: bool = False
+    """Keep all frames instead of their average per word; see `open_csd`."""
     by_index: bool = False
+    """Match samples and labels by index; see `open_mosei_unaligned`."""
     level: Level = "dialogue"
+    """What a sample is; see `open_m3ed` and `open_erc`."""
     as_released: bool = False
+    """Swap audio and visual; see `open_m3ed`."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """One way in: what it opens, and which of the sources it needs and takes."""
+    """A dataset format: its reader, and the sources that it requires and accepts."""
 
     open: Callable[[Path | None, Sources], Corpus]
     has_file: bool = True
-    needs: frozenset[str] = frozenset()
-    takes: frozenset[str] = frozenset()
+    """Whether there is a main file; otherwise all files are sources."""
+    required: frozenset[str] = frozenset()
+    optional: frozenset[str] = frozenset()
 
 
-def _csd(file: Path | None, given: Sources) -> Corpus:
+def _open_csd(file: Path | None, sources: Sources) -> Corpus:
     from carat.data.corpora.csd import open_csd
-    from carat.data.corpora.hdf5_trial import try_reading
+    from carat.data.corpora.hdf5_sandbox import check_readable
 
-    files = (given.words, given.labels, given.text, given.visual, given.audio)
-    try_reading(file for file in files if file is not None)
-    others = {m: path for m in ("visual", "audio") if (path := getattr(given, m)) is not None}
+    files = (sources.words, sources.labels, sources.text, sources.visual, sources.audio)
+    check_readable(file for file in files if file is not None)
+    modalities = {m: path for m in ("visual", "audio") if (path := getattr(sources, m)) is not None}
     return open_csd(
-        _path(given.words),
-        _path(given.labels),
-        _path(given.folds),
-        others,
-        aligned=not given.unaligned,
-        text=given.text,
+        _not_none(sources.words),
+        _not_none(sources.labels),
+        _not_none(sources.folds),
+        modalities,
+        aligned=not sources.unaligned,
+        text=sources.text,
     )
 
 
-def _path(given: Path | None) -> Path:
-    assert given is not None, "checked before"
-    return given
+def _not_none(path: Path | None) -> Path:
+    assert path is not None, "import_data checks required sources"
+    return path
 
 
 FORMATS: Mapping[str, Format] = {
-    "mosei-aligned": Format(lambda file, given: open_mosei_aligned(_path(file))),
+    "mosei-aligned": Format(lambda file, sources: open_mosei_aligned(_not_none(file))),
     "mosei-unaligned": Format(
-        lambda file, given: open_mosei_unaligned(_path(file), _path(given.labels), given.by_index),
-        needs=frozenset({"labels"}),
-        takes=frozenset({"by_index"}),
+        lambda file, sources: open_mosei_unaligned(
+            _not_none(file), _not_none(sources.labels), sources.by_index
+        ),
+        required=frozenset({"labels"}),
+        optional=frozenset({"by_index"}),
     ),
     "mmsa": Format(
-        lambda file, given: open_mmsa(_path(file), _path(given.labels)), needs=frozenset({"labels"})
+        lambda file, sources: open_mmsa(_not_none(file), _not_none(sources.labels)),
+        required=frozenset({"labels"}),
     ),
     "csd": Format(
-        _csd,
+        _open_csd,
         has_file=False,
-        needs=frozenset({"words", "labels", "folds"}),
-        takes=frozenset({"text", "visual", "audio", "unaligned"}),
+        required=frozenset({"words", "labels", "folds"}),
+        optional=frozenset({"text", "visual", "audio", "unaligned"}),
     ),
     "m3ed": Format(
-        lambda file, given: open_m3ed(_path(file), given.level, given.as_released),
-        takes=frozenset({"level", "as_released"}),
+        lambda file, sources: open_m3ed(_not_none(file), sources.level, sources.as_released),
+        optional=frozenset({"level", "as_released"}),
     ),
-    "erc": Format(lambda file, given: open_erc(_path(file), given.level), takes=frozenset({"level"})),
+    "erc": Format(
+        lambda file, sources: open_erc(_not_none(file), sources.level), optional=frozenset({"level"})
+    ),
 }
-"""Every format by its name on the command line."""
+"""Formats by name on the command line."""
 
 
 def import_data(
@@ -98,39 +113,36 @@ def import_data(
     sources: Sources | None = None,
     **options: Any,
 ) -> Store:
-    """Turn a data file of the field into a checked store.
+    """Import a dataset file into a store.
 
     Args:
         format: one of `FORMATS`.
-        file: the data file; None for formats that name all their files.
-        store: folder of the store to make.
-        sources: files and choices beside it.
-        options: `keep_padding`, `dtype`, `overwrite`, see `import_corpus`.
+        file: main file of the dataset; None for formats without one.
+        store: folder of the store.
+        sources: additional files and options.
+        options: `keep_padding`, `dtype` and `overwrite`, see `import_corpus`.
 
     Raises:
-        ConfigError: unknown format, a source that it needs is missing or that it does not take is given.
-        DataError: the data is wrong; nothing is left behind.
+        ConfigError: unknown format, or a source is missing or not accepted by the format.
+        DataError: invalid data, or the target exists. No store is written.
     """
-    given = sources or Sources()
+    sources = sources or Sources()
     if format == "mosei-labels":
-        raise ConfigError("mosei-labels holds no features: give the table to another format as its labels")
+        raise ConfigError("mosei-labels has no features; pass the table to another format with --labels")
     if format not in FORMATS:
-        raise ConfigError(f"unknown format '{format}'{did_you_mean(format, FORMATS) or _known()}")
-    chosen = FORMATS[format]
-    if chosen.has_file and file is None:
-        raise ConfigError(f"format {format} needs its file and the store")
-    if not chosen.has_file and file is not None:
-        raise ConfigError(f"format {format} takes no file before the store; name each by its option")
+        hint = did_you_mean(format, FORMATS) or f"; available: {', '.join(FORMATS)}"
+        raise ConfigError(f"unknown format '{format}'{hint}")
+    spec = FORMATS[format]
+    if spec.has_file and file is None:
+        raise ConfigError(f"format {format} needs a file before the store")
+    if not spec.has_file and file is not None:
+        raise ConfigError(f"format {format} takes no file before the store; pass each file with its option")
     for field in fields(Sources):
-        value = getattr(given, field.name)
+        value = getattr(sources, field.name)
         option = "--" + field.name.replace("_", "-")
-        if field.name in chosen.needs and value is None:
+        if field.name in spec.required and value is None:
             raise ConfigError(f"format {format} needs {option}")
-        if value != field.default and field.name not in chosen.needs | chosen.takes:
-            raise ConfigError(f"format {format} does not take {option}")
-    foreign = chosen.open(Path(file) if file is not None else None, given)
-    return import_corpus(foreign, store, **options)
-
-
-def _known() -> str:
-    return f"; known: {', '.join(FORMATS)}"
+        if value != field.default and field.name not in spec.required | spec.optional:
+            raise ConfigError(f"format {format} does not accept {option}")
+    corpus = spec.open(Path(file) if file is not None else None, sources)
+    return import_corpus(corpus, store, **options)

@@ -1,6 +1,6 @@
-"""One computational sequence: an HDF5 file, read only where it is what it should be.
+"""Reading computational sequences, the HDF5 files of the CMU-MultimodalSDK, with every access validated.
 
-Light to import: it is read in processes of their own too (`hdf5_trial`).
+Imports are few because each trial read (`hdf5_sandbox`) imports this module in a new process.
 """
 
 from __future__ import annotations
@@ -18,42 +18,47 @@ from numpy.typing import NDArray
 
 from carat.utils.errors import DataError
 
-LATEST = 1e9
-"""Seconds."""
-SMALL, RATIO = 64 << 20, 8
-"""A dataset may take as many bytes, and as many times the size of its file beyond; more is forged."""
+MAX_TIME = 1e9
+"""Upper bound of valid times in seconds."""
+BASE_SIZE, SIZE_RATIO = 64 << 20, 8
+"""A dataset may have this many bytes, and this many times the size of its file in addition."""
 FILTERS = {2: "shuffle", 1: "gzip", 32000: "lzf", 3: "fletcher32"}
-"""The only filters that are run, by their number in HDF5, in the order of writing."""
-GROWTH = {"gzip": 1032, "lzf": 88}
-"""Times its size to which compressed data can grow at most."""
+"""Allowed filters by HDF5 filter number, in the order in which they are applied on writing."""
+MAX_EXPANSION = {"gzip": 1032, "lzf": 88}
+"""Maximum ratio of decompressed to compressed size."""
 
 
 @dataclass(frozen=True)
 class Steps:
-    """What a file holds for one video."""
+    """The steps of one video: features and their intervals in time."""
 
-    place: str
+    path: str
+    """File and path inside it, for error messages."""
     features: NDArray[Any]
     """(T, d) numbers, or (T, 1) text."""
     intervals: NDArray[np.float64]
     """(T, 2) start and end in seconds, finite."""
 
-    def __getitem__(self, chosen: NDArray[Any]) -> Steps:
-        return replace(self, features=self.features[chosen], intervals=self.intervals[chosen])
+    def __getitem__(self, index: NDArray[Any]) -> Steps:
+        return replace(self, features=self.features[index], intervals=self.intervals[index])
 
     def within(self, start: float, end: float) -> Steps:
-        """The steps whose middle lies in [start, end)."""
-        middle = self.intervals.mean(1)
-        return self[(start <= middle) & (middle < end)]
+        """Select the steps whose midpoint is in [start, end)."""
+        midpoint = self.intervals.mean(1)
+        return self[(start <= midpoint) & (midpoint < end)]
 
-    def in_order(self) -> Steps:
-        """Sorted by start."""
+    def sort(self) -> Steps:
+        """Sort the steps by start, stably."""
         return self[np.argsort(self.intervals[:, 0], kind="stable")]
 
 
 @contextmanager
-def opened(file: Path) -> Iterator[Sequence]:
-    """The `data` group of a file; whatever goes wrong while it is open becomes a `DataError`."""
+def open_sequence(file: Path) -> Iterator[Sequence]:
+    """Open a computational sequence. Errors inside the block are raised as `DataError`.
+
+    Raises:
+        DataError: the file cannot be read, is not a computational sequence, or the extra is not installed.
+    """
     try:
         import h5py  # type: ignore[import-untyped]
     except ImportError as error:
@@ -61,125 +66,149 @@ def opened(file: Path) -> Iterator[Sequence]:
     if not file.is_file():
         raise DataError(f"{file}: no such file")
     try:
-        with h5py.File(file, "r") as opened:
-            names = list(opened)
+        with h5py.File(file, "r") as hdf5:
+            names = list(hdf5)
             if len(names) != 1:
                 raise DataError(f"{file}: expected one group at the root, found {len(names)}")
-            yield Sequence(file, opened, names[0])
+            yield Sequence(file, hdf5, names[0])
     except DataError:
         raise
-    except Exception as error:  # h5py raises whatever a damaged file leads it to
+    except Exception as error:  # corrupt files make h5py raise errors of many types
         raise DataError(f"{file}: cannot be read as HDF5 ({first_line(error)})") from error
 
 
 class Sequence:
-    """The `data` group of an open file: only what is asked for is read, and nothing declared too large."""
+    """The `data` group of an open computational sequence, from which entries are read one by one.
 
-    def __init__(self, file: Path, opened: Any, name: str) -> None:
-        self._limit = SMALL + RATIO * file.stat().st_size
-        self._place = f"{file}, {shown(name)}/data"
-        root = _child(opened, name, "Group", f"{file}, {shown(name)}")
-        self._group = _child(root, "data", "Group", self._place)
+    Links, filters and declared sizes are checked before any data is read.
+    """
+
+    def __init__(self, file: Path, hdf5: Any, root_name: str) -> None:
+        self._max_bytes = BASE_SIZE + SIZE_RATIO * file.stat().st_size
+        self._path = f"{file}, {printable(root_name)}/data"
+        root = _child(hdf5, root_name, "Group", f"{file}, {printable(root_name)}")
+        self._group = _child(root, "data", "Group", self._path)
 
     def ids(self) -> list[str]:
-        """Of the videos, checked: they are looked up in other files, and shown."""
+        """Return the video IDs.
+
+        Raises:
+            DataError: an ID is not printable or contains a slash.
+        """
         ids = list(self._group)
         for id in ids:
             if not id.isprintable() or "/" in id:
-                raise DataError(f"{self._place}: {id!a} is refused as an id")
+                raise DataError(f"{self._path}: invalid video ID {id!a}")
         return ids
 
     def read(self, *ids: str, text: bool = False) -> Steps | None:
-        """What there is for the first of the ids that is there, None if there is nothing.
+        """Read the entry of a video.
+
+        Args:
+            ids: IDs to try in turn.
+            text: whether features are words.
+
+        Returns:
+            Steps of the first ID in the file; None if there is none, or it has no steps.
 
         Raises:
-            DataError: says what is missing, refused, or of the wrong shape.
+            DataError: the entry is incomplete, refused, or has an unexpected shape or type.
         """
-        found = [id for id in ids if self._group.get(id, getlink=True) is not None]
-        if not found:
+        id = next((id for id in ids if self._group.get(id, getlink=True) is not None), None)
+        if id is None:
             return None
-        place = f"{self._place}/{shown(found[0])}"
-        entry = _child(self._group, found[0], "Group", place)
-        intervals = self._array(entry, "intervals", place, "fiu").astype(np.float64)
-        features = self._array(entry, "features", place, "S" if text else "fiu")
+        path = f"{self._path}/{printable(id)}"
+        entry = _child(self._group, id, "Group", path)
+        intervals = self._read_array(entry, "intervals", path, "fiu").astype(np.float64)
+        features = self._read_array(entry, "features", path, "S" if text else "fiu")
         if intervals.shape[1] != 2:
-            raise DataError(f"{place}/intervals: width {intervals.shape[1]}, expected 2: start and end")
+            raise DataError(f"{path}/intervals: width {intervals.shape[1]}, expected 2: start and end")
         if len(features) != len(intervals):
-            raise DataError(f"{place}: {len(features)} features, but {len(intervals)} intervals")
-        if not (np.abs(intervals) < LATEST).all():
-            raise DataError(f"{place}/intervals: expected seconds, found inf, NaN or more than {LATEST:.0e}")
+            raise DataError(f"{path}: {len(features)} features, but {len(intervals)} intervals")
+        if not (np.abs(intervals) < MAX_TIME).all():
+            raise DataError(
+                f"{path}/intervals: expected times in seconds, found inf, NaN or values over {MAX_TIME:.0e}"
+            )
         if text and features.shape[1] != 1:
-            raise DataError(f"{place}/features: width {features.shape[1]}, expected 1 word")
+            raise DataError(f"{path}/features: width {features.shape[1]}, expected 1 word per step")
         if text:
             try:
                 features = np.char.decode(features)
             except UnicodeDecodeError as error:
-                raise DataError(f"{place}/features: not UTF-8 ({first_line(error)})") from error
-        return Steps(place, features, intervals) if len(features) else None
+                raise DataError(f"{path}/features: not UTF-8 ({first_line(error)})") from error
+        return Steps(path, features, intervals) if len(features) else None
 
-    def _array(self, entry: Any, name: str, place: str, kinds: str) -> NDArray[Any]:
-        """(T, d), in the order of this machine's bytes."""
-        place = f"{place}/{name}"
-        dataset = _child(entry, name, "Dataset", place)
+    def _read_array(self, entry: Any, name: str, path: str, kinds: str) -> NDArray[Any]:
+        """Read a dataset of two axes and an allowed kind of dtype, in native byte order."""
+        path = f"{path}/{name}"
+        dataset = _child(entry, name, "Dataset", path)
         dtype = dataset.dtype
         if dataset.shape is None or len(dataset.shape) != 2:
-            raise DataError(f"{place}: expected two axes, found {dataset.shape}")
-        # text of variable length too: libhdf5 2.0 loops for ever, or takes gigabytes, where it is damaged
+            raise DataError(f"{path}: expected two axes, found {dataset.shape}")
+        # variable-length text is refused too: libhdf5 2.0 loops or allocates gigabytes if it is corrupt
         if dtype.kind not in kinds or (dtype.kind == "f" and dtype.itemsize > 8):
-            wanted = "text of fixed length" if kinds == "S" else "numbers"
-            raise DataError(f"{place}: expected {wanted}, found {dtype}")
+            expected = "fixed-length text" if kinds == "S" else "numbers"
+            raise DataError(f"{path}: expected {expected}, found {dtype}")
         if dataset.external is not None or dataset.is_virtual:
-            raise DataError(f"{place}: external storage and virtual datasets are refused")
-        needed = max(math.prod(dataset.shape), math.prod(dataset.chunks or ())) * dtype.itemsize
-        if needed > self._limit:
-            layout = f"{dataset.shape} in chunks of {dataset.chunks}"
-            raise DataError(f"{place}: {layout} takes {needed} bytes, more than expected ({self._limit})")
-        self._check_filters(dataset, place)
+            raise DataError(f"{path}: external storage and virtual datasets are refused")
+        size = max(math.prod(dataset.shape), math.prod(dataset.chunks or ())) * dtype.itemsize
+        if size > self._max_bytes:
+            raise DataError(
+                f"{path}: shape {dataset.shape} in chunks of {dataset.chunks} takes {size} bytes, "
+                f"expected at most {self._max_bytes}"
+            )
+        self._check_filters(dataset, path)
         array: NDArray[Any] = dataset[()]
         return array.astype(dtype.newbyteorder("="), copy=False)
 
-    def _check_filters(self, dataset: Any, place: str) -> None:
-        """Only known filters, and no chunk that grows far beyond its declared size."""
-        settings = dataset.id.get_create_plist()
-        numbers = [settings.get_filter(i)[0] for i in range(settings.get_nfilters())]
+    def _check_filters(self, dataset: Any, path: str) -> None:
+        """Refuse unknown filters, and chunks that decompress to more than their declared size."""
+        properties = dataset.id.get_create_plist()
+        numbers = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
         names = [FILTERS.get(number, str(number)) for number in numbers]
         if names != [name for name in FILTERS.values() if name in names] or {"gzip", "lzf"} <= set(names):
-            raise DataError(f"{place}: filters {', '.join(names)}; expected shuffle, gzip or lzf, fletcher32")
+            raise DataError(f"{path}: filters {', '.join(names)}; expected shuffle, gzip or lzf, fletcher32")
         chunks: list[Any] = []
         if names:
             dataset.id.chunk_iter(chunks.append)
         for chunk in chunks:
-            run = [name for i, name in enumerate(names) if not chunk.filter_mask >> i & 1]
-            if "fletcher32" in run and chunk.size < 4:  # libhdf5 2.0 crashes
-                raise DataError(f"{place}: a chunk of {chunk.size} bytes, too short for its checksum")
-            if max((GROWTH.get(name, 1) for name in run), default=1) * chunk.size <= self._limit:
+            applied = [name for i, name in enumerate(names) if not chunk.filter_mask >> i & 1]
+            if "fletcher32" in applied and chunk.size < 4:  # crashes libhdf5 2.0
+                raise DataError(f"{path}: chunk of {chunk.size} bytes is too short for its checksum")
+            if (
+                max((MAX_EXPANSION.get(name, 1) for name in applied), default=1) * chunk.size
+                <= self._max_bytes
+            ):
                 continue
-            if "lzf" in run:
-                raise DataError(f"{place}: lzf chunk of {chunk.size} bytes, which may be any size in memory")
-            raw = dataset.id.read_direct_chunk(chunk.chunk_offset)[1]
+            if "lzf" in applied:
+                raise DataError(f"{path}: lzf chunk of {chunk.size} bytes may decompress to any size")
+            compressed = dataset.id.read_direct_chunk(chunk.chunk_offset)[1]
             declared = math.prod(dataset.chunks) * dataset.dtype.itemsize
-            if "gzip" in run and len(zlib.decompressobj().decompress(raw, declared + 1)) > declared:
-                raise DataError(f"{place}: a chunk grows beyond the {declared} bytes of its shape")
+            if (
+                "gzip" in applied
+                and len(zlib.decompressobj().decompress(compressed, declared + 1)) > declared
+            ):
+                raise DataError(f"{path}: chunk decompresses to more than the {declared} bytes of its shape")
 
 
-def _child(parent: Any, name: str, kind: str, place: str) -> Any:
-    """A Group or Dataset below another one, reached by a hard link."""
+def _child(parent: Any, name: str, kind: str, path: str) -> Any:
+    """Return the child of a group, a "Group" or a "Dataset", which must be a hard link."""
     link = None if "/" in name else parent.get(name, getlink=True)
     if link is None:
-        raise DataError(f"{place}: missing")
+        raise DataError(f"{path}: missing")
     if type(link).__name__ != "HardLink":
-        raise DataError(f"{place}: a {type(link).__name__} is refused, only hard links are followed")
+        raise DataError(f"{path}: {type(link).__name__} refused; only hard links are followed")
     child = parent[name]
     if type(child).__name__ != kind:
-        raise DataError(f"{place}: expected a {kind}, found a {type(child).__name__}")
+        raise DataError(f"{path}: expected a {kind}, found a {type(child).__name__}")
     return child
 
 
 def first_line(error: Exception) -> str:
-    """First line of an error's message."""
-    return shown((str(error).splitlines() or [type(error).__name__])[0])
+    """Return the first line of an error message."""
+    return printable((str(error).splitlines() or [type(error).__name__])[0])
 
 
-def shown(text: str) -> str:
-    """Without line breaks and the like, to be shown."""
+def printable(text: str) -> str:
+    """Replace characters that are not printable, such as line breaks, by question marks."""
     return "".join(c if c.isprintable() else "?" for c in text)

@@ -1,4 +1,4 @@
-"""The pickle machine: a stack, marks, a memo and one small function per opcode, over a mapped file."""
+"""Interpreter of pickle opcodes that builds plain data only."""
 
 from __future__ import annotations
 
@@ -22,121 +22,128 @@ from carat.data.pickled.globals import (
     shaped,
 )
 
-LARGE = 1 << 16
-"""Byte strings of this size and more stay in the file and are handed out as views."""
-DEEPEST = 1 << 20
-"""Entries of the stack and of marks."""
+VIEW_SIZE = 1 << 16
+"""Minimum size in bytes of byte strings that are returned as views of the file."""
+MAX_STACK = 1 << 20
+"""Maximum number of values and marks on the stack."""
 
 Persistent = Callable[[Any], Any]
+"""Returns the object of a persistent ID."""
 
 
 class Machine:
-    """The pickle machine: a stack, marks and a memo, and one method per opcode.
+    """The state of the pickle virtual machine: a stack, marks and a memo.
 
     Args:
-        buffer: the file.
-        place: where the pickle starts.
-        persistent: what a persistent id stands for; refused when None.
+        buffer: content of the file.
+        position: start of the pickle.
+        load_persistent: returns the object of a persistent ID; None refuses persistent IDs.
     """
 
-    def __init__(self, buffer: memoryview, place: int = 0, persistent: Persistent | None = None) -> None:
-        self.buffer, self.place, self.persistent = buffer, place, persistent
+    def __init__(
+        self, buffer: memoryview, position: int = 0, load_persistent: Persistent | None = None
+    ) -> None:
+        self.buffer, self.position, self.load_persistent = buffer, position, load_persistent
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
         self.budget = 4 * len(buffer) + 1_000_000
-        """Elements that may still be copied: a small file cannot ask for much by naming things again."""
+        """Elements that may still be copied, which stops small files from expanding by repetition."""
 
     def run(self) -> Any:
-        """What the pickle holds; `place` is then behind it."""
+        """Interpret the pickle and return its value; `position` is then its end.
+
+        Raises:
+            RefusedError: the pickle contains something that is not plain data.
+        """
         operations = OPERATIONS
         while True:
-            code = self.buffer[self.place]
-            self.place += 1
+            code = self.buffer[self.position]
+            self.position += 1
             if code == STOP:
                 return finished(self.stack.pop())
             operation = operations[code]
             if operation is None:
-                raise RefusedError(f"opcode {bytes([code])!r}: no pickle, or one of objects")
+                raise RefusedError(f"opcode {bytes([code])!r}: not a pickle, or a pickle of objects")
             operation(self)
-            if len(self.stack) + len(self.marks) > DEEPEST:
+            if len(self.stack) + len(self.marks) > MAX_STACK:
                 raise RefusedError("more than a million values on the stack")
 
-    def take(self, size: int) -> memoryview:
-        """The next bytes."""
-        if size < 0 or self.place + size > len(self.buffer):
-            raise ValueError(f"it is truncated: {size} bytes are needed where it ends")
-        start = self.place
-        self.place += size
-        return self.buffer[start : self.place]
+    def read(self, size: int) -> memoryview:
+        """Read bytes."""
+        if size < 0 or self.position + size > len(self.buffer):
+            raise ValueError(f"truncated: {size} more bytes expected")
+        start = self.position
+        self.position += size
+        return self.buffer[start : self.position]
 
-    def number(self, form: str) -> Any:
-        """The next little- or big-endian number."""
-        return struct.unpack(form, self.take(struct.calcsize(form)))[0]
+    def read_number(self, format: str) -> Any:
+        """Read a number in a format of the `struct` module."""
+        return struct.unpack(format, self.read(struct.calcsize(format)))[0]
 
-    def line(self) -> bytes:
-        """Up to the end of the line."""
+    def read_line(self) -> bytes:
+        """Read to the end of the line."""
         content = bytearray()
         while True:
-            part = bytes(self.buffer[self.place : self.place + 4096])
+            part = bytes(self.buffer[self.position : self.position + 4096])
             end = part.find(b"\n")
             if end >= 0:
-                self.place += end + 1
+                self.position += end + 1
                 return bytes(content + part[:end])
             if not part:
-                raise ValueError("it is truncated: a line without end")
+                raise ValueError("truncated: end of line expected")
             content += part
-            self.place += len(part)
+            self.position += len(part)
 
-    def marked(self) -> list[Any]:
-        """What was pushed since the last mark."""
+    def pop_mark(self) -> list[Any]:
+        """Pop the values above the last mark, and the mark."""
         start = self.marks.pop()
         items = self.stack[start:]
         del self.stack[start:]
         return items
 
-    def bytes_of(self, size: int) -> bytes | memoryview:
-        """A byte string; large ones stay in the file."""
-        content = self.take(size)
-        return content if size >= LARGE else bytes(content)
+    def read_bytes(self, size: int) -> bytes | memoryview:
+        """Read a byte string; large ones are views of the file."""
+        content = self.read(size)
+        return content if size >= VIEW_SIZE else bytes(content)
 
-    def top(self, kind: Any) -> Any:
-        """The value on top, which must be of a kind."""
-        found = self.stack[-1]
-        if not isinstance(found, kind):
-            raise RefusedError(f"an operation on {type(found).__name__} that is not defined")
-        return found
+    def peek(self, kind: Any) -> Any:
+        """Return the top of the stack, which must have a type."""
+        value = self.stack[-1]
+        if not isinstance(value, kind):
+            raise RefusedError(f"an invalid operation on a value of type {type(value).__name__}")
+        return value
 
     def call(self, function: Any, args: Any) -> None:
-        """Push what a global stands for."""
+        """Push the result of calling a global."""
         if not isinstance(function, Global) or not isinstance(args, tuple):
-            raise RefusedError(f"a call of {type(function).__name__}")
+            raise RefusedError(f"a call to a value of type {type(function).__name__}")
         handler = GLOBALS.get(function.name)
         if handler is None:
-            raise RefusedError(f"'{function.name}', which is not read")
-        self.spend(*args)
+            raise RefusedError(f"'{function.name}', which is not allowed")
+        self.charge(*args)
         self.stack.append(handler(tuple(map(finished, args))))
 
-    def spend(self, *values: Any) -> None:
-        """Count what is about to be copied."""
+    def charge(self, *values: Any) -> None:
+        """Charge the budget for values that are about to be copied."""
         self.budget -= sum(
             len(x) for x in values if isinstance(x, (str, bytes, memoryview, list, tuple, set))
         )
         if self.budget < 0:
-            raise RefusedError("far more than its size: the same values over and over")
+            raise RefusedError("values repeated far beyond the size of the file")
 
-    def name(self, module: str, name: str) -> None:
-        """Push a global, if it may be named."""
-        full = f"{module}.{name}"
-        if full not in GLOBALS:
+    def push_global(self, module: str, name: str) -> None:
+        """Push a global, if it is allowed."""
+        full_name = f"{module}.{name}"
+        if full_name not in GLOBALS:
             raise RefusedError(
-                f"'{full[:80]}', which could run code; only plain data, arrays and tensors are read"
+                f"'{full_name[:80]}', which could run code; only plain data, arrays and tensors are allowed"
             )
-        self.stack.append(Global(full))
+        self.stack.append(Global(full_name))
 
-    def floats(self) -> None:
-        """A run of floats: as they are many, they are read together."""
-        start, stack = self.place - 1, self.stack
+    def push_floats(self) -> None:
+        """Push a run of floats. They are decoded together, because files contain millions of them."""
+        start, stack = self.position - 1, self.stack
         length = 64
         while True:
             part = np.frombuffer(self.buffer[start : start + 9 * length], np.uint8)
@@ -147,8 +154,8 @@ class Machine:
             length *= 4
         count = int(other[0]) if len(other) else len(rows)
         if not count:
-            raise ValueError("it is truncated: a number where it ends")
-        self.place = start + 9 * count
+            raise ValueError("truncated: number expected")
+        self.position = start + 9 * count
         values = rows[:count, 1:].copy().view(">f8")[:, 0].astype(np.float64)
         if count >= 8 and self.marks and isinstance(stack[self.marks[-1] - 1] if stack else None, list):
             stack.append(Floats(values))
@@ -156,25 +163,25 @@ class Machine:
             stack.extend(values.tolist())
 
     def build(self) -> None:
-        """Give an array or a dtype its state."""
+        """Set the state of an array or dtype."""
         state, target = finished(self.stack.pop()), self.stack[-1]
         if isinstance(target, Array) and isinstance(state, tuple) and len(state) == 5:
             _, shape, dtype, fortran, content = state
             if not isinstance(dtype, Dtype):
                 raise RefusedError("an array without dtype")
-            self.spend(content)
+            self.charge(content)
             target.value = shaped(content, dtype.numpy(), shape, bool(fortran))
         elif isinstance(target, Dtype) and isinstance(state, tuple) and len(state) >= 5:
             if state[2] is not None or state[3] is not None or state[4] is not None:
-                raise RefusedError("a structured array; numbers and text are read")
+                raise RefusedError("a structured array, expected numbers or text")
             target.order = as_text(state[1])
         else:
-            raise RefusedError(f"a state of {type(target).__name__}")
+            raise RefusedError(f"a state for an object of type {type(target).__name__}")
 
 
 def _long(content: memoryview) -> int:
     if len(content) > 64:
-        raise RefusedError("a number of more than 512 bits")
+        raise RefusedError("an integer of more than 512 bits")
     return int.from_bytes(content, "little", signed=True)
 
 
@@ -182,7 +189,7 @@ def _integer(line: bytes) -> Any:
     if line in (b"00", b"01"):
         return line == b"01"
     if len(line) > 160:
-        raise RefusedError("a number of more than 512 bits")
+        raise RefusedError("an integer of more than 512 bits")
     return int(line.rstrip(b"L"))
 
 
@@ -194,7 +201,7 @@ def _quoted(line: bytes) -> bytes:
 
 
 def _items(machine: Machine, pairs: list[Any]) -> None:
-    target = machine.top(dict)
+    target = machine.peek(dict)
     for name, value in zip(pairs[::2], pairs[1::2], strict=True):
         target[as_key(name)] = finished(value)
 
@@ -204,29 +211,29 @@ def _operations() -> list[Callable[[Machine], None] | None]:
         return lambda m: m.stack.append(make(m))
 
     def extend(m: Machine) -> None:
-        items = m.marked()
-        m.top(list).extend(map(finished, items))
+        items = m.pop_mark()
+        m.peek(list).extend(map(finished, items))
 
     def append(m: Machine) -> None:
         item = m.stack.pop()
-        m.top(list).append(finished(item))
+        m.peek(list).append(finished(item))
 
     def add(m: Machine) -> None:
-        items = m.marked()
-        m.top(set).update(map(as_key, items))
+        items = m.pop_mark()
+        m.peek(set).update(map(as_key, items))
 
     def set_item(m: Machine) -> None:
         value, key = m.stack.pop(), m.stack.pop()
         _items(m, [key, value])
 
     def set_items(m: Machine) -> None:
-        pairs = m.marked()
+        pairs = m.pop_mark()
         _items(m, pairs)
 
     def last(count: int) -> Callable[[Machine], None]:
         def make(m: Machine) -> None:
             if len(m.stack) < count:
-                raise RefusedError("a tuple of more than there is")
+                raise RefusedError("a tuple of more values than the stack has")
             items = tuple(map(finished, m.stack[-count:]))
             del m.stack[-count:]
             m.stack.append(items)
@@ -246,33 +253,33 @@ def _operations() -> list[Callable[[Machine], None] | None]:
             m.stack.pop()
 
     def proto(m: Machine) -> None:
-        version = m.number("<B")
+        version = m.read_number("<B")
         if version > 5:
-            raise RefusedError(f"pickle protocol {version}; 0 to 5 are read")
+            raise RefusedError(f"pickle protocol {version}, expected 0 to 5")
 
     def reduce(m: Machine) -> None:
         args, function = m.stack.pop(), m.stack.pop()
         m.call(function, args)
 
     def named(m: Machine) -> None:
-        module, name = m.line().decode("utf-8"), m.line().decode("utf-8")
-        m.name(module, name)
+        module, name = m.read_line().decode("utf-8"), m.read_line().decode("utf-8")
+        m.push_global(module, name)
 
     def named_on_stack(m: Machine) -> None:
         name, module = m.stack.pop(), m.stack.pop()
-        m.name(as_text(module), as_text(name))
+        m.push_global(as_text(module), as_text(name))
 
     def persist(m: Machine) -> None:
         key = m.stack.pop()
-        if m.persistent is None:
-            raise RefusedError("a persistent id, which only a torch file has")
-        m.stack.append(m.persistent(key))
+        if m.load_persistent is None:
+            raise RefusedError("a persistent ID, which only files written by torch.save have")
+        m.stack.append(m.load_persistent(key))
 
     def decoded(m: Machine, size: int) -> str:
-        return str(m.take(size), "utf-8", "surrogatepass")
+        return str(m.read(size), "utf-8", "surrogatepass")
 
     def to_dict(m: Machine) -> None:
-        pairs = m.marked()
+        pairs = m.pop_mark()
         m.stack.append({})
         _items(m, pairs)
 
@@ -282,38 +289,38 @@ def _operations() -> list[Callable[[Machine], None] | None]:
     table: dict[bytes, Callable[[Machine], None]] = {
         b"(": mark,
         b"0": pop,
-        b"1": lambda m: (m.marked(), None)[1],
+        b"1": lambda m: (m.pop_mark(), None)[1],
         b"2": push(lambda m: m.stack[-1]),
-        b"F": push(lambda m: float(m.line())),
-        b"G": Machine.floats,
-        b"I": push(lambda m: _integer(m.line())),
-        b"L": push(lambda m: _integer(m.line())),
-        b"J": push(lambda m: m.number("<i")),
-        b"K": push(lambda m: m.number("<B")),
-        b"M": push(lambda m: m.number("<H")),
-        b"\x8a": push(lambda m: _long(m.take(m.number("<B")))),
-        b"\x8b": push(lambda m: _long(m.take(m.number("<i")))),
+        b"F": push(lambda m: float(m.read_line())),
+        b"G": Machine.push_floats,
+        b"I": push(lambda m: _integer(m.read_line())),
+        b"L": push(lambda m: _integer(m.read_line())),
+        b"J": push(lambda m: m.read_number("<i")),
+        b"K": push(lambda m: m.read_number("<B")),
+        b"M": push(lambda m: m.read_number("<H")),
+        b"\x8a": push(lambda m: _long(m.read(m.read_number("<B")))),
+        b"\x8b": push(lambda m: _long(m.read(m.read_number("<i")))),
         b"N": push(lambda m: None),
         b"\x88": push(lambda m: True),
         b"\x89": push(lambda m: False),
-        b"S": push(lambda m: _quoted(m.line())),
-        b"T": push(lambda m: m.bytes_of(m.number("<i"))),
-        b"U": push(lambda m: m.bytes_of(m.number("<B"))),
-        b"B": push(lambda m: m.bytes_of(m.number("<I"))),
-        b"C": push(lambda m: m.bytes_of(m.number("<B"))),
-        b"\x8e": push(lambda m: m.bytes_of(m.number("<Q"))),
-        b"\x96": push(lambda m: m.bytes_of(m.number("<Q"))),
-        b"V": push(lambda m: m.line().decode("raw-unicode-escape")),
-        b"X": push(lambda m: decoded(m, m.number("<I"))),
-        b"\x8c": push(lambda m: decoded(m, m.number("<B"))),
-        b"\x8d": push(lambda m: decoded(m, m.number("<Q"))),
+        b"S": push(lambda m: _quoted(m.read_line())),
+        b"T": push(lambda m: m.read_bytes(m.read_number("<i"))),
+        b"U": push(lambda m: m.read_bytes(m.read_number("<B"))),
+        b"B": push(lambda m: m.read_bytes(m.read_number("<I"))),
+        b"C": push(lambda m: m.read_bytes(m.read_number("<B"))),
+        b"\x8e": push(lambda m: m.read_bytes(m.read_number("<Q"))),
+        b"\x96": push(lambda m: m.read_bytes(m.read_number("<Q"))),
+        b"V": push(lambda m: m.read_line().decode("raw-unicode-escape")),
+        b"X": push(lambda m: decoded(m, m.read_number("<I"))),
+        b"\x8c": push(lambda m: decoded(m, m.read_number("<B"))),
+        b"\x8d": push(lambda m: decoded(m, m.read_number("<Q"))),
         b"]": push(lambda m: []),
         b"}": push(lambda m: {}),
         b")": push(lambda m: ()),
         b"\x8f": push(lambda m: set()),
-        b"l": push(lambda m: list(map(finished, m.marked()))),
-        b"t": push(lambda m: tuple(map(finished, m.marked()))),
-        b"\x91": push(lambda m: frozenset(map(as_key, m.marked()))),
+        b"l": push(lambda m: list(map(finished, m.pop_mark()))),
+        b"t": push(lambda m: tuple(map(finished, m.pop_mark()))),
+        b"\x91": push(lambda m: frozenset(map(as_key, m.pop_mark()))),
         b"d": to_dict,
         b"a": append,
         b"e": extend,
@@ -323,20 +330,20 @@ def _operations() -> list[Callable[[Machine], None] | None]:
         b"\x85": last(1),
         b"\x86": last(2),
         b"\x87": last(3),
-        b"p": put(lambda m: int(m.line())),
-        b"q": put(lambda m: m.number("<B")),
-        b"r": put(lambda m: m.number("<I")),
+        b"p": put(lambda m: int(m.read_line())),
+        b"q": put(lambda m: m.read_number("<B")),
+        b"r": put(lambda m: m.read_number("<I")),
         b"\x94": put(lambda m: len(m.memo)),
-        b"g": push(lambda m: m.memo[int(m.line())]),
-        b"h": push(lambda m: m.memo[m.number("<B")]),
-        b"j": push(lambda m: m.memo[m.number("<I")]),
+        b"g": push(lambda m: m.memo[int(m.read_line())]),
+        b"h": push(lambda m: m.memo[m.read_number("<B")]),
+        b"j": push(lambda m: m.memo[m.read_number("<I")]),
         b"c": named,
         b"\x93": named_on_stack,
         b"R": reduce,
         b"b": Machine.build,
         b"Q": persist,
         b"\x80": proto,
-        b"\x95": lambda m: (m.take(8), None)[1],
+        b"\x95": lambda m: (m.read(8), None)[1],
     }
     return [table.get(bytes([code])) for code in range(256)]
 

@@ -1,6 +1,6 @@
-"""Pickles without Python's unpickler: plain data, numpy arrays and torch tensors, and nothing that runs.
+"""Safe reading of pickles: plain data, NumPy arrays and torch tensors, without Python's unpickler.
 
-Arrays are views of the memory-mapped file wherever the pickle allows it.
+Arrays are views of the memory-mapped file where possible.
 """
 
 from __future__ import annotations
@@ -24,32 +24,41 @@ from carat.utils.errors import DataError
 
 
 def read_pickle(file: str | os.PathLike[str]) -> Any:
-    """Plain data, numpy arrays and tensors of a `.pkl`, or of a `.pt` that torch wrote.
+    """Read a pickle file, or a file written by `torch.save`. No code in it is executed.
 
-    Tuples, lists, dicts and sets come as they are; OrderedDict and defaultdict as dict, tensors as arrays,
-    Python 2 text as bytes, long byte strings as views, and long runs of floats in a list as `Floats`
-    (`to_array` takes all of these).
+    Args:
+        file: `.pkl` or `.pt` file.
+
+    Returns:
+        Plain data. OrderedDict and defaultdict are returned as dict, tensors as arrays, text of Python 2 as
+        bytes, long byte strings as views, and long runs of floats in a list as `Floats`, which `to_array`
+        converts.
 
     Raises:
-        DataError: the file cannot be read, is damaged, or names anything else.
+        DataError: the file cannot be read, is corrupt, or contains anything but plain data, arrays and
+            tensors.
     """
     path = Path(file)
-    with _told(path):
+    with _convert_errors(path):
         buffer = _map(path)
         if bytes(buffer[:4]) == b"PK\x03\x04":
             return read_archive(path, buffer)
         machine = Machine(buffer)
-        first = machine.run()
-        if isinstance(first, int) and first == LEGACY_MAGIC:
-            return read_legacy(buffer, machine.place)
-        return first
+        value = machine.run()
+        if isinstance(value, int) and value == LEGACY_MAGIC:
+            return read_legacy(buffer, machine.position)
+        return value
 
 
 def to_array(value: Any, what: str) -> NDArray[Any]:
-    """Numbers from an array, or from nested lists of numbers and arrays of one shape.
+    """Convert a number, or nested lists of numbers and arrays of equal shape, to an array.
+
+    Args:
+        value: part of a pickle.
+        what: name of the value in error messages.
 
     Raises:
-        DataError: something else, named by `what`.
+        DataError: the value cannot be converted.
     """
     if isinstance(value, np.ndarray):
         return value
@@ -62,15 +71,15 @@ def to_array(value: Any, what: str) -> NDArray[Any]:
         return np.concatenate(parts) if parts else np.zeros(0)
     parts = [to_array(x, what) for x in value]
     if len({part.shape for part in parts}) > 1 or parts[0].nbytes * len(parts) > 1 << 33:
-        raise DataError(f"{what}: {len(parts)} parts of different or absurd shapes")
+        raise DataError(f"{what}: {len(parts)} parts whose shapes differ or are too large")
     return np.stack(parts)
 
 
 def length(value: Any, what: str) -> int:
-    """How many samples an entry holds.
+    """Return the number of samples in an entry.
 
     Raises:
-        DataError: neither array nor list.
+        DataError: neither an array nor a list.
     """
     if isinstance(value, np.ndarray) and value.ndim:
         return len(value)
@@ -80,30 +89,30 @@ def length(value: Any, what: str) -> int:
 
 
 def item(value: Any, i: int) -> Any:
-    """The i-th sample of an entry; runs of floats in a list are single numbers again."""
+    """Return sample i of an entry; each number in a run of floats is a sample."""
     if isinstance(value, (list, tuple)) and any(isinstance(x, Floats) for x in value):
         return to_array(value, "a list of numbers")[i]
     return value[i]
 
 
 def sequence(value: Any, what: str) -> NDArray[Any]:
-    """(T, d) of one sample; a single vector is one step.
+    """Convert a sample to features (T, d). A vector (d,) is a sequence of one step.
 
     Raises:
-        DataError: something else.
+        DataError: not numeric, or not of these shapes.
     """
     array = to_array(value, what)
     array = array[None] if array.ndim == 1 else array
     if array.ndim != 2 or array.dtype.kind not in "fiu":
-        raise DataError(f"{what}: expected numbers (T, d), found {array.dtype} {array.shape}")
+        raise DataError(f"{what}: expected a numeric array (T, d), found {array.dtype} {array.shape}")
     return array
 
 
 def text(value: Any, what: str) -> str:
-    """A string, also one that Python 2 wrote.
+    """Convert a value to a string; byte strings are text written by Python 2.
 
     Raises:
-        DataError: something else.
+        DataError: neither text nor an integer.
     """
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.reshape(-1).tolist()[0]
@@ -119,10 +128,10 @@ def text(value: Any, what: str) -> str:
 
 
 def entries(value: Any, what: str) -> dict[str, Any]:
-    """A mapping with text keys.
+    """Convert the keys of a mapping to strings.
 
     Raises:
-        DataError: no mapping.
+        DataError: not a mapping, or a key is not text.
     """
     if not isinstance(value, Mapping):
         raise DataError(f"{what}: expected a mapping, found {type(value).__name__}")
@@ -130,11 +139,12 @@ def entries(value: Any, what: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _convert_errors(path: Path) -> Iterator[None]:
+    """Raise all errors inside the block as `DataError`."""
     try:
         yield
     except RefusedError as refused:
-        raise DataError(f"{path}: refused, it holds {refused}") from None
+        raise DataError(f"{path}: refused, contains {refused}") from None
     except DataError:
         raise
     except FileNotFoundError as error:
@@ -147,12 +157,12 @@ def _told(path: Path) -> Iterator[None]:
     ) as error:  # fmt: skip
         problem = " ".join(str(error).split())[:120]
         if isinstance(error, (KeyError, IndexError)) or not problem:
-            problem = "it refers to what is not there"
-        raise DataError(f"{path}: damaged or no pickle ({problem})") from error
+            problem = "invalid reference"
+        raise DataError(f"{path}: corrupt or not a pickle ({problem})") from error
 
 
 def _map(path: Path) -> memoryview:
     with path.open("rb") as opened:
         if not os.fstat(opened.fileno()).st_size:
-            raise ValueError("it is empty")
+            raise ValueError("the file is empty")
         return memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))

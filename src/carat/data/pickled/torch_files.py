@@ -1,4 +1,4 @@
-"""Files of `torch.save`: a zip read in place, or before 1.6 pickles with storages behind them."""
+"""Reading files written by `torch.save`: a zip archive, or before torch 1.6, pickles followed by storages."""
 
 from __future__ import annotations
 
@@ -17,62 +17,65 @@ from carat.data.pickled.machine import Machine
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
-def _storage_kind(key: Any) -> tuple[str, str, int]:
-    """Dtype, name and elements of a torch persistent id."""
+def _parse_storage(key: Any) -> tuple[str, str, int]:
+    """Return dtype, name and number of elements of the storage with a persistent ID."""
     if not isinstance(key, tuple) or len(key) < 5 or as_text(key[0]) != "storage":
-        raise RefusedError("a persistent id of another form")
+        raise RefusedError("an invalid persistent ID")
     kind, name, size = key[1], as_text(key[2]), key[4]
     if len(key) > 5 and key[5] is not None:
         raise RefusedError("a view of a storage; save a copy of the tensor")
     code = STORAGES.get(kind.name.removeprefix("torch.")) if isinstance(kind, Global) else None
     if code is None or not isinstance(size, int) or size < 0:
-        raise RefusedError("a storage of another type; numbers are read")
+        raise RefusedError("a storage of an unsupported type, expected numbers")
     return code, name, size
 
 
 def read_archive(path: Path, buffer: memoryview) -> Any:
-    """A zip as `torch.save` writes it: members uncompressed, read in place, none extracted."""
+    """Read a zip archive written by `torch.save`. Members are not compressed and are read in place."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
     if len(members) > 1_000_000:
-        raise RefusedError("more than a million members")
+        raise RefusedError("more than a million archive members")
     names = [member.filename for member in members]
     if len(set(names)) < len(names):
-        raise RefusedError(f"the member '{next(n for n in names if names.count(n) > 1)[:80]}' twice")
+        duplicate = next(name for name in names if names.count(name) > 1)
+        raise RefusedError(f"duplicate archive members '{duplicate[:80]}'")
     for name in names:
         if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name) or ":" in name:
-            raise RefusedError(f"a member outside of it, '{name[:80]}'")
+            raise RefusedError(f"an archive member with an unsafe path, '{name[:80]}'")
         if re.search(r"(^|/)(code|constants\.pkl)(/|$)", name):
-            raise RefusedError("code: it is a TorchScript archive; save the data itself with torch.save")
+            raise RefusedError("TorchScript code; save the data itself with torch.save")
     pickles = [name for name in names if re.fullmatch(r"[^/]+/data\.pkl", name)]
     if len(pickles) != 1:
-        raise RefusedError("no data.pkl: it is no file of torch.save")
+        raise RefusedError("no data.pkl, so it was not written by torch.save")
     root = pickles[0].removesuffix("data.pkl")
     content = {member.filename: _member(member, buffer) for member in members if not member.is_dir()}
     order = bytes(content.get(f"{root}byteorder", memoryview(b"little")))
     if order != b"little":
         raise RefusedError("big-endian numbers")
 
-    def persistent(key: Any) -> Storage:
-        code, name, size = _storage_kind(key)
+    def load_storage(key: Any) -> Storage:
+        code, name, size = _parse_storage(key)
         data = content.get(f"{root}data/{name}")
         if data is None:
             raise RefusedError(f"a tensor whose storage '{name[:40]}' is missing")
         return Storage(_elements(data, code, size))
 
-    return Machine(content[pickles[0]], 0, persistent).run()
+    return Machine(content[pickles[0]], 0, load_storage).run()
 
 
 def _member(member: zipfile.ZipInfo, buffer: memoryview) -> memoryview:
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-        raise RefusedError(f"a compressed member, '{member.filename[:80]}', which torch.save does not write")
+        raise RefusedError(
+            f"a compressed archive member, '{member.filename[:80]}', which torch.save does not write"
+        )
     start = member.header_offset
     if bytes(buffer[start : start + 4]) != b"PK\x03\x04":
-        raise RefusedError(f"a damaged member, '{member.filename[:80]}'")
+        raise RefusedError(f"a corrupt archive member, '{member.filename[:80]}'")
     name, extra = struct.unpack("<HH", buffer[start + 26 : start + 30])
     start += 30 + name + extra
     if start + member.file_size > len(buffer):
-        raise RefusedError(f"a truncated member, '{member.filename[:80]}'")
+        raise RefusedError(f"a truncated archive member, '{member.filename[:80]}'")
     return buffer[start : start + member.file_size]
 
 
@@ -83,39 +86,43 @@ def _elements(data: memoryview, code: str, size: int) -> NDArray[Any]:
     return np.frombuffer(data[: size * kind.itemsize], kind)
 
 
-def read_legacy(buffer: memoryview, place: int) -> Any:
-    """What `torch.save` wrote before 1.6: pickles one after the other, then the storages.
+def read_legacy(buffer: memoryview, position: int) -> Any:
+    """Read a file written before torch 1.6: consecutive pickles, followed by the storages.
 
-    The storages come last, so that the pickle is run twice: once to learn which there are, once with their
-    content.
+    Because the storages are last, the pickle is interpreted twice: with placeholders, to list the storages,
+    and then with their content.
+
+    Args:
+        buffer: content of the file.
+        position: end of the first pickle, the magic number.
     """
-    start = place
-    for _ in range(2):  # protocol version, then a description of the system
+    start = position
+    for _ in range(2):  # protocol version, and system information
         machine = Machine(buffer, start)
         machine.run()
-        start = machine.place
-    kinds: dict[str, tuple[str, int]] = {}
+        start = machine.position
+    storages: dict[str, tuple[str, int]] = {}
 
-    def note(key: Any) -> Storage:
-        code, name, size = _storage_kind(key)
+    def make_placeholder(key: Any) -> Storage:
+        code, name, size = _parse_storage(key)
         if size * np.dtype(code).itemsize > len(buffer):
-            raise RefusedError(f"a storage of {size} elements")
-        kinds[name] = code, size
+            raise RefusedError(f"a storage of {size} elements, more than the file has")
+        storages[name] = code, size
         return Storage(np.broadcast_to(np.zeros(1, code), size))
 
-    machine = Machine(buffer, start, note)
+    machine = Machine(buffer, start, make_placeholder)
     machine.run()
-    listing = Machine(buffer, machine.place)
-    names = listing.run()
+    machine = Machine(buffer, machine.position)
+    names = machine.run()
     if not isinstance(names, list):
         raise RefusedError("no list of storages")
-    place = listing.place
+    position = machine.position
     content: dict[str, NDArray[Any]] = {}
     for name in map(as_text, names):
-        code, size = kinds[name]
-        if struct.unpack("<q", buffer[place : place + 8])[0] != size:
-            raise RefusedError(f"a storage '{name[:40]}' of another size than its tensors say")
-        stop = place + 8 + size * np.dtype(code).itemsize
-        content[name] = _elements(buffer[place + 8 : stop], code, size)
-        place = stop
-    return Machine(buffer, start, lambda key: Storage(content[_storage_kind(key)[1]])).run()
+        code, size = storages[name]
+        if struct.unpack("<q", buffer[position : position + 8])[0] != size:
+            raise RefusedError(f"a storage '{name[:40]}' whose size differs from that in its tensors")
+        end = position + 8 + size * np.dtype(code).itemsize
+        content[name] = _elements(buffer[position + 8 : end], code, size)
+        position = end
+    return Machine(buffer, start, lambda key: Storage(content[_parse_storage(key)[1]])).run()

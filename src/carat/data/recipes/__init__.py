@@ -1,1 +1,1 @@
-"""Recipes: a table and feature sources, described in YAML, built into a store."""
+"""Recipes: YAML files that describe a table and feature sources, from which a store is built."""

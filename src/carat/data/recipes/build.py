@@ -1,4 +1,4 @@
-"""From recipe to store."""
+"""Building stores from recipes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from carat.config.base import expand
-from carat.data.recipes.cleaning import CHUNK, Cleaner, Cleaning, Verbatim
+from carat.data.recipes.cleaning import CHUNK, Cleaning, CleaningReader, UncleanedReader
 from carat.data.recipes.recipe import Recipe, TokenModality, load_recipe
 from carat.data.recipes.sources.table import Table
 from carat.data.store import Store, open_store
@@ -21,19 +21,19 @@ from carat.utils.progress import track
 def build_store(
     recipe: str | os.PathLike[str], out: str | os.PathLike[str], *, overwrite: bool = False
 ) -> Store:
-    """Turn a recipe into a store; nothing is left behind when it fails.
+    """Build a store from a recipe. If it fails, no store is written and an existing one is kept.
 
     Args:
         recipe: YAML file, see `Recipe`; paths in it are relative to its folder.
-        out: folder of the store to make.
+        out: folder of the store.
         overwrite: replace an existing store.
 
     Returns:
         The store.
 
     Raises:
-        ConfigError: the recipe is wrong.
-        DataError: the data is wrong; names file, column or sample and what to do.
+        ConfigError: invalid recipe.
+        DataError: invalid data, or the target exists.
 
     Example:
         store = carat.build_store("my-recipe.yaml", "my-store")
@@ -52,14 +52,17 @@ def _build(recipe: Recipe, folder: Path, path: Path, overwrite: bool) -> Store:
     transcripts = table.text(recipe.transcript) if recipe.transcript else [""] * len(table)
     intensities = np.array([table.numbers(column) for column in recipe.labels.columns]).T
     present = recipe.labels.present(intensities)
-    opened = {m: modality.open(folder) for m, modality in recipe.modalities.items()}
-    cleaners = {m: _reader(m, recipe, opened[m], table, splits) for m in recipe.modalities}
-    sources = {m: source.id for m, source in opened.items()}
+    sources = {m: modality.open(folder) for m, modality in recipe.modalities.items()}
+    readers = {m: _make_reader(m, recipe, sources[m], table, splits) for m in recipe.modalities}
+    specs = {
+        m: getattr(source, "tokens", None) or getattr(source, "waveform", None)
+        for m, source in sources.items()
+    }
     with StoreWriter(
         path,
         recipe.name,
         recipe.labels.columns,
-        sources,
+        {m: source.id for m, source in sources.items()},
         list(recipe.splits),
         dtype=recipe.dtype,
         non_finite=[
@@ -67,23 +70,19 @@ def _build(recipe: Recipe, folder: Path, path: Path, overwrite: bool) -> Store:
             for m, rules in recipe.modalities.items()
             if isinstance(rules, Cleaning) and rules.non_finite == "as-released"
         ],
-        read_by_encoders={
-            m: found
-            for m, source in opened.items()
-            if (found := getattr(source, "tokens", None) or getattr(source, "waveform", None))
-        },
+        encoder_inputs={m: spec for m, spec in specs.items() if spec is not None},
         overwrite=overwrite,
     ) as writer:
         chunks = range(0, len(table), CHUNK)
         for start in track(chunks, "Building", total=len(chunks)):
-            features = {m: cleaner.read(start, start + CHUNK) for m, cleaner in cleaners.items()}
+            features = {m: reader.read(start, start + CHUNK) for m, reader in readers.items()}
             for i in range(start, min(start + CHUNK, len(table))):
-                arrays = {m: column[i - start] for m, column in features.items()}
+                arrays = {m: chunk[i - start] for m, chunk in features.items()}
                 if all(x is None or not len(x) for x in arrays.values()):
-                    looked = ", ".join(f"{m} of '{cleaner.keys[i]}'" for m, cleaner in cleaners.items())
+                    keys = ", ".join(f"{m} '{reader.keys[i]}'" for m, reader in readers.items())
                     raise DataError(
                         f"{table.file}: data row {i + 1}, sample '{ids[i]}': no modality is present "
-                        f"({looked}); take it out"
+                        f"(keys: {keys}); remove the row or add its features"
                     )
                 writer.append(
                     ids[i],
@@ -94,49 +93,54 @@ def _build(recipe: Recipe, folder: Path, path: Path, overwrite: bool) -> Store:
                     transcript=transcripts[i],
                     intensities=intensities[i] if recipe.labels.intensities else None,
                 )
-        for m, cleaner in cleaners.items():
-            writer.cleaning[m] = cleaner.report()
-            if cleaner.transform is not None:
-                writer.transforms[m] = cleaner.transform
-        writer.notes.append(f"labels present where the column is {recipe.labels.rule}")
+        for m, reader in readers.items():
+            writer.cleaning[m] = reader.report()
+            if reader.transform is not None:
+                writer.transforms[m] = reader.transform
+        writer.notes.append(f"a label is present where its column is {recipe.labels.rule}")
     return open_store(path)
 
 
-def _reader(m: str, recipe: Recipe, source: Any, table: Table, splits: list[str]) -> Cleaner | Verbatim:
-    """What reads a modality row by row."""
+def _make_reader(
+    m: str, recipe: Recipe, source: Any, table: Table, splits: list[str]
+) -> CleaningReader | UncleanedReader:
+    """Make the reader of a modality, whose rows are those of the table."""
     rules = recipe.modalities[m]
     keys = table.text(rules.column)
     if isinstance(rules, Cleaning):
-        return Cleaner(m, rules, source, keys, splits)
+        return CleaningReader(m, rules, source, keys, splits)
     if isinstance(rules, TokenModality) and rules.context and recipe.group:
         order = np.asarray(table.numbers(rules.order)) if rules.order else None
-        groups = zip(table.text(recipe.group), splits, strict=True)  # nothing is read across splits
-        apart = [(group, split) if group else None for group, split in groups]
-        return Verbatim(m, source, keys, source.contexts(keys, apart, order))
-    return Verbatim(m, source, keys)
+        # the split is part of the conversation: context never crosses splits
+        groups = zip(table.text(recipe.group), splits, strict=True)
+        conversations = [(group, split) if group else None for group, split in groups]
+        return UncleanedReader(m, source, keys, source.contexts(keys, conversations, order))
+    return UncleanedReader(m, source, keys)
 
 
 def _ids(table: Table, recipe: Recipe) -> list[str]:
     columns = [recipe.id] if isinstance(recipe.id, str) else recipe.id
     ids = ["/".join(parts) for parts in zip(*map(table.text, columns), strict=True)]
-    first: dict[str, int] = {}
+    first_row: dict[str, int] = {}
     for row, id in enumerate(ids, start=1):
-        if id in first:
-            raise DataError(f"{table.file}: id '{id}' occurs twice, in data rows {first[id]} and {row}")
-        first[id] = row
+        if id in first_row:
+            raise DataError(f"{table.file}: duplicate id '{id}' in data rows {first_row[id]} and {row}")
+        first_row[id] = row
     return ids
 
 
 def _splits(table: Table, recipe: Recipe) -> list[str]:
-    names = {written: split for split, written in recipe.splits.items()}
-    found = table.text(recipe.split)
-    for row, written in enumerate(found, start=1):
-        if written not in names:
-            known = ", ".join(names)
+    split_of = {value: split for split, value in recipe.splits.items()}
+    values = table.text(recipe.split)
+    for row, value in enumerate(values, start=1):
+        if value not in split_of:
             raise DataError(
-                f"{table.file}: data row {row} has split '{written}', but the recipe's splits name {known}"
+                f"{table.file}: data row {row} has split '{value}', but the recipe's splits are "
+                f"{', '.join(split_of)}"
             )
-    for written, split in names.items():
-        if written not in found:
-            raise DataError(f"{table.file}: split '{split}' has no samples ('{written}' in '{recipe.split}')")
-    return [names[written] for written in found]
+    for value, split in split_of.items():
+        if value not in values:
+            raise DataError(
+                f"{table.file}: split '{split}' has no samples (no '{value}' in column '{recipe.split}')"
+            )
+    return [split_of[value] for value in values]

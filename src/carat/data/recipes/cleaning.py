@@ -1,4 +1,4 @@
-"""Cleaning of one modality, as a recipe says; what was changed is counted."""
+"""Cleaning of a modality's features by the rules of a recipe."""
 
 from __future__ import annotations
 
@@ -18,75 +18,82 @@ CHUNK = 512
 
 
 class Cleaning(Section):
-    """What is changed in a modality's features, in this order."""
+    """Changes to a modality's features, applied in this order."""
 
     drop_columns: list[Annotated[int, Field(ge=0)]] = []
-    """Columns to leave out, counted from 0 in the source."""
+    """Columns to drop, counted from 0 in the source."""
     non_finite: Literal["zero", "error", "as-released"] = "zero"
-    """Set inf and NaN to 0 (they are counted in the manifest), refuse them, or do as the authors' released
-    code does to audio: set -inf to 0 and leave the others, with which a training diverges."""
+    """Replace inf and NaN by 0 (counted in the manifest), raise an error, or do what the authors' released
+    code does to audio: replace only -inf, which makes training diverge."""
     standardise: bool = False
-    """Subtract the mean and divide by the standard deviation of each column over the training split."""
+    """Subtract the mean of each column and divide by its standard deviation, over the training split."""
 
 
 class Source(Protocol):
-    """Where features come from."""
+    """A source of raw features.
+
+    The lines of `report` are stored in the manifest and hashed into the fingerprint: changing their wording
+    changes the fingerprint of every store built from the source.
+    """
 
     id: str
 
     def read(self, keys: Sequence[str]) -> list[NDArray[Any] | None]:
-        """(T, d) for each key; None or T = 0 where there is nothing."""
+        """Read features (T, d) by key; None or T = 0 where the source has none."""
 
     def report(self) -> list[str]:
-        """What a user should know of what was read so far, in words."""
+        """Describe what was read so far, one line per remark."""
 
 
-class Verbatim:
-    """Reads one modality that an encoder is to read: nothing of it is changed.
+class UncleanedReader:
+    """Read the input of an encoder, which is stored as the source returns it.
 
     Args:
-        name: of the modality.
-        source: where it comes from.
-        keys: key of every table row.
-        beside: what the source is told of every row beside its key, if it takes that.
+        name: modality.
+        source: source of tokens or waveforms.
+        keys: key of each table row.
+        contexts: second argument of `source.read` for each table row, if it takes one.
     """
 
     transform = None
 
     def __init__(
-        self, name: str, source: Any, keys: Sequence[str], beside: Sequence[Any] | None = None
+        self, name: str, source: Any, keys: Sequence[str], contexts: Sequence[Any] | None = None
     ) -> None:
-        self.name, self.source, self.keys, self.beside = name, source, keys, beside
-        self._found = False
+        self.name, self.source, self.keys, self.contexts = name, source, keys, contexts
+        self._is_present = False
 
     def read(self, start: int, stop: int) -> list[NDArray[Any] | None]:
-        """As the source gives some table rows; None where the modality is absent."""
-        told = () if self.beside is None else (self.beside[start:stop],)
-        read: list[NDArray[Any] | None] = self.source.read(self.keys[start:stop], *told)
-        self._found |= any(x is not None and len(x) for x in read)
-        return read
+        """Read table rows `start` to `stop`; None where the modality is absent."""
+        contexts = () if self.contexts is None else (self.contexts[start:stop],)
+        arrays: list[NDArray[Any] | None] = self.source.read(self.keys[start:stop], *contexts)
+        self._is_present |= any(x is not None and len(x) for x in arrays)
+        return arrays
 
     def report(self) -> list[str]:
-        """What the source says.
+        """Return the report of the source.
 
         Raises:
-            DataError: nothing was found.
+            DataError: the modality is absent from every sample.
         """
-        if not self._found:
-            raise nothing_found(self.name, self.keys)
-        said: list[str] = self.source.report()
-        return said
+        if not self._is_present:
+            raise no_matching_key(self.name, self.keys)
+        lines: list[str] = self.source.report()
+        return lines
 
 
-class Cleaner:
-    """Reads one modality and cleans it as the recipe says; counts what it changed.
+class CleaningReader:
+    """Read features, clean them by the rules of a recipe, and count the changes.
 
     Args:
-        name: of the modality.
-        rules: what to change.
-        source: where the features come from.
-        keys: key of every table row.
-        splits: split of every table row; standardisation looks at training rows only.
+        name: modality.
+        rules: changes to make.
+        source: source of the features.
+        keys: key of each table row.
+        splits: split of each table row; standardization uses training rows only.
+
+    Raises:
+        DataError: features are missing or invalid; raised here too if they are standardized.
     """
 
     def __init__(
@@ -94,66 +101,66 @@ class Cleaner:
     ) -> None:
         self.name, self.rules, self.source, self.keys = name, rules, source, keys
         self.transform: Transform | None = None
-        """What is done to every sample; known from the first one on."""
+        """Transform applied to every sample; set by the first one read."""
         self._samples = self._finite = self._replaced = 0
         if rules.standardise:
-            self._learn([key for key, split in zip(keys, splits, strict=True) if split == "train"])
+            self._fit([key for key, split in zip(keys, splits, strict=True) if split == "train"])
 
     def read(self, start: int, stop: int) -> list[NDArray[Any] | None]:
-        """Cleaned features of some table rows; None where the modality is absent."""
+        """Read and clean table rows `start` to `stop`; None where the modality is absent."""
         keys = self.keys[start:stop]
         return [self._clean(key, x) for key, x in zip(keys, self.source.read(keys), strict=True)]
 
     def report(self) -> list[str]:
-        """What was changed, in words.
+        """Describe the changes, one line each, after the report of the source.
 
         Raises:
-            DataError: nothing was found, or nothing of it is a finite number.
+            DataError: the modality is absent from every sample, or has no finite value.
         """
         if not self._samples:
-            raise nothing_found(self.name, self.keys)
+            raise no_matching_key(self.name, self.keys)
         if not self._finite:
             raise DataError(f"modality '{self.name}': all values are inf or NaN")
-        done = list(self.source.report())
+        lines = list(self.source.report())
         if self.rules.drop_columns:
-            done.append(f"columns dropped: {', '.join(map(str, self.rules.drop_columns))}")
+            lines.append(f"columns dropped: {', '.join(map(str, self.rules.drop_columns))}")
         if self._replaced:
             what = "-inf" if self.rules.non_finite == "as-released" else "inf or NaN"
-            done.append(f"{self._replaced} values that were {what} set to 0")
+            lines.append(f"{self._replaced} values that were {what} set to 0")
         if self.rules.standardise:
-            done.append("standardised by mean and standard deviation of the training split")
-        return done
+            lines.append("standardised by mean and standard deviation of the training split")
+        return lines
 
     def _clean(self, key: str, array: NDArray[Any] | None) -> NDArray[np.float32] | None:
         if array is None or not len(array):
             return None
-        finite = np.isfinite(self._keep(key, array))
-        if self.rules.non_finite == "as-released":
-            finite = self._keep(key, array) != -np.inf
+        kept = self._select_columns(key, array)
+        finite = kept != -np.inf if self.rules.non_finite == "as-released" else np.isfinite(kept)
         self._samples += 1
         self._finite += int(finite.sum())
         self._replaced += int((~finite).sum())
         if self.rules.non_finite == "error" and not finite.all():
             column = int(np.flatnonzero(~finite.all(0))[0])
-            raise DataError(f"{self._called(key)}: inf or NaN in column {column}")
+            raise DataError(f"{self._describe(key)}: inf or NaN in column {column}")
         assert self.transform is not None
-        return self.transform.apply(array, self._called(key))
+        return self.transform.apply(array, self._describe(key))
 
-    def _keep(self, key: str, array: NDArray[Any]) -> NDArray[Any]:
-        """Without the dropped columns; the first array fixes the width."""
+    def _select_columns(self, key: str, array: NDArray[Any]) -> NDArray[Any]:
+        """Drop columns. The first array determines the expected width."""
         if self.transform is None:
-            drop, width = self.rules.drop_columns, array.shape[1]
-            outside = [column for column in drop if column >= width]
-            if outside:
+            dropped, width = self.rules.drop_columns, array.shape[1]
+            out_of_range = [column for column in dropped if column >= width]
+            if out_of_range:
                 raise DataError(
-                    f"modality '{self.name}': no column {outside[0]} to drop, the source has {width}"
+                    f"modality '{self.name}': drop_columns has column {out_of_range[0]}, but the source has "
+                    f"{width} columns, counted from 0"
                 )
-            left = self.rules.non_finite == "as-released"
-            self.transform = Transform(width=width, drop_columns=drop, leave_non_finite=left)
-        return self.transform.keep(array, self._called(key))
+            leave_non_finite = self.rules.non_finite == "as-released"
+            self.transform = Transform(width=width, drop_columns=dropped, leave_non_finite=leave_non_finite)
+        return self.transform.select_columns(array, self._describe(key))
 
-    def _learn(self, keys: Sequence[str]) -> None:
-        """Mean and deviation of the finite values of these keys, from sums."""
+    def _fit(self, keys: Sequence[str]) -> None:
+        """Compute mean and standard deviation of the finite values in each column."""
         count: Any = 0
         total: Any = 0
         squares: Any = 0
@@ -163,28 +170,31 @@ class Cleaner:
             for key, array in zip(chunk, self.source.read(chunk), strict=True):
                 if array is None or not len(array):
                     continue
-                values = self._keep(key, array).astype(np.float64)
+                values = self._select_columns(key, array).astype(np.float64)
                 finite = np.isfinite(values)
-                if shift is None:  # sums of differences from a first guess lose no digits
+                if shift is None:  # subtracting a first value avoids cancellation in the variance
                     shift = np.where(finite[0], values[0], 0)
-                moved = np.where(finite, values - shift, 0)
+                shifted = np.where(finite, values - shift, 0)
                 count = count + finite.sum(0)
-                total = total + moved.sum(0)
-                squares = squares + (moved**2).sum(0)
+                total = total + shifted.sum(0)
+                squares = squares + (shifted**2).sum(0)
         if shift is None or self.transform is None:
-            raise nothing_found(self.name, keys)
-        seen = np.maximum(count, 1)
-        mean = shift + total / seen
-        deviation = np.sqrt(np.maximum(squares / seen - (total / seen) ** 2, 0))
-        constant = deviation <= 1e-8 * np.maximum(np.abs(mean), 1)
-        learned = {"mean": mean.tolist(), "deviation": np.where(constant, 1.0, deviation).tolist()}
-        self.transform = self.transform.model_copy(update=learned)
+            raise no_matching_key(self.name, keys)
+        count = np.maximum(count, 1)
+        mean = shift + total / count
+        deviation = np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0))
+        is_constant = deviation <= 1e-8 * np.maximum(np.abs(mean), 1)
+        fitted = {"mean": mean.tolist(), "deviation": np.where(is_constant, 1.0, deviation).tolist()}
+        self.transform = self.transform.model_copy(update=fitted)
 
-    def _called(self, key: str) -> str:
+    def _describe(self, key: str) -> str:
         return f"modality '{self.name}', key '{key}'"
 
 
-def nothing_found(name: str, keys: Sequence[str]) -> DataError:
-    """That a modality's source has none of the table's keys."""
+def no_matching_key(name: str, keys: Sequence[str]) -> DataError:
+    """Make the error for a modality whose source has none of the keys of the table."""
     example = f", e.g. '{keys[0]}'" if keys else ""
-    return DataError(f"modality '{name}': no key of the table occurs in its source{example}")
+    return DataError(
+        f"modality '{name}': its source has none of the {len(keys)} keys in the table{example}; check the "
+        "recipe's column and keys"
+    )

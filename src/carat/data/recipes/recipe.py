@@ -1,4 +1,4 @@
-"""Recipes: YAML that says how a user's own table and features become a store."""
+"""Recipe files: YAML that describes the table and feature sources of a store."""
 
 from __future__ import annotations
 
@@ -32,59 +32,67 @@ COMPARE = {
 
 
 class ArrayModality(Cleaning):
-    """Features from an `.npz` or `.npy` file."""
+    """Features from an `.npz` or `.npy` file; see `ArraySource`."""
 
     source: Literal["array"]
     file: str
     column: str
-    """Column of the table that holds the keys."""
+    """Table column with the keys."""
     values: str | None = None
+    """Name of the array of values in an `.npz` file."""
     keys: str | None = None
+    """Name of the array of keys in an `.npz` file, or for an `.npy` file, a second file."""
 
     def open(self, folder: Path) -> ArraySource:
         return ArraySource(folder / expand(self.file), self.values, self.keys)
 
 
 class GloveModality(Cleaning):
-    """Word vectors of a text column."""
+    """Word vectors of a text column; see `GloveSource`."""
 
     source: Literal["glove"]
     file: str
     column: str
+    """Table column with the texts."""
 
     def open(self, folder: Path) -> GloveSource:
         return GloveSource(folder / expand(self.file))
 
 
 class HuggingFaceModality(Cleaning):
-    """Token features of a text column from a local Hugging Face folder."""
+    """Hidden states of a text encoder in a local Hugging Face folder; see `HuggingFaceSource`."""
 
     source: Literal["hf"]
     folder: str
     column: str
+    """Table column with the texts."""
     max_tokens: int | None = Field(default=None, gt=2)
+    """Length in tokens to which texts are truncated; defaults to the limit of the encoder."""
     batch_size: int = Field(default=32, gt=0)
+    """Texts encoded at once."""
 
     def open(self, folder: Path) -> HuggingFaceSource:
         return HuggingFaceSource(folder / expand(self.folder), self.max_tokens, self.batch_size)
 
 
 class TokenModality(Section):
-    """Token ids of a text column, for an encoder that learns along."""
+    """Token IDs of a text column, for an encoder that is fine-tuned jointly; see `TokenSource`."""
 
     source: Literal["tokens"]
     folder: str
     column: str
+    """Table column with the texts."""
     max_tokens: int | None = Field(default=None, gt=2)
+    """Length in tokens to which texts are truncated; defaults to the limit of the encoder."""
     context: int = Field(default=0, ge=0, strict=True)
-    """Tokens that are read along of what was said before in the same group, and as many of what follows."""
+    """Maximum number of context tokens on each side of a text, from other texts of its group."""
     order: str | None = None
-    """Column of numbers by which samples of a group follow one another; the table's order by default."""
+    """Numeric table column by which the texts of a group are sorted; defaults to the order of the table."""
 
     @model_validator(mode="after")
-    def _orders_something(self) -> TokenModality:
+    def _check_order(self) -> TokenModality:
         if self.order is not None and "context" not in self.model_fields_set:
-            raise ValueError("order says in which order context is read; set context too, e.g. context: 24")
+            raise ValueError("order has no effect without context; set context too, e.g. context: 24")
         return self
 
     def open(self, folder: Path) -> TokenSource:
@@ -92,14 +100,16 @@ class TokenModality(Section):
 
 
 class WaveformModality(Section):
-    """Sound of media files, for an encoder that learns along."""
+    """Audio of media files, for an encoder that is fine-tuned jointly; see `WaveformSource`."""
 
     source: Literal["waveform"]
     folder: str
     column: str
-    """Column of the table that holds the files' names."""
+    """Table column with the file names, relative to `folder`."""
     rate: int = Field(default=16000, gt=0)
+    """Sampling rate in Hz."""
     seconds: float = Field(default=30.0, gt=0)
+    """Duration to which audio is truncated."""
 
     def open(self, folder: Path) -> WaveformSource:
         return WaveformSource(folder / expand(self.folder), self.rate, self.seconds)
@@ -112,68 +122,70 @@ Modality = Annotated[
 
 
 class Labels(Section):
-    """Which columns are labels, and when a label is present."""
+    """Label columns, and the rule that makes a label present."""
 
     columns: list[str] = Field(min_length=1)
+    """Numeric table columns, in the order of the L axis."""
     rule: str = "> 0"
     """Comparison with a number: >, >=, <, <=, == or !=."""
     intensities: bool = False
-    """Keep the numbers themselves in the store too."""
+    """Store the numbers as label intensities too."""
 
     @field_validator("rule")
     @classmethod
-    def _is_comparison(cls, rule: str) -> str:
+    def _check_rule(cls, rule: str) -> str:
         if not RULE.fullmatch(rule.strip()):
             raise ValueError(f"'{rule}' is not a comparison such as '> 0'")
         return rule.strip()
 
     def present(self, intensities: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """Apply the rule."""
+        """Apply the rule to intensities (N, L); the result is 0 or 1."""
         match = RULE.fullmatch(self.rule)
         assert match is not None
         return np.asarray(COMPARE[match[1]](intensities, float(match[2])), dtype=np.uint8)
 
 
 class Recipe(Section):
-    """A table, where its labels are, and where each modality's features come from.
+    """A table of samples, its label columns, and a feature source for each modality.
 
-    Relative paths start at the recipe's folder; `${NAME}` and `${NAME:-default}` are environment variables.
+    Paths are relative to the folder of the recipe; `${NAME}` and `${NAME:-default}` are replaced by
+    environment variables.
     """
 
     name: str
+    """Name of the dataset."""
     table: str
+    """CSV, TSV or Parquet file; see `Table`."""
     id: str | Annotated[list[str], Field(min_length=1)]
-    """Column that names the sample, or several, joined by '/'."""
+    """Table column with the sample ID, or several columns, joined by '/'."""
     split: str
-    """Column that names the split."""
+    """Table column with the split."""
     splits: dict[Literal["train", "valid", "test"], str] = {
         "train": "train",
         "valid": "valid",
         "test": "test",
     }
-    """What stands in the column for each split."""
+    """Value of the split column for each split."""
     group: str | None = None
-    """Column that names the video or dialogue; intervals are resampled by it."""
+    """Table column with the video or dialogue, the unit of the bootstrap and of context."""
     transcript: str | None = None
-    """Column of what is said."""
+    """Table column with the spoken words."""
     labels: Labels
     modalities: dict[str, Modality] = Field(min_length=1)
     dtype: Literal["float16", "float32"] = "float32"
 
     @model_validator(mode="after")
-    def _knows_conversations(self) -> Recipe:
+    def _check_group(self) -> Recipe:
         for m, modality in self.modalities.items():
             if isinstance(modality, TokenModality) and modality.context and self.group is None:
-                raise ValueError(
-                    f"modalities.{m}: context needs `group`, the column of what belongs together"
-                )
+                raise ValueError(f"modalities.{m}: context needs `group`, the column with the conversation")
         return self
 
 
 def load_recipe(file: str | os.PathLike[str]) -> Recipe:
-    """Read and check a recipe.
+    """Read and validate a recipe.
 
     Raises:
-        ConfigError: unknown key, missing key, or a value that is not allowed.
+        ConfigError: the file cannot be read, or has an unknown key, a missing key or an invalid value.
     """
     return parse(Recipe, read_yaml(file), str(file))

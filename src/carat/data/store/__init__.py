@@ -1,4 +1,4 @@
-"""The store: flat arrays, offsets and a JSON manifest."""
+"""Stores: datasets on disk as flat arrays, offsets and a JSON manifest."""
 
 from carat.data.store.store import Store, open_store
 

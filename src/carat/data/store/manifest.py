@@ -1,4 +1,4 @@
-"""What a store says about itself: `manifest.json`."""
+"""The manifest of a store, `manifest.json`."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ MANIFEST = "manifest.json"
 
 
 class FileInfo(Section):
-    """Size and content of one file of the store."""
+    """Size and checksum of a file of the store."""
 
     bytes: int
     sha256: str
 
 
 class Tokens(Section):
-    """What the ids of a modality of tokens mean."""
+    """Specification of a modality whose steps are tokens."""
 
     tokenizer: str
-    """SHA-256 of the `tokenizer.json` that made them."""
+    """SHA-256 of `tokenizer.json`."""
     vocabulary: int
-    """How many ids there are."""
+    """Vocabulary size."""
     longest: int
-    """Tokens at which texts were cut, special ones and those of the context included."""
+    """Length in tokens to which texts were truncated, including special tokens and context."""
     context: int = 0
-    """Tokens on either side, of what was said before and after, that a text is read with."""
+    """Maximum number of context tokens on each side of a text."""
 
     @property
-    def described(self) -> str:
-        """What fits, in words."""
-        ids = f"from 0 to {self.vocabulary - 1}"
-        return f"{ids}, beside them 0 for own ones, then 1 for those of the context" if self.context else ids
+    def expected(self) -> str:
+        """Description of valid steps, for error messages."""
+        ids = f"token IDs from 0 to {self.vocabulary - 1}"
+        return f"{ids}, with token types 0 (text) and then 1 (context)" if self.context else ids
 
-    def fit(self, steps: NDArray[Any]) -> bool:
-        """Whether these (T, 1), or with context (T, 2), are steps of it."""
+    def is_valid(self, steps: NDArray[Any]) -> bool:
+        """Check steps: token IDs (T, 1), or with context IDs and token types (T, 2)."""
         limits = (self.vocabulary, 2) if self.context else (self.vocabulary,)
         return (
             steps.dtype.kind in "iu"
@@ -57,48 +57,54 @@ class Tokens(Section):
 
 
 class Waveform(Section):
-    """What the numbers of a modality of sound mean."""
+    """Specification of a modality whose steps are audio samples."""
 
     rate: int
-    """Samples per second."""
+    """Sampling rate in Hz."""
 
 
 class ModalityInfo(Section):
-    """One modality: features per step, total steps, and where they come from."""
+    """Shape, source and preprocessing of a modality."""
 
     width: int
+    """Features per step."""
     dtype: Literal["float16", "float32", "int32"]
     steps: int
+    """Total time steps of all samples."""
     source: str
-    """Identifies the extractor, e.g. `glove:<hash>`; a run says so when it meets another."""
+    """Identifies the extractor, e.g. `glove:<hash>`; runs warn about features from another source."""
     transform: Transform | None = None
-    """What was done to the raw features."""
+    """Transform applied to the raw features."""
     cleaning: list[str] = []
-    """What was changed on the way in, in words."""
+    """Changes made to the raw features, as text."""
     tokens: Tokens | None = None
-    """A step is a token that an encoder reads before the method does: its id and, with context, its type."""
+    """Set where steps are tokens, the input of an encoder: an ID and, with context, a token type."""
     waveform: Waveform | None = None
-    """A step is a sample of sound, which an encoder reads before the method does."""
+    """Set where steps are audio samples, the input of an encoder."""
 
     @property
     def has_features(self) -> bool:
-        """Whether its steps are features, which need no encoder."""
+        """Whether steps are features, and not the input of an encoder."""
         return self.tokens is None and self.waveform is None
 
 
 class Manifest(Section):
-    """Contents of `manifest.json`."""
+    """Content of `manifest.json`."""
 
     schema_version: int
     name: str
+    """Name of the dataset."""
     labels: list[str]
+    """Label names, in the order of the L axis."""
     modalities: dict[str, ModalityInfo]
     splits: dict[str, int]
     """Samples by split, in the order of the split codes."""
     files: dict[str, FileInfo]
+    """By path relative to the store."""
     fingerprint: str
-    """SHA-256 over names, labels, modalities, splits and the hash of every file."""
+    """SHA-256 of labels, modalities, splits and the checksums of all files."""
     notes: list[str] = []
+    """Remarks of the reader that made the store."""
 
 
 def fingerprint(
@@ -107,10 +113,10 @@ def fingerprint(
     splits: dict[str, int],
     files: dict[str, FileInfo],
 ) -> str:
-    """Identifies the content: equal stores have equal fingerprints, whatever their folder or name."""
+    """Compute the fingerprint of a store: equal for equal content, whatever the folder or name."""
     content = {
         "labels": labels,
-        # without defaults: a field that a later version adds leaves old fingerprints as they are
+        # without defaults, so that fields added in later versions do not change existing fingerprints
         "modalities": {m: info.model_dump(exclude_defaults=True) for m, info in modalities.items()},
         "splits": splits,
         "files": {name: info.sha256 for name, info in sorted(files.items())},
@@ -119,17 +125,17 @@ def fingerprint(
 
 
 def hash_file(path: Path) -> FileInfo:
-    """Size and SHA-256 of a file."""
+    """Compute the size and SHA-256 of a file."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return FileInfo(bytes=path.stat().st_size, sha256=digest)
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The checked manifest of a store folder.
+    """Read and validate the manifest of a store folder.
 
     Raises:
-        DataError: no store, a store of a newer schema, or a manifest that was altered.
+        DataError: not a store, a store of a newer schema, or an altered manifest.
     """
     path = folder / MANIFEST
     if not folder.is_dir():
@@ -143,13 +149,13 @@ def read_manifest(folder: Path) -> Manifest:
     version = content.get("schema_version") if isinstance(content, dict) else None
     if isinstance(version, int) and version > SCHEMA:
         raise DataError(
-            f"{folder}: store of schema {version}, this carat reads up to {SCHEMA}; upgrade carat to open it"
+            f"{folder}: store schema {version}, but this version of carat reads up to {SCHEMA}; upgrade carat"
         )
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
         raise DataError(f"{path}: {explain(error, Manifest)}") from error
-    found = fingerprint(manifest.labels, manifest.modalities, manifest.splits, manifest.files)
-    if found != manifest.fingerprint:
-        raise DataError(f"{path}: altered, its content no longer matches its fingerprint")
+    actual = fingerprint(manifest.labels, manifest.modalities, manifest.splits, manifest.files)
+    if actual != manifest.fingerprint:
+        raise DataError(f"{path}: altered (content does not match the fingerprint); build the store again")
     return manifest

@@ -1,4 +1,4 @@
-"""A checked data set on disk: flat arrays, offsets and a manifest, opened lazily."""
+"""Reading stores: datasets on disk as flat arrays, offsets and a manifest."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ TRANSCRIPT_OFFSETS = "transcripts_offsets.npy"
 
 
 def feature_file(modality: str) -> str:
-    """Flat (ΣT, d) features of a modality."""
+    """Return the file name of a modality's features, concatenated over samples: (ΣT, d)."""
     return f"features/{modality}.npy"
 
 
 def offset_file(modality: str) -> str:
-    """(N + 1,) int64 offsets into the flat features: sample i holds rows offsets[i] to offsets[i + 1]."""
+    """Return the file name of a modality's offsets: (N + 1,) int64, sample i is offsets[i]:offsets[i + 1]."""
     return f"features/{modality}_offsets.npy"
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample, as read from a store: arrays are read-only views."""
+    """One sample of a store. Arrays are read-only views."""
 
     id: str
     group: str
@@ -43,18 +43,19 @@ class Sample:
     labels: NDArray[np.uint8]
     """(L,), 0 or 1."""
     features: dict[str, NDArray[np.floating[Any]]]
-    """(T, d) by modality; absent modalities are left out."""
+    """(T, d) by modality, without absent modalities."""
     transcript: str
+    """Empty if the store has no transcripts."""
 
 
 class Store:
-    """An opened store. Make one with `open_store`; whatever takes a store's folder takes this object too.
+    """An open store; see `open_store`. Functions that take the folder of a store accept this object, too.
 
-    Arrays are memory-mapped on first use, in every process anew: a store can be sent to loader workers.
+    Arrays are memory-mapped on first use and not pickled, so that a store can be passed to worker processes.
 
     Args:
-        folder: of the store.
-        manifest: its checked manifest: name, labels, modalities, splits and fingerprint.
+        folder: folder of the store.
+        manifest: its validated manifest: name, labels, modalities, splits and fingerprint.
 
     Example:
         store = carat.open_store("demo-store")
@@ -91,10 +92,10 @@ class Store:
         return f"Store({self.manifest.name!r}, {len(self)} samples, {', '.join(self.modalities)})"
 
     def array(self, name: str) -> NDArray[Any]:
-        """A file of the store, memory-mapped and read-only.
+        """Open an array file of the store, memory-mapped and read-only.
 
         Raises:
-            DataError: the file is missing or is no array.
+            DataError: the file is missing or not an array.
         """
         if name not in self._arrays:
             try:
@@ -120,44 +121,44 @@ class Store:
 
     @property
     def intensities(self) -> NDArray[np.float32] | None:
-        """(N, L) label strengths as the source gives them, or None."""
+        """(N, L) label intensities on the scale of the source; None if the store has none."""
         return self.array(INTENSITIES) if INTENSITIES in self.manifest.files else None
 
     @property
     def ids(self) -> NDArray[np.str_]:
-        """(N,) sample ids, each once."""
+        """(N,) unique sample IDs."""
         return self.array(IDS)
 
     @property
     def groups(self) -> NDArray[np.str_]:
-        """(N,) video or dialogue of each sample; samples of one group are not independent."""
+        """(N,) video or dialogue of each sample; samples of a group are not independent."""
         return self.array(GROUPS)
 
     def indices(self, split: str) -> NDArray[np.int64]:
-        """Rows of a split, ascending.
+        """Return the rows of a split, ascending.
 
         Raises:
             DataError: the store has no such split.
         """
         splits = list(self.manifest.splits)
         if split not in splits:
-            hint = did_you_mean(split, splits) or f"; it has: {', '.join(splits)}"
+            hint = did_you_mean(split, splits) or f"; available: {', '.join(splits)}"
             raise DataError(f"{self.folder}: no split '{split}'{hint}")
         return np.flatnonzero(self.array(SPLIT) == splits.index(split))
 
     def lengths(self, modality: str) -> NDArray[np.int64]:
-        """(N,) time steps of every sample; 0 where the modality is absent."""
+        """Return the time steps of all samples, (N,); 0 where the modality is absent."""
         return np.diff(self.array(offset_file(modality)))
 
     def features(self, modality: str, row: int) -> NDArray[np.floating[Any]]:
-        """(T, d) view of one sample; T is 0 where the modality is absent.
+        """Return the features of a sample, a view of shape (T, d); T is 0 where the modality is absent.
 
         Raises:
             DataError: the store has no such modality.
-            IndexError: no such row.
+            IndexError: row out of range.
         """
         if modality not in self.manifest.modalities:
-            hint = did_you_mean(modality, self.modalities) or f"; it has: {', '.join(self.modalities)}"
+            hint = did_you_mean(modality, self.modalities) or f"; available: {', '.join(self.modalities)}"
             raise DataError(f"{self.folder}: no modality '{modality}'{hint}")
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
@@ -165,7 +166,7 @@ class Store:
         return self.array(feature_file(modality))[offsets[row] : offsets[row + 1]]
 
     def transcript(self, row: int) -> str:
-        """What is said in one sample; empty if the store has no transcripts."""
+        """Return the transcript of a sample; empty if the store has no transcripts."""
         if TRANSCRIPTS not in self.manifest.files:
             return ""
         offsets = self.array(TRANSCRIPT_OFFSETS)
@@ -186,28 +187,28 @@ class Store:
         )
 
     def verify(self) -> None:
-        """Read every byte and compare it with the manifest.
+        """Read all files and compare their checksums with the manifest.
 
         Raises:
-            DataError: names the first file that was altered.
+            DataError: a file was altered.
         """
         for name, info in self.manifest.files.items():
             if hash_file(self.folder / name) != info:
-                raise DataError(f"{self.folder / name}: altered, its SHA-256 differs from the manifest's")
+                raise DataError(f"{self.folder / name}: altered (SHA-256 mismatch); build the store again")
 
 
 def open_store(path: Store | str | os.PathLike[str]) -> Store:
-    """Open a store; sizes and shapes of all files are checked, their content by `Store.verify`.
+    """Open a store and check the sizes and shapes of its files. Checksums are left to `Store.verify`.
 
     Args:
-        path: folder made by `carat data build`, `carat data synth` or `StoreWriter`; a store that is open
-            already is returned as it is.
+        path: folder written by `carat data build`, `carat data import`, `carat data synth` or `StoreWriter`;
+            an open store is returned as it is.
 
     Returns:
-        The store; its arrays are read when they are used.
+        The store; its arrays are read on first use.
 
     Raises:
-        DataError: not a store, of a newer schema, truncated or altered.
+        DataError: not a store, a store of a newer schema, or missing, truncated or altered files.
 
     Example:
         store = carat.open_store("demo-store")
@@ -219,14 +220,12 @@ def open_store(path: Store | str | os.PathLike[str]) -> Store:
     manifest = read_manifest(folder)
     for name, info in manifest.files.items():
         file = folder / name
-        found = file.stat().st_size if file.is_file() else None
-        if found is None:
+        if not file.is_file():
             raise DataError(f"{file}: missing; the store is damaged, build it again")
-        if found != info.bytes:
-            raise DataError(
-                f"{file}: {'truncated' if found < info.bytes else 'altered'}, "
-                f"{found} bytes instead of {info.bytes}; build the store again"
-            )
+        size = file.stat().st_size
+        if size != info.bytes:
+            problem = "truncated" if size < info.bytes else "altered"
+            raise DataError(f"{file}: {problem}: {size} bytes, expected {info.bytes}; build the store again")
     store = Store(folder, manifest)
     _check_shapes(store)
     return store
@@ -244,12 +243,15 @@ def _check_shapes(store: Store) -> None:
         expected[feature_file(modality)] = (info.steps, info.width)
         expected[offset_file(modality)] = (samples + 1,)
     for name, shape in expected.items():
-        found = store.array(name).shape
-        if found != shape:
-            raise DataError(f"{store.folder / name}: altered, shape {found} instead of {shape}")
+        actual = store.array(name).shape
+        if actual != shape:
+            raise DataError(
+                f"{store.folder / name}: altered: shape {actual}, expected {shape}; build the store again"
+            )
     for modality, info in store.manifest.modalities.items():
         offsets = cast(NDArray[np.int64], store.array(offset_file(modality)))
         if offsets[0] != 0 or offsets[-1] != info.steps or (np.diff(offsets) < 0).any():
             raise DataError(
-                f"{store.folder / offset_file(modality)}: altered, offsets do not fit the features"
+                f"{store.folder / offset_file(modality)}: altered: offsets do not match the features; "
+                "build the store again"
             )

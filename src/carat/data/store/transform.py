@@ -1,4 +1,4 @@
-"""What a recipe does to a modality's raw features, kept so that new features can be treated the same."""
+"""Preprocessing of raw features, stored so that new features are processed the same way."""
 
 from __future__ import annotations
 
@@ -12,43 +12,58 @@ from carat.utils.errors import DataError
 
 
 class Transform(Section):
-    """Drop columns, set inf and NaN to 0, standardise."""
+    """Drop columns, replace inf and NaN by 0, and standardize, in this order."""
 
     width: int
-    """Of the raw features."""
+    """Width of the raw features."""
     drop_columns: list[int] = []
+    """Columns to drop, counted from 0."""
     mean: list[float] = []
-    """By remaining column; empty when not standardised."""
+    """Mean of each remaining column; empty if features are not standardized."""
     deviation: list[float] = []
+    """Standard deviation of each remaining column; empty if features are not standardized."""
     leave_non_finite: bool = False
-    """Set only -inf to 0 and leave +inf and NaN, as the authors' released code does."""
+    """Replace only -inf and leave +inf and NaN, as the authors' released code does."""
 
     @property
     def changes_values(self) -> bool:
-        """Whether raw and stored features differ, inf and NaN aside."""
+        """Whether finite raw features differ from stored ones."""
         return bool(self.drop_columns or self.mean)
 
-    def keep(self, array: NDArray[Any], what: str) -> NDArray[Any]:
-        """Raw (T, width) without the dropped columns.
+    def select_columns(self, array: NDArray[Any], what: str) -> NDArray[Any]:
+        """Drop columns.
 
         Args:
-            array: raw features.
-            what: how errors call them.
+            array: raw features (T, width).
+            what: name of the features in error messages.
+
+        Returns:
+            Features (T, d).
 
         Raises:
-            DataError: another width.
+            DataError: unexpected width.
         """
         if array.shape[1] != self.width:
             raise DataError(f"{what}: width {array.shape[1]}, expected {self.width}")
         return np.delete(array, self.drop_columns, axis=1) if self.drop_columns else array
 
     def apply(self, array: NDArray[Any], what: str) -> NDArray[np.float32]:
-        """Raw (T, width) → what a store holds (T, d), finite unless others are to be left.
+        """Apply all steps.
+
+        Args:
+            array: raw features (T, width).
+            what: name of the features in error messages.
+
+        Returns:
+            Features (T, d), finite unless `leave_non_finite`.
+
+        Raises:
+            DataError: unexpected width.
 
         >>> Transform(width=2, drop_columns=[0], mean=[1.0], deviation=[2.0]).apply(np.array([[9, 5]]), "x")
         array([[2.]], dtype=float32)
         """
-        kept = self.keep(array, what)
+        kept = self.select_columns(array, what)
         finite = kept != -np.inf if self.leave_non_finite else np.isfinite(kept)
         values = np.where(finite, kept, 0)
         if self.mean:

@@ -1,4 +1,4 @@
-"""Writing a store: checked sample by sample, finished in one rename."""
+"""Writing stores: samples are validated one by one, and the finished store is renamed into place."""
 
 from __future__ import annotations
 
@@ -50,21 +50,24 @@ MODALITY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class StoreWriter:
-    """Writes a store to a temporary folder beside the target; leaving the block renames it into place.
+    """Context manager that writes a store atomically.
 
-    An error or a kill inside the block leaves no store behind, and an existing one untouched.
+    The store is written to a temporary folder in the parent of the target and renamed into place when the
+    block ends. If the block raises or the process is killed, no store is written and an existing one is kept.
 
     Args:
-        path: folder to make.
-        name: what the data set is called.
-        labels: label names, in order.
-        sources: where each modality's features come from, by modality, in order.
-        splits: split names, in order.
-        dtype: of the features on disk.
-        non_finite: modalities that may hold inf and NaN, which nothing but a comparison with the released
-            code needs.
-        read_by_encoders: what the numbers of a modality mean that are no features, by modality.
+        path: folder of the store.
+        name: name of the dataset.
+        labels: label names, in the order of the L axis.
+        sources: identifier of the extractor by modality, in the order of the modalities.
+        splits: split names.
+        dtype: data type of the features on disk, "float16" or "float32".
+        non_finite: modalities that may contain inf and NaN, to reproduce the authors' released code.
+        encoder_inputs: specification of the modalities that hold tokens or audio instead of features.
         overwrite: replace an existing store.
+
+    Raises:
+        DataError: invalid names or dtype, the target exists, or a sample is invalid.
 
     Example:
         with StoreWriter("my-store", "mine", ["sad"], {"text": "glove"}, ["train"]) as writer:
@@ -81,11 +84,11 @@ class StoreWriter:
         *,
         dtype: str = "float32",
         non_finite: Collection[str] = (),
-        read_by_encoders: Mapping[str, Tokens | Waveform] | None = None,
+        encoder_inputs: Mapping[str, Tokens | Waveform] | None = None,
         overwrite: bool = False,
     ) -> None:
         if dtype not in ("float16", "float32"):
-            raise DataError(f"dtype '{dtype}' is neither float16 nor float32")
+            raise DataError(f"dtype must be float16 or float32, found '{dtype}'")
         for what, names in (("label", labels), ("modality", list(sources)), ("split", splits)):
             _check_names(what, names)
         self.path = Path(path).resolve()
@@ -95,7 +98,7 @@ class StoreWriter:
         self.splits = list(splits)
         self.dtype = np.dtype(dtype)
         self.non_finite = frozenset(non_finite)
-        self.read_by_encoders = dict(read_by_encoders or {})
+        self.encoder_inputs = dict(encoder_inputs or {})
         self.cleaning: dict[str, list[str]] = {m: [] for m in sources}
         self.transforms: dict[str, Transform] = {}
         self.notes: list[str] = []
@@ -111,7 +114,7 @@ class StoreWriter:
         self._transcripts: list[bytes] = []
 
     def __enter__(self) -> Self:
-        self._made = [folder for folder in self.path.parents if not folder.exists()]
+        self._created_parents = [folder for folder in self.path.parents if not folder.exists()]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._temporary = Path(
             tempfile.mkdtemp(prefix=f".{self.path.name}.", suffix=".unfinished", dir=self.path.parent)
@@ -130,7 +133,7 @@ class StoreWriter:
                 flat.close()
             shutil.rmtree(self._temporary, ignore_errors=True)
             if not self.path.exists():
-                for folder in self._made:
+                for folder in self._created_parents:
                     folder.rmdir()
 
     def append(
@@ -144,68 +147,77 @@ class StoreWriter:
         transcript: str = "",
         intensities: ArrayLike | None = None,
     ) -> None:
-        """Add one sample.
+        """Append a sample.
 
         Args:
-            id: unique name.
+            id: unique sample ID.
             split: one of the writer's splits.
             labels: (L,), 0 or 1.
-            features: (T, d) by modality, finite; absent modalities are left out or have T = 0.
-            group: video or dialogue; the id itself when empty.
-            transcript: what is said.
-            intensities: (L,) label strengths.
+            features: finite (T, d) arrays by modality; absent modalities are omitted or have T = 0.
+            group: video or dialogue of the sample; defaults to the ID.
+            transcript: spoken words.
+            intensities: (L,) label intensities; given for all samples or none.
 
         Raises:
-            DataError: names the sample and what is wrong with it.
+            DataError: invalid sample.
         """
         if id in self._ids:
-            raise DataError(f"sample '{id}': the id occurs twice")
+            raise DataError(f"sample '{id}': duplicate id")
         if split not in self.splits:
-            raise DataError(f"sample '{id}': split '{split}' is none of {', '.join(self.splits)}")
-        marked = np.asarray(labels)
-        if marked.shape != (len(self.labels),) or not np.isin(marked, (0, 1)).all():
-            raise DataError(f"sample '{id}': labels must be {len(self.labels)} times 0 or 1, found {marked}")
-        arrays = {m: self._check(id, m, x) for m, x in features.items()}
+            raise DataError(
+                f"sample '{id}': unknown split '{split}', expected one of {', '.join(self.splits)}"
+            )
+        label_array = np.asarray(labels)
+        if label_array.shape != (len(self.labels),) or not np.isin(label_array, (0, 1)).all():
+            raise DataError(
+                f"sample '{id}': labels must be {len(self.labels)} values of 0 or 1, found {label_array}"
+            )
+        arrays = {m: self._check_features(id, m, x) for m, x in features.items()}
         if not any(len(x) for x in arrays.values()):
-            raise DataError(f"sample '{id}': no modality is present; at least one is needed")
+            raise DataError(f"sample '{id}': no modality is present, expected at least one")
         for modality, offsets in self._offsets.items():
             array = arrays.get(modality)
             if array is not None and len(array):
-                self._flat(modality, array.shape[1]).append(array)
+                self._feature_file(modality, array.shape[1]).append(array)
             offsets.append(offsets[-1] + (0 if array is None else len(array)))
         self._ids[id] = None
         self._groups.append(group or id)
         self._split_codes.append(self.splits.index(split))
-        self._labels.append(marked.astype(np.uint8))
+        self._labels.append(label_array.astype(np.uint8))
         self._transcripts.append(transcript.encode())
         if intensities is not None:
             self._intensities.append(np.asarray(intensities, dtype=np.float32))
 
-    def _check(self, id: str, modality: str, features: ArrayLike) -> NDArray[Any]:
+    def _check_features(self, id: str, modality: str, features: ArrayLike) -> NDArray[Any]:
         if modality not in self.sources:
-            raise DataError(f"sample '{id}': unknown modality '{modality}'")
+            raise DataError(
+                f"sample '{id}': unknown modality '{modality}', expected one of {', '.join(self.sources)}"
+            )
         array = np.asarray(features)
         if array.ndim != 2 or array.dtype.kind not in "fiu":
-            raise DataError(f"sample '{id}', {modality}: expected numbers (T, d), found {array.shape}")
-        known = self._features.get(modality)
-        if len(array) and known is not None and array.shape[1] != known.width:
             raise DataError(
-                f"sample '{id}', {modality}: width {array.shape[1]}, earlier samples have {known.width}"
+                f"sample '{id}', {modality}: expected a numeric array (T, d), "
+                f"found {array.dtype} {array.shape}"
             )
-        tokens = self.read_by_encoders.get(modality)
-        if isinstance(tokens, Tokens) and not tokens.fit(array):
-            raise DataError(f"sample '{id}', {modality}: expected token ids {tokens.described}")
+        file = self._features.get(modality)
+        if len(array) and file is not None and array.shape[1] != file.width:
+            raise DataError(
+                f"sample '{id}', {modality}: width {array.shape[1]}, but earlier samples have {file.width}"
+            )
+        tokens = self.encoder_inputs.get(modality)
+        if isinstance(tokens, Tokens) and not tokens.is_valid(array):
+            raise DataError(f"sample '{id}', {modality}: expected {tokens.expected}")
         with np.errstate(over="ignore"):
             array = array.astype(self._dtype(modality))
         if modality not in self.non_finite and not np.isfinite(array).all():
-            raise DataError(f"sample '{id}', {modality}: values that are not finite in {self.dtype}")
+            raise DataError(f"sample '{id}', {modality}: inf or NaN in {self.dtype}, expected finite values")
         return array
 
     def _dtype(self, modality: str) -> np.dtype[Any]:
-        tokens = isinstance(self.read_by_encoders.get(modality), Tokens)
-        return np.dtype(np.int32) if tokens else self.dtype
+        is_tokens = isinstance(self.encoder_inputs.get(modality), Tokens)
+        return np.dtype(np.int32) if is_tokens else self.dtype
 
-    def _flat(self, modality: str, width: int) -> _FlatFile:
+    def _feature_file(self, modality: str, width: int) -> _FlatFile:
         if modality not in self._features:
             path = self._temporary / feature_file(modality)
             self._features[modality] = _FlatFile(path, width, self._dtype(modality))
@@ -227,7 +239,10 @@ class StoreWriter:
         self._save(GROUPS, np.array(self._groups))
         if self._intensities:
             if len(self._intensities) != len(self._ids):
-                raise DataError("some samples have intensities and others have none")
+                raise DataError(
+                    f"{len(self._intensities)} of {len(self._ids)} samples have intensities, "
+                    "expected all or none"
+                )
             self._save(INTENSITIES, np.stack(self._intensities))
         if any(self._transcripts):
             ends = np.cumsum([0, *map(len, self._transcripts)], dtype=np.int64)
@@ -246,8 +261,8 @@ class StoreWriter:
                 source=source,
                 transform=self.transforms.get(m),
                 cleaning=self.cleaning[m],
-                tokens=found if isinstance(found := self.read_by_encoders.get(m), Tokens) else None,
-                waveform=found if isinstance(found, Waveform) else None,
+                tokens=spec if isinstance(spec := self.encoder_inputs.get(m), Tokens) else None,
+                waveform=spec if isinstance(spec, Waveform) else None,
             )
             for m, source in self.sources.items()
         }
@@ -276,7 +291,10 @@ class StoreWriter:
 
 
 class _FlatFile:
-    """A `.npy` file that grows by rows; its header, padded by numpy for this, is rewritten at the end."""
+    """A `.npy` file to which rows are appended.
+
+    NumPy pads headers of version 1.0, so that closing the file can rewrite the number of rows in place.
+    """
 
     def __init__(self, path: Path, width: int, dtype: np.dtype[Any]) -> None:
         self.path, self.width, self.dtype = path, width, dtype
@@ -363,13 +381,14 @@ def _sync(folder: Path) -> None:
 
 def _check_names(what: str, names: Sequence[str]) -> None:
     if not names:
-        raise DataError(f"a store needs one {what} at least")
+        raise DataError(f"a store needs at least one {what}")
     for name in names:
         if what == "modality" and (not MODALITY.fullmatch(name) or name.endswith("_offsets")):
             raise DataError(
-                f"modality '{name}': names hold letters, digits, '_' and '-', and do not end in '_offsets'"
+                f"modality '{name}': names consist of letters, digits, '_' and '-' and must not end in "
+                "'_offsets'"
             )
         if not name.strip():
-            raise DataError(f"a {what} has an empty name")
+            raise DataError(f"empty {what} name")
         if list(names).count(name) > 1:
-            raise DataError(f"{what} '{name}' is named twice")
+            raise DataError(f"duplicate {what} '{name}'")

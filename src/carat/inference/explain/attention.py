@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from carat.data.loader import collate
+from carat.data.batch import collate
 from carat.data.recipes.sources.glove import tokenize
 from carat.data.store import Store
-from carat.data.tokenizer import own_steps
+from carat.data.tokenizer import drop_context
 from carat.inference.predictor import Predictor
 from carat.utils.errors import DataError, did_you_mean
 from carat.utils.plotting import heat_map, new_figure, save
@@ -47,7 +47,7 @@ def spoken(store: Store, row: int, modality: str, steps: int) -> list[str] | Non
 
 def _spelt(predictor: Predictor, features: NDArray[Any], modality: str, steps: int) -> list[str]:
     """The text's own tokens where the steps that were attended to are those; nothing otherwise."""
-    own = own_steps(features)
+    own = drop_context(features)
     if predictor.card.modalities[modality].tokens is None or steps not in (len(own), len(features)):
         return []
     return predictor.reader.spell(own[:, 0])

@@ -1,4 +1,4 @@
-"""Feature arrays that a user already has: `.npz` or `.npy`, looked up by id."""
+"""Precomputed features in `.npz` or `.npy` files, looked up by key."""
 
 from __future__ import annotations
 
@@ -16,19 +16,23 @@ from carat.utils.errors import DataError, did_you_mean
 
 
 class ArraySource:
-    """Features by key; a vector (d,) counts as a sequence of one step.
+    """Read features by key. A vector (d,) is a sequence of one step.
 
-    Three layouts: an `.npz` whose array names are the keys; an `.npz` with one array of keys and one of
-    values (N, d) or (N, T, d); an `.npy` of values with an `.npy` of keys beside it. In the last two, places
-    from 0 are the keys where none are named.
+    There are three layouts:
+
+    - an `.npz` file with one array per key, named by the key (no `values`);
+    - an `.npz` file with an array of values (N, d) or (N, T, d) and an array of keys (N,);
+    - an `.npy` file of values (N, d) or (N, T, d), and an `.npy` file of keys (N,) in the same folder.
+
+    In the last two, keys default to the indices 0 to N - 1.
 
     Args:
-        file: `.npz` or `.npy`.
-        values: in an `.npz` of the second layout, name of the values.
-        keys: in an `.npz` of the second layout, name of the keys; for an `.npy`, file of the keys; or None.
+        file: `.npz` or `.npy` file.
+        values: name of the array of values in an `.npz` file.
+        keys: name of the array of keys in an `.npz` file, or file name of the keys of an `.npy` file.
 
     Raises:
-        DataError: names the file, what was found and what was expected.
+        DataError: the file cannot be read, or its arrays have an unexpected shape.
     """
 
     def __init__(self, file: Path, values: str | None = None, keys: str | None = None) -> None:
@@ -39,43 +43,50 @@ class ArraySource:
         loaded = load_arrays(file)
         if isinstance(loaded, dict) and values is None:
             self.values: Any = loaded
-            self.place: dict[str, Any] = {key: key for key in loaded}
+            self.index: dict[str, Any] = {key: key for key in loaded}
             return
-        self.values = _member(file, loaded, values or "") if isinstance(loaded, dict) else loaded
+        self.values = _get_array(file, loaded, values or "") if isinstance(loaded, dict) else loaded
         if keys is None:
-            names: Any = np.arange(len(self.values) if self.values.ndim else 0)
+            key_array: Any = np.arange(len(self.values) if self.values.ndim else 0)
         elif isinstance(loaded, dict):
-            names = _member(file, loaded, keys)
+            key_array = _get_array(file, loaded, keys)
         else:
-            names = load_arrays(file.parent / keys)
+            key_array = load_arrays(file.parent / keys)
         if self.values.ndim < 2:
             raise DataError(f"{file}: expected values (N, d) or (N, T, d), found {self.values.shape}")
-        if not isinstance(names, np.ndarray) or names.shape != self.values.shape[:1]:
-            raise DataError(f"{file}: {len(self.values)} values, but keys of shape {np.shape(names)}")
-        self.place = {str(name): row for row, name in enumerate(names)}
-        if len(self.place) < len(names):
-            raise DataError(f"{file}: a key occurs twice in '{keys}'")
+        if not isinstance(key_array, np.ndarray) or key_array.shape != self.values.shape[:1]:
+            raise DataError(
+                f"{file}: {len(self.values)} values, but keys of shape {np.shape(key_array)}; expected one "
+                "key per value"
+            )
+        self.index = {str(key): i for i, key in enumerate(key_array)}
+        """Position in `values` by key."""
+        if len(self.index) < len(key_array):
+            raise DataError(f"{file}: duplicate keys in '{keys}'")
 
     def read(self, keys: Sequence[str]) -> list[NDArray[Any] | None]:
-        """(T, d) for each key, None where the file has nothing for it."""
-        return [self._one(key) for key in keys]
+        """Read features (T, d) by key; None for keys that are not in the file."""
+        return [self._read_one(key) for key in keys]
 
     def report(self) -> list[str]:
-        """Nothing to say."""
+        """Return no remarks."""
         return []
 
-    def _one(self, key: str) -> NDArray[Any] | None:
-        if key not in self.place:
+    def _read_one(self, key: str) -> NDArray[Any] | None:
+        if key not in self.index:
             return None
-        array = np.asarray(self.values[self.place[key]])
+        array = np.asarray(self.values[self.index[key]])
         array = array[None] if array.ndim == 1 else array
         if array.ndim != 2 or array.dtype.kind not in "fiu":
-            raise DataError(f"{self.file}, '{key}': expected numbers (T, d) or (d,), found {array.shape}")
+            raise DataError(
+                f"{self.file}, '{key}': expected a numeric array (T, d) or (d,), "
+                f"found {array.dtype} {array.shape}"
+            )
         return array
 
 
 def load_arrays(file: Path) -> Any:
-    """An `.npy` as an array, an `.npz` as a dict of arrays; never runs code.
+    """Load an `.npy` file as an array or an `.npz` file as a dict of arrays, without unpickling anything.
 
     Raises:
         DataError: the file cannot be read.
@@ -85,13 +96,15 @@ def load_arrays(file: Path) -> Any:
         return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         problem = str(error).splitlines()[0]
-        if "pickle" in problem:  # numpy's advice here is dangerous, and mostly the file is no NumPy file
-            problem = "no .npz or .npy of plain numbers or text"
+        if (
+            "pickle" in problem
+        ):  # NumPy suggests allow_pickle, which is unsafe; most such files are not NumPy's
+            problem = "not an .npz or .npy file of numbers or text"
         raise DataError(f"{file}: cannot be read ({problem})") from error
 
 
-def _member(file: Path, arrays: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:
+def _get_array(file: Path, arrays: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:
     if name not in arrays:
-        hint = did_you_mean(name, arrays) or f"; it has: {', '.join(arrays)}"
+        hint = did_you_mean(name, arrays) or f"; available: {', '.join(arrays)}"
         raise DataError(f"{file}: no array '{name}'{hint}")
     return arrays[name]

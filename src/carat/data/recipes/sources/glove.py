@@ -1,4 +1,4 @@
-"""Word vectors: an `.npz` of words and vectors, or a GloVe text file."""
+"""Word vectors, from an `.npz` file or a GloVe or word2vec text file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TOKEN = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?|\d+|[^\w\s]")
 
 
 def tokenize(text: str) -> list[str]:
-    """Lower-case words, numbers and punctuation marks; clitics are cut off as GloVe's vocabulary has them.
+    """Split a text into lowercase words, numbers and punctuation, with clitics as in GloVe's vocabulary.
 
     >>> tokenize("I don't KNOW, it's 5!")
     ['i', 'do', "n't", 'know', ',', 'it', "'s", '5', '!']
@@ -36,13 +36,14 @@ def tokenize(text: str) -> list[str]:
 
 
 class GloveSource:
-    """One vector per token of a text; tokens without vector become zeros, so that positions are kept.
+    """Look up the word vectors of texts. Tokens without a vector are zeros, so that positions are kept.
 
     Args:
-        file: `.npz` with `words` and `vectors`, or text lines of a word and its numbers.
+        file: `.npz` file with the arrays `words` (V,) and `vectors` (V, d), or a text file with a word and
+            its vector on each line.
 
     Raises:
-        DataError: the file is neither.
+        DataError: the file cannot be read or has another format.
     """
 
     def __init__(self, file: Path) -> None:
@@ -51,34 +52,34 @@ class GloveSource:
         self.id = f"glove:{hash_file(file).sha256[:12]}"
         if file.suffix == ".npz":
             arrays = ArraySource(file, values="vectors", keys="words")
-            self._place, self._vectors = arrays.place, arrays.values
+            self._index, self._vectors = arrays.index, arrays.values
         else:
             try:
-                self._place, self._vectors = _read_text(file)
+                self._index, self._vectors = _read_text(file)
             except UnicodeDecodeError as error:
                 raise DataError(f"{file}: not UTF-8 text ({error.reason})") from error
         self._width = self._vectors.shape[1]
         self._tokens = self._unknown = 0
 
     def read(self, texts: Sequence[str]) -> list[NDArray[Any] | None]:
-        """(tokens, d) for each text."""
-        return [self._one(text) for text in texts]
+        """Return word vectors (T, d) for each text."""
+        return [self._read_one(text) for text in texts]
 
     def report(self) -> list[str]:
-        """How many tokens had no vector."""
+        """Count the tokens without a vector."""
         share = self._unknown / max(self._tokens, 1)
         return [f"{self._unknown} of {self._tokens} tokens ({share:.0%}) have no vector and became zeros"]
 
-    def _one(self, text: str) -> NDArray[Any]:
+    def _read_one(self, text: str) -> NDArray[Any]:
         tokens = tokenize(text)
-        out = np.zeros((len(tokens), self._width), dtype=np.float32)
+        features = np.zeros((len(tokens), self._width), dtype=np.float32)
         self._tokens += len(tokens)
         for i, token in enumerate(tokens):
-            if token in self._place:
-                out[i] = self._vectors[self._place[token]]
+            if token in self._index:
+                features[i] = self._vectors[self._index[token]]
             else:
                 self._unknown += 1
-        return out
+        return features
 
 
 def _read_text(file: Path) -> tuple[dict[str, int], NDArray[np.float32]]:
@@ -89,19 +90,19 @@ def _read_text(file: Path) -> tuple[dict[str, int], NDArray[np.float32]]:
         for number, line in enumerate(lines, start=1):
             word, *cells = line.rstrip().split(" ")
             if number == 1 and len(cells) == 1 and word.isdecimal() and cells[0].isdecimal():
-                width = int(cells[0])  # word2vec's first line: how many words, and their width
+                width = int(cells[0])  # header of the word2vec format: number of words and their width
                 continue
             width = width or len(cells)
-            if len(cells) > width:  # a few lines of the published files have words with spaces
+            if len(cells) > width:  # a few words in the published files contain spaces
                 word, cells = " ".join([word, *cells[:-width]]), cells[-width:]
             try:
                 vector = np.array(cells, dtype=np.float32)
             except ValueError as error:
-                raise DataError(f"{file}, line {number}: expected a word and numbers") from error
+                raise DataError(f"{file}, line {number}: expected a word and a vector of numbers") from error
             if len(vector) != width or not width:
                 raise DataError(f"{file}, line {number}: {len(vector)} numbers, expected {width}")
             words.setdefault(word, len(vectors))
             vectors.append(vector)
     if not vectors:
-        raise DataError(f"{file}: no word vectors in it")
+        raise DataError(f"{file}: contains no word vectors")
     return words, np.stack(vectors)

@@ -1,4 +1,4 @@
-"""Token features of a text encoder in a local Hugging Face folder (extra `text`)."""
+"""Hidden states of a text encoder in a local Hugging Face folder (extra `text`)."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from carat.utils.hugging_face import WEIGHTS, check_folder, digest
 
 
 class HuggingFaceSource:
-    """Last hidden states of every token of a text, the encoder's special tokens included.
+    """Compute the last hidden state of every token of a text, including special tokens.
 
-    Nothing is downloaded and no code of the folder is run; weights must be safetensors.
+    Nothing is downloaded and no code from the folder is executed; weights must be safetensors.
 
     Args:
-        folder: holds a tokenizer and what `check_folder` wants.
-        max_tokens: longer texts are cut; the encoder's own limit when None.
+        folder: folder with an encoder and its tokenizer, see `check_folder`.
+        max_tokens: length in tokens to which texts are truncated; defaults to the limit of the encoder.
         batch_size: texts encoded at once.
 
     Raises:
-        DataError: the folder is refused, or the extra `text` is not installed.
+        DataError: the folder cannot be loaded, or the extra `text` is not installed.
     """
 
     def __init__(self, folder: Path, max_tokens: int | None = None, batch_size: int = 32) -> None:
@@ -49,7 +49,7 @@ class HuggingFaceSource:
                 ).eval()
             limit = min(self._model.config.max_position_embeddings, self._tokenizer.model_max_length)
             if self._tokenizer.pad_token is None:
-                raise ValueError("its tokenizer has no padding token")
+                raise ValueError("the tokenizer has no padding token")
         except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
             raise DataError(f"{folder}: cannot be loaded ({str(error).splitlines()[0]})") from error
         self._max_tokens = min(max_tokens or limit, limit)
@@ -57,15 +57,15 @@ class HuggingFaceSource:
         self.id = f"hf:{digest(folder / WEIGHTS)[:12]}:{self._max_tokens}"
 
     def read(self, texts: Sequence[str]) -> list[NDArray[Any] | None]:
-        """(tokens, d) for each text, None for an empty one."""
+        """Return hidden states (T, d) for each text; None for empty texts."""
         import torch
 
-        out: list[NDArray[Any] | None] = [None] * len(texts)
+        features: list[NDArray[Any] | None] = [None] * len(texts)
         order = sorted((i for i, text in enumerate(texts) if text.strip()), key=lambda i: len(texts[i]))
         for start in range(0, len(order), self._batch_size):
-            chosen = order[start : start + self._batch_size]
+            batch = order[start : start + self._batch_size]
             tokens = self._tokenizer(
-                [texts[i] for i in chosen],
+                [texts[i] for i in batch],
                 padding=True,
                 truncation=True,
                 max_length=self._max_tokens,
@@ -73,10 +73,10 @@ class HuggingFaceSource:
             )
             with torch.inference_mode():
                 hidden = self._model(**tokens).last_hidden_state.float().numpy()
-            for i, states, mask in zip(chosen, hidden, tokens["attention_mask"].numpy(), strict=True):
-                out[i] = np.ascontiguousarray(states[mask.astype(bool)])
-        return out
+            for i, states, mask in zip(batch, hidden, tokens["attention_mask"].numpy(), strict=True):
+                features[i] = np.ascontiguousarray(states[mask.astype(bool)])
+        return features
 
     def report(self) -> list[str]:
-        """Where texts are cut."""
+        """Describe the truncation of texts."""
         return [f"texts cut at {self._max_tokens} tokens, special tokens included"]

@@ -1,4 +1,4 @@
-"""Tables of samples: CSV (also compressed) and Parquet, read as columns of text."""
+"""Tables of samples, CSV, TSV or Parquet, whose cells are read as text."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ BOOLEAN = {"true": 1, "false": 0}
 
 
 class Table:
-    """A table whose cells are text; numbers are parsed where they are asked for.
+    """A table whose cells are text; `numbers` parses a column.
 
     Args:
-        file: `.csv`, `.tsv` (both also with .gz, .bz2, .zst) or `.parquet`.
+        file: `.csv` or `.tsv`, plain or compressed (`.gz`, `.bz2`, `.zst`), or `.parquet`.
 
     Raises:
-        DataError: the file cannot be read.
+        DataError: the file cannot be read or has no rows.
     """
 
     def __init__(self, file: Path) -> None:
@@ -40,34 +40,34 @@ class Table:
 
     @property
     def columns(self) -> list[str]:
-        """Names of the columns."""
+        """Column names."""
         names: list[str] = self._table.column_names
         return names
 
     def text(self, column: str) -> list[str]:
-        """A column as text; missing cells are empty.
+        """Return a column as text; missing cells are empty.
 
         Raises:
             DataError: no such column.
         """
         names = self._table.column_names
         if column not in names:
-            hint = did_you_mean(column, names) or f"; it has: {', '.join(names)}"
+            hint = did_you_mean(column, names) or f"; available: {', '.join(names)}"
             raise DataError(f"{self.file}: no column '{column}'{hint}")
         try:
             values: list[str | None] = self._table[column].cast(pa.string()).to_pylist()
         except pa.ArrowException as error:
-            kind = self._table[column].type
+            dtype = self._table[column].type
             raise DataError(
-                f"{self.file}: column '{column}' holds {kind}, expected text or numbers"
+                f"{self.file}: column '{column}' has type {dtype}, expected text or numbers"
             ) from error
         return [value or "" for value in values]
 
     def numbers(self, column: str) -> list[float]:
-        """A column as finite numbers; true and false count as 1 and 0.
+        """Return a column as finite numbers; "true" and "false" are 1 and 0.
 
         Raises:
-            DataError: names the first cell that is no finite number.
+            DataError: no such column, or a cell is not a finite number.
         """
         numbers = []
         for row, cell in enumerate(self.text(column), start=1):
@@ -76,7 +76,9 @@ class Table:
             except ValueError:
                 number = float("nan")
             if not abs(number) < float("inf"):
-                raise DataError(f"{self.file}: column '{column}', data row {row}: '{cell}' is not a number")
+                raise DataError(
+                    f"{self.file}: column '{column}', data row {row}: '{cell}' is not a finite number"
+                )
             numbers.append(number)
         return numbers
 

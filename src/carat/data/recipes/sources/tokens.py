@@ -1,4 +1,4 @@
-"""Token ids of a text column, for an encoder that learns along (extra `text`)."""
+"""Token IDs of a text column, for encoders that are fine-tuned jointly (extra `text`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from carat.data.store.manifest import Tokens
-from carat.data.tokenizer import NOTHING, Context, ContextTokenizer, own_steps
+from carat.data.tokenizer import NO_CONTEXT, Context, ContextTokenizer, drop_context
 from carat.utils.hugging_face import (
     TOKENIZER,
     check_folder,
@@ -20,15 +20,15 @@ from carat.utils.hugging_face import (
 
 
 class TokenSource:
-    """The tokens of a text by the tokenizer of a local Hugging Face folder, its special tokens included.
+    """Tokenize texts with the tokenizer of a local Hugging Face folder, including its special tokens.
 
     Args:
-        folder: of the encoder, see `check_folder`.
-        max_tokens: longer texts are cut; the encoder's own limit when None.
-        context: tokens on either side, of what was said before and after, that a text is read with.
+        folder: folder of the encoder, see `check_folder`.
+        max_tokens: length in tokens to which texts are truncated; defaults to the limit of the encoder.
+        context: maximum number of context tokens on each side of a text.
 
     Raises:
-        DataError: no such folder, something of it is missing or may run code, or the extra is not installed.
+        DataError: the folder is missing, incomplete or contains code, or the extra is not installed.
     """
 
     waveform = None
@@ -37,35 +37,36 @@ class TokenSource:
         check_folder(folder, tokenizer=True, weights=False)
         config = read_config(folder)
         limit = longest_text(config)
-        longest = min(max_tokens or limit, limit)
-        self._tokenizer = ContextTokenizer(folder, longest, context)
-        known = digest(folder / TOKENIZER)
+        max_length = min(max_tokens or limit, limit)
+        self._tokenizer = ContextTokenizer(folder, max_length, context)
+        checksum = digest(folder / TOKENIZER)
         self.tokens = Tokens(
-            tokenizer=known, vocabulary=config["vocab_size"], longest=longest, context=context
+            tokenizer=checksum, vocabulary=config["vocab_size"], longest=max_length, context=context
         )
-        self.id = f"tokens:{known[:12]}:{longest}" + (f":{context}" if context else "")
+        self.id = f"tokens:{checksum[:12]}:{max_length}" + (f":{context}" if context else "")
         self.contexts = self._tokenizer.contexts
-        self._read = self._cut = self._alone = 0
+        self._texts = self._full_length = self._without_context = 0
 
     def read(
         self, texts: Sequence[str], contexts: Sequence[Context] | None = None
     ) -> list[NDArray[Any] | None]:
-        """int32 steps of each text, see `ContextTokenizer.read`; None for an empty one."""
-        found = self._tokenizer.read(texts, contexts)
-        self._cut += sum(len(own_steps(steps)) == self.tokens.longest for steps in found)
-        self._read += len(texts)
-        self._alone += sum(context == NOTHING for context in contexts or ())
-        return [steps if text.strip() else None for text, steps in zip(texts, found, strict=True)]
+        """Tokenize texts; see `ContextTokenizer.encode`. The result is None for empty texts."""
+        encoded = self._tokenizer.encode(texts, contexts)
+        self._full_length += sum(len(drop_context(steps)) == self.tokens.longest for steps in encoded)
+        self._texts += len(texts)
+        self._without_context += sum(context == NO_CONTEXT for context in contexts or ())
+        return [steps if text.strip() else None for text, steps in zip(texts, encoded, strict=True)]
 
     def report(self) -> list[str]:
-        """Where texts are cut, and how much context there is."""
-        longest, tokens = self.tokens.longest, self.tokens.context
-        if not tokens:
-            return [f"{self._cut} texts have {longest} tokens, where they are cut"]
-        mean = self._tokenizer.read_along / max(self._read, 1)
+        """Count truncated texts and contexts."""
+        max_length, context = self.tokens.longest, self.tokens.context
+        if not context:
+            return [f"{self._full_length} texts have {max_length} tokens, where they are cut"]
+        mean = self._tokenizer.appended_tokens / max(self._texts, 1)
         return [
-            f"{self._cut} texts have {longest} tokens of their own, where they are cut",
-            f"{mean:.1f} tokens of context per text, of {2 * tokens} at most",
-            f"{self._tokenizer.shortened} texts lack some of it for want of room within {longest} tokens",
-            f"{self._alone} texts have nothing said before or after them",
+            f"{self._full_length} texts have {max_length} tokens of their own, where they are cut",
+            f"{mean:.1f} tokens of context per text, of {2 * context} at most",
+            f"{self._tokenizer.truncated_contexts} texts lack some of it for want of room within "
+            f"{max_length} tokens",
+            f"{self._without_context} texts have nothing said before or after them",
         ]

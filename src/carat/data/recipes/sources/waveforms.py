@@ -1,4 +1,4 @@
-"""Sound of media files as waveforms, for an encoder that learns along (extra `media`)."""
+"""Waveforms of media files, for encoders that are fine-tuned jointly (extra `media`)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from carat.utils.errors import DataError
 
 
 class WaveformSource:
-    """The first sound track of files that a column names, mono, in [-1, 1].
+    """Decode the first audio track of media files, downmixed to mono, in [-1, 1].
 
     Args:
-        folder: where the files are.
-        rate: samples per second to convert to.
-        seconds: longer ones are cut.
+        folder: folder of the files.
+        rate: sampling rate in Hz to which audio is resampled.
+        seconds: duration to which audio is truncated.
 
     Raises:
-        DataError: no such folder, or the extra is not installed.
+        DataError: the folder does not exist, or the extra is not installed.
     """
 
     tokens = None
@@ -34,34 +34,38 @@ class WaveformSource:
             raise DataError("source 'waveform' needs the extra: pip install 'carat[media]'") from error
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder")
-        self._av, self._folder, self._longest = av, folder, round(rate * seconds)
+        self._av, self._folder, self._max_length = av, folder, round(rate * seconds)
         self.waveform = Waveform(rate=rate)
         self.id = f"waveform:{rate}"
-        self._cut = 0
+        self._truncated = 0
 
     def read(self, keys: Sequence[str]) -> list[NDArray[Any] | None]:
-        """(samples, 1) float32 for each file; None where the key is empty or the file has no sound."""
+        """Decode files to float32 waveforms (T, 1); None for empty names and files without audio.
+
+        Raises:
+            DataError: a file is missing or cannot be decoded.
+        """
         return [self._decode(self._folder / key) if key else None for key in keys]
 
     def report(self) -> list[str]:
-        """Where sounds are cut."""
-        seconds = self._longest / self.waveform.rate
-        return [f"{self._cut} sounds cut at {seconds:g} s"]
+        """Count truncated waveforms."""
+        seconds = self._max_length / self.waveform.rate
+        return [f"{self._truncated} sounds cut at {seconds:g} s"]
 
     def _decode(self, file: Path) -> NDArray[np.float32] | None:
         if not file.is_file():
             raise DataError(f"{file}: no such file")
         parts: list[NDArray[np.float32]] = []
         try:
-            with self._av.open(str(file)) as opened:
-                if not opened.streams.audio:
+            with self._av.open(str(file)) as container:
+                if not container.streams.audio:
                     return None
                 resampler = self._av.AudioResampler(format="flt", layout="mono", rate=self.waveform.rate)
-                for frame in opened.decode(audio=0):
+                for frame in container.decode(audio=0):
                     parts += [part.to_ndarray()[0] for part in resampler.resample(frame)]
                 parts += [part.to_ndarray()[0] for part in resampler.resample(None)]
         except (self._av.FFmpegError, ValueError, OSError) as error:
-            raise DataError(f"{file}: its sound cannot be read ({error})") from error
+            raise DataError(f"{file}: audio track cannot be decoded ({error})") from error
         samples = np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
-        self._cut += len(samples) > self._longest
-        return samples[: self._longest, None].astype(np.float32)
+        self._truncated += len(samples) > self._max_length
+        return samples[: self._max_length, None].astype(np.float32)
