@@ -10,14 +10,14 @@ from carat.config.base import Count, Fraction, Positive, Section, Weight
 from carat.config.methods import MethodConfig, Presets
 
 SMALL_ENCODER: dict[str, Any] = {"layers": 1, "heads": 4, "feedforward": 64, "dropout": 0.1}
-"""For a laptop."""
+"""Small sizes for a laptop."""
 
 
 class SequenceEncoderConfig(Section):
     """A Transformer encoder, the same for every modality (post-norm, GELU, learned positions)."""
 
     layers: Count = 4
-    """Transformer layers; 0 where an encoder in front has layers enough."""
+    """Transformer layers; 0 behind a pretrained encoder with enough layers of its own."""
     heads: Positive = 8
     """Attention heads; must divide `hidden`."""
     feedforward: Positive = 256
@@ -29,7 +29,7 @@ class SequenceEncoderConfig(Section):
 
 
 class PriorConfig(MethodConfig):
-    """Training label frequencies, whatever the sample: the floor under every other method."""
+    """Training label frequencies for every sample: a lower bound for the other methods."""
 
     name: Literal["prior"] = "prior"
     """Which method to train."""
@@ -41,7 +41,7 @@ class PooledConfig(MethodConfig):
     strength: float = Field(default=1.0, gt=0)
     """Inverse strength of the L2 penalty, scikit-learn's C."""
     iterations: Positive = 300
-    """Steps of the solver at most."""
+    """Maximal number of solver iterations."""
 
 
 class BinaryRelevanceConfig(PooledConfig):
@@ -64,7 +64,7 @@ class LabelPowersetConfig(PooledConfig):
     name: Literal["lp"] = "lp"
     """Which method to train."""
     sets: Positive = 64
-    """Sets of labels that are told apart, the most frequent ones; samples with others are not learnt from."""
+    """Number of label sets, the most frequent ones; samples with other sets are not used."""
 
 
 class LinearConfig(MethodConfig):
@@ -83,7 +83,7 @@ class LinearConfig(MethodConfig):
 
 
 class EarlyFusionConfig(MethodConfig):
-    """One Transformer over the modalities' sequences, laid on one time axis and joined step by step."""
+    """One Transformer over the modalities' sequences, resampled to one time axis and concatenated."""
 
     PRESETS: ClassVar[Presets] = {
         "paper": {},
@@ -137,13 +137,13 @@ class MultConfig(MethodConfig):
     heads: Positive = 8
     """Attention heads; must divide `hidden`."""
     kernel: Positive = 3
-    """Steps that the temporal convolution sees."""
+    """Kernel size of the temporal convolution."""
     words: str = "text"
-    """The modality of word embeddings, with a kernel and a dropout of its own; data may lack it."""
+    """The modality of word embeddings, which has its own kernel and dropout; data may lack it."""
     word_kernel: Positive = 1
-    """Its `kernel`; 1 or 3 is published."""
+    """Kernel size of the word embeddings' convolution; 1 or 3 is published."""
     word_dropout: Fraction = 0.3
-    """Dropout of its features."""
+    """Dropout of the word embeddings."""
     dropout: Fraction = 0.1
     """Dropout on attention weights and hidden states."""
     output_dropout: Fraction = 0.1
@@ -162,7 +162,7 @@ class MisaFusionConfig(Section):
 
 
 class MisaWeightsConfig(Section):
-    """Weights of the objective's terms beside the cross-entropy."""
+    """Weights of the loss terms besides the cross-entropy."""
 
     similarity: Weight = 0.7
     """Alpha: central moment discrepancy between shared vectors."""
@@ -202,16 +202,16 @@ class MisaConfig(MethodConfig):
 
 
 class TailorWeights(Section):
-    """Weight of each term beside the labels' cross-entropy."""
+    """Weights of the loss terms besides the labels' cross-entropy."""
 
     refined: Weight = 0.5
-    """Cross-entropy of the labels, read from what is common alone."""
+    """Cross-entropy of the labels, predicted from common representations only."""
     private: Weight = 0.01
-    """Cross-entropy of the modality, read from private representations."""
+    """Cross-entropy of the modality, predicted from private representations."""
     common: Weight = 0.01
-    """The same, read from common representations, which learn to raise it."""
+    """Cross-entropy of the modality, predicted from common representations, which learn to raise it."""
     orthogonality: Weight = 5e-6
-    """Squared products of representations that are to be orthogonal."""
+    """Squared products of representations that should be orthogonal."""
 
 
 class TailorConfig(MethodConfig):
@@ -251,12 +251,12 @@ class TailorConfig(MethodConfig):
 
 
 class AmpWeights(Section):
-    """Weight of each adversarial term beside the labels' loss; 0 switches it off."""
+    """Weights of the adversarial losses besides the labels' loss; 0 switches one off."""
 
     masked: Weight = 0.1
-    """Labels' loss with the steps hidden that a network chooses, which learns to raise it."""
+    """Labels' loss with steps masked by a network that learns to raise it."""
     perturbed: Weight = 1.0
-    """Labels' loss with the fusion's parameters moved so that it rises."""
+    """Labels' loss with the fusion's parameters perturbed so that it rises."""
 
 
 class AmpConfig(MethodConfig):
@@ -281,9 +281,9 @@ class AmpConfig(MethodConfig):
     mask_ratio: Fraction = 0.4
     """Fraction of a sequence's time steps that the adversary masks."""
     temperature: float = Field(default=0.1, gt=0)
-    """The lower, the closer a hidden step's mask is to 0 or 1."""
+    """The lower, the closer the masks are to 0 or 1."""
     radius: Weight = 0.05
-    """How far parameters are moved, relative to their own length."""
+    """Size of the perturbation, relative to the norm of each parameter."""
     gamma_neg: Weight = 2.0
     """Exponent of the asymmetric loss for absent labels."""
     gamma_pos: Weight = 1.0
@@ -295,18 +295,18 @@ class AmpConfig(MethodConfig):
 
 
 class LdduWeights(Section):
-    """Weight of each term in LDDU's objective; but for the divergence, those of the authors' script."""
+    """Weight of each loss term; those of the authors' script, except for the divergence."""
 
     labels: Weight = 1.0
     """Cross-entropy of the fused label logits."""
     modalities: Weight = 0.3
-    """Cross-entropy of every modality's own label logits."""
+    """Cross-entropy of each modality's label logits."""
     contrast: Weight = 1.0
-    """Supervised contrast of the latents."""
+    """Supervised contrastive loss of the latents."""
     divergence: Weight = 0.01
     """Kullback-Leibler divergence from the standard normal, per dimension; 0 in the authors' script."""
     calibration: Weight = 0.3
-    """How far the uncertainty is from ranking as the error does."""
+    """Divergence between the rankings by uncertainty and by error."""
 
 
 class LdduConfig(MethodConfig):
@@ -334,7 +334,7 @@ class LdduConfig(MethodConfig):
     """Width of the space in which labels are Gaussians."""
     encoder: SequenceEncoderConfig = SequenceEncoderConfig(layers=3)
     temperature: float = Field(default=0.07, gt=0)
-    """Temperature of the contrast."""
+    """Temperature of the contrastive loss."""
     queue: Positive = 8192
-    """Latents of past batches that the contrast compares with."""
+    """Size of the memory bank of the contrastive loss, in latents."""
     weights: LdduWeights = LdduWeights()

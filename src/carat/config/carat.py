@@ -23,10 +23,10 @@ OFFICIAL: dict[str, dict[str, Any]] = {
     "idle first step": {"training": {"idle_first_step": True}},
     "unused poolers": {"method": {"encoder": {"pooler": True}}},
 }
-"""What the authors' released code does differently, one by one; docs/method.md says the effect."""
+"""Deviations of the authors' released code from the paper, one by one; docs/method.md has their effects."""
 
 OFFICIAL_TOGETHER: dict[str, Any] = reduce(merge, OFFICIAL.values())
-"""All of these."""
+"""All deviations together."""
 
 SMALL: dict[str, Any] = {
     "method": {
@@ -42,7 +42,7 @@ SMALL: dict[str, Any] = {
         "contrast": {"queue": 512},
     }
 }
-"""CARAT for a laptop."""
+"""Small sizes for a laptop."""
 
 TEXT: dict[str, Any] = {
     "method": {
@@ -70,7 +70,7 @@ TEXT: dict[str, Any] = {
     },
     "training": {"ema_decay": 0.98},
 }
-"""CARAT behind a pretrained text encoder of width 384; results/mosei_text.md says how it was chosen."""
+"""Behind a pretrained text encoder of width 384; chosen as results/mosei_text.md describes."""
 
 PLUS: dict[str, Any] = {
     "method": {
@@ -81,14 +81,14 @@ PLUS: dict[str, Any] = {
     "training": {"ema_decay": 0.98, "modality_dropout": 0.1},
     "threshold": {"kind": "interpolated", "max_micro_f1_drop": 0.005},
 }
-"""What carat+ does otherwise; docs/method.md says how it was chosen."""
+"""Changes of carat+ to CARAT; chosen as docs/method.md describes."""
 
 
 class EncoderConfig(Section):
     """One Transformer encoder per modality (post-norm, GELU, learned positions)."""
 
     layers: dict[str, Count] = {"text": 6, "visual": 4, "audio": 4}
-    """Transformer layers by modality; 0 where an encoder in front has layers enough."""
+    """Transformer layers by modality; 0 behind a pretrained encoder with enough layers of its own."""
     other_layers: Count = 4
     """Transformer layers of modalities not named in `layers`."""
     heads: Positive = 8
@@ -100,11 +100,11 @@ class EncoderConfig(Section):
     max_length: Positive = 500
     """Longest sequence, in time steps, that has a position embedding."""
     max_lengths: dict[str, Positive] = {}
-    """The same for modalities that differ from `max_length`."""
+    """Overrides of `max_length` by modality."""
     norm_eps: float = Field(default=1e-5, gt=0)
     """Epsilon of every LayerNorm; 1e-12 in the released code."""
     pooler: bool = False
-    """Give each encoder the pooler of the released code, whose output nothing uses."""
+    """Add the released code's pooler to each encoder; its output is not used."""
 
     def num_layers(self, modality: str) -> int:
         """Transformer layers of a modality."""
@@ -119,41 +119,41 @@ class AlignmentConfig(Section):
     """LSTM alignment of long modalities to a fixed number of steps (the paper's unaligned setting)."""
 
     modalities: list[str] = []
-    """Modalities to align, e.g. [visual, audio]; none by default: label attention needs no equal lengths."""
+    """Modalities to align, e.g. [visual, audio]; none by default: label attention takes unequal lengths."""
     steps: Positive = 50
     """Time steps after alignment; at most `encoder.max_length`."""
 
 
 class ContrastConfig(Section):
-    """Supervised contrast of the latents, against the batch and a queue."""
+    """Supervised contrastive loss of the latents against the batch and a memory bank."""
 
     temperature: float = Field(default=0.07, gt=0)
     """Temperature of the similarities."""
     queue: Positive = 8192
-    """Rows that the first-in-first-out queue holds."""
+    """Size of the first-in-first-out memory bank, in latents."""
     queue_anchors: bool = False
-    """Contrast the queue's rows too, not only the batch's, as the released code does."""
+    """Use latents of the memory bank as anchors too, as the released code does."""
     average_over_all: bool = False
-    """Count rows without a positive as 0 in the mean, as the released code does; else leave them out."""
+    """Count anchors without a positive as 0 in the mean, as the released code does; else leave them out."""
     noise: bool = False
-    """Start with a queue full of noise that no class matches, as the released code does; else empty."""
+    """Start with a memory bank of noise that matches no class, as the released code does; else empty."""
     epsilon: Weight = 0.0
     """Added to the number of positives and inside the logarithm; 1e-12 in the released code."""
 
 
 class ShuffleConfig(Section):
-    """Which label features trade places before they are classified jointly once more."""
+    """Shuffle of label features before their second joint classification."""
 
     samples: bool = True
     """Shuffle over samples, for each modality and label."""
     modalities: bool = True
     """Shuffle over modalities, for each sample and label."""
     joint_gather: bool = False
-    """Look both places up at once, as the released code does: some features come twice, some never."""
+    """Gather over both axes at once, as the released code does: some features occur twice, some never."""
 
 
 class LossWeights(Section):
-    """Weight of each term in the objective."""
+    """Weight of each loss term."""
 
     original: Weight = 0.01
     """Cross-entropy of the original features' logits."""
@@ -162,7 +162,7 @@ class LossWeights(Section):
     beta: Weight = 1.0
     """Cross-entropy of the second reconstruction's logits."""
     contrast: Weight = 1.0
-    """Supervised contrast of the latents."""
+    """Supervised contrastive loss of the latents."""
     mse_reconstruction: Weight = 1.0
     """Distance of decoded latents from the original features."""
     mse_alpha: Weight = 1.0
@@ -176,18 +176,18 @@ class LossWeights(Section):
 
 
 class LabelLossConfig(Section):
-    """How every cross-entropy of the labels weighs what is present and what is absent."""
+    """Weighting of positives and negatives in every cross-entropy of the labels."""
 
     kind: Literal["plain", "balanced", "asymmetric"] = "plain"
-    """Plain, balanced by how often each label is present, or asymmetric: easy absences count less."""
+    """Plain, balanced by label frequency, or asymmetric: easy negatives count less."""
     beta: Fraction = 0.999
-    """Of balanced: the more, the more a rare class counts; 0 is plain (Cui et al. 2019)."""
+    """Of balanced: the larger, the more a rare class counts; 0 is plain (Cui et al. 2019)."""
     gamma_neg: Weight = 4.0
-    """Of asymmetric: how fast the loss of an absent label falls with its score (Ridnik et al. 2021)."""
+    """Of asymmetric: focusing exponent of negatives (Ridnik et al. 2021)."""
     gamma_pos: Weight = 1.0
-    """Of asymmetric: the same for a present label."""
+    """Of asymmetric: focusing exponent of positives."""
     margin: Fraction = 0.05
-    """Of asymmetric: scores of absent labels below it cost nothing."""
+    """Of asymmetric: scores of negatives below it have no loss."""
 
 
 class CaratConfig(MethodConfig):
@@ -207,22 +207,22 @@ class CaratConfig(MethodConfig):
     latent: Positive = 64
     """Width P of the contrastive latent space."""
     momentum: float = Field(default=0.99, ge=0, lt=1)
-    """Share of a prototype that stays at each update."""
+    """Momentum of the prototypes: weight of the old prototype at each update."""
     label_wise: bool = True
-    """One attention for each label; else one that all labels share."""
+    """One attention for each label; else a single one, shared by all labels."""
     identity_init: bool = False
-    """Label attention begins even, positions at 0 and, where `hidden` is the encoder's width, the projection
-    as the identity: without layers, original features begin as the mean of a pretrained encoder's states."""
+    """Start with uniform label attention, positions at 0 and, if `hidden` is the encoder's width, an identity
+    projection: without layers, original features start as the mean of a pretrained encoder's states."""
     levels: Annotated[int, Field(ge=0, le=2)] = 2
-    """Levels of reconstruction: 2 is α and β, 1 only α, 0 none; the last one is scored."""
+    """Levels of reconstruction: 2 for α and β, 1 for α only, 0 for none; the last one is scored."""
     score_original: bool = False
-    """The original features' logits count in the score, as much as the last level's and the joint ones."""
+    """Average the original features' logits into the score, with the weight of the others."""
     prototypes: bool = True
-    """A prototype stands in for a modality in its own reconstruction; else its own decoded latent does."""
+    """Reconstruct a modality with a prototype in its place; else with its own decoded latent."""
     aggregation: bool = True
-    """Classify all labels jointly too, also after the shuffle."""
+    """Classify all labels jointly, before and after the shuffle."""
     decay_input_norm: bool = False
-    """Decay the weights of the input LayerNorms, as the released code does."""
+    """Apply weight decay to the input LayerNorms, as the released code does."""
     encoder: EncoderConfig = EncoderConfig()
     alignment: AlignmentConfig = AlignmentConfig()
     contrast: ContrastConfig = ContrastConfig()
@@ -232,7 +232,7 @@ class CaratConfig(MethodConfig):
 
 
 class CaratPlusConfig(CaratConfig):
-    """CARAT with what this project adds to it, as chosen on validation (docs/method.md, "carat+")."""
+    """CARAT with this project's additions, chosen on validation (docs/method.md, "carat+")."""
 
     PRESETS: ClassVar[Presets] = {
         "paper": PLUS,

@@ -1,4 +1,4 @@
-"""What reads a modality of tokens or sound before the method does, as part of an experiment."""
+"""Configuration sections of pretrained encoders in front of a model."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ from pydantic import Field, model_validator
 from carat.config.base import Count, Fraction, Positive, Section
 
 ENCODERS = "encoders"
-"""Where a run keeps what it needs of encoders beside the weights, by modality."""
+"""Folder of a run with the encoders' files besides the weights, by modality."""
 
 
 class LoraConfig(Section):
-    """Low-rank adapters beside the frozen weights of all linear layers (Hu et al. 2022)."""
+    """Low-rank adapters of the frozen weights of all linear layers (Hu et al. 2022)."""
 
     rank: Positive = 8
     """Rank of the adapters."""
     alpha: Positive = 16
-    """Their scale, divided by the rank."""
+    """Scale of the adapters, divided by the rank."""
     dropout: Fraction = 0.0
     """Dropout before the adapters."""
 
 
 class EncoderChoice(Section):
-    """What reads one modality: the method's own Transformer, or a pretrained encoder that learns along."""
+    """The encoder of one modality: the model's own Transformer, or a pretrained one, fine-tuned jointly."""
 
     kind: Literal["transformer", "pretrained"] = "pretrained"
-    """Transformer is the method's own, for features; pretrained needs a folder, for tokens or sound."""
+    """`transformer`: the model's own, for features; `pretrained`: from a folder, for tokens or sound."""
     folder: str = ""
     """Local Hugging Face folder: config.json, model.safetensors and, for text, tokenizer.json."""
     train_layers: Count | None = None
-    """Train only so many layers, the last ones; 0 freezes the encoder. All of it by default."""
+    """Number of last layers to train; 0 freezes the encoder. All of it by default."""
     learning_rate: Annotated[float, Field(gt=0)] = 6e-5
-    """Highest learning rate of the last layer; the method's own is training.learning_rate."""
+    """Peak learning rate of the last layer; the model's own is training.learning_rate."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Factor of the learning rate from each layer to the one below it."""
     frozen_epochs: Count = 0
-    """Epochs in which only the method learns."""
+    """Epochs at the start in which the encoder is frozen."""
     context_dropout: Fraction = 0.1
-    """Share of samples that are read without context while it learns, so that lone texts can be read too."""
+    """Probability of dropping a training sample's context, so that texts without context can be read too."""
     gradient_checkpointing: bool = False
-    """Compute hidden states again in the backward pass: less memory, a third more time."""
+    """Recompute hidden states in the backward pass: less memory, a third more time."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """Arithmetic in training; auto takes bf16 where the device computes it natively. Use is in float32."""
+    """Precision in training; auto is bf16 if the device has it natively. Inference is in float32."""
     lora: LoraConfig | None = None
     """Train adapters instead of the encoder's own weights (pip install 'carat[lora]')."""
 

@@ -1,4 +1,4 @@
-"""Experiments: method, data, training and threshold, checked, from presets, files and options."""
+"""Experiments: method, data, training and threshold, validated, from presets, files and options."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from carat.utils.logging import logger
 
 
 class DataConfig(Section):
-    """What is read from the store, and how it is batched."""
+    """Which data is read from the store, and how it is batched."""
 
     modalities: list[str] | None = None
     """Modalities to use, in this order; all of the store's by default."""
     batch_size: Positive = 64
     """Samples per batch, over all processes."""
     bucket: bool = True
-    """Train on batches of similar length (seeded, drawn anew each epoch): less padding, same samples."""
+    """Train on batches of similar length (seeded, redrawn each epoch): less padding, same samples."""
     padding: Literal["masked", "unmasked"] = "masked"
-    """Masked; or unmasked as in the released code: zeros up to the store's longest sequence are steps."""
+    """masked; or unmasked as in the released code: zeros up to the store's longest sequence are steps."""
     truncation: bool = False
     """Truncate sequences that are longer than the encoder's `max_length`; otherwise they are an error."""
     workers: Count | None = None
@@ -41,35 +41,35 @@ class TrainingConfig(Section):
     epochs: Positive = 20
     """Passes over the training split."""
     learning_rate: float = Field(default=5e-5, gt=0)
-    """Highest learning rate."""
+    """Peak learning rate."""
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Share of the steps with linearly growing learning rate; it then falls linearly to 0."""
+    """Fraction of the steps with linearly growing learning rate; it then falls linearly to 0."""
     idle_first_step: bool = False
     """Take the first step with learning rate 0, as the released code does."""
     weight_decay: Weight = 0.01
-    """Decay of weights; not applied to biases and LayerNorms."""
+    """Weight decay, except of biases and LayerNorms."""
     clip: Weight = 1.0
-    """Largest norm of the whole gradient; 0 switches clipping off."""
+    """Maximal norm of the whole gradient; 0 switches clipping off."""
     clip_tensors: Weight = 0.0
-    """Then the largest norm of each parameter's gradient, 1 in the released code; 0 switches it off."""
+    """Then the maximal norm of each parameter's gradient, 1 in the released code; 0 switches it off."""
     accumulate: Positive = 1
     """Batches whose gradients are averaged before a step."""
     modality_dropout: Fraction = 0.0
-    """How often a modality is hidden from a training sample; one of those it has always stays."""
+    """Probability of dropping a modality of a training sample, but never its last one."""
     ema_decay: Fraction = 0.0
-    """Decay of the exponential moving average of the weights, which is then used; 0 switches it off."""
+    """Decay of an exponential moving average of the weights, which is kept instead; 0 switches it off."""
     checkpoint_every: Positive = 200
-    """Batches after which the state is saved, and after every epoch: where a killed training goes on."""
+    """Batches between checkpoints, from which a killed training resumes; also saved after every epoch."""
     devices: Positive = 1
-    """Processes, each with a core or a GPU of its own, that share every batch."""
+    """Processes that share every batch, each with its own core or GPU."""
     early_stopping: Positive | None = None
-    """Stop after this many epochs without a better validation micro-F1; never by default."""
+    """Stop after this many epochs without a better validation micro-F1; off by default."""
     precision: Literal["float32", "bf16"] = "float32"
-    """Arithmetic of the forward pass."""
+    """Precision of the forward pass."""
     graph: Literal["eager", "compiled", "cuda-graphs"] = "eager"
-    """How a training step runs; the latter two are for GPUs, and fall back to eager where not possible."""
+    """Execution of a training step; the latter two are for GPUs and fall back to eager if not possible."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    """Device; auto takes a GPU when there is one."""
+    """Device; auto is a GPU if there is one."""
 
 
 class ThresholdConfig(Section):
@@ -106,18 +106,18 @@ class SharedSettings(Section):
 
     data: DataConfig = DataConfig()
     encoders: dict[str, EncoderChoice] = {}
-    """What reads tokens or sound before the method does, by modality."""
+    """Pretrained encoders of tokens or sound in front of the model, by modality."""
     training: TrainingConfig = TrainingConfig()
     threshold: ThresholdConfig = ThresholdConfig()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Seed of weights, order of the data, dropout and shuffles."""
+    """Seed of weights, data order, dropout and shuffles."""
 
 
 class Experiment(SharedSettings, MethodChoice):
     """Everything a training run depends on besides its data; its values never change.
 
-    Make one with `load_experiment`, which knows presets and names unknown keys. Its sections are `method`,
-    `data`, `encoders`, `training`, `threshold` and `seed`.
+    Make one with `load_experiment`, which knows presets and names unknown keys. Its sections are `method` (that
+    of the method it names, see `MethodConfig`), `data`, `encoders`, `training`, `threshold` and `seed`.
 
     >>> Experiment().training.epochs
     20
@@ -173,10 +173,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "training": {"epochs": 2, "learning_rate": 1e-3},
     },
 }
-"""Named starting points; what is a method's own is laid on top, see `PRESETS` of its section.
+"""Named starting points, on top of which a method has changes of its own, see `PRESETS` of its section.
 
-`paper` is a method as published, `official` repeats the authors' released code (CARAT only), `small` trains
-in a minute on a laptop, `text` fine-tunes a pretrained text encoder (CARAT, carat+, linear).
+`paper` is a method as published, `official` reproduces the authors' released code (CARAT only), `small`
+trains in a minute on a laptop, `text` fine-tunes a pretrained text encoder (CARAT, carat+, linear).
 """
 
 
@@ -195,8 +195,8 @@ def preset_values(preset: str, method: str = "carat") -> dict[str, Any]:
     return merge(merge(PRESETS[preset], starts[preset]), {"method": {"name": method}})
 
 
-def _spelt_out(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`method: mult` as the section that it stands for."""
+def _expand_method(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Expand `method: mult` to a section."""
     method = values.get("method")
     return {**values, "method": {"name": method}} if isinstance(method, str) else dict(values)
 
@@ -225,7 +225,7 @@ def load_experiment(
     origin = str(file) if file is not None else "experiment"
     written: dict[str, Any] = {}
     for given in (read_yaml(file) if file is not None else {}, overrides or {}):
-        values, notices = rename_keys(_spelt_out(given))
+        values, notices = rename_keys(_expand_method(given))
         written = merge(written, values)
         for notice in notices:
             logger.warning("%s: %s", origin, notice)

@@ -70,8 +70,8 @@ def scores(method: Pooled, absent: bool = True) -> NDArray[Any]:
         return method.score(features, masks).scores.numpy()
 
 
-def standardised(absent: bool = True) -> NDArray[Any]:
-    """The pooled features (N, F), standardised by the training samples that have them."""
+def standardized(absent: bool = True) -> NDArray[Any]:
+    """The pooled features (N, F), standardized by the training samples that have them."""
     features, masks, _ = data(absent)
     found, there = [], []
     for m in WIDTHS:
@@ -96,7 +96,7 @@ def close(found: NDArray[Any], expected: NDArray[Any]) -> None:
 @pytest.mark.parametrize("absent", [False, True])
 @pytest.mark.parametrize("strength", [0.03, 1.0])
 def test_br_is_one_regression_per_label(strength: float, absent: bool) -> None:
-    x, labels = standardised(absent), data(absent)[2]
+    x, labels = standardized(absent), data(absent)[2]
     found = scores(fitted("br", labels, absent, strength=strength), absent)
     for label in range(len(LABELS)):
         model = regression(strength).fit(x[:TRAINED], labels[:TRAINED, label])
@@ -104,7 +104,7 @@ def test_br_is_one_regression_per_label(strength: float, absent: bool) -> None:
 
 
 def test_br_is_carried_by_the_modality_that_adds_most() -> None:
-    labels, x = data()[2], standardised()
+    labels, x = data()[2], standardized()
     features, masks, _ = data()
     attribution = fitted("br", labels).score(features, masks).attribution
     ends = np.cumsum([0, *WIDTHS.values()])
@@ -117,7 +117,7 @@ def test_br_is_carried_by_the_modality_that_adds_most() -> None:
 
 @pytest.mark.parametrize("absent", [False, True])
 def test_cc_is_the_chain_of_scikit_learn(absent: bool) -> None:
-    x, labels = standardised(absent), data(absent)[2]
+    x, labels = standardized(absent), data(absent)[2]
     method = fitted("cc", labels, absent)
     order = np.argsort(-labels[:TRAINED].sum(0).numpy(), kind="stable")
     assert order.tolist() != list(range(len(LABELS)))  # else the order were not tested
@@ -129,7 +129,7 @@ def test_cc_is_the_chain_of_scikit_learn(absent: bool) -> None:
 
 @pytest.mark.parametrize("sets", [64, 5, 2])
 def test_lp_sums_over_the_sets_that_hold_a_label(sets: int) -> None:
-    x, labels = standardised(), data()[2].numpy()
+    x, labels = standardized(), data()[2].numpy()
     found = scores(fitted("lp", torch.from_numpy(labels), sets=sets))
     kinds, counts = np.unique(labels[:TRAINED], axis=0, return_counts=True)
     assert len(kinds) > 5
@@ -177,7 +177,7 @@ def test_a_modality_that_training_never_has_is_no_obstacle(name: str) -> None:
     method.prepare(TrainingData(labels, [(features, without, labels)]))
     expected = method.score(features, without)
     assert expected.scores.isfinite().all()
-    # nothing was learnt of it, so that its presence and its values say nothing
+    # nothing was learned of it, so that its presence and its values say nothing
     torch.testing.assert_close(method.score(features, masks).scores, expected.scores)
 
 

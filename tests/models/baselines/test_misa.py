@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from carat.models.baselines.misa import Misa, MisaOutputs, alignment, moment_discrepancy
+from carat.models.baselines.misa import Misa, MisaOutputs, moment_discrepancy, orthogonality
 from carat.utils.errors import ConfigError
 from tests.models.baselines.test_baselines import small
 from tests.models.carat.test_model import batch
@@ -35,9 +35,9 @@ def test_moment_discrepancy_from_the_definition() -> None:
         torch.testing.assert_close(found[p], expected.float())
 
 
-def test_alignment_from_the_definition() -> None:
+def test_orthogonality_from_the_definition() -> None:
     x, y, present = pairs()
-    found = alignment(x, y, present)
+    found = orthogonality(x, y, present)
     for p in range(P):
         one, other = (z[present[:, p], p] for z in (x, y))
         one, other = (z - z.mean(0) for z in (one, other))
@@ -45,12 +45,12 @@ def test_alignment_from_the_definition() -> None:
         torch.testing.assert_close(found[p], (one.T @ other).square().sum() / D**2)
 
 
-def test_alignment_is_zero_only_for_directions_that_do_not_go_together() -> None:
+def test_orthogonality_is_zero_only_for_directions_that_do_not_go_together() -> None:
     present = torch.ones(4, 1, dtype=torch.bool)
     x = torch.tensor([[1.0], [1.0], [-1.0], [-1.0]])[:, None]
     y = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]])[:, None]
-    assert alignment(x, y, present) == 0
-    assert alignment(x, x, present) == alignment(x, -x, present) == 16
+    assert orthogonality(x, y, present) == 0
+    assert orthogonality(x, x, present) == orthogonality(x, -x, present) == 16
 
 
 @pytest.mark.parametrize("samples", [0, 1])
@@ -58,7 +58,7 @@ def test_losses_of_too_few_samples_are_zero_with_finite_gradients(samples: int) 
     x, y, _ = pairs()
     present = (torch.arange(B) < samples)[:, None].expand(B, P)
     x.requires_grad_()
-    moments, aligned = moment_discrepancy(x, y, present, moments=5), alignment(x, y, present)
+    moments, aligned = moment_discrepancy(x, y, present, moments=5), orthogonality(x, y, present)
     assert not aligned.any()
     assert moments.any() == bool(samples)
     (moments.sum() + aligned.sum()).backward()

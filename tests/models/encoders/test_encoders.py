@@ -115,7 +115,7 @@ def test_rates_fall_from_layer_to_layer(text_encoder: Path) -> None:
     assert {rate for _, rate in pretrained(text_encoder, learning_rate=3.0).learning_rates()} == {3.0}
 
 
-def test_the_optimiser_has_their_rates(text_encoder: Path, text_store: Store) -> None:
+def test_the_optimizer_has_their_rates(text_encoder: Path, text_store: Store) -> None:
     experiment = load_experiment(
         overrides=TRAINING
         | {"method": "linear", "encoders": {"text": {"folder": str(text_encoder), "learning_rate": 3e-3}}}

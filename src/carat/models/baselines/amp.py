@@ -19,17 +19,17 @@ from carat.models.losses.multilabel import LabelLoss
 from carat.models.losses.terms import weighted_sum
 
 HALVINGS = 30
-"""Of the interval in which the threshold of `soft_top_share` is looked for."""
+"""Halvings of the interval in which `soft_top_share` searches its threshold."""
 FAR = 20.0
-"""In temperatures; so far outside of all scores the threshold can lie."""
+"""How far outside of all scores the threshold can lie, in temperatures."""
 
 
 @dataclass
 class AmpOutputs(ModelOutputs):
-    """What one forward pass yields."""
+    """As `ModelOutputs`, with what the adversarial losses need."""
 
     embedded: dict[str, Tensor]
-    """(B, T_m, D) by modality: the steps, before they know of one another."""
+    """(B, T_m, D) by modality: embedded steps, before attention."""
     states: dict[str, Tensor]
     """(B, T_m, D) by modality: hidden states of the uni-modal encoders."""
     masks: Sequences
@@ -102,8 +102,8 @@ class Amp(Model):
 
     def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> AmpOutputs:
         masks = {m: masks[m] for m in self.encoders}
-        share = self.config.encoder.dropout if self.training else 0.0
-        embedded = {m: dropout(project(features[m]), share) for m, project in self.projections.items()}
+        p = self.config.encoder.dropout if self.training else 0.0
+        embedded = {m: dropout(project(features[m]), p) for m, project in self.projections.items()}
         states = self._encode(embedded, masks)
         logits = self._classify(self.fusion(states, masks), masks)
         return AmpOutputs.from_logits(logits, embedded=embedded, states=states, masks=masks)
@@ -173,10 +173,10 @@ class Fusion(nn.Module):
 
 
 def soft_top_share(scores: Tensor, mask: Tensor, share: float, temperature: float) -> Tensor:
-    """How much each step belongs to the share with the highest scores: σ((score − threshold) / temperature).
+    """Soft membership in the share of steps with the highest scores: σ((score − threshold) / temperature).
 
-    The threshold of a sample is where its steps' values add up to the share of its valid steps; the gradient
-    takes account of how it follows the scores.
+    A sample's threshold is where its steps' values add up to the share of its valid steps; the gradient
+    includes its dependence on the scores.
 
     Args:
         scores: (B, T), in [0, 1].

@@ -1,4 +1,4 @@
-"""Classical multi-label learning on features averaged over time: br, cc, lp."""
+"""Classical multi-label classifiers on features averaged over time: br, cc, lp."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ from carat.models.layers.masking import masked_max, masked_mean, modality_mask_o
 from carat.models.losses.terms import cross_entropy
 
 CERTAIN = 1e-6
-"""Probability that is left for what the training split never shows."""
+"""Probability of what never occurs in the training split."""
 ROUNDING = 1e-5
-"""A feature whose deviation is a smaller part of its mean is a constant in float32."""
+"""A feature with a smaller ratio of deviation to mean is constant in float32."""
 
 Array = NDArray[np.float64]
 
 
 class Pooled(Model):
-    """Logistic regressions by scikit-learn, fitted once; only their scoring is PyTorch.
+    """Logistic regressions fitted by scikit-learn and scored by PyTorch.
 
-    Features are each modality's mean over its valid steps, standardised by the training samples that have it,
-    0 where it is absent, and beside them which modalities are present.
+    Features are each modality's mean over its valid steps, standardized by the training samples that have it
+    and 0 where it is absent, and the modality mask.
 
     Args:
+        widths, labels: see `Model`.
         config: penalty and solver.
     """
 
@@ -70,20 +71,20 @@ class Pooled(Model):
         self.scale.fill_(1)
         pooled = torch.cat([self.pool(features, masks) for features, masks, _ in data.batches]).double()
         means, modality_mask = pooled[:, : -len(self.widths)], pooled[:, -len(self.widths) :]
-        there = self._spread(modality_mask)
-        number = there.sum(0).clamp(min=1)
-        center = (means * there).sum(0) / number
-        variance = ((means - center).square() * there).sum(0) / number
+        present = self._spread(modality_mask)
+        number = present.sum(0).clamp(min=1)
+        center = (means * present).sum(0) / number
+        variance = ((means - center).square() * present).sum(0) / number
         deviation = variance.sqrt()
         scale = torch.where(deviation > ROUNDING * center.abs(), deviation, torch.ones_like(deviation))
         self.center.copy_(center)
         self.scale.copy_(scale)
-        standard = torch.cat(((means - center) / scale * there, modality_mask), dim=1)
+        standard = torch.cat(((means - center) / scale * present, modality_mask), dim=1)
         self.fit(standard.numpy(), data.labels.numpy().astype(int))
 
     @abstractmethod
     def fit(self, x: Array, y: NDArray[np.int64]) -> None:
-        """Learn from features x (N, F) and labels y (N, L)."""
+        """Fit features x (N, F) and labels y (N, L)."""
 
     def losses(
         self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None
@@ -95,7 +96,7 @@ class Pooled(Model):
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
 
-        if (y == y[0]).all():  # the solver wants two classes
+        if (y == y[0]).all():  # the solver needs two classes
             rate = float(np.clip(y[0], CERTAIN, 1 - CERTAIN))
             return np.zeros(x.shape[1]), np.log(rate / (1 - rate))
         model = LogisticRegression(C=self.config.strength, max_iter=self.config.iterations)
@@ -110,7 +111,7 @@ class Pooled(Model):
 class BinaryRelevance(Pooled):
     """One logistic regression for each label.
 
-    Source: Boutell et al., "Learning multi-label scene classification", 2004. A label is carried by the
+    Source: Boutell et al., "Learning multi-label scene classification", 2004. A label is attributed to the
     present modality whose features add most to its logit.
     """
 
@@ -127,8 +128,8 @@ class BinaryRelevance(Pooled):
 
     def fit(self, x: Array, y: NDArray[np.int64]) -> None:
         for label in range(len(self.labels)):
-            found, intercept = self.regress(x, y[:, label])
-            self.coefficients[label] = torch.from_numpy(found)
+            coefficients, intercept = self.regress(x, y[:, label])
+            self.coefficients[label] = torch.from_numpy(coefficients)
             self.intercepts[label] = float(intercept)
 
     def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutputs:
@@ -143,7 +144,7 @@ class BinaryRelevance(Pooled):
 
 
 class ClassifierChain(Pooled):
-    """One logistic regression for each label, which also sees the labels decided before it.
+    """One logistic regression for each label, which also reads the labels decided before it.
 
     Source: Read et al., "Classifier chains for multi-label classification", 2011. Chosen here: the most
     frequent label first; true labels in training, decisions at .5 in use.
@@ -166,10 +167,10 @@ class ClassifierChain(Pooled):
         order = np.argsort(-y.sum(0), kind="stable")
         self.order.copy_(torch.from_numpy(order))
         for place in range(len(self.labels)):
-            seen = np.zeros_like(y)
-            seen[:, :place] = y[:, order[:place]]  # in the order of the chain
-            found, intercept = self.regress(np.hstack((x, seen)), y[:, order[place]])
-            self.coefficients[place] = torch.from_numpy(found)
+            earlier = np.zeros_like(y)
+            earlier[:, :place] = y[:, order[:place]]  # in the order of the chain
+            coefficients, intercept = self.regress(np.hstack((x, earlier)), y[:, order[place]])
+            self.coefficients[place] = torch.from_numpy(coefficients)
             self.intercepts[place] = float(intercept)
 
     def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutputs:
@@ -178,8 +179,8 @@ class ClassifierChain(Pooled):
         own = x @ weights.T + self.intercepts  # (B, L) in the order of the chain
         logits: list[Tensor] = []
         for place in range(len(self.labels)):
-            seen = [(logit > 0).to(own.dtype) * w for logit, w in zip(logits, chained[place], strict=False)]
-            logits.append(own[:, place] + sum(seen))
+            earlier = [(x > 0).to(own.dtype) * w for x, w in zip(logits, chained[place], strict=False)]
+            logits.append(own[:, place] + sum(earlier))
         return ModelOutputs.from_logits(torch.stack(logits, dim=1)[:, self.order.argsort()])
 
 
@@ -211,13 +212,13 @@ class LabelPowerset(Pooled):
         place = np.full(len(sets), -1)
         place[kept] = np.arange(len(kept))
         target = place[classes.ravel()]
-        found, intercepts = self.regress(x[target >= 0], target[target >= 0])
-        if len(kept) <= 2:  # one logit says it: that of the second
-            found, intercepts = np.vstack((0 * found, found)), np.array([0.0, float(intercepts)])
+        fitted, intercepts = self.regress(x[target >= 0], target[target >= 0])
+        if len(kept) <= 2:  # a single logit, of the second set
+            fitted, intercepts = np.vstack((0 * fitted, fitted)), np.array([0.0, float(intercepts)])
         self.sets.zero_()
         self.sets[: len(kept)] = torch.from_numpy(sets[kept]).float()
         self.coefficients.zero_()
-        self.coefficients[: len(kept)] = torch.from_numpy(found[: len(kept)]).float()
+        self.coefficients[: len(kept)] = torch.from_numpy(fitted[: len(kept)]).float()
         self.intercepts.fill_(float("-inf"))
         self.intercepts[: len(kept)] = torch.from_numpy(intercepts[: len(kept)]).float()
 

@@ -21,7 +21,7 @@ class SequenceEncoder(nn.Module):
         config: layers, heads, feed-forward width, dropout, positions.
 
     Raises:
-        ConfigError: D is no multiple of the heads.
+        ConfigError: D is not a multiple of the heads.
     """
 
     def __init__(self, width: int, hidden: int, config: SequenceEncoderConfig) -> None:

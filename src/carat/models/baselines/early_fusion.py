@@ -1,4 +1,4 @@
-"""Early fusion: the modalities are joined step by step before anything is learnt of them."""
+"""Early fusion: one Transformer over the modalities' sequences, concatenated step by step."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from carat.utils.errors import ConfigError
 class EarlyFusion(Model):
     """The concatenated aligned sequences through one Transformer encoder; mean over time; linear classifier.
 
-    A common baseline rather than one paper's. Chosen here: sequences of unequal length are laid on a common
-    time axis of as many steps as the longest of the sample has, at most `steps`; a step holds the mean of a
-    modality's steps that fall into it, or the step nearest before it; an absent modality is zeros.
+    A common baseline rather than one paper's. Chosen here: sequences of unequal length are resampled to a
+    common time axis of as many steps as the sample's longest sequence, at most `steps`; a step is the mean of
+    a modality's steps that fall into it, or the nearest one before it; absent modalities are zeros.
 
     Args:
         widths, labels: see `Model`.
@@ -62,7 +62,7 @@ class EarlyFusion(Model):
 
 
 def lay_on_axis(x: Tensor, mask: Tensor, axis: Tensor, steps: int) -> Tensor:
-    """Sequences x (B, T, d) with mask (B, T) on a time axis of `axis` (B,) steps → (B, steps, d).
+    """Resample x (B, T, d) with mask (B, T) to a time axis of `axis` (B,) steps → (B, steps, d).
 
     Valid steps keep their order. Each step of the axis is the mean over its stretch of the sequence, which is
     cut into equal stretches of one step at least; zeros where the sequence is empty or the axis has ended.

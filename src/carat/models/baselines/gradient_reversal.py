@@ -1,4 +1,4 @@
-"""Gradient reversal: what comes after learns to lower a loss, what comes before to raise it."""
+"""Gradient reversal: layers after it learn to lower a loss, layers before it to raise it."""
 
 from __future__ import annotations
 

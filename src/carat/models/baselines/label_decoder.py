@@ -1,4 +1,4 @@
-"""Transformers over sequences that are embedded already, and a decoder whose queries are labels."""
+"""Transformer layers over embedded sequences, and a decoder with labels as queries."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class TransformerLayers(nn.Module):
 
     Args:
         hidden: D.
-        layers: how many.
+        layers: number of layers.
         config: heads, feed-forward width, dropout.
 
     Raises:
-        ConfigError: D is no multiple of the heads.
+        ConfigError: D is not a multiple of the heads.
     """
 
     def __init__(self, hidden: int, layers: int, config: SequenceEncoderConfig) -> None:
@@ -52,7 +52,7 @@ class TransformerLayers(nn.Module):
 
 
 def lay_out_gaps(mask: Tensor) -> tuple[PackedBatch, LengthGroup]:
-    """A layout that leaves out gaps in a mask (B, T) too, and how its samples lie in the padded batch."""
+    """Pack a batch whose mask (B, T) may have gaps, and the packed samples within the padded batch."""
     if not on_host(mask):
         packed = pack_batch(mask)
         return packed, packed.whole
@@ -67,11 +67,11 @@ class LabelDecoder(nn.Module):
     Args:
         labels: L.
         hidden: D.
-        layers: how many.
+        layers: number of layers.
         config: heads, feed-forward width, dropout.
 
     Raises:
-        ConfigError: D is no multiple of the heads.
+        ConfigError: D is not a multiple of the heads.
     """
 
     def __init__(self, labels: int, hidden: int, layers: int, config: SequenceEncoderConfig) -> None:
@@ -111,16 +111,16 @@ class LabelDecoderLayer(nn.Module):
         self.norm2 = nn.LayerNorm(hidden, eps=NORM_EPS)
 
     def forward(self, labels: Tensor, sequence: Tensor, mask: Tensor) -> Tensor:
-        """Labels (B, L, D) that look at a sequence (B, T, D) with mask (B, T) → (B, L, D)."""
-        share = self.dropout if self.training else 0.0
+        """Labels (B, L, D) attend to a sequence (B, T, D) with mask (B, T) → (B, L, D)."""
+        p = self.dropout if self.training else 0.0
         query, key, value = self.query_key_value(labels).chunk(3, dim=-1)
-        mixed = self.out_proj(attend_by_heads(query, key, value, self.heads, None, share))
-        labels = self.norm1(add_dropped(labels, mixed, share))
+        mixed = self.out_proj(attend_by_heads(query, key, value, self.heads, None, p))
+        labels = self.norm1(add_dropped(labels, mixed, p))
         key, value = self.key_value(sequence).chunk(2, dim=-1)
-        seen = self.looked_up(attend_by_heads(self.query(labels), key, value, self.heads, mask, share))
-        labels = self.sequence_norm(add_dropped(labels, seen, share))
+        attended = self.looked_up(attend_by_heads(self.query(labels), key, value, self.heads, mask, p))
+        labels = self.sequence_norm(add_dropped(labels, attended, p))
         fed = self.linear2(F.gelu(self.linear1(labels)))
-        out: Tensor = self.norm2(add_dropped(labels, fed, share))
+        out: Tensor = self.norm2(add_dropped(labels, fed, p))
         return out
 
 
@@ -138,7 +138,7 @@ class LabelClassifiers(nn.Module):
 
 
 def attend_by_heads(
-    query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None, share: float
+    query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None, p: float
 ) -> Tensor:
     """Multi-head attention of query (B, L, D) to key and value (B, T, D) → (B, L, D).
 
@@ -146,13 +146,13 @@ def attend_by_heads(
         query, key, value: projected already.
         heads: divides D.
         mask: (B, T) keys, valid = True; zeros come out where a sample has none. None: all.
-        share: of the weights to drop.
+        p: dropout of the weights.
     """
     query, key, value = (
         x.view(x.shape[0], x.shape[1], heads, -1).transpose(1, 2) for x in (query, key, value)
     )
     if mask is None:
-        return attend(query, key, value, None, share).transpose(1, 2).flatten(2)
+        return attend(query, key, value, None, p).transpose(1, 2).flatten(2)
     some = mask.any(1, keepdim=True)
-    attended = attend(query, key, value, mask | ~some, share).transpose(1, 2).flatten(2)
+    attended = attend(query, key, value, mask | ~some, p).transpose(1, 2).flatten(2)
     return attended * some[..., None].to(attended.dtype)

@@ -1,4 +1,4 @@
-"""Late fusion: every modality decides alone, their logits are averaged."""
+"""Late fusion: one classifier per modality, whose logits are averaged."""
 
 from __future__ import annotations
 

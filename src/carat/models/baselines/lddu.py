@@ -1,4 +1,4 @@
-"""LDDU: labels as Gaussians in a latent space, modalities fused by how certain they are."""
+"""LDDU: labels as Gaussians in a latent space, fused by their certainty."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WIDEST = 10.0
 
 @dataclass
 class LdduOutputs(ModelOutputs):
-    """The Gaussians of every modality and label; slots of absent modalities are to be ignored."""
+    """As `ModelOutputs`, with the Gaussians; slots of absent modalities carry no information."""
 
     modality_mask: Tensor
     """(B, M) bool."""
@@ -85,7 +85,7 @@ class Lddu(Model):
 
     def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> LdduOutputs:
         modality_mask = modality_mask_of(masks, self.encoders)
-        gaussians = [self.gaussians[m](self._look(m, features[m], masks[m])[0]) for m in self.encoders]
+        gaussians = [self.gaussians[m](self._attend(m, features[m], masks[m])[0]) for m in self.encoders]
         means, log_variances = torch.stack(gaussians, dim=1).chunk(2, dim=-1)  # (B, M, L, P)
         log_variances = log_variances.clamp(-WIDEST, WIDEST)
         weights = certainty(log_variances.mean(-1), modality_mask)
@@ -94,15 +94,15 @@ class Lddu(Model):
             logits.sigmoid(), weights.argmax(1), logits, modality_mask, means, log_variances, weights
         )
 
-    def _look(self, modality: str, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def _attend(self, modality: str, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Label features (B, L, D) and attention (B, L, T) of x (B, T, d); zeros where it is absent."""
         hidden = self.encoders[modality](x, mask)
-        somewhere = mask | ~mask.any(1, keepdim=True)  # absent: hidden is 0 wherever one looks
-        found, weights = self.looks[modality](hidden, somewhere)
-        return found, weights * mask[:, None].to(weights.dtype)
+        somewhere = mask | ~mask.any(1, keepdim=True)  # absent: hidden is 0 everywhere
+        attended, weights = self.looks[modality](hidden, somewhere)
+        return attended, weights * mask[:, None].to(weights.dtype)
 
     def attention(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {m: self._look(m, features[m], masks[m])[1] for m in self.encoders}
+        return {m: self._attend(m, features[m], masks[m])[1] for m in self.encoders}
 
     def classify(self, latents: Tensor) -> Tensor:
         """Latents (…, L, P) → logits (…, L)."""
@@ -147,7 +147,7 @@ class Lddu(Model):
 
 
 def draw(means: Tensor, log_variances: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """One sample of each Gaussian, by reparameterisation; shapes alike."""
+    """One sample of each Gaussian, by reparameterization; shapes alike."""
     noise = torch.randn(means.shape, generator=generator, device=means.device, dtype=means.dtype)
     return means + (log_variances / 2).exp() * noise
 
@@ -157,7 +157,7 @@ def certainty(log_variance: Tensor, modality_mask: Tensor) -> Tensor:
 
     Args:
         log_variance: (B, M, L).
-        presence: (B, M), one present in every row.
+        modality_mask: (B, M), with one present modality per row at least.
 
     Returns:
         (B, M, L).
@@ -176,7 +176,7 @@ def divergence(means: Tensor, log_variances: Tensor) -> Tensor:
 
 
 def calibration(log_variance: Tensor, errors: Tensor, modality_mask: Tensor) -> Tensor:
-    """How far uncertainty is from ranking as the error does, label by label.
+    """Divergence between the rankings by uncertainty and by error, label by label.
 
     Over all present modalities of the batch, the softmax of the log-variances is to be that of the errors:
     their KL divergence, averaged over labels. 0 where log-variance and error differ by a constant; as the
@@ -185,10 +185,10 @@ def calibration(log_variance: Tensor, errors: Tensor, modality_mask: Tensor) -> 
     Args:
         log_variance: (B, M, L).
         errors: (B, M, L), cross-entropies of each modality alone, without gradient.
-        presence: (B, M).
+        modality_mask: (B, M), present = True.
     """
     absent = ~modality_mask.flatten()[:, None]
-    wanted, found = (
+    wanted, given = (
         x.float().flatten(0, 1).masked_fill(absent, -1e9).log_softmax(0) for x in (errors, log_variance)
     )
-    return (wanted.exp() * (wanted - found)).sum(0).mean()
+    return (wanted.exp() * (wanted - given)).sum(0).mean()

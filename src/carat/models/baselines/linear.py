@@ -1,4 +1,4 @@
-"""One linear layer on features averaged over time: what the features say by themselves."""
+"""One linear layer for each modality on features averaged over time."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from carat.models.losses.multilabel import LabelLoss
 class Linear(Model):
     """A linear layer for each modality on its mean over time; logits averaged over those present.
 
-    With one modality behind a pretrained encoder this is plain fine-tuning with a linear head, the yardstick
-    for everything that is put on such an encoder. A common baseline rather than one paper's.
+    With one modality behind a pretrained encoder this is plain fine-tuning with a linear head, the baseline
+    of every other model behind such an encoder. A common baseline rather than one paper's.
 
     Args:
         widths, labels: see `Model`.

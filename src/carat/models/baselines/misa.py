@@ -1,4 +1,4 @@
-"""MISA: what the modalities share and what is each one's own, in vectors kept apart by the objective."""
+"""MISA: modality-invariant and modality-specific vectors, fused by one Transformer layer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from carat.models.losses.terms import weighted_sum
 
 @dataclass
 class MisaOutputs(ModelOutputs):
-    """As `ModelOutputs`, and the vectors that the objective compares."""
+    """As `ModelOutputs`, with the vectors that the losses compare."""
 
     projected: Tensor
     """(B, M, D), of the modalities."""
@@ -32,7 +32,7 @@ class MisaOutputs(ModelOutputs):
     private: Tensor
     """(B, M, D), in [0, 1]: each through its own."""
     modality_mask: Tensor
-    """(B, M) bool; the vectors of absent modalities mean nothing."""
+    """(B, M) bool, present = True; vectors of absent modalities carry no information."""
 
 
 class Misa(Model):
@@ -62,7 +62,7 @@ class Misa(Model):
         config: widths, depths, dropouts and weights; the published values when None.
 
     Raises:
-        ConfigError: a width is no multiple of its heads.
+        ConfigError: a width is not a multiple of its heads.
     """
 
     def __init__(
@@ -126,14 +126,14 @@ class Misa(Model):
             outputs.modality_mask,
         )
         one, other = [i for i, _ in self.pairs], [j for _, j in self.pairs]
-        both = modality_mask[:, one] & modality_mask[:, other]  # (B, P)
+        both = modality_mask[:, one] & modality_mask[:, other]  # (B, N)
         decoded = self.decoder(outputs.shared + outputs.private)
         terms = {
             "label": self.label_loss(outputs.logits, labels),
             "similarity": moment_discrepancy(shared[:, one], shared[:, other], both, self.moments).sum()
             / max(1, len(self.pairs)),
-            "difference": alignment(shared, private, modality_mask).sum()
-            + alignment(private[:, one], private[:, other], both).sum(),
+            "difference": orthogonality(shared, private, modality_mask).sum()
+            + orthogonality(private[:, one], private[:, other], both).sum(),
             "reconstruction": masked_mean(
                 (decoded - outputs.projected.detach()).square().mean(-1), modality_mask, dim=0
             ).mean(),
@@ -145,32 +145,32 @@ def moment_discrepancy(x: Tensor, y: Tensor, present: Tensor, moments: int) -> T
     """Central moment discrepancy of two sets of vectors in [0, 1] (Zellinger et al. 2017).
 
     Args:
-        x, y: (B, P, D).
-        present: (B, P), samples that count.
+        x, y: (B, N, D).
+        present: (B, N), samples that count.
         moments: how many, the mean included.
 
     Returns:
-        (P,), the summed distances of the means and of the central moments; 0 where there are no samples.
+        (N,), the summed distances of the means and of the central moments; 0 where there are no samples.
     """
     means = masked_mean(x, present, dim=0), masked_mean(y, present, dim=0)
     x, y = x - means[0], y - means[1]
-    found: Tensor = torch.linalg.vector_norm(means[0] - means[1], dim=-1)
+    total: Tensor = torch.linalg.vector_norm(means[0] - means[1], dim=-1)
     for k in range(2, moments + 1):
-        found = found + torch.linalg.vector_norm(
+        total = total + torch.linalg.vector_norm(
             masked_mean(x**k, present, dim=0) - masked_mean(y**k, present, dim=0), dim=-1
         )
-    return found
+    return total
 
 
-def alignment(x: Tensor, y: Tensor, present: Tensor) -> Tensor:
-    """How far two sets of vectors are from orthogonal: the mean square of their D · D products.
+def orthogonality(x: Tensor, y: Tensor, present: Tensor) -> Tensor:
+    """Soft orthogonality of two sets of vectors: the mean square of their D · D products.
 
     Args:
-        x, y: (B, P, D); centred over the samples that count, then brought to unit length.
-        present: (B, P), samples that count.
+        x, y: (B, N, D); centered over the samples that count, then brought to unit length.
+        present: (B, N), samples that count.
 
     Returns:
-        (P,), 0 where there are no samples.
+        (N,), 0 where there are no samples.
     """
     x, y = (
         F.normalize((z - masked_mean(z, present, dim=0)) * present[..., None], dim=-1, eps=1e-6)

@@ -1,4 +1,4 @@
-"""MulT: every modality's sequence is enriched step by step with what the other modalities say."""
+"""MulT: cross-modal Transformers between all pairs of modalities."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Mult(Model):
 
     Chosen here: LayerNorm on the input features; a convolution that keeps the number of steps; positions
     added once, to the low-level sequences; the usual pre-norm residual (the paper's equation adds the
-    normalised input) with one LayerNorm for query and source; a feed-forward part four times as wide; as many
+    normalized input) with one LayerNorm for query and source; a feed-forward part four times as wide; as many
     self-attention as cross-modal layers; one dropout for attention weights and hidden states; a learning rate
     that falls linearly. Attention to an absent source adds nothing, so that the target's own steps remain; an
     absent target has a vector of zeros. A single modality passes its self-attention Transformer alone.
@@ -38,7 +38,7 @@ class Mult(Model):
         config: widths, depths and dropouts; the published values when None.
 
     Raises:
-        ConfigError: the width is no multiple of the heads.
+        ConfigError: the width is not a multiple of the heads.
     """
 
     def __init__(
@@ -95,10 +95,8 @@ class Mult(Model):
             assert isinstance(own, Transformer)
             vectors.append(own.read(sequence, readable[target], last) * present[target])
         x = torch.cat(vectors, dim=-1)
-        share = self.config.output_dropout if self.training else 0.0
-        return ModelOutputs.from_logits(
-            self.classifier(x + self.linear2(dropout(self.linear1(x).relu(), share)))
-        )
+        p = self.config.output_dropout if self.training else 0.0
+        return ModelOutputs.from_logits(self.classifier(x + self.linear2(dropout(self.linear1(x).relu(), p))))
 
     def losses(
         self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None
@@ -128,7 +126,7 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, target: Tensor, source: Tensor, mask: Tensor, present: Tensor) -> Tensor:
-        """Steps of the target (B, T, D) after every layer has looked at the source; see `Layer`."""
+        """Steps of the target (B, T, D) after attention to the source in every layer; see `Layer`."""
         for layer in self.layers:
             target = layer(target, source, mask, present)
         out: Tensor = self.norm(target)
@@ -164,25 +162,25 @@ class Layer(nn.Module):
         self.linear2 = nn.Linear(4 * width, width)
 
     def forward(self, target: Tensor, source: Tensor, mask: Tensor, present: Tensor | None = None) -> Tensor:
-        """Steps of the target after a look at the source.
+        """Steps of the target after attention to the source.
 
         Args:
             target: (B, T, D).
             source: (B, S, D).
             mask: (B, S), its valid steps, one at least.
-            present: (B, 1, 1), whether attention counts; everywhere when None.
+            present: (B, 1, 1), whether the source is present; everywhere when None.
 
         Returns:
             (B, T, D).
         """
-        share = self.dropout if self.training else 0.0
+        p = self.dropout if self.training else 0.0
         query = self._split(self.query(self.norm1(target)))
         key, value = self.key_value(self.norm1(source)).chunk(2, dim=-1)
-        found = attend(query, self._split(key), self._split(value), mask, share)
-        attended = self.out_proj(found.transpose(1, 2).flatten(2))
-        target = add_dropped(target, attended if present is None else attended * present, share)
+        mixed = attend(query, self._split(key), self._split(value), mask, p)
+        attended = self.out_proj(mixed.transpose(1, 2).flatten(2))
+        target = add_dropped(target, attended if present is None else attended * present, p)
         inner = self.linear1(self.feedforward_norm(target)).relu()
-        return add_dropped(target, self.linear2(dropout(inner, share)), share)
+        return add_dropped(target, self.linear2(dropout(inner, p)), p)
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, T, D) → (B, heads, T, D / heads)."""

@@ -1,4 +1,4 @@
-"""The prior: what can be known without looking at a sample."""
+"""The prior: training frequencies, without looking at a sample."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class Prior(Model):
     """Every sample's score is the frequency of the label in the training split.
 
     Args:
-        config: nothing to set.
+        widths, labels: see `Model`.
+        config: has no settings.
     """
 
     logits: Tensor

@@ -26,14 +26,14 @@ from carat.utils.errors import ConfigError, did_you_mean
 
 @dataclass
 class TailorOutputs(ModelOutputs):
-    """What one forward pass yields; representations are zeros where not valid."""
+    """As `ModelOutputs`, with the representations, which are zeros where not valid."""
 
     private: dict[str, Tensor]
     """(B, T_m, D) by modality."""
     common: dict[str, Tensor]
     """(B, T_m, D) by modality."""
     shared: Tensor
-    """(B, S, D): the common representations of all modalities, added on one time axis."""
+    """(B, S, D): sum of the common representations of all modalities on one time axis."""
     masks: Sequences
     """(B, T_m) by modality."""
 
@@ -44,7 +44,7 @@ class Tailor(Model):
 
     A Transformer encoder for each modality; from its hidden states (B, T_m, D) a common representation by a
     generator that all modalities share and a private one by its own. A discriminator of modalities should
-    recognise the private ones and be misled by the common ones (gradient reversal); both are pushed to be
+    recognize the private ones and be misled by the common ones (gradient reversal); both are pushed to be
     orthogonal. Cross-modal Transformers fuse the private sequences one modality at a time, and at last the
     common one. Embeddings of the labels attend to one another, then to the fused sequence; each label has
     its own linear classifier.
@@ -149,7 +149,7 @@ class Generator(nn.Module):
 
 @dataclass
 class Part:
-    """A sequence that is to be fused."""
+    """A sequence to fuse."""
 
     x: Tensor
     """(B, T, D)."""
@@ -160,7 +160,7 @@ class Part:
 
     @classmethod
     def of(cls, x: Tensor, mask: Tensor) -> Part:
-        """A sequence that was not fused yet."""
+        """A sequence of one modality."""
         return cls(x, mask, torch.arange(x.shape[1], device=x.device))
 
 
@@ -186,7 +186,7 @@ class CrossEncoder(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Tells by one step which modality it comes from: D → D/2 → M."""
+    """Classifies single steps by modality: D → D/2 → M."""
 
     def __init__(self, hidden: int, modalities: int, dropout: float) -> None:
         super().__init__()
@@ -196,10 +196,10 @@ class Discriminator(nn.Module):
 
     def forward(self, sequences: Sequences, masks: Sequences) -> Tensor:
         """Cross-entropy of the steps of sequences (B, T_m, D), a mean for each modality, summed over them."""
-        share = self.dropout if self.training else 0.0
+        p = self.dropout if self.training else 0.0
         total = torch.zeros((), device=self.first.weight.device)
         for index, (m, x) in enumerate(sequences.items()):
-            logits = self.second(F.relu(dropout(self.first(x), share)))
+            logits = self.second(F.relu(dropout(self.first(x), p)))
             total = total + masked_mean(-logits.log_softmax(-1)[..., index], masks[m])
         return total
 

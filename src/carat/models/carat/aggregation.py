@@ -1,4 +1,4 @@
-"""Labels classified jointly, and the shuffle that teaches it more combinations than the data holds."""
+"""Joint classification of all labels, and the shuffle of label features that augments it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Aggregation(nn.Module):
 
 
 def permute_within(valid: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Random permutations along the last axis that keep valid and other places apart.
+    """Random permutations along the last axis that do not mix valid and other places.
 
     Args:
         valid: (…, N) bool.
@@ -47,15 +47,15 @@ def draw_shuffle(
     over_samples: bool = True,
     over_modalities: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Which features trade places: over samples for each (modality, label), then over modalities.
+    """Draw a shuffle of label features: over samples for each (modality, label), then over modalities.
 
-    Only present modalities take part, so that no absent one's features enter.
+    Only present modalities are shuffled, so that no features of absent ones are mixed in.
 
     Args:
-        presence: (B, M).
+        modality_mask: (B, M), present = True.
         labels: L.
-        generator: source of randomness, on the device of `presence`.
-        over_samples, over_modalities: False leaves everything at its place along that axis.
+        generator: source of randomness, on the device of `modality_mask`.
+        over_samples, over_modalities: False leaves that axis as it is.
 
     Returns:
         Sample index (B, M, L) and modality index (B, M, L); each is a bijection along its axis.
@@ -73,16 +73,16 @@ def draw_shuffle(
 
 
 def gather_jointly(values: Tensor, samples: Tensor, modalities: Tensor) -> Tensor:
-    """Take (B, M, L) or (B, M, L, D) from sample and modality at once, as the released code does.
+    """Index (B, M, L) or (B, M, L, D) by sample and modality at once, as the released code does.
 
-    Not a bijection: of the places that `draw_shuffle` says, some are looked up twice and some never. Where
-    modalities are absent, a rebuilt feature of an absent one may enter.
+    Not a bijection: some entries are gathered twice and some never. Where modalities are absent, a
+    reconstructed feature of an absent one may be gathered.
     """
     return values[samples, modalities, torch.arange(values.shape[2], device=values.device)]
 
 
 def apply_shuffle(values: Tensor, samples: Tensor, modalities: Tensor) -> Tensor:
-    """Permute (B, M, L) or (B, M, L, D) over samples, then over modalities, as `draw_shuffle` says."""
+    """Permute (B, M, L) or (B, M, L, D) over samples, then over modalities, by indices of `draw_shuffle`."""
     if values.ndim == 4:
         samples, modalities = (index[..., None].expand_as(values) for index in (samples, modalities))
     return values.gather(0, samples).gather(1, modalities)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 class Alignment(nn.Module):
     """Two-layer LSTM whose outputs weigh the time steps: (B, T, d) → (B, steps, d).
 
-    The LSTM emits `steps` + 1 classes per time step, the first of them a blank that is dropped; what
-    remains, transposed, are the weights. No alignment loss is trained on it, as in the released code.
-    Here padding gets weight 0, which leaves trailing zeros without effect.
+    The LSTM emits `steps` + 1 classes per time step, of which the first, a blank, is dropped; the others,
+    transposed, are the weights. As in the released code, no alignment loss is trained. Unlike there,
+    padding gets weight 0, so that trailing zeros have no effect.
 
     Args:
         width: d.

@@ -1,4 +1,4 @@
-"""Label-wise attention: each label looks at a sequence in its own way."""
+"""Label-wise attention over time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class LabelAttention(nn.Module):
         hidden: D.
         labels: L.
         label_wise: W is (L, D), one row per label; else one row that all labels share.
-        even: W starts at 0, so that every label begins with the mean over time; else it is drawn.
+        identity_init: W starts at 0, so that every label starts with the mean over time; else it is random.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""First-in-first-out memory of past latents, which the contrast compares the batch with."""
+"""First-in-first-out memory bank of past latents for the contrastive loss."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 EMPTY = -1
-"""Class of a row that holds nothing yet."""
+"""Class of a row that was not filled yet."""
 NOISE = -2
-"""Class of a row of noise: compared with, but of no latent's class."""
+"""Class of a row of noise: a negative of every latent."""
 
 
 class MemoryBank(nn.Module):
@@ -18,8 +18,8 @@ class MemoryBank(nn.Module):
     Args:
         size: rows that the ring holds.
         latent: P.
-        noise: start with Gaussian noise of unit length over the rows, not over P, as the released code does;
-            else empty.
+        noise: start with Gaussian noise, normalized over the rows instead of over P, as the released code
+            does; else empty.
     """
 
     rows: Tensor
@@ -37,15 +37,15 @@ class MemoryBank(nn.Module):
     def push(self, rows: Tensor, classes: Tensor) -> None:
         """Append rows (N, P) of the given classes (N,), dropping the oldest; only the last `size` count.
 
-        Rows of class `EMPTY` are passed over. Each place of the ring looks up what it becomes, so that no
-        shape depends on how many there are.
+        Rows of class `EMPTY` are skipped. Every place of the ring gathers its new content, so that no shape
+        depends on how many rows are pushed.
         """
         if not len(rows):
             return
         size = len(self.rows)
-        there = classes != EMPTY
-        number = there.sum()
-        in_order = (~there).to(torch.uint8).argsort(stable=True)  # those to append, then the others
+        filled = classes != EMPTY
+        number = filled.sum()
+        in_order = (~filled).to(torch.uint8).argsort(stable=True)  # those to append, then the others
         after = (torch.arange(size, device=rows.device) - self.pointer) % size  # places behind the pointer
         newest = (
             after + (number - 1 - after).div(size, rounding_mode="floor") * size

@@ -1,4 +1,4 @@
-"""CARAT's network: wires the rooms beside it together."""
+"""The CARAT network."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from carat.models.layers.transformer import Encoder
 
 @dataclass
 class CaratOutputs:
-    """What one forward pass yields. Absent modalities are False in `presence`; their slots are to be ignored.
+    """Outputs of CARAT; slots of absent modalities carry no information.
 
-    K is the number of feature levels: original, α and β, or less where the model has fewer levels of
-    reconstruction; the last one is scored. M follows the order of the model's modalities.
+    K is the number of feature levels: original, α and β, or fewer if the model has fewer levels of
+    reconstruction. The last one is scored.
     """
 
     modality_mask: Tensor
-    """(B, M) bool."""
+    """(B, M) bool, present = True."""
     features: Tensor
     """(B, K, M, L, D): u, u_α, u_β."""
     decoded: Tensor
@@ -43,7 +43,7 @@ class CaratOutputs:
     scores: Tensor
     """(B, L), in [0, 1]."""
     attribution: Tensor
-    """(B, L) index of the present modality whose logit of the last level is the largest."""
+    """(B, L), index of the present modality with the largest logit of the last level."""
 
 
 class CaratNetwork(nn.Module):
@@ -52,7 +52,7 @@ class CaratNetwork(nn.Module):
     Args:
         widths: d by modality, in the order of the M axis.
         num_labels: L.
-        config: D (`hidden`), P (`latent`), depths and which parts there are.
+        config: widths D (`hidden`) and P (`latent`), depths, and which parts the network has.
     """
 
     def __init__(self, widths: Mapping[str, int], num_labels: int, config: CaratConfig) -> None:
@@ -105,7 +105,7 @@ class CaratNetwork(nn.Module):
         return self.fuse(*self.represent(features, masks))
 
     def score(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Scores and `attribution` of `forward` alone, without what only the objective needs."""
+        """Scores and attribution as of `forward`, without what only the losses need."""
         original, modality_mask = self.represent(features, masks)
         *_, rebuilt = self.rebuild(original, modality_mask)
         last = rebuilt[-1] if rebuilt else original
@@ -114,13 +114,13 @@ class CaratNetwork(nn.Module):
         return scores, attribution
 
     def represent(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Label-specific features u (B, M, L, D) and presence (B, M)."""
+        """Label-specific features u (B, M, L, D) and the modality mask (B, M)."""
         modality_mask = modality_mask_of(masks, self.encoder)
         original = torch.stack([self.attend(m, features[m], masks[m])[0] for m in self.encoder], dim=1)
         return original, modality_mask
 
     def attend(self, modality: str, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Label-specific features of one modality; zeros where it is absent, which costs nothing.
+        """Label-specific features of one modality, zeros where it is absent.
 
         Args:
             modality: its name.
@@ -144,7 +144,7 @@ class CaratNetwork(nn.Module):
         return packed.restore(attended, batch), packed.restore(weights, batch)
 
     def fuse(self, original: Tensor, modality_mask: Tensor) -> CaratOutputs:
-        """Reconstruct, classify and aggregate label-specific features u (B, M, L, D), presence (B, M)."""
+        """Reconstruct, classify and aggregate label-specific features u (B, M, L, D) under a mask (B, M)."""
         latent, decoded, rebuilt = self.rebuild(original, modality_mask)
         levels = torch.stack((original, *rebuilt), dim=1)  # (B, K, M, L, D)
         latents = torch.stack((latent, *map(self.latent.encode, rebuilt)), dim=1)
@@ -153,7 +153,7 @@ class CaratNetwork(nn.Module):
         return CaratOutputs(modality_mask, levels, decoded, latents, logits, aggregated, scores, attribution)
 
     def rebuild(self, original: Tensor, modality_mask: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Latents (B, M, L, P), decoded ũ and the rebuilt levels, (B, M, L, D) each."""
+        """Latents (B, M, L, P), decoded ũ and the reconstructed levels, (B, M, L, D) each."""
         latent = self.latent.encode(original)
         stand_in = self.latent.decode(self.prototypes.stand_in(latent, modality_mask))
         decoded = torch.where(modality_mask[..., None, None], self.latent.decode(latent), stand_in)
@@ -166,7 +166,7 @@ class CaratNetwork(nn.Module):
     def classify(
         self, levels: Tensor, logits: Tensor, modality_mask: Tensor
     ) -> tuple[Tensor | None, Tensor, Tensor]:
-        """Joint logits (B, M, L), scores and carriers (B, L) of levels (B, K, M, L, D) and their logits."""
+        """Joint logits (B, M, L), scores and attribution (B, L) from features and logits of all levels."""
         strongest, attribution = masked_max(logits[:, -1], modality_mask)
         scores, aggregated = [strongest.sigmoid()], None
         if self.aggregation is not None:

@@ -1,4 +1,4 @@
-"""Class prototypes: for each (modality, label) what its presence and its absence look like."""
+"""Class prototypes: two latents for each (modality, label), of samples with and without the label."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from torch.nn import functional as F
 
 
 class StandIn(nn.Module, ABC):
-    """What replaces a modality's own latent in its reconstruction."""
+    """Replaces a modality's own latent in its reconstruction."""
 
     @abstractmethod
     def stand_in(self, latents: Tensor, modality_mask: Tensor) -> Tensor:
-        """Latents (B, M, L, P), presence (B, M) → (B, M, L, P)."""
+        """Latents (B, M, L, P), modality mask (B, M) → (B, M, L, P)."""
 
     @abstractmethod
     def update(self, latents: Tensor, labels: Tensor, modality_mask: Tensor) -> None:
-        """Learn from a batch: latents (B, M, L, P), labels (B, L), presence (B, M)."""
+        """Update by a batch: latents (B, M, L, P), labels (B, L), modality mask (B, M)."""
 
 
 class OwnLatent(StandIn):
-    """Nothing replaces it; an absent modality, which has none, gets zeros."""
+    """No substitution; absent modalities are zero."""
 
     def stand_in(self, latents: Tensor, modality_mask: Tensor) -> Tensor:
         return latents * modality_mask[..., None, None]
 
     def update(self, latents: Tensor, labels: Tensor, modality_mask: Tensor) -> None:
-        """Nothing is learnt."""
+        """There is no state."""
 
 
 def moving_average(means: Tensor, values: Tensor, member: Tensor, momentum: float) -> Tensor:
@@ -41,15 +41,15 @@ def moving_average(means: Tensor, values: Tensor, member: Tensor, momentum: floa
         means: (M, L, 2, P).
         values: (B, M, L, P).
         member: (B, M, L, 2), whether the sample's value belongs to the class.
-        momentum: share of the mean that stays at each update.
+        momentum: weight of the old mean at each update.
 
     Returns:
         New means (M, L, 2, P).
     """
-    seen = member.to(values.dtype).cumsum(0)
-    later = seen[-1] - seen  # members of the same class that follow in the batch
-    share = (1 - momentum) * momentum**later * member
-    return momentum ** seen[-1, ..., None] * means + torch.einsum("bmlc,bmlp->mlcp", share, values)
+    count = member.to(values.dtype).cumsum(0)
+    later = count[-1] - count  # members of the same class that follow in the batch
+    weights = (1 - momentum) * momentum**later * member
+    return momentum ** count[-1, ..., None] * means + torch.einsum("bmlc,bmlp->mlcp", weights, values)
 
 
 class Prototypes(StandIn):
@@ -59,7 +59,7 @@ class Prototypes(StandIn):
         modalities: M.
         labels: L.
         latent: P.
-        momentum: share of a prototype that stays at each update (.99 in the paper).
+        momentum: weight of the old prototype at each update (.99 in the paper).
     """
 
     means: Tensor
@@ -72,12 +72,12 @@ class Prototypes(StandIn):
     def stand_in(self, latents: Tensor, modality_mask: Tensor) -> Tensor:
         """A mixture of prototypes.
 
-        In training the mixture of μ⁺ and μ⁻ by softmax of the cosine-like similarities, at inference the
-        more similar of the two; for an absent modality, of which nothing is known, half of each.
+        In training μ⁺ and μ⁻ weighted by the softmax of the similarities, at inference the more similar of
+        the two; for an absent modality the mean of both.
 
         Args:
             latents: (B, M, L, P).
-            presence: (B, M).
+            modality_mask: (B, M), present = True.
 
         Returns:
             (B, M, L, P).
@@ -85,15 +85,15 @@ class Prototypes(StandIn):
         unit = F.normalize(latents, dim=-1)
         similarity = torch.einsum("bmlp,mlcp->bmlc", unit, self.means.to(unit.dtype))
         if self.training:
-            share = similarity.softmax(-1)
+            weights = similarity.softmax(-1)
         else:
-            share = F.one_hot(similarity.argmax(-1), 2).to(similarity.dtype)
-        share = torch.where(modality_mask[..., None, None], share, 0.5)
-        return torch.einsum("bmlc,mlcp->bmlp", share, self.means.to(unit.dtype))
+            weights = F.one_hot(similarity.argmax(-1), 2).to(similarity.dtype)
+        weights = torch.where(modality_mask[..., None, None], weights, 0.5)
+        return torch.einsum("bmlc,mlcp->bmlp", weights, self.means.to(unit.dtype))
 
     @torch.no_grad()
     def update(self, latents: Tensor, labels: Tensor, modality_mask: Tensor) -> None:
-        """Move the prototypes towards a batch: latents (B, M, L, P), labels (B, L), presence (B, M)."""
+        """Move the prototypes towards a batch: latents (B, M, L, P), labels (B, L), modality mask (B, M)."""
         positive = labels[:, None].bool() & modality_mask[..., None]  # (B, M, L)
         negative = ~labels[:, None].bool() & modality_mask[..., None]
         unit = F.normalize(latents.to(self.means.dtype), dim=-1)

@@ -1,4 +1,4 @@
-"""Each modality rebuilt from the others: first level α, second level β."""
+"""Reconstruction of each modality from the others: first level α, second level β."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Reconstruction(nn.Module):
     def first(self, decoded: Tensor, stand_in: Tensor) -> Tensor:
         """u_α: every modality from the others' decoded latents and its own stand-in.
 
-        A single modality has no others: it is rebuilt from its own decoded latent. By the letter it would
-        be rebuilt from its stand-in alone, and at inference only a choice of prototypes would reach β.
+        A single modality has no others and is reconstructed from its own decoded latent. By the paper's
+        definition only its stand-in would be left, and β would depend on nothing but the chosen prototypes.
 
         Args:
             decoded: ũ (B, M, L, D).

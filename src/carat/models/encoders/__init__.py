@@ -1,1 +1,1 @@
-"""Encoders that read tokens or sound in front of any method, and learn along with it."""
+"""Pretrained encoders of tokens or sound in front of any model, fine-tuned jointly."""

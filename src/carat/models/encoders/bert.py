@@ -1,4 +1,4 @@
-"""BERT, of which valid steps alone are computed on a CPU, with weights named as in published files."""
+"""BERT and RoBERTa on packed batches, with the weight names of Hugging Face."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model's linear layers and dropouts as this project computes them on a CPU."""
+"""Replaces a model's linear layers and dropouts by fast ones for a CPU."""
 
 from __future__ import annotations
 

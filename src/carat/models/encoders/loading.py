@@ -1,4 +1,4 @@
-"""A pretrained model from its folder: checked, with or without its weights."""
+"""Loading of pretrained models from checked local folders."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def layers_of(model: nn.Module, number: int) -> nn.ModuleList:
     """The stack of a model's so many Transformer layers.
 
     Raises:
-        DataError: it has none that is recognised.
+        DataError: it has none that is recognized.
     """
     for part in model.modules():
         if isinstance(part, nn.ModuleList) and len(part) == number:

@@ -1,1 +1,1 @@
-"""Layers that several models share."""
+"""Layers shared by the models."""

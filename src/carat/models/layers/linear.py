@@ -1,4 +1,4 @@
-"""Linear layers whose products are `carat.utils.device.product`'s."""
+"""Linear layers that compute their products by `carat.utils.device.product`."""
 
 from __future__ import annotations
 

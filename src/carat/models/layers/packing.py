@@ -1,4 +1,4 @@
-"""Which samples and steps of a padded batch are computed, and how they lie in memory."""
+"""Packed batches: valid steps one after the other, without padding."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from torch import Tensor
 from carat.utils.device import on_host
 
 GROUP = 16
-"""Samples that attend together, when that saves padding or memory."""
+"""Samples per group that attends together, if groups save padding or memory."""
 SMALL = 1 << 17
-"""Pairs of steps, over all samples, up to which memory is no reason to split."""
+"""Pairs of steps over all samples, up to which memory is no reason for groups."""
 
 
 @dataclass(frozen=True)
 class LengthGroup:
-    """Neighbouring samples that attend together, padded to the longest among them."""
+    """Neighboring samples that attend together, padded to the longest among them."""
 
     mask: Tensor
     """(R, T) bool, valid = True."""
     places: Tensor | None
     """(N,) places of the valid steps in R · T; None: all of them."""
     rows: slice
-    """Where their steps lie among all packed rows."""
+    """Their steps among all packed rows."""
     full: bool
-    """Every step is known to be valid."""
+    """Whether every step is known to be valid."""
 
     def unpack(self, packed: Tensor) -> Tensor:
         """Packed rows (N, d) → (R, T, d), zeros where not valid."""
@@ -47,12 +47,12 @@ class LengthGroup:
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """A padded batch without its padding: valid steps one after the other, the longest samples first."""
+    """The layout of a padded batch without its padding, the longest samples first."""
 
     samples: Tensor | None
     """(R,) the samples that are computed; None: all, in their order."""
     absent: Tensor | None
-    """(B,) bool, samples that are computed although they have no valid step; None: there are none."""
+    """(B,) bool, samples that are computed without having a valid step; None: there are none."""
     whole: LengthGroup
     """All of them, padded to the longest."""
     groups: list[LengthGroup]
@@ -73,7 +73,7 @@ class PackedBatch:
 
 
 def pack_batch(mask: Tensor) -> PackedBatch:
-    """The layout of a batch with this mask (B, T), valid = True.
+    """Pack a batch with this mask (B, T), valid = True.
 
     On a CPU only valid steps are computed, and samples without any are left out. Elsewhere shapes must not
     depend on values: everything is computed, and a sample without valid steps gets its first one, so that its
@@ -93,7 +93,7 @@ def pack_batch(mask: Tensor) -> PackedBatch:
 
 
 def _split(whole: LengthGroup, lengths: list[int]) -> list[LengthGroup]:
-    """Groups of neighbours, the longest first; one where that is small and saves less than a fifth."""
+    """Groups of neighbors, the longest first; one where that is small and saves less than a fifth."""
     starts = range(0, len(lengths), GROUP)
     small = sum(lengths[:1]) * whole.mask.numel() <= SMALL
     if small and sum(len(lengths[i : i + GROUP]) * lengths[i] for i in starts) > 0.8 * whole.mask.numel():
@@ -112,7 +112,7 @@ def _group(mask: Tensor, start: int) -> LengthGroup:
 
 
 class _Take(torch.autograd.Function):
-    """Rows at places that differ; the built-in gradient adds row by row, slower than a product."""
+    """Rows at distinct places; the built-in gradient accumulates row by row, slower than a product."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, places: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ from carat.models.layers.packing import LengthGroup, PackedBatch
 from carat.utils.device import on_host
 
 LONG = 128
-"""Steps above which attention weights are not kept for the backward pass, nor held all at once."""
+"""Steps above which attention weights are recomputed in the backward pass, and computed in parts."""
 HELD = 1 << 21
-"""So many of them are held at once."""
+"""Attention weights per part."""
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, p: float) -> Tensor:
@@ -24,7 +24,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, p: fl
     Args:
         query, key, value: (B, heads, T, d).
         mask: (B, T) keys, valid = True; None: all.
-        share: of the weights to drop, see `dropout`.
+        p: dropout of the weights, see `dropout`.
 
     Returns:
         (B, heads, T, d).
@@ -42,7 +42,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, p: fl
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, p: float) -> Tensor:
-    """By the definition: on a CPU, SDPA is slower for short sequences and has no fast dropout."""
+    """Plain matrix products: on a CPU, SDPA is slower for short sequences and has no fast dropout."""
     similar = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if mask is not None:
         bias = torch.zeros_like(mask, dtype=similar.dtype).masked_fill_(~mask, float("-inf"))
@@ -57,7 +57,7 @@ def attend_packed(projected: Tensor, groups: list[LengthGroup], heads: int, p: f
         projected: packed queries, keys and values (N, 3·D).
         groups: where the samples lie.
         heads: of the attention; divides D.
-        share: of the weights to drop.
+        p: dropout of the weights.
 
     Returns:
         (N, D).
@@ -120,11 +120,11 @@ class Encoder(nn.Module):
     Args:
         width: d, features per time step.
         hidden: D.
-        layers: how many layers.
+        layers: number of layers.
         heads, feedforward, dropout, norm_eps: see `EncoderLayer`.
-        max_length: how many positions have an embedding.
-        pooler: hold the frozen weights of a pooler whose output nothing uses, as the released code does.
-        even: begin without positions and, where d = D, with the identity as projection.
+        max_length: number of position embeddings.
+        pooler: add a frozen pooler whose output nothing uses, as the released code does.
+        identity_init: start with positions at 0 and, if d = D, with the identity as projection.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class Encoder(nn.Module):
                 nn.init.eye_(self.project.weight)
 
     def forward(self, x: Tensor, packed: PackedBatch) -> Tensor:
-        """Hidden states (R, T, D) of x (R, T, d) with T ≤ max_length, zeros where the layout has padding."""
+        """Hidden states (R, T, D) of x (R, T, d) with T ≤ max_length, zeros where padded."""
         whole = packed.whole
         positions = self.positions[: x.shape[1]].expand(x.shape[0], -1, -1)
         rows = self.norm(_through(self.project, whole.pack(x)) + whole.pack(positions))

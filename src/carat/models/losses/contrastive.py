@@ -1,4 +1,4 @@
-"""Supervised contrast of latents, in memory O(rows · tile) instead of O(rows²)."""
+"""Supervised contrastive loss of latents, in memory O(rows · tile) instead of O(rows²)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from carat.utils.device import on_host, product
 
 ABSENT = -1
-"""Class of a row that is not there: neither anchor nor compared with."""
+"""Class of a row that is ignored: neither an anchor nor compared with."""
 
 
 def supcon_loss(
@@ -43,8 +43,8 @@ def supcon_loss(
         queue_classes: (K,).
         temperature: τ.
         number_of_classes: C.
-        queue_anchors: the queue's rows are anchors too.
-        average_over_all: anchors without a positive count as 0 in the mean; else they are left out of it.
+        queue_anchors: whether the queue's rows are anchors too.
+        average_over_all: whether anchors without a positive count as 0 in the mean; else they are left out.
         epsilon: added to |P(i)| and to the denominator's sum.
         tile: anchors whose similarities are held in memory at once; chosen by the device when None.
 
@@ -62,14 +62,14 @@ def supcon_loss(
     positives = member[:number] @ member.sum(0) - member[:number].sum(1)
     with_positive = (positives > 0).to(keys.dtype)
     divisor = (positives + epsilon).clamp(min=1)
-    there = classes != ABSENT
-    counted = (there[:number].sum() if average_over_all else with_positive.sum()).clamp(min=1)
+    valid = classes != ABSENT
+    counted = (valid[:number].sum() if average_over_all else with_positive.sum()).clamp(min=1)
     own = keys[:number] * member[:number].sum(1, keepdim=True)
     attraction = (keys[:number] * (member[:number] @ (member.T @ keys) - own)).sum(-1) / temperature
     pull = (attraction / divisor * with_positive).sum() / counted
     weights = positives / divisor * with_positive / counted
     push: Tensor = _WeightedLogDenominator.apply(  # type: ignore[no-untyped-call]
-        latents, queue_latents, there, weights, temperature, epsilon, tile or _tile(keys)
+        latents, queue_latents, valid, weights, temperature, epsilon, tile or _tile(keys)
     )
     return push - pull
 
@@ -83,7 +83,7 @@ def contrast_rows(latents: Tensor, labels: Tensor, modality_mask: Tensor) -> tup
     Args:
         latents: (B, K, M, L, P), of K levels of features.
         labels: (B, L), 0 or 1.
-        presence: (B, M) bool.
+        modality_mask: (B, M) bool, present = True.
     """
     rows = F.normalize(latents, dim=-1)
     batch, levels, modalities, size, _ = rows.shape
@@ -98,7 +98,7 @@ def contrast_rows(latents: Tensor, labels: Tensor, modality_mask: Tensor) -> tup
 
 
 def _tile(keys: Tensor) -> int:
-    """Anchors at once: what a CPU's caches hold, or 256 MB of another device's memory."""
+    """Anchors per tile: as many as fit a CPU's caches, or 256 MB of another device's memory."""
     return 128 if keys.device.type == "cpu" else max(128, 2**26 // max(1, len(keys)))
 
 
@@ -113,7 +113,7 @@ class _WeightedLogDenominator(torch.autograd.Function):
         ctx: Any,
         latents: Tensor,
         queue: Tensor,
-        there: Tensor,
+        valid: Tensor,
         weights: Tensor,
         temperature: float,
         epsilon: float,
@@ -121,7 +121,7 @@ class _WeightedLogDenominator(torch.autograd.Function):
     ) -> Tensor:
         rows = latents.detach()
         keys, number = torch.cat((rows, queue)), len(rows)
-        bias = torch.zeros_like(keys[:, 0]).masked_fill_(~there, float("-inf"))
+        bias = torch.zeros_like(keys[:, 0]).masked_fill_(~valid, float("-inf"))
         value, gradient = rows.new_zeros(()), torch.zeros_like(rows)
         for start, stop in pairwise(
             [*range(0, number, tile), *range(number, len(weights), tile), len(weights)]
@@ -129,7 +129,9 @@ class _WeightedLogDenominator(torch.autograd.Function):
             anchors, weight = keys[start:stop], weights[start:stop, None]
             shares = product(anchors / temperature, keys)
             shares.add_(bias).diagonal(start).fill_(float("-inf"))
-            largest = shares.amax(1, keepdim=True).clamp(min=torch.finfo(rows.dtype).min)  # a row alone
+            largest = shares.amax(1, keepdim=True).clamp(
+                min=torch.finfo(rows.dtype).min
+            )  # a row without others
             shares.sub_(largest).exp_()
             sums = shares.sum(1, keepdim=True)
             value += (weight * _log(sums, largest, epsilon)).sum()
@@ -150,6 +152,6 @@ class _WeightedLogDenominator(torch.autograd.Function):
 
 
 def _log(sums: Tensor, largest: Tensor, epsilon: float) -> Tensor:
-    """log(ε + e^largest · sums); the lowest finite number where there is nothing to sum."""
+    """log(ε + e^largest · sums); the lowest finite number for an empty sum."""
     logs = (sums.log() + largest).clamp(min=torch.finfo(sums.dtype).min)
     return torch.logaddexp(logs, torch.full_like(logs, math.log(epsilon))) if epsilon else logs

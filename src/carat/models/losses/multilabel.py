@@ -1,4 +1,4 @@
-"""Losses of several labels at once: plain, balanced or asymmetric cross-entropy."""
+"""Multi-label cross-entropy: plain, class-balanced or asymmetric."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ class LabelLoss(nn.Module):
 
     Args:
         labels: L.
-        kind: "plain"; "balanced", each label's presence and absence by the effective number of its samples
-            (Cui et al. 2019), for which `balance` must be called; or "asymmetric" (Ridnik et al. 2021).
+        kind: "plain"; "balanced", positives and negatives of each label weighted by their effective number
+            of samples (Cui et al. 2019), for which `balance` must be called; or "asymmetric" (Ridnik et al.
+            2021).
         beta: of balanced.
         gamma_neg, gamma_pos, margin: of asymmetric.
     """
@@ -40,7 +41,7 @@ class LabelLoss(nn.Module):
         self.register_buffer("weights", torch.ones(2, labels), persistent=False)
 
     def balance(self, labels: Tensor) -> None:
-        """Weigh by the training labels (N, L), so that the mean weight over all of them is 1."""
+        """Set the class weights by the training labels (N, L); their mean over these labels is 1."""
         counts = torch.stack((len(labels) - labels.sum(0), labels.sum(0))).double().cpu()  # absent, present
         weights = (1 - self.beta) / (1 - self.beta ** counts.clamp(min=1))
         weights *= counts.sum() / (weights * counts).sum()
@@ -63,7 +64,9 @@ class LabelLoss(nn.Module):
 
     def _asymmetric(self, logits: Tensor, targets: Tensor) -> Tensor:
         """−y (1 − p)^γ⁺ log p − (1 − y) p_m^γ⁻ log(1 − p_m), p_m = max(p − margin, 0) (equation 7)."""
-        falling = F.logsigmoid(-logits)  # log(1 − p): its powers have finite slopes, those of 1 − p do not
+        falling = F.logsigmoid(
+            -logits
+        )  # log(1 − p), whose powers have finite gradients; those of 1 − p do not
         shifted = (logits.sigmoid() - self.margin).clamp(min=torch.finfo(logits.dtype).tiny)
         margin = torch.full_like(logits, math.log(self.margin) if self.margin else float("-inf"))
         present = (self.gamma_pos * falling).exp() * F.logsigmoid(logits)

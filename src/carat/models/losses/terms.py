@@ -1,4 +1,4 @@
-"""The terms of CARAT's objective and their weighted sum."""
+"""Loss terms that models share, and their weighted sum."""
 
 from __future__ import annotations
 
