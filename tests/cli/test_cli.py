@@ -220,4 +220,4 @@ def test_an_interruption_is_said(run, monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr("carat.data.synthetic.make_synthetic", interrupt)
     code, _, err = run("data", "synth", tmp_path / "store")
     assert code == 130
-    assert err == "carat: interrupted: the same command goes on with what is not finished\n"
+    assert err == "carat: interrupted: the same command continues with what is not finished\n"

@@ -143,7 +143,12 @@ def test_forward_and_losses_change_no_state() -> None:
     assert all(torch.equal(x, before[name]) for name, x in method.state_dict().items())
     method.update_after_step(outputs, labels)
     changed = {name for name, x in method.state_dict().items() if not torch.equal(x, before[name])}
-    assert changed == {"network.prototypes.means", "memory_bank.rows", "memory_bank.classes", "memory_bank.pointer"}
+    assert changed == {
+        "network.prototypes.means",
+        "memory_bank.rows",
+        "memory_bank.classes",
+        "memory_bank.pointer",
+    }
 
 
 def test_queue_holds_no_graph_and_keeps_the_order_of_the_paper() -> None:

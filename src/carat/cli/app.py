@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -10,12 +9,12 @@ from typing import Annotated, TypeVar
 
 from cyclopts import App, Parameter
 
-from carat import __version__
 from carat.config.base import merge, read_yaml
 from carat.config.baselines import METHOD_SECTIONS
 from carat.config.experiment import Experiment, SharedSettings, experiment_with, load_experiment
 from carat.config.renamed import RENAMED
 from carat.utils.errors import ConfigError
+from carat.utils.version import version
 
 app = App(
     name="carat",
@@ -26,7 +25,7 @@ app = App(
 
     Errors are one line; `--debug` with any command shows the traceback too.
     """,
-    version=f"carat {__version__}",
+    version=f"carat {version()}",
     help_format="markdown",
     default_parameter=Parameter(consume_multiple=True),
     suppress_keyboard_interrupt=False,
@@ -101,8 +100,3 @@ def resolve(
         overrides = merge(overrides, {"method": {"name": method}})
     named = file is not None and "preset" in read_yaml(file)
     return load_experiment(file, preset=preset or (None if named else default), overrides=overrides)
-
-
-def say(message: str) -> None:
-    """A line for the person, beside what the command prints."""
-    print(message, file=sys.stderr)

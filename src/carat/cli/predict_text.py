@@ -8,8 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from carat.cli.app import say
 from carat.utils.errors import ConfigError
+from carat.utils.logging import logger
 
 if TYPE_CHECKING:
     from carat.data.tokenizer import Context
@@ -53,7 +53,7 @@ def predict_texts(
     predictor = load(run, precision=precision)
     several = file is not None or len(texts or []) > 1
     if several and predictor.reader.context and columns.conversation is None and not together:
-        say(
+        logger.warning(
             "note: each text is read by itself; with --conversation COLUMN or --together this run reads what "
             "was said before and after it too"
         )
@@ -71,12 +71,14 @@ def predict_texts(
     assert out is not None
     count = write_predictions(named, out, overwrite=overwrite)
     _report_cuts(predictor)
-    say(f"{count} predictions → {out}")
+    logger.info(f"{count} predictions → {out}")
 
 
 def _report_cuts(predictor: Predictor) -> None:
     if predictor.reader.cut:
-        say(f"note: texts are cut at {predictor.reader.longest} tokens, as those of the training store were")
+        logger.warning(
+            f"note: texts are cut at {predictor.reader.longest} tokens, as those of the training store were"
+        )
 
 
 def _scored(
@@ -107,7 +109,7 @@ def _read(
         given = list(given)
     counts = Counter(x.has_words for x in given)
     if counts[False]:
-        say(f"note: left out as empty: {counts[False]} of {counts.total()} texts")
+        logger.warning(f"note: left out as empty: {counts[False]} of {counts.total()} texts")
     if not in_context:
         return (x for x in read_texts(file, columns) if x.has_words), counts[True], None
     texts = [x for x in given if x.has_words]

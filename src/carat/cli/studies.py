@@ -9,8 +9,10 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from carat.cli.app import Options, Overwrite, Shared, app, resolve, say, takes_experiment
+from carat.cli.app import Options, Overwrite, Shared, app, resolve, takes_experiment
 from carat.config.base import merge, read_yaml
+from carat.utils.logging import logger
+from carat.utils.parallel.tasks import Engine
 
 
 @app.command
@@ -56,12 +58,10 @@ def ablate(
     from carat.studies.ablation import ablate as run_ablation
 
     full = resolve(experiment_file, preset, experiment, default="small")
-    run_ablation(
-        full, data, out, seeds=seeds, workers=workers or os.cpu_count() or 1, overwrite=overwrite, say=say
-    )
+    run_ablation(full, data, out, seeds=seeds, workers=workers or os.cpu_count() or 1, overwrite=overwrite)
     print((out / "ablation.md").read_text(encoding="utf-8"))
-    say(f"table → {out / 'ablation.md'}, {out / 'ablation.csv'}")
-    say(f"picture → {out / 'ablation.svg'}")
+    logger.info(f"table → {out / 'ablation.md'}, {out / 'ablation.csv'}")
+    logger.info(f"picture → {out / 'ablation.svg'}")
 
 
 @app.command
@@ -77,7 +77,7 @@ def sweep(
     method: str | None = None,
     preset: str | None = None,
     workers: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
-    engine: Literal["local", "ray"] = "local",
+    engine: Engine = "local",
     address: str | None = None,
     sampler: Literal["random", "tpe"] = "random",
     prune: bool = True,
@@ -145,10 +145,9 @@ def sweep(
         sampler=sampler,
         prune=prune,
         overwrite=overwrite,
-        say=say,
     )
     print((out / "study.md").read_text(encoding="utf-8"))
-    say(f"best: trial {study.best} → {out / 'best.yaml'}")
+    logger.info(f"best: trial {study.best} → {out / 'best.yaml'}")
 
 
 @app.command
@@ -213,11 +212,10 @@ def compare(
         budget=budget,
         workers=workers or os.cpu_count() or 1,
         overwrite=overwrite,
-        say=say,
     )
     print((out / "leaderboard.md").read_text(encoding="utf-8"))
     for name in ("leaderboard.md", "leaderboard.csv", "costs.csv", "leaderboard.html"):
-        say(f"→ {out / name}")
+        logger.info(f"→ {out / name}")
 
 
 @app.command
@@ -268,4 +266,4 @@ def explain(
     for file in draw(
         run, data, out, split=split, samples=samples, points=points, sweep=sweep, overwrite=overwrite
     ):
-        say(str(file))
+        logger.info(str(file))

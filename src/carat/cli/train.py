@@ -10,9 +10,11 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from carat.cli.app import AsJson, Options, Overwrite, app, resolve, say, takes_experiment
+from carat.cli.app import AsJson, Options, Overwrite, app, resolve, takes_experiment
 from carat.config.experiment import preset_values
 from carat.utils.errors import CaratError, ConfigError
+from carat.utils.logging import logger
+from carat.utils.parallel.tasks import Engine
 
 Raw = Annotated[
     bool,
@@ -87,7 +89,7 @@ def train(
     if devices is not None:
         changed = resolved.training.model_copy(update={"devices": devices})
         resolved = resolved.model_copy(update={"training": changed})
-    made = run_training(resolved, data, out, overwrite=overwrite, resume=resume, say=say)
+    made = run_training(resolved, data, out, overwrite=overwrite, resume=resume)
     joined = started_by_launcher()
     if joined is not None and not joined.first:
         return
@@ -95,12 +97,12 @@ def train(
     thresholds = sorted(set(card.thresholds.values()))
     shown = f"{thresholds[0]:.2f}" if len(thresholds) == 1 else f"{thresholds[0]:.2f}…{thresholds[-1]:.2f}"
     for note in card.notes:
-        say(f"note: {note}")
-    say(
+        logger.warning(f"note: {note}")
+    logger.info(
         f"best epoch {card.epoch}: validation micro-F1 {card.validation['micro_f1']:.4f} at threshold {shown}"
     )
-    say(f"run → {out}")
-    say(f"training curves → {out / 'curves.svg'}")
+    logger.info(f"run → {out}")
+    logger.info(f"training curves → {out / 'curves.svg'}")
 
 
 @app.command
@@ -186,7 +188,7 @@ def predict(
     words: Annotated[int | None, Parameter(validator=Number(gte=0))] = None,
     raw: Raw = False,
     precision: Literal["float32", "bf16"] = "float32",
-    engine: Literal["local", "ray"] = "local",
+    engine: Engine = "local",
     address: str | None = None,
     workers: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     format: Literal["parquet", "csv", "jsonl"] = "parquet",
@@ -302,9 +304,8 @@ def predict(
             address=address,
             precision=precision,
             overwrite=overwrite,
-            say=say,
         )
-        say(f"{count} predictions → {out}")
+        logger.info(f"{count} predictions → {out}")
         return
     if engine == "ray":
         raise ConfigError(f"--engine ray writes a folder, but {out} is a file; leave the ending out")
@@ -321,11 +322,11 @@ def predict(
         found = predictor.predict_batch(list(samples.values()), names=names, raw=raw)
         stream = zip(samples, found, strict=True)
     for note in notes:
-        say(f"note: {note}")
+        logger.warning(f"note: {note}")
     first: list[tuple[str, Any]] = []
     count = write_predictions(_keep(stream, first, 5), out, overwrite=overwrite)
     show_predictions(first)
-    say(f"{count} predictions → {out}")
+    logger.info(f"{count} predictions → {out}")
 
 
 @app.command
@@ -361,8 +362,8 @@ def convert(
 
     card = convert_weights(official, layout, run, overwrite=overwrite)
     for note in card.notes:
-        say(f"note: {note}")
-    say(f"run → {run}")
+        logger.warning(f"note: {note}")
+    logger.info(f"run → {run}")
 
 
 def _keep(stream: Any, first: list[Any], count: int) -> Any:

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 
-from carat.config.encoders import ENCODERS
 from carat.config.experiment import Experiment
 from carat.data.loader import Batch, check_lengths, collate, hide, make_loader, usable_rows
 from carat.data.store import Store
@@ -25,7 +24,9 @@ from carat.inference.features import check_sample
 from carat.inference.text import Reader, carriers, check_texts, without_each_part
 from carat.models.base import Model
 from carat.models.build import build
-from carat.runs.card import WEIGHTS, RunCard, check_digest, check_fit, read_run, read_weights
+from carat.runs.card import RunCard, check_files, read_run, read_weights
+from carat.runs.compatibility import check_fit
+from carat.runs.folder import WEIGHTS
 from carat.utils.errors import DataError, RunError
 from carat.utils.progress import track
 
@@ -385,13 +386,10 @@ def load(
     """
     folder = Path(run)
     card, experiment = read_run(folder)
-    for name in card.digests:
-        if name.startswith(f"{ENCODERS}/"):
-            check_digest(folder, card, name)
+    check_files(folder, card)
     with torch.random.fork_rng(devices=[]):  # weights that are replaced cost the user no randomness
         model = build(experiment.method, experiment.encoders, card.labels, card.modalities, folder)
     try:
-        check_digest(folder, card, WEIGHTS)
         model.load_state_dict(read_weights(folder, card))
     except (SafetensorError, OSError, RuntimeError) as error:
         problem = str(error).splitlines()[0]

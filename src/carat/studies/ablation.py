@@ -22,24 +22,22 @@ from carat.data.store import Store, open_store
 from carat.evaluation.bootstrap import Interval, paired_test
 from carat.evaluation.metrics import compute_metrics
 from carat.evaluation.report import draw_differences, in_brackets, mean_and_spread, signed
-from carat.runs import card as run
+from carat.runs.folder import EXPERIMENT, write_experiment
 from carat.studies.jobs import (
-    PLAN,
-    RUNS,
-    SCORES,
     Job,
-    Say,
     Scored,
-    claim,
+    claim_study,
     distinct,
     read_environment,
     read_scores,
     run_seeds,
+    study_kind,
 )
 from carat.utils.errors import ConfigError
+from carat.utils.files import write_atomically
 
 FULL = "full"
-FILES = {PLAN, run.EXPERIMENT, RUNS, SCORES, "ablation.md", "ablation.csv", "ablation.svg"}
+ABLATION = study_kind("ablation", EXPERIMENT, "ablation.md", "ablation.csv", "ablation.svg")
 METRICS = {"micro_f1": "micro-F1", "macro_f1": "macro-F1", "accuracy": "accuracy (Jaccard)"}
 
 
@@ -103,24 +101,22 @@ def ablate(
     seeds: int = 3,
     workers: int = 1,
     overwrite: bool = False,
-    say: Say = lambda line: None,
 ) -> list[Row]:
     """Train every variant with several seeds and write `ablation.md`, `.csv` and `.svg`.
 
-    Finished trainings are not repeated: after an interruption the same call goes on.
+    Finished trainings are not repeated: after an interruption the same call resumes.
 
     Args:
         experiment: the full method.
         store: with splits train, valid and test.
-        out: folder to make or to go on with.
-        seeds: how many, counted from the experiment's.
-        workers: trainings at a time, one core each.
-        overwrite: start anew where another ablation was.
-        say: called with lines of progress.
+        out: folder to create or resume.
+        seeds: number of seeds, counted from the experiment's.
+        workers: number of trainings at a time, one core each.
+        overwrite: replace another ablation.
 
     Raises:
         DataError: the store is damaged or lacks a split.
-        RunError: the folder holds something else, another process is at work in it, or a training failed.
+        RunError: the folder holds something else, another process works in it, or a training failed.
     """
     folder = Path(out)
     opened = open_store(store)
@@ -132,9 +128,9 @@ def ablate(
         name: [_job(name, changes, experiment, Path(store), seed) for seed in range(seeds)]
         for name, changes in chosen.items()
     }
-    with claim(folder, plan, FILES, overwrite):
-        run.write_experiment(folder, experiment)
-        run_seeds(jobs.values(), folder, workers, say)
+    with claim_study(ABLATION, folder, plan, overwrite):
+        write_experiment(folder, experiment)
+        run_seeds(jobs.values(), folder, workers)
     scored = {name: [read_scores(job, folder) for job in group] for name, group in jobs.items()}
     rows = [_row(name, scored[name], scored[FULL], opened) for name in chosen]
     _write(rows, opened, jobs, folder)
@@ -174,7 +170,7 @@ def _on(scored: Sequence[Scored], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _write(rows: Sequence[Row], store: Store, jobs: Mapping[str, Sequence[Job]], out: Path) -> None:
-    run.write_atomically(out / "ablation.md", _markdown(rows, store, jobs, out))
+    write_atomically(out / "ablation.md", _markdown(rows, store, jobs, out))
     with (out / "ablation.csv").open("w", newline="", encoding="utf-8") as opened:
         writer = csv.writer(opened)
         writer.writerow(

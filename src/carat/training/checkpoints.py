@@ -13,10 +13,10 @@ import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from carat.runs.card import replace_file
 from carat.runs.compatibility import rename_weights
 from carat.training.signals import Interruption
 from carat.utils.errors import RunError, StoppedError
+from carat.utils.files import replace_file
 
 AfterEpoch = Callable[[dict[str, float]], bool]
 SUFFIX = ".ckpt"

@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from carat.config.experiment import Experiment
-from carat.runs import card as run
+from carat.runs.folder import CHECKPOINTS, LOGS
 from carat.training.checkpoints import AfterEpoch, CheckedFiles, Checkpoints
 from carat.training.lightning_module import MONITOR, Ends, TrainingModule
 from carat.training.signals import Interruption
@@ -53,7 +53,7 @@ def fit(
     interruption = Interruption()
     callbacks: list[Callback] = [
         Ends(),
-        Checkpoints(out / run.CHECKPOINTS, config.checkpoint_every, interruption, after_epoch),
+        Checkpoints(out / CHECKPOINTS, config.checkpoint_every, interruption, after_epoch),
     ]
     if config.ema_decay and module.model.is_trainable:
         callbacks.insert(1, EMAWeightAveraging(decay=config.ema_decay, use_buffers=False))
@@ -76,7 +76,7 @@ def fit(
             accumulate_grad_batches=config.accumulate,
             callbacks=callbacks,
             plugins=[CheckedFiles(), *([TorchElasticEnvironment()] if processes.size > 1 else [])],
-            logger=TensorBoardLogger(out / run.LOGS, name="", version="") if processes.first else False,
+            logger=TensorBoardLogger(out / LOGS, name="", version="") if processes.first else False,
             num_sanity_val_steps=0,
             enable_progress_bar=visible,
             enable_model_summary=False,

@@ -13,8 +13,9 @@ from carat.data.recipes.cleaning import CHUNK, Cleaner, Cleaning, Verbatim
 from carat.data.recipes.recipe import Recipe, TokenModality, load_recipe
 from carat.data.recipes.sources.table import Table
 from carat.data.store import Store, open_store
-from carat.data.store.writer import StoreWriter, check_target
+from carat.data.store.writer import STORE, StoreWriter
 from carat.utils.errors import DataError
+from carat.utils.output_folder import check_folder
 from carat.utils.progress import track
 
 
@@ -33,7 +34,7 @@ def build_store(
         DataError: the data is wrong; names file, column or sample and what to do.
     """
     recipe = load_recipe(recipe_file)
-    check_target(Path(path), overwrite)
+    check_folder(STORE, Path(path), overwrite=overwrite)
     folder = Path(recipe_file).parent
     table = Table(folder / expand(recipe.table))
     ids = _ids(table, recipe)

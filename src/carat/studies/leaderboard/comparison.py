@@ -14,16 +14,13 @@ from carat.config.experiment import Experiment, load_experiment
 from carat.data.store import Store, open_store
 from carat.inference.predictor import Predictor
 from carat.studies.jobs import (
-    PLAN,
-    RUNS,
-    SCORES,
     Arrays,
     Job,
-    Say,
-    claim,
+    claim_study,
     read_validation,
     run_jobs,
     run_seeds,
+    study_kind,
 )
 from carat.studies.leaderboard.missing_modalities import measure
 from carat.studies.leaderboard.page import write_page
@@ -31,20 +28,13 @@ from carat.studies.leaderboard.standings import MethodResult, SelectedTrial, sta
 from carat.studies.leaderboard.tables import About, write_tables
 from carat.studies.leaderboard.tuning import open_study
 from carat.utils.errors import ConfigError, RunError, did_you_mean
+from carat.utils.logging import logger
 
 JOURNAL = "tuning.journal"
 PAGE = "leaderboard.html"
-FILES = {
-    PLAN,
-    RUNS,
-    SCORES,
-    JOURNAL,
-    f"{JOURNAL}.lock",
-    "leaderboard.md",
-    "leaderboard.csv",
-    "costs.csv",
-    PAGE,
-}
+COMPARISON = study_kind(
+    "comparison", JOURNAL, f"{JOURNAL}.lock", "leaderboard.md", "leaderboard.csv", "costs.csv", PAGE
+)
 
 
 def choose_methods(wanted: Sequence[str]) -> list[str]:
@@ -100,31 +90,29 @@ def compare(
     budget: int = 1,
     workers: int = 1,
     overwrite: bool = False,
-    say: Say = lambda line: None,
 ) -> list[MethodResult]:
     """Tune, train and judge methods alike, and write leaderboard.md, .csv, .html and costs.csv.
 
     Every method gets the same number of trials, judged on validation by the experiment's first seed, and the
     best settings are trained with every seed. The test split is scored, not chosen by. Finished trainings are
-    not repeated: after an interruption the same call goes on and ends with the same numbers, but for the
-    costs of what it trains.
+    not repeated: after an interruption the same call resumes and gives the same numbers, except for the costs
+    of what it trains.
 
     Args:
         store: with splits train, valid and test.
-        out: folder to make or to go on with.
+        out: folder to create or resume.
         methods: by name, or `all`.
         preset: where every method starts.
         settings: see `experiments_of`.
-        seeds: how many, counted from the experiment's.
+        seeds: number of seeds, counted from the experiment's.
         budget: trials of each method, the first of which are the settings it starts with.
-        workers: trainings at a time, one core each.
-        overwrite: start anew where another comparison was.
-        say: called with lines of progress.
+        workers: number of trainings at a time, one core each.
+        overwrite: replace another comparison.
 
     Raises:
         ConfigError: a method or setting is unknown.
         DataError: the store is damaged or lacks a split.
-        RunError: the folder holds something else, another process is at work in it, or a training failed.
+        RunError: the folder holds something else, another process works in it, or a training failed.
     """
     folder, path, opened = Path(out), Path(store), open_store(store)
     for split in ("train", "valid", "test"):
@@ -136,10 +124,10 @@ def compare(
         "settings": dict(settings or {}),
         "budget": budget,
     }
-    with claim(folder, plan, FILES, overwrite):
-        finals = _tune(starts, budget, seeds, path, folder, workers, say)
-        say(f"with the chosen settings: {len(finals) * seeds} trainings")
-        run_seeds([final.jobs for final in finals], folder, workers, say)
+    with claim_study(COMPARISON, folder, plan, overwrite):
+        finals = _tune(starts, budget, seeds, path, folder, workers)
+        logger.info(f"with the chosen settings: {len(finals) * seeds} trainings")
+        run_seeds([final.jobs for final in finals], folder, workers)
         standings = stand(finals, opened, folder)
         about = About.of(finals, opened, folder, preset, dict(settings or {}), budget)
         write_tables(standings, about, folder)
@@ -154,7 +142,6 @@ def _tune(
     store: Path,
     out: Path,
     workers: int,
-    say: Say,
 ) -> list[SelectedTrial]:
     """Try settings on validation with the first seed, and plan the best of each method with every seed."""
     studies = {name: open_study(name, start, budget, out / JOURNAL) for name, start in starts.items()}
@@ -164,8 +151,8 @@ def _tune(
     }
     if budget > 1:
         jobs = [job for tried in trials.values() for job in tried]
-        say(f"tuning: {len(jobs)} trainings")
-        run_jobs(jobs, out, workers, say)
+        logger.info(f"tuning: {len(jobs)} trainings")
+        run_jobs(jobs, out, workers)
         for name, tried in trials.items():
             for number, job in enumerate(tried):
                 studies[name].tell(number, _validation(job, out))

@@ -12,7 +12,6 @@ import numpy as np
 
 from carat.evaluation.bootstrap import Paired
 from carat.evaluation.report import in_brackets, mean_and_spread
-from carat.runs import card as run
 from carat.studies.leaderboard.missing_modalities import SHARES
 from carat.studies.leaderboard.standings import MethodResult
 from carat.studies.leaderboard.tables import (
@@ -24,6 +23,7 @@ from carat.studies.leaderboard.tables import (
     per_label_thresholds,
     precision_and_recall,
 )
+from carat.utils.files import write_atomically
 from carat.utils.plotting import COLOURS, heat_map, new_figure, save
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def write_page(standings: Sequence[MethodResult], about: About, file: Path) -> N
             ("Only some modalities at test time", _svg(_subsets(standings))),
         ],
     )
-    run.write_atomically(file, text + "\n")
+    write_atomically(file, text + "\n")
 
 
 def _rows(standings: Sequence[MethodResult]) -> list[dict[str, Any]]:

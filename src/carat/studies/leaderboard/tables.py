@@ -16,9 +16,9 @@ from carat.config.baselines import METHOD_SECTIONS
 from carat.data.store import Store
 from carat.evaluation.bootstrap import Paired
 from carat.evaluation.report import in_brackets, mean_and_spread, short, signed
-from carat.runs import card as run
 from carat.studies.jobs import distinct, read_environment
 from carat.studies.leaderboard.standings import BASE, COMPARED, MethodResult, SelectedTrial
+from carat.utils.files import write_atomically
 
 NAMES = {
     "micro_f1": "micro-F1",
@@ -201,7 +201,7 @@ def by_label(standing: MethodResult, labels: Sequence[str]) -> list[str]:
 
 def write_tables(standings: Sequence[MethodResult], about: About, out: Path) -> None:
     """Write leaderboard.md, leaderboard.csv and costs.csv."""
-    run.write_atomically(out / "leaderboard.md", _markdown(standings, about))
+    write_atomically(out / "leaderboard.md", _markdown(standings, about))
     with (out / "leaderboard.csv").open("w", newline="", encoding="utf-8") as opened:
         writer = csv.writer(opened)
         tested = [f"{m}_minus_{BASE}{end}" for m in COMPARED for end in ("", "_low", "_high", "_p")]
