@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from carat.runs.card import commit, describe_environment
+from carat.runs.environment import commit, describe_environment
 from carat.utils.tables import Table
 
 

@@ -25,7 +25,7 @@ from carat.data.store import Store, open_store
 from carat.evaluation.bootstrap import Paired, intervals, paired_test
 from carat.evaluation.formatting import in_brackets, mean_and_spread, signed
 from carat.evaluation.metrics import Metrics, compute_metrics
-from carat.runs import card as run_folder
+from carat.runs.folder import ENVIRONMENT
 from carat.studies.jobs import Job, Scored, read_scores, run_jobs
 
 SHORTENED: dict[str, Any] = {
@@ -153,7 +153,7 @@ def tables(rows: dict[str, Row], store: Store) -> str:
 
 def page(rows: dict[str, Row], store: Store, folders: Sequence[Path], seeds: int) -> str:
     """The whole results page."""
-    environments = [json.loads((f / run_folder.ENVIRONMENT).read_text()) for f in folders]
+    environments = [json.loads((f / ENVIRONMENT).read_text()) for f in folders]
     commits = sorted({e["commit"] or "unknown" for e in environments})
     first = environments[0]
     minutes = sum(e["seconds"] for e in environments) / 60
@@ -185,8 +185,8 @@ def train_all(
 ) -> tuple[list[Job], dict[str, Store]]:
     """Train what is missing, seed by seed; the jobs in that order, and the stores, of the same samples."""
     everything = [job for group in zip(*jobs.values(), strict=True) for job in group]
-    if failed := run_jobs(everything, runs, workers, print):
-        raise SystemExit("\n".join(f"{job.called}: {problem}" for job, problem in failed.items()))
+    if failed := run_jobs(everything, runs, workers):
+        raise SystemExit("\n".join(f"{job.title}: {problem}" for job, problem in failed.items()))
     opened = {name: open_store(path) for name, path in stores.items()}
     for part in ("ids", "labels", "groups"):
         first, *others = (getattr(store, part) for store in opened.values())

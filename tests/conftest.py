@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +17,10 @@ from carat import cli
 from carat.config.experiment import Experiment, load_experiment
 from carat.data.store import Store
 from carat.data.synthetic import make_synthetic
-from carat.studies import jobs
 from carat.training.train import TrainedRun, train
+from carat.utils.logging import logger
+from carat.utils.parallel import local
+from carat.utils.parallel.tasks import TaskResult, attempt
 
 torch.set_num_threads(1)
 settings.register_profile("carat", deadline=None, derandomize=True)
@@ -72,18 +77,52 @@ def shared() -> Path:
     return folder
 
 
+def serially(log: list[Any]) -> Callable[..., Iterator[TaskResult]]:
+    """A substitute for `carat.utils.parallel.local.run_tasks` without processes; logs the tasks."""
+
+    def run_tasks(
+        prepare: Any, arguments: Any, tasks: Any, workers: int, *, on_report: Any = None, **_: Any
+    ) -> Iterator[TaskResult]:
+        function = None
+        for index in range(len(tasks)):
+            task = tasks[index]
+            log.append(task)
+            function = function or prepare(*arguments)
+
+            def report(content: Any, index: int = index) -> bool:
+                return on_report is not None and on_report(index, content)
+
+            yield TaskResult(index, *attempt(function, task, report))
+
+    return run_tasks
+
+
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Do jobs in this process; the names of those that were done."""
-    done = []
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Worker processes are replaced by this process; the tasks that were performed."""
+    performed: list[Any] = []
+    monkeypatch.setattr(local, "run_tasks", serially(performed))
+    return performed
 
-    def serially(todo, out, workers):  # type: ignore[no-untyped-def]
-        for job in todo:
-            done.append(job.called)
-            yield job, jobs._work(job, out)
 
-    monkeypatch.setattr(jobs, "_in_parallel", serially)
-    return done
+class Lines(logging.Handler):
+    """Collects the messages of a logger."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """What carat logs during a test."""
+    handler = Lines()
+    logger.addHandler(handler)
+    yield handler.lines
+    logger.removeHandler(handler)
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from carat.utils.logging import show_progress
+
 if TYPE_CHECKING:
     from carat.config.carat import CaratConfig
     from carat.config.experiment import Experiment, load_experiment
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
     from carat.training.trained_run import TrainedRun
     from carat.utils.errors import CaratError
 
-__version__ = "0.1.0"
+    __version__: str
+
 __all__ = [
     "Carat",
     "CaratConfig",
@@ -105,6 +108,11 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     """Import on first use: `import carat` takes no time."""
+    if name == "__version__":
+        return import_module("carat.utils.version").version()
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'carat' has no attribute '{name}'")
+
+
+show_progress()

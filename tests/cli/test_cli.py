@@ -204,13 +204,13 @@ def test_starting_is_light() -> None:
     assert found.returncode == 0
 
 
-def test_quiet_when_not_a_terminal(store: Store, experiment: Path, tmp_path: Path) -> None:
+def test_one_line_per_epoch_when_not_a_terminal(store: Store, experiment: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "carat", "train", str(experiment), "--data", str(store.folder)]
     command += ["--out", str(tmp_path / "r"), "--training.epochs", "1"]
     found = subprocess.run(command, capture_output=True, text=True, check=True)
     assert found.stdout == ""
     lines = found.stderr.splitlines()
-    assert [line.split()[0] for line in lines] == ["best", "run", "training"], found.stderr
+    assert [line.split()[0] for line in lines] == ["epoch", "best", "run", "training"], found.stderr
 
 
 def test_an_interruption_is_said(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -220,4 +220,4 @@ def test_an_interruption_is_said(run, monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr("carat.data.synthetic.make_synthetic", interrupt)
     code, _, err = run("data", "synth", tmp_path / "store")
     assert code == 130
-    assert err == "carat: interrupted: the same command goes on with what is not finished\n"
+    assert err == "carat: interrupted: the same command continues with what is not finished\n"

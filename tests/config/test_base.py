@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from carat.config.base import expand, first_difference, merge, read_yaml
+from carat.config.base import expand, merge, read_yaml
 from carat.utils.errors import ConfigError
 
 
@@ -38,11 +38,3 @@ def test_yaml_with_python_tags_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
         read_yaml(tmp_path / "r.yaml")
     assert "\n" not in str(refused.value)
     assert [path.name for path in tmp_path.iterdir()] == ["r.yaml"]
-
-
-def test_the_first_difference_is_named() -> None:
-    assert first_difference({"a": {"b": 1}, "c": [1]}, {"a": {"b": 1}, "c": [1]}) == ""
-    assert first_difference({"a": {"b": {"c": 1}}}, {"a": {"b": {"c": 2}}}) == "a.b.c"
-    assert first_difference({"a": 1, "b": 1}, {"a": 1}) == "b"
-    assert first_difference({"a": {}}, {"a": {"x": 1}}) == "a.x"
-    assert first_difference([], {"a": 1}) == "value"

@@ -107,7 +107,7 @@ def test_killed_at_random_moments(devices: int, kills: int, data: Path, tmp_path
         kill(process)
         again = run("train", *settings, "--out", out)
         assert again.returncode == 0, again.stderr
-        resumed += "goes on after" in again.stderr
+        resumed += "resuming after" in again.stderr
         assert digests(out) == expected, number
         shutil.rmtree(out)
     print(
@@ -126,11 +126,11 @@ def test_a_killed_process_of_two_ends_the_training(data: Path, tmp_path: Path) -
     os.kill(int(found.stdout.split()[-1]), signal.SIGKILL)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert "was killed by signal 9; the same command goes on from the last saved state" in errors
+    assert "was killed by signal 9; the same command resumes from the last saved state" in errors
     assert "Traceback" not in errors
     again = run("train", *settings)
     assert again.returncode == 0, again.stderr
-    assert "goes on after" in again.stderr
+    assert "resuming after" in again.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -141,7 +141,7 @@ def test_signals_have_their_exit_codes(number: int, code: int, data: Path, tmp_p
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code
-    assert errors.strip() == "carat: interrupted: the state is saved; the same command goes on"
+    assert errors.strip() == "carat: interrupted: the state is saved; the same command resumes"
 
 
 def test_two_trainings_into_one_folder(data: Path, tmp_path: Path) -> None:

@@ -156,11 +156,11 @@ def test_everything_in_one_call(  # type: ignore[no-untyped-def]
         assert int(line["truth"]) == (truth[:, i] & truth[:, j]).sum()
     code, _, err = run(*arguments)
     assert code == 2
-    assert "holds pictures already; --overwrite replaces them" in err
+    assert "holds an explanation already; --overwrite replaces it" in err
     (tmp_path / "o" / "notes.txt").write_text("precious")
     code, _, err = run(*arguments, "--overwrite")
     assert code == 2
-    assert "holds 'notes.txt', which is no picture" in err
+    assert "holds 'notes.txt', which is not part of a carat explanation" in err
 
 
 @pytest.mark.slow

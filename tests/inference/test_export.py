@@ -24,9 +24,11 @@ from carat.inference.export.checks import TOLERANCE, random_batches
 from carat.inference.export.files import CARD_FILE, Flat, foreign
 from carat.inference.predictor import Predictor, load
 from carat.models.carat.model import Carat
-from carat.runs import card as runs
+from carat.runs.card import ModalityCard, RunCard, write_weights
+from carat.runs.folder import CARD, ENVIRONMENT, write_experiment
 from carat.training.train import TrainedRun
 from carat.utils.errors import ExportError
+from carat.utils.files import write_json
 from tests.conftest import TINY
 
 WIDTHS = {"text": 11, "visual": 5, "audio": 7}
@@ -43,13 +45,13 @@ def make_run(folder: Path, widths: dict[str, int] = WIDTHS, **method: Any) -> Pa
         for buffer in made.network.buffers():
             buffer.copy_(torch.randn(buffer.shape))
     folder.mkdir()
-    runs.write_json(folder / runs.ENVIRONMENT, {})
-    runs.write_experiment(folder, experiment)
-    runs.write_weights(folder, made.state_dict())
+    write_json(folder / ENVIRONMENT, {})
+    write_experiment(folder, experiment)
+    write_weights(folder, made.state_dict())
     transform = Transform(width=13, drop_columns=[2, 3], mean=[0.5] * 11, deviation=[2.0] * 11)
-    cards = {m: runs.ModalityCard(width=d, source="") for m, d in widths.items()}
-    cards["text"] = runs.ModalityCard(width=11, source="", transform=transform, pad_to=4)
-    card = runs.RunCard(
+    cards = {m: ModalityCard(width=d, source="") for m, d in widths.items()}
+    cards["text"] = ModalityCard(width=11, source="", transform=transform, pad_to=4)
+    card = RunCard(
         labels=labels,
         modalities=cards,
         store="",
@@ -58,7 +60,7 @@ def make_run(folder: Path, widths: dict[str, int] = WIDTHS, **method: Any) -> Pa
         thresholds={"joy": 0.3, "fear": 0.6},
         validation={},
     )
-    runs.write_json(folder / runs.CARD, card.model_dump())
+    write_json(folder / CARD, card.model_dump())
     return folder
 
 
@@ -292,7 +294,7 @@ def test_what_int8_costs_is_said_and_kept(  # type: ignore[no-untyped-def]
 def test_refusals(run, fake: type[Fake], trained: TrainedRun, store: Store, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     unfinished, taken = tmp_path / "unfinished", tmp_path / "taken.onnx"
     shutil.copytree(trained.folder, unfinished)
-    (unfinished / runs.CARD).unlink()
+    (unfinished / CARD).unlink()
     taken.write_text("mine")
     stranger = make_run(tmp_path / "stranger")
     folder, out = trained.folder, tmp_path / "model.onnx"

@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +16,7 @@ from carat.inference.predictor import load
 from carat.inference.shards import predict_in_shards
 from carat.training.train import TrainedRun
 from carat.utils.errors import DataError, RunError
-from carat.utils.parallel import local
-from carat.utils.parallel.tasks import TaskResult
-
-
-@pytest.fixture
-def in_turn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Shards in this process; the numbers of those that were scored."""
-    scored = []
-
-    def serially(prepare: Any, arguments: Any, tasks: Sequence[Any], workers: int) -> Iterator[TaskResult]:
-        work = prepare(*arguments)
-        for index, task in enumerate(tasks):
-            scored.append(task.number)
-            yield TaskResult(index, work(task, lambda said: False))
-
-    monkeypatch.setattr(local, "run_tasks", serially)
-    return scored
+from carat.utils.locking import lock
 
 
 def parts(out: Path) -> dict[str, bytes]:
@@ -41,7 +24,7 @@ def parts(out: Path) -> dict[str, bytes]:
 
 
 def test_shards_hold_every_sample_in_order(
-    in_turn: list[int], trained: TrainedRun, store: Store, tmp_path: Path
+    in_this_process: list[Any], trained: TrainedRun, store: Store, tmp_path: Path
 ) -> None:
     count = predict_in_shards(trained.folder, store.folder, tmp_path / "o", size=50)
     expected = list(load(trained.folder).predict_store(store))
@@ -59,7 +42,8 @@ def test_shards_hold_every_sample_in_order(
 
 
 def test_finished_shards_are_not_scored_again(
-    in_turn: list[int],
+    in_this_process: list[Any],
+    logged: list[str],
     trained: TrainedRun,
     store: Store,
     tmp_path: Path,
@@ -68,31 +52,50 @@ def test_finished_shards_are_not_scored_again(
     out = tmp_path / "o"
     count = predict_in_shards(trained.folder, store.folder, out, size=50)
     whole = parts(out)
-    in_turn.clear()
-    said: list[str] = []
-    assert predict_in_shards(trained.folder, store.folder, out, size=50, say=said.append) == count
-    assert in_turn == []
+    in_this_process.clear()
+    logged.clear()
+    assert predict_in_shards(trained.folder, store.folder, out, size=50) == count
+    assert in_this_process == []
+    assert f"{len(whole)} of {len(whole)} shards are finished already" in logged
     (out / "part-00001.parquet").write_bytes(whole["part-00001.parquet"][:-9])
     (out / "part-00002.parquet").unlink()
     (out / ".part-00003.parquet.unfinished").touch()
     with (out / "done.jsonl").open("a") as file:
         file.write('{"shard": 0, "samp')
     assert predict_in_shards(trained.folder, store.folder, out, size=50) == count
-    assert in_turn == [1, 2]
+    assert [shard.number for shard in in_this_process] == [1, 2]
     assert parts(out) == whole
     assert sorted(file.name for file in out.iterdir()) == sorted([*whole, "done.jsonl", "shards.json"])
-    with pytest.raises(RunError, match="holds predictions with another size; --overwrite replaces them"):
+    with pytest.raises(
+        RunError, match="holds a prediction set with another size already; --overwrite replaces it"
+    ):
         predict_in_shards(trained.folder, store.folder, out, size=60)
-    in_turn.clear()
+    in_this_process.clear()
     assert predict_in_shards(trained.folder, store.folder, out, size=60, overwrite=True) == count
-    assert len(in_turn) == len(parts(out))
+    assert len(in_this_process) == len(parts(out))
 
 
-def test_what_is_refused(in_turn: list[int], trained: TrainedRun, store: Store, tmp_path: Path) -> None:
+def test_what_is_refused(
+    in_this_process: list[Any], trained: TrainedRun, store: Store, tmp_path: Path
+) -> None:
     (tmp_path / "o").mkdir()
     (tmp_path / "o" / "thesis.tex").write_text("mine")
-    with pytest.raises(RunError, match=r"holds 'thesis\.tex', which was not made by this command"):
+    with pytest.raises(RunError, match=r"o: exists and is not a carat prediction set"):
         predict_in_shards(trained.folder, store.folder, tmp_path / "o", overwrite=True)
+    predict_in_shards(trained.folder, store.folder, tmp_path / "done", split="test", size=20)
+    before = parts(tmp_path / "done")
+    (tmp_path / "done" / "part-00000 mine.parquet").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(RunError, match=r"holds 'part-00000 mine\.parquet', which is not part of a carat"):
+            predict_in_shards(
+                trained.folder, store.folder, tmp_path / "done", split="test", size=30, overwrite=overwrite
+            )
+    (tmp_path / "done" / "part-00000 mine.parquet").unlink()
+    with lock(tmp_path / "done"), pytest.raises(RunError, match="another carat is at work in it"):
+        predict_in_shards(
+            trained.folder, store.folder, tmp_path / "done", split="test", size=30, overwrite=True
+        )
+    assert parts(tmp_path / "done") == before
     with pytest.raises(RunError, match="unknown format"):
         predict_in_shards(trained.folder, store.folder, tmp_path / "p", ending=".xls")
     with pytest.raises(DataError, match="no split 'tset'"):
@@ -117,14 +120,14 @@ def test_the_command(run: Any, trained: TrainedRun, store: Store, tmp_path: Path
     assert "writes a folder" in err
 
 
-def killing(job: shards.Job) -> Any:
+def killing(job: shards.PredictionJob) -> Any:
     """A worker that is killed at every shard, once, in the middle of writing."""
-    work, write = PREPARE(job), shards.write_predictions
+    work, write = PREPARE(job), shards.write_file
 
-    def task(shard: shards.Shard, tell: Any) -> Any:
+    def task(shard: shards.Shard, report: Any) -> Any:
         mark = job.out.parent / f"killed-{shard.number}"
 
-        def writing(predictions: Any, file: Path, **options: Any) -> int:
+        def writing(predictions: Any, file: Path) -> int:
             def broken() -> Any:
                 for place, named in enumerate(predictions):
                     if place == 5 and not mark.exists():
@@ -132,15 +135,15 @@ def killing(job: shards.Job) -> Any:
                         os.kill(os.getpid(), signal.SIGKILL)
                     yield named
 
-            return write(broken(), file, **options)
+            return write(broken(), file)
 
-        shards.write_predictions = writing
-        return work(shard, tell)
+        shards.write_file = writing
+        return work(shard, report)
 
     return task
 
 
-PREPARE = shards.prepare
+PREPARE = shards.prepare_worker
 
 
 @pytest.mark.slow
@@ -152,7 +155,7 @@ def test_the_same_files_whatever_happens(
         pytest.importorskip("ray")
     store = make_synthetic(tmp_path / "store", samples=2000, seed=4, missing=0.1)
     predict_in_shards(trained.folder, store.folder, tmp_path / "whole", size=500)
-    monkeypatch.setattr(shards, "prepare", killing)
+    monkeypatch.setattr(shards, "prepare_worker", killing)
     predict_in_shards(trained.folder, store.folder, tmp_path / "o", size=500, workers=2, engine=engine)
     assert len(list(tmp_path.glob("killed-*"))) == len(parts(tmp_path / "whole"))
     assert parts(tmp_path / "o") == parts(tmp_path / "whole")

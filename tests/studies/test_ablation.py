@@ -23,7 +23,6 @@ from carat.data.synthetic import make_synthetic
 from carat.evaluation.bootstrap import paired_test
 from carat.models.build import build_model
 from carat.studies import ablation
-from carat.studies import jobs as campaign
 from carat.studies.ablation import FULL, ablate, variants
 from carat.studies.jobs import Job, read_scores
 from carat.utils.errors import RunError
@@ -92,17 +91,19 @@ def some(experiment: Experiment, modalities: Any) -> dict[str, dict[str, Any]]:
     return {name: every[name] for name in (FULL, "no contrast", "only text")}
 
 
-def test_table_holds_what_was_measured(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_table_holds_what_was_measured(
+    in_this_process: list[Job],
+    logged: list[str],
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(ablation, "variants", some)
-    monkeypatch.setattr(
-        campaign, "_in_parallel", lambda jobs, out, workers: ((j, campaign._work(j, out)) for j in jobs)
-    )
     overrides = TINY | {"training": TINY["training"] | {"epochs": 1}}  # type: ignore[operator]
     experiment = load_experiment(overrides=overrides)
-    said: list[str] = []
-    rows = ablate(experiment, store.folder, tmp_path / "o", seeds=2, say=said.append)
+    rows = ablate(experiment, store.folder, tmp_path / "o", seeds=2)
     assert [row.name for row in rows] == [FULL, "no contrast", "only text"]
-    assert len(said) == 6
+    assert len(logged) == 6
     text = rows[2]
     assert text.samples == int((store.lengths("text")[store.indices("test")] > 0).sum()) < rows[0].samples
     jobs = {
@@ -135,10 +136,10 @@ def test_table_holds_what_was_measured(store: Store, tmp_path: Path, monkeypatch
     assert table.count("\n| ") == 4
     assert f"| only text | {text.samples} |" in table
     assert "only text" in (tmp_path / "o" / "ablation.svg").read_text()
-    again = ablate(experiment, store.folder, tmp_path / "o", seeds=2, say=said.append)
+    again = ablate(experiment, store.folder, tmp_path / "o", seeds=2)
     assert again == rows
-    assert said[6:] == ["6 of 6 trainings are finished already"]
-    with pytest.raises(RunError, match="was started with another experiment"):
+    assert logged[6:] == ["6 of 6 trainings are finished already"]
+    with pytest.raises(RunError, match="holds an ablation with another experiment"):
         ablate(load_experiment(preset="small"), store.folder, tmp_path / "o", seeds=2)
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +16,21 @@ import pytest
 
 from carat.config.experiment import Experiment, load_experiment
 from carat.data.store import Store
-from carat.inference.predictor import load
-from carat.studies.jobs import Job, claim, read_scores, run_jobs
+from carat.inference.predictor import Predictor, load
+from carat.studies.jobs import (
+    Arrays,
+    Job,
+    claim_study,
+    read_arrays,
+    read_scores,
+    run_jobs,
+    score_test,
+    study_kind,
+)
 from carat.utils.errors import RunError
 from carat.utils.locking import lock
+from carat.utils.parallel import local
+from carat.utils.parallel.tasks import TaskResult
 from tests.conftest import TINY
 
 
@@ -23,14 +39,17 @@ def job(store: Store, name: str = "a", seed: int = 0, **training: float) -> Job:
     return Job(name, load_experiment(overrides=overrides), store.folder)
 
 
-def test_finished_jobs_are_not_repeated(here: list[str], store: Store, tmp_path: Path) -> None:
-    said: list[str] = []
+def test_finished_jobs_are_not_repeated(
+    in_this_process: list[Job], logged: list[str], store: Store, tmp_path: Path
+) -> None:
     jobs = [job(store, seed=seed) for seed in (0, 1)]
     assert run_jobs(jobs[:1], tmp_path, 1) == {}
-    assert run_jobs(jobs, tmp_path, 1, said.append) == {}
-    assert here == ["a, seed 0", "a, seed 1"]
-    assert said[0] == "1 of 2 trainings are finished already"
-    assert said[1].startswith("[1/1] a, seed 1: validation micro-F1 0.")
+    assert [job.title for job in in_this_process] == ["a, seed 0"]
+    logged.clear()
+    assert run_jobs(jobs, tmp_path, 1) == {}
+    assert [job.title for job in in_this_process] == ["a, seed 0", "a, seed 1"]
+    assert logged[0] == "1 of 2 trainings are finished already"
+    assert logged[1].startswith("[1/1] a, seed 1: validation micro-F1 0.")
     scored = read_scores(jobs[0], tmp_path)
     report = load(jobs[0].folder(tmp_path)).evaluate(store, "test")
     assert scored.card.thresholds == report.thresholds
@@ -40,7 +59,9 @@ def test_finished_jobs_are_not_repeated(here: list[str], store: Store, tmp_path:
     assert (scored.predicted == (scores > list(report.thresholds.values()))).all()
 
 
-def test_lost_scores_are_made_again_without_training(here: list[str], store: Store, tmp_path: Path) -> None:
+def test_lost_scores_are_made_again_without_training(
+    in_this_process: list[Job], store: Store, tmp_path: Path
+) -> None:
     one = job(store)
     run_jobs([one], tmp_path, 1)
     weights = one.folder(tmp_path) / "weights.safetensors"
@@ -52,40 +73,81 @@ def test_lost_scores_are_made_again_without_training(here: list[str], store: Sto
 
 
 def test_changed_experiment_and_unfinished_run_are_trained_again(
-    here: list[str], store: Store, tmp_path: Path
+    in_this_process: list[Job], store: Store, tmp_path: Path
 ) -> None:
     run_jobs([job(store)], tmp_path, 1)
     run_jobs([job(store, learning_rate=0.01)], tmp_path, 1)
     (job(store).folder(tmp_path) / "run.json").unlink()
     run_jobs([job(store, learning_rate=0.01)], tmp_path, 1)
-    assert len(here) == 3
+    assert len(in_this_process) == 3
 
 
-def test_a_failure_is_said_and_the_others_go_on(here: list[str], store: Store, tmp_path: Path) -> None:
+def test_a_failure_is_said_and_the_others_go_on(
+    in_this_process: list[Job], store: Store, tmp_path: Path
+) -> None:
     wild, tame = job(store, "wild", learning_rate=1e30), job(store, "tame")
     failed = run_jobs([tame, wild, job(store, "more")], tmp_path, 1)
     assert list(failed) == [wild]
     assert "training diverged" in failed[wild]
-    assert len(here) == 3
+    assert len(in_this_process) == 3
 
 
-def test_a_failure_of_the_first_ends_it(here: list[str], store: Store, tmp_path: Path) -> None:
+def test_a_failure_of_the_first_ends_it(in_this_process: list[Job], store: Store, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"wild, seed 0: failed: .*training diverged"):
         run_jobs([job(store, "wild", learning_rate=1e30), job(store, "tame")], tmp_path, 1)
-    assert len(here) == 1
+    assert len(in_this_process) == 1
 
 
 @pytest.mark.slow
 def test_in_processes_of_their_own(store: Store, tmp_path: Path) -> None:
-    jobs = [job(store, seed=seed) for seed in (0, 1)]
+    jobs = [replace(job(store, seed=seed), measure=measure_process) for seed in (0, 1)]
     assert run_jobs(jobs, tmp_path / "two", 2) == {}
+    assert run_jobs(jobs, tmp_path / "one", 1) == {}
     for one in jobs:
-        assert one.scores_file(tmp_path / "two").is_file()
         assert not (one.folder(tmp_path / "two") / "checkpoints").exists()
+        parallel, serial = (read_arrays(one, tmp_path / name) for name in ("two", "one"))
+        assert np.array_equal(parallel["scores"], serial["scores"])
+    processes = {int(read_arrays(one, tmp_path / "one")["process"]) for one in jobs}
+    assert len(processes) == 2  # so that peak memory is measured per run
+
+
+def measure_process(predictor: Predictor, store: Store) -> Arrays:
+    return score_test(predictor, store) | {"process": np.array(os.getpid())}
+
+
+def measure_and_die(predictor: Predictor, store: Store) -> Arrays:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+@pytest.mark.slow
+def test_a_killed_worker_ends_the_study_and_the_run_is_kept(store: Store, tmp_path: Path) -> None:
+    killed = replace(job(store), measure=measure_and_die)
+    with pytest.raises(
+        RunError,
+        match=r"a, seed 0: its worker was killed by signal 9, perhaps because memory ran out: try fewer",
+    ):
+        run_jobs([killed, job(store, "b")], tmp_path, 1)
+    assert (killed.folder(tmp_path) / "run.json").is_file()
+    assert multiprocessing.active_children() == []
+
+
+def test_an_interruption_names_what_is_kept(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> Iterator[TaskResult]:
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(local, "run_tasks", interrupted)
+    with pytest.raises(
+        KeyboardInterrupt, match=r"finished trainings in .* are kept; the same command resumes"
+    ):
+        run_jobs([job(store)], tmp_path, 1)
 
 
 def test_damaged_files_of_a_finished_job_are_made_again(
-    here: list[str], store: Store, tmp_path: Path
+    in_this_process: list[Job], store: Store, tmp_path: Path
 ) -> None:
     one = job(store)
     for file in (one.scores_file(tmp_path), one.folder(tmp_path) / "weights.safetensors"):
@@ -97,7 +159,7 @@ def test_damaged_files_of_a_finished_job_are_made_again(
 
 
 def test_a_run_that_was_ended_before_it_began_is_no_obstacle(
-    here: list[str], store: Store, tmp_path: Path
+    in_this_process: list[Job], store: Store, tmp_path: Path
 ) -> None:
     one = job(store)
     one.folder(tmp_path).mkdir(parents=True)
@@ -115,9 +177,12 @@ def test_only_one_process_works_in_a_folder(tmp_path: Path) -> None:
         pass
 
 
+STUDY = study_kind("study", "result.md")
+
+
 def claimed(out: Path, overwrite: bool = False, **plan: object) -> None:
     """Claim a folder and leave it."""
-    with claim(out, plan, {"plan.json", "runs", "scores"}, overwrite):
+    with claim_study(STUDY, out, plan, overwrite):
         pass
 
 
@@ -129,7 +194,7 @@ def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
     claimed(out, **same)
     (out / "scores").mkdir()
     claimed(out, **same)
-    with pytest.raises(RunError, match=r"was started with another store; --overwrite starts anew"):
+    with pytest.raises(RunError, match=r"holds a study with another store already; --overwrite replaces it"):
         claimed(out, **same | {"store": "y"})
     claimed(out, True, **same | {"store": "y"})
     assert not (out / "scores").exists()
@@ -140,17 +205,51 @@ def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
     for name in ("thesis.tex", ".git"):
         (out / name).write_text("precious")
         for overwrite in (False, True):
-            with pytest.raises(RunError, match=rf"holds '{name}', which was not made by this command"):
+            with pytest.raises(RunError, match=rf"holds '{name}', which is not part of a carat study"):
                 claimed(out, overwrite, **same)
+        assert (out / name).read_text() == "precious"
         (out / name).unlink()
 
 
+def test_a_folder_with_another_plan_file_is_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text('{"terraform": 1}')
+    for overwrite in (False, True):
+        with pytest.raises(RunError, match="exists and is not a carat study"):
+            claimed(tmp_path, overwrite, store="x")
+    assert (tmp_path / "plan.json").read_text() == '{"terraform": 1}'
+
+
+def test_a_study_that_was_killed_while_it_was_set_up_starts_again(tmp_path: Path) -> None:
+    (tmp_path / ".plan.json.unfinished").write_text('{"sto')
+    claimed(tmp_path, store="x")
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+
+
 def test_a_folder_at_work_is_not_claimed(tmp_path: Path) -> None:
-    with claim(tmp_path, {"store": "x"}, {"plan.json"}, overwrite=False):
+    with claim_study(STUDY, tmp_path, {"store": "x"}, overwrite=False):
         for overwrite in (False, True):
             with pytest.raises(RunError, match="another carat is at work in it"):
                 claimed(tmp_path, overwrite, store="y")
     claimed(tmp_path, store="y")
+
+
+def test_a_run_at_work_within_a_study_is_not_deleted(tmp_path: Path) -> None:
+    claimed(tmp_path, store="x")
+    run = tmp_path / "runs" / "br" / "seed0"
+    run.mkdir(parents=True)
+    (run / "experiment.yaml").write_text("{}")
+    with lock(run), pytest.raises(RunError, match="seed0: another carat is at work in it"):
+        claimed(tmp_path, True, store="y")
+    assert (run / "experiment.yaml").read_text() == "{}"
+    (run / "notes.txt").write_text("mine")
+    claimed(tmp_path, store="x")  # nothing is deleted
+    with pytest.raises(
+        RunError, match=r"holds 'runs/br/seed0/notes\.txt', which is not part of a carat study"
+    ):
+        claimed(tmp_path, True, store="y")
+    (run / "notes.txt").unlink()
+    claimed(tmp_path, True, store="y")
+    assert not run.exists()
 
 
 def test_a_folder_with_a_training_is_kept(tmp_path: Path) -> None:
@@ -162,5 +261,5 @@ def test_a_folder_with_a_training_is_kept(tmp_path: Path) -> None:
     begun.write_text("{}")
     claimed(out, store="x")
     assert begun.exists()
-    with pytest.raises(RunError, match="was started with another store"):
+    with pytest.raises(RunError, match="holds a study with another store"):
         claimed(out, store="y")

@@ -23,13 +23,14 @@ from carat.data.synthetic import make_synthetic
 from carat.evaluation.bootstrap import holm, paired_test
 from carat.evaluation.metrics import compute_metrics
 from carat.evaluation.thresholds import apply_thresholds, search_thresholds
-from carat.studies import jobs as campaign
+from carat.runs.card import read_run
 from carat.studies.leaderboard.comparison import choose_methods, compare, experiments_of
 from carat.studies.leaderboard.missing_modalities import SHARES, conditions, subsets
 from carat.studies.leaderboard.standings import BASE, MethodResult
 from carat.studies.leaderboard.tuning import WIDER, open_study, search_space
 from carat.utils.errors import ConfigError, RunError
-from tests.conftest import TINY
+from carat.utils.parallel import local
+from tests.conftest import TINY, serially
 
 SETTINGS: dict[str, Any] = {
     "all": {"data": TINY["data"], "training": TINY["training"] | {"epochs": 1}},  # type: ignore[operator]
@@ -48,9 +49,7 @@ def made(store: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     """A finished comparison; tests must not change it."""
     out = tmp_path_factory.mktemp("compare") / "board"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            campaign, "_in_parallel", lambda jobs, out, workers: ((j, campaign._work(j, out)) for j in jobs)
-        )
+        patch.setattr(local, "run_tasks", serially([]))
         return out, run_compare(store, out)
 
 
@@ -95,7 +94,7 @@ def _validation(out: Path, method: str, trial: int) -> float:
     folder = out / "runs" / method / f"trial{trial}" / "seed0"
     if not folder.exists():
         return -1.0
-    return campaign.run.read_run(folder)[0].validation["micro_f1"] or 0.0
+    return read_run(folder)[0].validation["micro_f1"] or 0.0
 
 
 def test_the_rarest_label_is_the_one_with_fewest_training_positives(
@@ -151,22 +150,22 @@ def test_page_is_sorted_has_intervals_and_nothing_from_outside(made: tuple[Path,
 
 
 def test_the_same_call_does_nothing_twice(
-    here: list[str], made: tuple[Path, list[MethodResult]], store: Store
+    in_this_process: list[Any], made: tuple[Path, list[MethodResult]], store: Store
 ) -> None:
     out, _ = made
     before = {
         name: (out / name).read_bytes() for name in ("leaderboard.md", "leaderboard.csv", "leaderboard.html")
     }
     run_compare(store, out)
-    assert here == []
+    assert in_this_process == []
     assert {name: (out / name).read_bytes() for name in before} == before
 
 
 def test_other_settings_are_refused(made: tuple[Path, list[MethodResult]], store: Store) -> None:
     out, _ = made
-    with pytest.raises(RunError, match="was started with another budget"):
+    with pytest.raises(RunError, match="holds a comparison with another budget already"):
         run_compare(store, out, budget=3)
-    with pytest.raises(RunError, match="was started with another settings"):
+    with pytest.raises(RunError, match=r"holds a comparison with another settings\.all already"):
         run_compare(store, out, settings={})
 
 
@@ -265,14 +264,15 @@ def test_hidden_modalities_are_not_seen(trained: Any, store: Store) -> None:
     assert none.shape == (0, 6)
 
 
-def test_command_line(run: Any, here: list[str], store: Store, tmp_path: Path) -> None:
+def test_command_line(run: Any, in_this_process: list[Any], store: Store, tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
     file.write_text("carat:\n  method: {hidden: 16, latent: 6, encoder: {heads: 2}}\n")
     code, out, err = run(
         *("compare", "--data", store.folder, "--out", tmp_path / "o", "--methods", "br", "prior"),
         *("--seeds", "1", "--settings", file, "--training.accelerator", "cpu"),
     )
-    assert (code, here) == (0, ["prior/trial0, seed 0", "br/trial0, seed 0"])
+    assert code == 0, err
+    assert [job.title for job in in_this_process] == ["prior/trial0, seed 0", "br/trial0, seed 0"]
     assert out.startswith("# Leaderboard on ")
     assert "leaderboard.html" in err
     assert run("compare", "--data", store.folder, "--out", tmp_path / "o", "--methods", "nil")[0] == 2

@@ -3,7 +3,6 @@ from __future__ import annotations
 import csv
 import os
 import signal
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,6 @@ from carat.studies.study import Study, with_settings
 from carat.studies.sweep import sweep
 from carat.training.lightning_module import TrainingModule
 from carat.utils.errors import ConfigError, RunError
-from carat.utils.parallel import local
-from carat.utils.parallel.tasks import TaskResult
 
 SPACE = {"method.latent": [4, 6], "training": {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}}
 
@@ -33,18 +30,8 @@ def space(tmp_path: Path) -> Path:
     return file
 
 
-@pytest.fixture
-def in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trials in this process."""
-
-    def serially(
-        prepare: Any, arguments: Any, tasks: Sequence[Any], workers: int, hear: Any
-    ) -> Iterator[TaskResult]:
-        work = prepare(*arguments)
-        for index in range(len(tasks)):
-            yield TaskResult(index, work(tasks[index], lambda said, index=index: hear(index, said)))
-
-    monkeypatch.setattr(local, "run_tasks", serially)
+class KilledError(BaseException):
+    """Stands for a kill -9: nothing of carat's catches it."""
 
 
 def table(out: Path) -> list[dict[str, str]]:
@@ -52,10 +39,15 @@ def table(out: Path) -> list[dict[str, str]]:
 
 
 def test_a_sweep_and_what_it_writes(
-    in_turn: None, space: Path, store: Store, tiny: Experiment, tmp_path: Path
+    in_this_process: list[Any],
+    logged: list[str],
+    space: Path,
+    store: Store,
+    tiny: Experiment,
+    tmp_path: Path,
 ) -> None:
-    out, said = tmp_path / "out", []
-    study = sweep(space, store.folder, out, tiny, trials=3, say=said.append)
+    out = tmp_path / "out"
+    study = sweep(space, store.folder, out, tiny, trials=3)
     rows = table(out)
     assert sorted(int(row["trial"]) for row in rows) == [0, 1, 2]
     assert [row["state"] for row in rows] == ["complete"] * 3
@@ -68,13 +60,14 @@ def test_a_sweep_and_what_it_writes(
     card, trained = read_run(out / "runs" / f"trial{study.best:04}")
     assert trained == best
     assert card.validation["micro_f1"] == pytest.approx(max(values), abs=1e-4)
-    assert len(said) == 3
+    assert [line.split()[0] for line in logged] == ["[1/3]", "[2/3]", "[3/3]"]
     assert "| trial | state | micro_f1 |" in (out / "study.md").read_text()
     assert not (out / ".lock").exists()
 
 
 def test_a_sweep_goes_on(
-    in_turn: None,
+    in_this_process: list[Any],
+    logged: list[str],
     space: Path,
     store: Store,
     tiny: Experiment,
@@ -89,22 +82,22 @@ def test_a_sweep_goes_on(
         nonlocal steps
         steps += 1
         if steps == 13:
-            raise MemoryError
+            raise KilledError
         return original(module, batch, index)
 
     out = tmp_path / "out"
     with monkeypatch.context() as patched:
         patched.setattr(TrainingModule, "training_step", killed)
-        with pytest.raises(MemoryError):
+        with pytest.raises(KilledError):
             sweep(space, store.folder, out, tiny, trials=3)
     (out / "study.journal.lock").touch()  # as a killed process leaves it
-    said: list[str] = []
-    sweep(space, store.folder, out, tiny, trials=3, say=said.append)
-    assert said[0] == "1 of 3 trials are finished already"
+    logged.clear()
+    sweep(space, store.folder, out, tiny, trials=3)
+    assert logged[0] == "1 of 3 trials are finished already"
     sweep(space, store.folder, out, tiny, trials=4)
     assert table(out) == table(tmp_path / "whole")
     assert (out / "best.yaml").read_text() == (tmp_path / "whole" / "best.yaml").read_text()
-    with pytest.raises(RunError, match=r"was started with another experiment\.seed; --overwrite"):
+    with pytest.raises(RunError, match=r"holds a sweep with another experiment\.seed already; --overwrite"):
         sweep(space, store.folder, out, with_settings(tiny, {"seed": 1}), trials=4)
     journal = out / "study.journal"
     journal.write_text("{" + journal.read_text())
@@ -113,7 +106,7 @@ def test_a_sweep_goes_on(
 
 
 def test_hopeless_trials_end_early(
-    in_turn: None, space: Path, store: Store, tiny: Experiment, tmp_path: Path
+    in_this_process: list[Any], space: Path, store: Store, tiny: Experiment, tmp_path: Path
 ) -> None:
     start = with_settings(tiny, {"training.epochs": 4})
     space.write_text("training.learning_rate: [0.01, 1.0e-9]")
@@ -136,14 +129,14 @@ def test_the_space_speaks_of_its_method(store: Store, tmp_path: Path) -> None:
 
 
 def test_failed_trials_do_not_end_the_others(
-    space: Path, store: Store, tiny: Experiment, tmp_path: Path
+    logged: list[str], space: Path, store: Store, tiny: Experiment, tmp_path: Path
 ) -> None:
     space.write_text("training: {learning_rate: [1.0e+30, 1.0e+29], clip: [0]}")
-    said: list[str] = []
     wild = with_settings(tiny, {"training.clip": 0, "training.learning_rate": 1e30})
     with pytest.raises(RunError, match="no trial was finished"):
-        sweep(space, store.folder, tmp_path / "out", wild, trials=2, workers=2, say=said.append)
-    assert all("failed: training diverged" in line for line in said)
+        sweep(space, store.folder, tmp_path / "out", wild, trials=2, workers=2)
+    assert len(logged) == 2
+    assert all("failed: training diverged" in line for line in logged)
     assert {row["state"] for row in table(tmp_path / "out")} == {"fail"}
 
 
@@ -199,7 +192,7 @@ def test_a_trial_whose_worker_is_killed_goes_on(
 ) -> None:
     patient = load_experiment(overrides=merge(tiny.model_dump(), {"training": {"checkpoint_every": 2}}))
     sweep(space, store.folder, tmp_path / "whole", patient, trials=3, workers=2)
-    monkeypatch.setattr(sweeping, "_prepare", killing)
+    monkeypatch.setattr(sweeping, "_prepare_worker", killing)
     sweep(space, store.folder, tmp_path / "out", patient, trials=3, workers=2)
     assert len(list(tmp_path.glob("out/killed*"))) == 3
     for name in ("study.csv", "best.yaml"):
@@ -214,7 +207,7 @@ def killing(store: Path) -> Any:
     original = TrainingModule.training_step
     work = PREPARE(store)
 
-    def task(trial: Any, tell: Any) -> Any:
+    def task(trial: Any, report: Any) -> Any:
         mark = trial.folder.parents[1] / f"killed-{trial.folder.name}"
 
         def step(module: TrainingModule, batch: Any, index: int) -> Any:
@@ -224,12 +217,12 @@ def killing(store: Path) -> Any:
             return original(module, batch, index)
 
         TrainingModule.training_step = step  # type: ignore[method-assign]
-        return work(trial, tell)
+        return work(trial, report)
 
     return task
 
 
-PREPARE = sweeping._prepare
+PREPARE = sweeping._prepare_worker
 
 
 @pytest.mark.slow

@@ -17,11 +17,12 @@ from carat.config.base import merge
 from carat.config.experiment import Experiment, load_experiment
 from carat.data.loader import make_loader
 from carat.data.store import Store, open_store
-from carat.runs import card as run
+from carat.runs.folder import METRICS, WEIGHTS
 from carat.training import train as training
 from carat.training.distributed import ALONE, Processes, gather, started_by_launcher
 from carat.training.launcher import launch
 from carat.training.lightning_module import TrainingModule
+from carat.training.setup import prepare_task
 from carat.training.train import train
 from carat.utils.errors import ConfigError, Interrupted, RunError
 
@@ -57,7 +58,7 @@ def record(experiment: Experiment, store: Path, out: Path, processes: Processes)
 
     TrainingModule._add = noting  # type: ignore[method-assign]
     try:
-        task = training._prepare(experiment, open_store(store), processes)
+        task = prepare_task(experiment, open_store(store), processes)
         finish = training._finish
         training._finish = lambda *_: None  # type: ignore[assignment]
         training._train_task(task, out / f"of{processes.size}")
@@ -106,7 +107,12 @@ def stopping(experiment: Experiment, store: Path, out: Path, number: int, proces
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_process_that_dies_ends_all(
-    number: int, experiment: Experiment, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: int,
+    experiment: Experiment,
+    logged: list[str],
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shared = on(experiment, 2)
     whole = train(shared, store, tmp_path / "whole")
@@ -124,10 +130,10 @@ def test_a_process_that_dies_ends_all(
             with pytest.raises(Interrupted) as stop:
                 train(shared, store, begun)
             assert stop.value.number == number
-    said: list[str] = []
-    train(shared, store, begun, say=said.append)
-    assert said == [f"{begun}: goes on after {4 if number == signal.SIGKILL else 5} batches"]
-    for name in (run.WEIGHTS, run.METRICS):
+    logged.clear()
+    train(shared, store, begun)
+    assert logged == [f"{begun}: resuming after {4 if number == signal.SIGKILL else 5} batches"]
+    for name in (WEIGHTS, METRICS):
         assert (begun / name).read_bytes() == (whole.folder / name).read_bytes()
 
 

@@ -17,7 +17,8 @@ from carat.config.base import merge
 from carat.config.experiment import Experiment, load_experiment
 from carat.data.store import Store
 from carat.data.synthetic import make_synthetic
-from carat.runs import card as run
+from carat.runs.card import read_run
+from carat.runs.folder import CARD, CHECKPOINTS, EXPERIMENT, METRICS, WEIGHTS
 from carat.training import checkpoints
 from carat.training import train as training
 from carat.training.checkpoints import Checkpoints
@@ -55,7 +56,7 @@ def whole(store: Store, experiment: Experiment, tmp_path_factory: pytest.TempPat
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in (run.WEIGHTS, run.METRICS, run.CARD)}
+    return {name: (folder / name).read_bytes() for name in (WEIGHTS, METRICS, CARD)}
 
 
 def die(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, at: int, error: BaseException) -> None:
@@ -86,7 +87,7 @@ def die(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, at: int, error: 
         (checkpoints, "replace_file", 5),
         (TrainingModule, "training_step", 27),
         (training, "_finish", 1),
-        (run, "write_card", 1),
+        (training, "write_card", 1),
     ],
 )
 def test_a_killed_training_ends_as_if_nothing_had_happened(
@@ -96,6 +97,7 @@ def test_a_killed_training_ends_as_if_nothing_had_happened(
     store: Store,
     experiment: Experiment,
     whole: TrainedRun,
+    logged: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -103,12 +105,12 @@ def test_a_killed_training_ends_as_if_nothing_had_happened(
         die(patched, owner, name, at, KilledError())
         with pytest.raises(KilledError):
             train(experiment, store, tmp_path / "run")
-    said: list[str] = []
-    train(experiment, store, tmp_path / "run", say=said.append)
+    logged.clear()
+    train(experiment, store, tmp_path / "run")
     assert contents(tmp_path / "run") == contents(whole.folder)
-    assert not (tmp_path / "run" / run.CHECKPOINTS).exists()
+    assert not (tmp_path / "run" / CHECKPOINTS).exists()
     assert not (tmp_path / "run" / ".lock").exists()
-    assert len(said) == (0 if (name, at) == ("training_step", 1) else 1)
+    assert len(logged) == (0 if (name, at) == ("training_step", 1) else 1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -117,6 +119,7 @@ def test_a_signal_saves_the_state(
     store: Store,
     experiment: Experiment,
     whole: TrainedRun,
+    logged: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -134,9 +137,9 @@ def test_a_signal_saves_the_state(
             train(experiment, store, tmp_path / "run")
     assert stop.value.number == number
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
-    said: list[str] = []
-    train(experiment, store, tmp_path / "run", say=said.append)
-    assert said == [f"{tmp_path / 'run'}: goes on after 8 batches"]
+    logged.clear()
+    train(experiment, store, tmp_path / "run")
+    assert logged == [f"{tmp_path / 'run'}: resuming after 8 batches"]
     assert contents(tmp_path / "run") == contents(whole.folder)
 
 
@@ -148,25 +151,26 @@ def killed_at(
         die(patched, TrainingModule, "training_step", at, KilledError())
         with pytest.raises(KilledError):
             train(experiment, store, out)
-    return sorted((out / run.CHECKPOINTS).iterdir())
+    return sorted((out / CHECKPOINTS).iterdir())
 
 
 def test_a_damaged_state_is_passed_over(
     store: Store,
     experiment: Experiment,
     whole: TrainedRun,
+    logged: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     older, newest = killed_at(15, store, experiment, tmp_path / "run", monkeypatch)
     content = newest.read_bytes()
     newest.write_bytes(content[:1000] + bytes([content[1000] ^ 1]) + content[1001:])
-    said: list[str] = []
-    train(experiment, store, tmp_path / "run", say=said.append)
+    logged.clear()
+    train(experiment, store, tmp_path / "run")
     after = int(older.stem.split("-")[1])
-    assert said == [
+    assert logged == [
         f"warning: {newest}: damaged; the training goes on from an earlier state",
-        f"{tmp_path / 'run'}: goes on after {after} batches",
+        f"{tmp_path / 'run'}: resuming after {after} batches",
     ]
     assert contents(tmp_path / "run") == contents(whole.folder)
 
@@ -175,14 +179,15 @@ def test_without_a_whole_state_it_begins_anew(
     store: Store,
     experiment: Experiment,
     whole: TrainedRun,
+    logged: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for file in killed_at(15, store, experiment, tmp_path / "run", monkeypatch):
         file.write_bytes(b"")
-    said: list[str] = []
-    train(experiment, store, tmp_path / "run", say=said.append)
-    assert [line.startswith("warning: ") for line in said] == [True, True]
+    logged.clear()
+    train(experiment, store, tmp_path / "run")
+    assert [line.startswith("warning: ") for line in logged] == [True, True]
     assert contents(tmp_path / "run") == contents(whole.folder)
 
 
@@ -198,7 +203,7 @@ def test_a_full_disk_leaves_the_last_state(
         die(patched, os, "fsync", 6, OSError(errno.ENOSPC, "No space left on device"))
         with pytest.raises(OSError, match=r"No space left on device: '.*/checkpoints/step-.*ckpt'"):
             train(experiment, store, out)
-    assert {file.suffix for file in (out / run.CHECKPOINTS).iterdir()} == {".ckpt"}
+    assert {file.suffix for file in (out / CHECKPOINTS).iterdir()} == {".ckpt"}
     train(experiment, store, out)
     assert contents(out) == contents(whole.folder)
 
@@ -207,7 +212,7 @@ def test_finished_runs_are_taken_as_they_are(
     store: Store, experiment: Experiment, whole: TrainedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "_train_task", None)
-    assert train(experiment, store, whole.folder, resume=True).card == run.read_run(whole.folder)[0]
+    assert train(experiment, store, whole.folder, resume=True).card == read_run(whole.folder)[0]
     other = load_experiment(overrides=merge(experiment.model_dump(), {"method": {"momentum": 0.5}}))
     with pytest.raises(RunError, match=r"holds a run with another method.momentum already; --overwrite"):
         train(other, store, whole.folder, resume=True)
@@ -224,7 +229,7 @@ def test_another_store_is_refused(
     other = make_synthetic(tmp_path / "other", samples=211, seed=4, missing=0.2)
     with pytest.raises(RunError, match="holds an unfinished run with another store already"):
         train(experiment, other, tmp_path / "run")
-    (tmp_path / "run" / run.EXPERIMENT).write_text("{")
+    (tmp_path / "run" / EXPERIMENT).write_text("{")
     with pytest.raises(RunError, match=r"cannot be read .*; --overwrite starts anew"):
         train(experiment, store, tmp_path / "run")
 
@@ -247,7 +252,7 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     assert not (tmp_path / ".lock").exists()
 
 
-@pytest.mark.parametrize("name", [run.WEIGHTS, run.EXPERIMENT, run.CARD])
+@pytest.mark.parametrize("name", [WEIGHTS, EXPERIMENT, CARD])
 def test_an_altered_run_is_refused(name: str, whole: TrainedRun, tmp_path: Path) -> None:
     import shutil
 

@@ -19,7 +19,7 @@ from carat.data.store.writer import StoreWriter
 from carat.evaluation.metrics import compute_metrics
 from carat.evaluation.thresholds import search_thresholds
 from carat.inference.predictor import load
-from carat.runs import card as run_names
+from carat.runs.folder import RUN
 from carat.training.train import TrainedRun, train
 from carat.utils.errors import CaratError, ConfigError, DataError, RunError
 
@@ -50,8 +50,9 @@ def test_run_folder_holds_everything(trained: TrainedRun, store: Store, tiny: Ex
     modes = {f.name: f.stat().st_mode & 0o777 for f in folder.iterdir() if f.is_file()}
     assert len(set(modes.values())) == 1, modes
     assert (folder / "curves.svg").read_text().startswith("<?xml")
-    kept = run_names.NAMES - {run_names.CHECKPOINTS, run_names.ENCODERS}
-    assert {f.name for f in folder.iterdir()} == kept
+    files = {"run.json", "experiment.yaml", "environment.json", "weights.safetensors", "metrics.csv"}
+    assert {f.name for f in folder.iterdir()} == files | {"curves.svg", "logs"}
+    assert RUN.foreign_files(folder) == []
     assert {f.name.split(".")[0] for f in (folder / "logs").rglob("*") if f.is_file()} >= {"events"}
 
 
@@ -187,7 +188,7 @@ def test_folders_are_not_overwritten_by_accident(store: Store, tiny: Experiment,
             train(tiny, store, out, overwrite=overwrite)
     for name in ("experiment.yaml", "environment.json"):
         (out / name).write_text("")
-    with pytest.raises(RunError, match=r"holds 'notes.txt', which is not of a carat run"):
+    with pytest.raises(RunError, match=r"holds 'notes.txt', which is not part of a carat run"):
         train(tiny, store, out, overwrite=True)
     assert (out / "notes.txt").read_text() == "mine"
     short = changed(tiny, training={"epochs": 1})

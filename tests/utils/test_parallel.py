@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ import pytest
 
 from carat.utils.errors import DataError, RunError
 from carat.utils.parallel import local, ray
+from carat.utils.parallel.child import start_child
+from carat.utils.parallel.pool import run_tasks
 from carat.utils.parallel.tasks import Report, TaskFunction, TaskResult
 
 Engine = Callable[..., Iterator[TaskResult]]
@@ -36,9 +40,9 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 
 def prepare(folder: Path) -> TaskFunction:
-    """Squares; tasks below 0 go wrong in ways of their own, reports of others say their square."""
+    """Squares; tasks below 0 fail, each in its own way, the others report their square."""
 
-    def work(task: int, tell: Report) -> Any:
+    def work(task: int, report: Report) -> Any:
         with (folder / "begun").open("a") as file:
             file.write(f"{task}\n")
         if task == -1:
@@ -47,33 +51,35 @@ def prepare(folder: Path) -> TaskFunction:
             raise ZeroDivisionError("oh")
         if task == -3 or (task == -4 and (folder / "begun").read_text().count("-4\n") < 3):
             os.kill(os.getpid(), signal.SIGKILL)
-        told, most = 0, 5000 if task == 5 else 50  # the one that is stopped reports until it hears so
-        while told < most and not tell((task, task**2)):
-            told += 1
-        return {"square": task**2, "stopped": told < most}
+        reports, most = 0, 5000 if task == 5 else 50  # the one that is stopped reports until then
+        while reports < most and not report((task, task**2)):
+            reports += 1
+        return {"square": task**2, "stopped": reports < most}
 
     return work
 
 
 def test_tasks_are_done_whatever_happens_to_workers(engine: Engine, tmp_path: Path) -> None:
     tasks = [3, -1, -2, -3, -4, 5, 6]
-    heard = set()
+    reports = set()
 
-    def hear(index: int, said: tuple[int, int]) -> bool:
-        heard.add((index, *said))
-        return said[0] == 5
+    def on_report(index: int, report: tuple[int, int]) -> bool:
+        reports.add((index, *report))
+        return report[0] == 5
 
-    found = {o.index: o for o in engine(prepare, (tmp_path,), tasks, 2, hear)}
+    found = {o.index: o for o in engine(prepare, (tmp_path,), tasks, 2, on_report=on_report)}
     assert sorted(found) == list(range(7))
     assert found[0] == TaskResult(0, {"square": 9, "stopped": False})
     assert found[1].problem.split() == ["no", "such", "number"]
     assert found[2].problem == "ZeroDivisionError oh"
-    assert "died" in found[3].problem
+    assert found[3].died
+    assert found[3].problem
     assert found[3].result is None
+    assert not any(found[i].died for i in (0, 1, 2, 4, 5, 6))
     assert (tmp_path / "begun").read_text().count("-3\n") == 3
     assert found[4].result == {"square": 16, "stopped": False}
     assert found[5].result == {"square": 25, "stopped": True}
-    assert heard == {(0, 3, 9), (4, -4, 16), (5, 5, 25), (6, 6, 36)}
+    assert reports == {(0, 3, 9), (4, -4, 16), (5, 5, 25), (6, 6, 36)}
 
 
 def test_a_worker_is_prepared_once_and_serves_on(tmp_path: Path) -> None:
@@ -83,9 +89,49 @@ def test_a_worker_is_prepared_once_and_serves_on(tmp_path: Path) -> None:
 
 
 def count() -> TaskFunction:
-    """Tells how many tasks this worker has had."""
+    """Counts the tasks of this worker."""
     calls = iter(range(1, 100))
-    return lambda task, tell: next(calls)
+    return lambda task, report: next(calls)
+
+
+def test_every_task_may_have_a_fresh_process(tmp_path: Path) -> None:
+    found = list(run_tasks(count, (), [0] * 3, 2, fresh_processes=True))
+    assert [o.result for o in found] == [1, 1, 1]
+    assert active_children() == []
+
+
+def test_a_task_is_given_up_after_its_attempts(tmp_path: Path) -> None:
+    (found,) = run_tasks(prepare, (tmp_path,), [-3], 1, attempts=1)
+    assert found == TaskResult(0, None, "its worker was killed by signal 9", died=True)
+    assert (tmp_path / "begun").read_text() == "-3\n"
+
+
+def test_closing_ends_the_workers(tmp_path: Path) -> None:
+    results = run_tasks(sleep, (), [0, 60], 2)
+    assert next(results).index == 0
+    results.close()
+    assert active_children() == []
+
+
+def sleep() -> TaskFunction:
+    """Tasks that take a number of seconds."""
+    return lambda task, report: time.sleep(task)
+
+
+def test_the_ray_engine_needs_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(RunError, match=r"needs Ray: pip install 'carat\[ray\]'"):
+        list(run_tasks(count, (), [0], 1, engine="ray"))
+
+
+def end_as(code: int, pipe: Any) -> None:
+    os._exit(code)
+
+
+def test_children_have_names_and_exit_codes() -> None:
+    child = start_child(end_as, 3, name="process 1 of 2")
+    child.process.join()
+    assert (child.process.name, child.process.exitcode) == ("process 1 of 2", 3)
 
 
 def test_what_cannot_be_prepared_is_said(tmp_path: Path) -> None:

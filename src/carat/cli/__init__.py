@@ -14,6 +14,7 @@ from carat.cli.app import app, named_method, offer, refuse_renamed, rename_optio
 from carat.config.base import explain as explain_invalid
 from carat.config.experiment import experiment_with
 from carat.utils.errors import CaratError, Interrupted
+from carat.utils.logging import show_progress
 
 offer("carat")  # until a command line names another method
 
@@ -22,6 +23,7 @@ def main() -> None:
     """Entry point: bad input ends with one line on standard error and exit code 2."""
     if "RANK" in os.environ:  # in one of several processes a modality may be absent, which PyTorch warns of
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    show_progress(force=True)
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
@@ -32,11 +34,11 @@ def main() -> None:
         refuse_renamed(arguments)
         app(rename_options(arguments), exit_on_error=False, print_error=False)
     except Interrupted as stop:
-        print("carat: interrupted: the state is saved; the same command goes on", file=sys.stderr)
+        print("carat: interrupted: the state is saved; the same command resumes", file=sys.stderr)
         sys.exit(128 + stop.number)
     except KeyboardInterrupt as stop:
-        said = ", ".join(map(str, stop.args)) or "the same command goes on with what is not finished"
-        print(f"carat: interrupted: {said}", file=sys.stderr)
+        hint = ", ".join(map(str, stop.args)) or "the same command continues with what is not finished"
+        print(f"carat: interrupted: {hint}", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(0)

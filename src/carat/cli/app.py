@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -12,12 +11,13 @@ from typing import Annotated, TypeVar
 from cyclopts import App, Group, Parameter
 from cyclopts.validators import Number
 
-from carat import __version__
 from carat.config.base import merge, read_yaml
 from carat.config.experiment import Experiment, SharedSettings, experiment_with, load_experiment
 from carat.config.methods import METHODS, method_names
 from carat.config.renamed import RENAMED
 from carat.utils.errors import ConfigError
+from carat.utils.logging import logger
+from carat.utils.version import version
 
 app = App(
     name="carat",
@@ -28,7 +28,7 @@ app = App(
 
     Errors are one line; `--debug` with any command shows the traceback too.
     """,
-    version=f"carat {__version__}",
+    version=f"carat {version()}",
     help_format="markdown",
     default_parameter=Parameter(consume_multiple=True),
     suppress_keyboard_interrupt=False,
@@ -111,7 +111,7 @@ def rename_options(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if key in names:
-            say(f"note: {key} is now {names[key]}; the earlier name works until the next release")
+            logger.warning(f"note: {key} is now {names[key]}; the earlier name works until the next release")
         renamed.append(names.get(key, key) + equals + value)
     return renamed
 
@@ -134,8 +134,3 @@ def resolve(
 def cores(workers: int | None) -> int:
     """The number of worker processes: as many as there are cores, unless it was given."""
     return workers or os.cpu_count() or 1
-
-
-def say(message: str) -> None:
-    """A line for the person, beside what the command prints."""
-    print(message, file=sys.stderr)

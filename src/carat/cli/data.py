@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Group, Parameter
 
-from carat.cli.app import AsJson, Overwrite, app, say
+from carat.cli.app import AsJson, Overwrite, app
 from carat.utils.errors import ConfigError, DataError
+from carat.utils.logging import logger
 
 data = App(name="data", help="Make and inspect stores: checked data sets that training and evaluation read.")
 app.command(data)
@@ -92,7 +93,7 @@ def synth(
     from carat.data.synthetic import make_synthetic
 
     made = make_synthetic(store, samples=samples, seed=seed, missing=missing, overwrite=overwrite)
-    say(f"{made!r} → {store}")
+    logger.info(f"{made!r} → {store}")
 
 
 @data.command
@@ -116,7 +117,7 @@ def build(recipe: Path, store: Path, /, *, overwrite: Overwrite = False) -> None
     from carat.data.recipes.build import build_store
 
     made = build_store(recipe, store, overwrite=overwrite)
-    say(f"{made!r} → {store}")
+    logger.info(f"{made!r} → {store}")
 
 
 @data.command(name="import")
@@ -170,10 +171,10 @@ def import_(
     )
     for m, described in made.manifest.modalities.items():
         for line in described.cleaning:
-            say(f"{m}: {line}")
+            logger.info(f"{m}: {line}")
     for note in made.manifest.notes:
-        say(f"note: {note}")
-    say(f"{made!r} → {made.folder}")
+        logger.warning(f"note: {note}")
+    logger.info(f"{made!r} → {made.folder}")
 
 
 @data.command

@@ -8,7 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from carat.cli.app import Overwrite, app, say
+from carat.cli.app import Overwrite, app
+from carat.utils.logging import logger
 
 
 @app.command
@@ -59,4 +60,4 @@ def explain(
     for file in draw(
         run, data, out, split=split, samples=samples, points=points, sweep=sweep, overwrite=overwrite
     ):
-        say(str(file))
+        logger.info(str(file))

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from carat.cli.app import Overwrite, app, say
+from carat.cli.app import Overwrite, app
+from carat.utils.logging import logger
 
 
 @app.command
@@ -52,18 +53,18 @@ def export(
 
     made = write(run, out, int8=int8, store=data, split=split, overwrite=overwrite)
     for note in made.notes:
-        say(f"note: {note}")
+        logger.warning(f"note: {note}")
     for kind, named in (("input", made.inputs), ("output", made.outputs)):
         for name, shape in named.items():
-            say(f"{kind} {name} {shape}")
-    say(f"largest difference from PyTorch's scores: {made.largest_difference:.1e}")
+            logger.info(f"{kind} {name} {shape}")
+    logger.info(f"largest difference from PyTorch's scores: {made.largest_difference:.1e}")
     for kind, f1 in made.f1.items():
         shown = (
             f"{name.replace('_f1', '-F1')} {'undefined' if x is None else f'{x:.4f}'}"
             for name, x in f1.items()
         )
-        say(f"{split}, {kind}: {', '.join(shown)}")
-    say(f"{made.size / 1e6:.2f} MB → {made.path}")
+        logger.info(f"{split}, {kind}: {', '.join(shown)}")
+    logger.info(f"{made.size / 1e6:.2f} MB → {made.path}")
 
 
 @app.command
@@ -100,5 +101,5 @@ def convert(
 
     card = convert_weights(official, trained_on, run, overwrite=overwrite)
     for note in card.notes:
-        say(f"note: {note}")
-    say(f"run → {run}")
+        logger.warning(f"note: {note}")
+    logger.info(f"run → {run}")

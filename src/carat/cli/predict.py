@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Group, Parameter
 
-from carat.cli.app import AsJson, Overwrite, Workers, app, cores, say
+from carat.cli.app import AsJson, Overwrite, Workers, app, cores
 from carat.cli.predict_text import TextOptions, predict_texts
 from carat.utils.errors import CaratError, ConfigError
+from carat.utils.logging import logger
 
 if TYPE_CHECKING:
     from carat.inference.prediction import Prediction
@@ -160,7 +161,7 @@ def predict(
         count = _write_file(run, source, source.data, out, folder, precision, overwrite)
     else:
         count = _write_folder(run, source, source.data, out, folder, precision, overwrite)
-    say(f"{count} predictions → {out}")
+    logger.info(f"{count} predictions → {out}")
 
 
 def _write_folder(
@@ -189,7 +190,6 @@ def _write_folder(
         address=folder.address,
         precision=precision,
         overwrite=overwrite,
-        say=say,
     )
 
 
@@ -227,7 +227,7 @@ def _write_file(
         found = predictor.predict_batch(list(samples.values()), names=names, raw=source.raw)
         stream = zip(samples, found, strict=True)
     for note in notes:
-        say(f"note: {note}")
+        logger.warning(f"note: {note}")
     first: list[tuple[str, Prediction]] = []
     count = write_predictions(_keep(stream, first), out, overwrite=overwrite)
     show_predictions(first)

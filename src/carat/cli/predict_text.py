@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
-from carat.cli.app import say
 from carat.utils.errors import ConfigError
+from carat.utils.logging import logger
 
 if TYPE_CHECKING:
     from carat.data.tokenizer import Context
@@ -94,7 +94,7 @@ def predict_texts(
     in_context = options.conversation is not None or options.together
     several = file is not None or len(texts or []) > 1
     if several and predictor.reader.context and not in_context:
-        say(
+        logger.warning(
             "note: each text is read by itself; with --conversation COLUMN or --together this run reads what "
             "was said before and after it too"
         )
@@ -113,7 +113,7 @@ def predict_texts(
     assert out is not None
     count = write_predictions(named, out, overwrite=overwrite)
     _report_cuts(predictor)
-    say(f"{count} predictions → {out}")
+    logger.info(f"{count} predictions → {out}")
 
 
 def _check(texts: list[str] | None, file: Path | None, out: Path | None, options: TextOptions) -> None:
@@ -132,7 +132,9 @@ def _check(texts: list[str] | None, file: Path | None, out: Path | None, options
 
 def _report_cuts(predictor: Predictor) -> None:
     if predictor.reader.cut:
-        say(f"note: texts are cut at {predictor.reader.longest} tokens, as those of the training store were")
+        logger.warning(
+            f"note: texts are cut at {predictor.reader.longest} tokens, as those of the training store were"
+        )
 
 
 def _scored(predictor: Predictor, file: Path, options: TextOptions) -> Iterator[tuple[str, Prediction]]:
@@ -164,7 +166,7 @@ def _read(
         given = list(given)
     counts = Counter(x.has_words for x in given)
     if counts[False]:
-        say(f"note: left out as empty: {counts[False]} of {counts.total()} texts")
+        logger.warning(f"note: left out as empty: {counts[False]} of {counts.total()} texts")
     if not in_context:
         return (x for x in read_texts(file, columns) if x.has_words), counts[True], None
     texts = [x for x in given if x.has_words]

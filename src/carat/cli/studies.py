@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
-from carat.cli.app import Options, Overwrite, Shared, Workers, app, cores, resolve, say, takes_experiment
+from carat.cli.app import Options, Overwrite, Shared, Workers, app, cores, resolve, takes_experiment
 from carat.config.base import merge, read_yaml
+from carat.utils.logging import logger
 
 Count = Annotated[int, Parameter(validator=Number(gte=1))]
 
@@ -112,10 +113,10 @@ def ablate(
     from carat.studies.ablation import ablate as run_ablation
 
     full = resolve(experiment_file, preset, experiment, default="small")
-    run_ablation(full, data, out, seeds=seeds, workers=cores(workers), overwrite=overwrite, say=say)
+    run_ablation(full, data, out, seeds=seeds, workers=cores(workers), overwrite=overwrite)
     print((out / "ablation.md").read_text(encoding="utf-8"))
-    say(f"table → {out / 'ablation.md'}, {out / 'ablation.csv'}")
-    say(f"picture → {out / 'ablation.svg'}")
+    logger.info(f"table → {out / 'ablation.md'}, {out / 'ablation.csv'}")
+    logger.info(f"picture → {out / 'ablation.svg'}")
 
 
 @app.command
@@ -174,10 +175,9 @@ def sweep(
         sampler=search.sampler,
         prune=search.prune,
         overwrite=overwrite,
-        say=say,
     )
     print((out / "study.md").read_text(encoding="utf-8"))
-    say(f"best: trial {study.best} → {out / 'best.yaml'}")
+    logger.info(f"best: trial {study.best} → {out / 'best.yaml'}")
 
 
 @app.command
@@ -232,8 +232,7 @@ def compare(
         budget=compared.budget,
         workers=cores(workers),
         overwrite=overwrite,
-        say=say,
     )
     print((out / "leaderboard.md").read_text(encoding="utf-8"))
     for name in ("leaderboard.md", "leaderboard.csv", "costs.csv", "leaderboard.html"):
-        say(f"→ {out / name}")
+        logger.info(f"→ {out / name}")

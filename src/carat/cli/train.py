@@ -8,8 +8,9 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from carat.cli.app import Options, Overwrite, app, resolve, say, takes_experiment
+from carat.cli.app import Options, Overwrite, app, resolve, takes_experiment
 from carat.config.experiment import preset_values
+from carat.utils.logging import logger
 
 
 @app.command
@@ -76,7 +77,7 @@ def train(
     if devices is not None:
         changed = resolved.training.model_copy(update={"devices": devices})
         resolved = resolved.model_copy(update={"training": changed})
-    made = run_training(resolved, data, out, overwrite=overwrite, resume=resume, say=say)
+    made = run_training(resolved, data, out, overwrite=overwrite, resume=resume)
     joined = started_by_launcher()
     if joined is not None and not joined.first:
         return
@@ -84,12 +85,12 @@ def train(
     thresholds = sorted(set(card.thresholds.values()))
     shown = f"{thresholds[0]:.2f}" if len(thresholds) == 1 else f"{thresholds[0]:.2f}…{thresholds[-1]:.2f}"
     for note in card.notes:
-        say(f"note: {note}")
-    say(
+        logger.warning(f"note: {note}")
+    logger.info(
         f"best epoch {card.epoch}: validation micro-F1 {card.validation['micro_f1']:.4f} at threshold {shown}"
     )
-    say(f"run → {out}")
-    say(f"training curves → {out / 'curves.svg'}")
+    logger.info(f"run → {out}")
+    logger.info(f"training curves → {out / 'curves.svg'}")
 
 
 @app.command

@@ -42,23 +42,6 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def first_difference(found: Any, wanted: Any) -> str:
-    """The dotted key of the first thing that is not as wanted; nothing if all is.
-
-    >>> first_difference({"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}})
-    'b.c'
-    """
-    if not isinstance(found, dict) or not isinstance(wanted, dict):
-        return "" if found == wanted else "value"
-    for key in [*wanted, *(key for key in found if key not in wanted)]:
-        if key not in found or key not in wanted:
-            return str(key)
-        below = first_difference(found[key], wanted[key])
-        if below:
-            return str(key) if below == "value" else f"{key}.{below}"
-    return ""
-
-
 def parse(model: type[S], values: Mapping[str, Any], origin: str) -> S:
     """Validate `values`; the error is one line that names the key, what was found and what is expected."""
     try:

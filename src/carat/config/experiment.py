@@ -116,8 +116,8 @@ class SharedSettings(Section):
 class Experiment(SharedSettings, MethodChoice):
     """Everything a training run depends on besides its data; its values never change.
 
-    Make one with `load_experiment`, which knows presets and names unknown keys. Its sections are `method` (that
-    of the method it names, see `MethodConfig`), `data`, `encoders`, `training`, `threshold` and `seed`.
+    Make one with `load_experiment`, which knows presets and names unknown keys. Its sections are `method`
+    (see `MethodConfig`), `data`, `encoders`, `training`, `threshold` and `seed`.
 
     >>> Experiment().training.epochs
     20

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 
-from carat.config.encoders import ENCODERS
 from carat.config.experiment import Experiment
 from carat.data.batch import Batch, collate, mask_modalities
 from carat.data.loader import check_lengths, make_loader, usable_rows
@@ -27,8 +26,10 @@ from carat.inference.prediction import Prediction, make_predictions
 from carat.inference.text import Reader, carriers, check_texts, without_each_part
 from carat.models.base import Model
 from carat.models.build import build
-from carat.runs.card import WEIGHTS, RunCard, check_digest, check_fit, read_run, read_weights
+from carat.runs.card import RunCard, check_files, read_run, read_weights
+from carat.runs.compatibility import check_fit
 from carat.runs.description import describe_run, run_rows
+from carat.runs.folder import WEIGHTS
 from carat.utils.errors import DataError, RunError
 from carat.utils.progress import track
 from carat.utils.tables import Table
@@ -381,13 +382,10 @@ def load(
     """
     folder = Path(run)
     card, experiment = read_run(folder)
-    for name in card.digests:
-        if name.startswith(f"{ENCODERS}/"):
-            check_digest(folder, card, name)
+    check_files(folder, card)
     with torch.random.fork_rng(devices=[]):  # weights that are replaced cost the user no randomness
         model = build(experiment.method, experiment.encoders, card.labels, card.modalities, folder)
     try:
-        check_digest(folder, card, WEIGHTS)
         model.load_state_dict(read_weights(folder, card))
     except (SafetensorError, OSError, RuntimeError) as error:
         problem = str(error).splitlines()[0]

@@ -1,49 +1,60 @@
-"""Predictions of a whole store in shards: in parallel, and not repeated when they are there."""
+"""Predictions for a whole store in shards: scored in parallel, and not repeated once they are written."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from carat.config.base import first_difference
-from carat.data.store import open_store
+from carat.data.store import Store, open_store
 from carat.inference.predictor import Precision, Predictor, load
-from carat.inference.writers import WRITERS, write_predictions
-from carat.runs.card import CARD, UNFINISHED, replace_file, write_json
+from carat.inference.writers import WRITERS, write_file
+from carat.runs.folder import CARD
 from carat.utils.errors import RunError
-from carat.utils.locking import LOCK, lock
-from carat.utils.parallel import local
-from carat.utils.parallel.tasks import Report, TaskFunction, TaskResult
+from carat.utils.files import replace_file, write_json
+from carat.utils.locking import LOCK
+from carat.utils.logging import logger
+from carat.utils.output_folder import FolderKind, claim, has_key, plan_difference
+from carat.utils.parallel.pool import run_tasks
+from carat.utils.parallel.tasks import Engine, Report, TaskFunction
 
 PLAN = "shards.json"
 DONE = "done.jsonl"
+PARTS = tuple(f"part-{'[0-9]' * digits}{ending}" for digits in range(5, 9) for ending in WRITERS)
+"""Patterns of the names of shards."""
 SIZE = 4096
-"""Samples of a shard."""
+"""Samples per shard."""
 
-Engine = Literal["local", "ray"]
-Say = Callable[[str], None]
+PREDICTIONS = FolderKind(
+    name="prediction set",
+    markers=(PLAN,),
+    patterns=(DONE, *PARTS),
+    recognizes=lambda folder: _has_parts(folder) or has_key(folder / PLAN, "store"),
+    has_results=lambda folder: _has_parts(folder),
+)
+"""A folder of shards."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Samples that are scored together."""
+    """Samples that are written to one file."""
 
     number: int
     split: str
     start: int
-    """First of the split's samples that can be scored."""
+    """Index of the first sample, among those of the split that can be scored."""
     stop: int
-    """Behind the last."""
+    """Index after the last sample."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """What every worker must know."""
+class PredictionJob:
+    """What all workers have in common."""
 
     run: Path
     store: Path
@@ -65,42 +76,40 @@ def predict_in_shards(
     address: str | None = None,
     precision: Precision = "float32",
     overwrite: bool = False,
-    say: Say = lambda line: None,
 ) -> int:
     """Score a store into a folder of files, `part-00000.parquet` and so on, in the store's order.
 
-    The files do not depend on the engine or the number of workers. Each appears when it is whole; the same
-    call, after an interruption, goes on with those that are missing. The task of a worker that dies is given
-    to another. Memory does not grow with the store.
+    The files do not depend on the engine or the number of workers. Each appears when it is complete; after an
+    interruption the same call writes those that are missing. The shard of a worker that dies is given to
+    another. Memory does not grow with the store.
 
     Args:
         run: folder of a finished run.
         store: folder of the data; for a cluster, like the others, where all its machines see it.
-        out: folder to make or to go on with.
+        out: folder to create or resume.
         split: of the store; all by default.
         ending: .parquet, .csv or .jsonl.
-        size: samples of a shard.
-        workers: shards at a time.
+        size: samples per shard.
+        workers: number of shards at a time.
         engine: processes of this machine, or Ray Data.
-        address: of a Ray cluster; None starts one here.
+        address: of a Ray cluster; None starts one on this machine.
         precision: see `carat.inference.predictor.load`.
-        overwrite: start anew where other predictions were.
-        say: called with lines of progress.
+        overwrite: replace other predictions.
 
     Returns:
-        How many samples were scored.
+        Number of samples that were scored.
 
     Raises:
-        RunError: the folder holds something else, or a shard could not be scored.
+        RunError: the folder holds something else, another process works in it, or a shard failed.
         DataError: the store does not fit the run.
     """
     if ending not in WRITERS:
         raise RunError(f"unknown format '{ending}'; use {', '.join(WRITERS)}")
-    job = Job(Path(run).resolve(), Path(store).resolve(), Path(out).resolve(), ending, precision)
+    job = PredictionJob(Path(run).resolve(), Path(store).resolve(), Path(out).resolve(), ending, precision)
     predictor, opened = load(run, "cpu", precision), open_store(store)
     opened.verify()
     for note in predictor.notes(opened, [split] if split else list(opened.manifest.splits)):
-        say(f"note: {note}")
+        logger.warning(f"note: {note}")
     shards = list(_cut(predictor, opened, split, size))
     plan = {
         "run": hashlib.sha256((job.run / CARD).read_bytes()).hexdigest(),
@@ -110,24 +119,36 @@ def predict_in_shards(
         "ending": ending,
         "precision": precision,
     }
-    job.out.mkdir(parents=True, exist_ok=True)
-    with lock(job.out):
-        done = _claim(job, plan, overwrite)
+    with claim(
+        PREDICTIONS,
+        job.out,
+        overwrite=overwrite,
+        difference=lambda: plan_difference(job.out / PLAN, plan),
+    ):
+        write_json(job.out / PLAN, plan)
+        done = _read_done(job)
+        _tidy(job, done)
         todo = [shard for shard in shards if shard.number not in done]
         if len(todo) < len(shards):
-            say(f"{len(shards) - len(todo)} of {len(shards)} shards are there already")
-        for outcome in _run(job, todo, workers, engine, address):
-            shard = todo[outcome.index]
-            if outcome.problem:
-                raise RunError(f"{_file(job, shard.number)}: {outcome.problem}")
-            done[shard.number] = outcome.result
-            with (job.out / DONE).open("a", encoding="utf-8") as opened_log:
-                opened_log.write(json.dumps({"shard": shard.number} | outcome.result) + "\n")
-            say(f"[{len(done)}/{len(shards)}] {_file(job, shard.number).name}")
-    return sum(found["samples"] for found in done.values())
+            logger.info(f"{len(shards) - len(todo)} of {len(shards)} shards are finished already")
+        results = run_tasks(prepare_worker, (job,), todo, workers, engine=engine, address=address)
+        with closing(results):
+            for result in results:
+                shard = todo[result.index]
+                if result.problem:
+                    raise RunError(f"{_file(job, shard.number)}: {result.problem}")
+                done[shard.number] = result.result
+                with (job.out / DONE).open("a", encoding="utf-8") as log:
+                    log.write(_done_line(shard.number, result.result))
+                logger.info(f"[{len(done)}/{len(shards)}] {_file(job, shard.number).name}")
+    return sum(entry["samples"] for entry in done.values())
 
 
-def _cut(predictor: Predictor, store: Any, split: str | None, size: int) -> Iterator[Shard]:
+def _has_parts(folder: Path) -> bool:
+    return any(folder.glob("part-[0-9]*"))
+
+
+def _cut(predictor: Predictor, store: Store, split: str | None, size: int) -> Iterator[Shard]:
     number = 0
     for name in [split] if split else list(store.manifest.splits):
         count = len(predictor.rows(store, name))
@@ -136,40 +157,12 @@ def _cut(predictor: Predictor, store: Any, split: str | None, size: int) -> Iter
             number += 1
 
 
-def _file(job: Job, number: int) -> Path:
+def _file(job: PredictionJob, number: int) -> Path:
     return job.out / f"part-{number:05}{job.ending}"
 
 
-def _claim(job: Job, plan: dict[str, Any], overwrite: bool) -> dict[int, dict[str, Any]]:
-    """What is done already, by shard: samples and digest; anything else is removed, or refused."""
-    names = [path.name for path in job.out.iterdir() if path.name != LOCK]
-    foreign = [
-        name
-        for name in sorted(names)
-        if name not in (PLAN, DONE) and not name.startswith("part-") and not name.endswith(UNFINISHED)
-    ]
-    if foreign or (names and not {PLAN, f".{PLAN}{UNFINISHED}"} & set(names)):
-        what = f"holds '{(foreign or sorted(names))[0]}', which was not made by this command"
-        raise RunError(f"{job.out}: {what}; choose another folder")
-    try:
-        other = first_difference(json.loads((job.out / PLAN).read_text(encoding="utf-8")), plan)
-    except (OSError, ValueError):
-        other = "plan, which cannot be read"
-    same = not other
-    if not same and any(name.startswith("part-") for name in names) and not overwrite:
-        raise RunError(f"{job.out}: holds predictions with another {other}; --overwrite replaces them")
-    done = _read_done(job) if same and not overwrite else {}
-    kept = {PLAN, DONE} | {_file(job, number).name for number in done} if done else set()
-    for name in set(names) - kept:
-        (job.out / name).unlink()
-    write_json(job.out / PLAN, plan)
-    lines = [json.dumps({"shard": number} | found) + "\n" for number, found in sorted(done.items())]
-    replace_file(job.out / DONE, "".join(lines).encode())
-    return done
-
-
-def _read_done(job: Job) -> dict[int, dict[str, Any]]:
-    """The shards that are what was written."""
+def _read_done(job: PredictionJob) -> dict[int, dict[str, Any]]:
+    """The shards that were completed and not changed since, by number: samples and checksum."""
     done = {}
     try:
         lines = (job.out / DONE).read_text(encoding="utf-8").splitlines()
@@ -177,36 +170,38 @@ def _read_done(job: Job) -> dict[int, dict[str, Any]]:
         lines = []
     for line in lines:
         try:
-            found = json.loads(line)
-            file = _file(job, found.pop("shard"))
-            whole = hashlib.sha256(file.read_bytes()).hexdigest() == found["sha256"]
+            entry = json.loads(line)
+            file = _file(job, entry.pop("shard"))
+            unchanged = hashlib.sha256(file.read_bytes()).hexdigest() == entry["sha256"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue  # torn, or its file is gone
-        if whole:
-            done[int(file.stem.split("-")[1])] = found
+            continue  # the line is incomplete, or its file is missing
+        if unchanged:
+            done[int(file.stem.split("-")[1])] = entry
     return done
 
 
-def prepare(job: Job) -> TaskFunction:
-    """In every worker: load the run, then score shard after shard."""
+def _tidy(job: PredictionJob, done: dict[int, dict[str, Any]]) -> None:
+    """Remove what a killed process left: incomplete and damaged shards, and lines about them."""
+    kept = {PLAN, DONE, *(_file(job, number).name for number in done)}
+    for path in job.out.iterdir():
+        if path.is_file() and path.name not in kept and PREDICTIONS.owns(path.name) and path.name != LOCK:
+            path.unlink()
+    lines = [_done_line(number, entry) for number, entry in sorted(done.items())]
+    replace_file(job.out / DONE, "".join(lines).encode())
+
+
+def _done_line(number: int, entry: dict[str, Any]) -> str:
+    return json.dumps({"shard": number} | entry) + "\n"
+
+
+def prepare_worker(job: PredictionJob) -> TaskFunction:
+    """Set up a worker that loads the run once, then scores shard after shard."""
     predictor, store = load(job.run, precision=job.precision), open_store(job.store)
 
-    def work(shard: Shard, tell: Report) -> dict[str, Any]:
+    def work(shard: Shard, report: Report) -> dict[str, Any]:
         file = _file(job, shard.number)
-        found = predictor.predict_rows(store, shard.split, shard.start, shard.stop)
-        samples = write_predictions(found, file, overwrite=True)
+        predictions = predictor.predict_rows(store, shard.split, shard.start, shard.stop)
+        samples = write_file(predictions, file)
         return {"samples": samples, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
 
     return work
-
-
-def _run(
-    job: Job, shards: list[Shard], workers: int, engine: Engine, address: str | None
-) -> Iterator[TaskResult]:
-    if engine == "local":
-        yield from local.run_tasks(prepare, (job,), shards, workers)
-        return
-    from carat.utils.parallel import ray
-
-    with ray.cluster(address, workers) as connected:
-        yield from ray.map_tasks(connected, prepare, (job,), shards, workers)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from carat.inference.prediction import Prediction
 from carat.utils.errors import RunError
+from carat.utils.files import unfinished_name
+from carat.utils.output_folder import check_file
 from carat.utils.tables import Table
 
 if TYPE_CHECKING:
@@ -25,12 +27,11 @@ def check_output(file: Path, overwrite: bool) -> None:
     """Refuse an output file that cannot or must not be written, before anything is scored.
 
     Raises:
-        RunError: unknown ending, or the file exists.
+        RunError: unknown ending, the file exists, or another process works in its folder.
     """
     if file.suffix not in WRITERS:
         raise RunError(f"{file}: unknown ending '{file.suffix}'; use {', '.join(WRITERS)}")
-    if file.is_dir() or (file.exists() and not overwrite):
-        raise RunError(f"{file}: exists already; --overwrite replaces it")
+    check_file(file, overwrite)
 
 
 def write_predictions(predictions: Iterable[Named], file: Path, *, overwrite: bool = False) -> int:
@@ -46,12 +47,17 @@ def write_predictions(predictions: Iterable[Named], file: Path, *, overwrite: bo
         RunError: nothing to write, or see `check_output`.
     """
     check_output(file, overwrite)
+    return write_file(predictions, file)
+
+
+def write_file(predictions: Iterable[Named], file: Path) -> int:
+    """As `write_predictions`, with an existing file replaced unasked."""
     stream = iter(predictions)
     first = list(islice(stream, 1))  # what is wrong with the data shows before a folder is made
     if not first:
         raise RunError(f"{file}: nothing to write, there are no samples")
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.unfinished")
+    temporary = file.with_name(unfinished_name(file.name))
     try:
         count = WRITERS[file.suffix](chain(first, stream), temporary)
         with temporary.open("rb+") as opened:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,12 @@ from carat.config.experiment import load_experiment
 from carat.data.corpora.labels import M3ED, MOSEI
 from carat.models.carat.memory_bank import NOISE
 from carat.models.carat.model import Carat
-from carat.runs import card as run
+from carat.runs.card import ModalityCard, RunCard, write_card, write_weights
+from carat.runs.environment import describe_environment
+from carat.runs.folder import ENVIRONMENT, RUN, write_experiment
 from carat.utils.errors import CaratError
+from carat.utils.files import write_json
+from carat.utils.output_folder import check_folder, claim
 
 MODALITIES = ("text", "visual", "audio")
 """In the order of the released code's M axis."""
@@ -251,7 +254,7 @@ def convert(
     out: str | os.PathLike[str],
     *,
     overwrite: bool = False,
-) -> run.RunCard:
+) -> RunCard:
     """Turn weights of the released code into a run folder of preset `official`.
 
     Args:
@@ -263,9 +266,10 @@ def convert(
 
     Raises:
         CaratError: the file cannot be read, or a key is missing, unknown or of another shape.
+        RunError: the folder holds something else, or another process works in it; nothing was changed.
     """
     path, folder, chosen = Path(file), Path(out), SETTINGS[trained_on]
-    run.prepare_folder(folder, overwrite)
+    check_folder(RUN, folder, overwrite=overwrite)
     state = read_state(path)
     try:
         changes, widths = read_sizes(state, chosen.aligned)
@@ -276,17 +280,11 @@ def convert(
         unused = load_released(model, state)
     except CaratError as error:
         raise CaratError(f"{path}, trained on {trained_on}: {error}") from error
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    run.write_json(folder / run.ENVIRONMENT, run.describe_environment())
-    run.write_experiment(folder, experiment)
-    run.write_weights(folder, model.state_dict())
     positions = model.max_length
-    card = run.RunCard(
+    card = RunCard(
         labels=list(chosen.labels),
         modalities={
-            m: run.ModalityCard(width=d, source=trained_on, pad_to=min(chosen.steps[m], positions[m]))
+            m: ModalityCard(width=d, source=trained_on, pad_to=min(chosen.steps[m], positions[m]))
             for m, d in widths.items()
         },
         store="",
@@ -299,5 +297,9 @@ def convert(
             f"knowingly unused: {', '.join(unused)}",
         ],
     )
-    run.write_card(folder, card)
+    with claim(RUN, folder, overwrite=overwrite):
+        write_json(folder / ENVIRONMENT, describe_environment())
+        write_experiment(folder, experiment)
+        write_weights(folder, model.state_dict())
+        write_card(folder, card)
     return card

@@ -23,28 +23,26 @@ from carat.evaluation.bootstrap import Interval, paired_test
 from carat.evaluation.formatting import in_brackets, mean_and_spread, signed
 from carat.evaluation.metrics import compute_metrics
 from carat.evaluation.plots import draw_differences
-from carat.runs import card as run
+from carat.runs.folder import EXPERIMENT, write_experiment
 from carat.studies.jobs import (
-    PLAN,
-    RUNS,
-    SCORES,
     Job,
-    Say,
     Scored,
-    claim,
+    claim_study,
     distinct,
     read_environment,
     read_scores,
     run_seeds,
+    study_kind,
 )
 from carat.utils.errors import ConfigError
+from carat.utils.files import write_atomically
 from carat.utils.tables import Table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FULL = "full"
-FILES = {PLAN, run.EXPERIMENT, RUNS, SCORES, "ablation.md", "ablation.csv", "ablation.svg"}
+ABLATION = study_kind("ablation", EXPERIMENT, "ablation.md", "ablation.csv", "ablation.svg")
 METRICS = {"micro_f1": "micro-F1", "macro_f1": "macro-F1", "accuracy": "accuracy (Jaccard)"}
 
 
@@ -147,7 +145,6 @@ def ablate(
     seeds: int = 3,
     workers: int = 1,
     overwrite: bool = False,
-    say: Say = lambda line: None,
 ) -> Ablation:
     """Train every variant with several seeds and write `ablation.md`, `.csv` and `.svg`.
 
@@ -156,11 +153,10 @@ def ablate(
     Args:
         experiment: the full method, CARAT: an `Experiment`, a nested mapping, or a YAML file.
         store: a store or its folder, with splits train, valid and test.
-        out: folder to make, or to resume in.
-        seeds: trainings of each variant, with seeds counted from the experiment's.
-        workers: trainings at a time, one core each.
-        overwrite: start anew where another ablation was.
-        say: called with lines of progress.
+        out: folder to create or resume.
+        seeds: number of seeds, counted from the experiment's.
+        workers: number of trainings at a time, one core each.
+        overwrite: replace another ablation.
 
     Returns:
         One row per variant, the full method first; see `Ablation.to_frame`.
@@ -168,7 +164,7 @@ def ablate(
     Raises:
         ConfigError: another method than CARAT, or the experiment is wrong.
         DataError: the store is damaged or lacks a split.
-        RunError: the folder holds something else, another process is at work in it, or a training failed.
+        RunError: the folder holds something else, another process works in it, or a training failed.
 
     Example:
         table = carat.ablate({"preset": "small"}, "demo-store", "ablation", seeds=2)
@@ -184,9 +180,9 @@ def ablate(
         name: [_job(name, changes, experiment, Path(store), seed) for seed in range(seeds)]
         for name, changes in chosen.items()
     }
-    with claim(folder, plan, FILES, overwrite):
-        run.write_experiment(folder, experiment)
-        run_seeds(jobs.values(), folder, workers, say)
+    with claim_study(ABLATION, folder, plan, overwrite):
+        write_experiment(folder, experiment)
+        run_seeds(jobs.values(), folder, workers)
     scored = {name: [read_scores(job, folder) for job in group] for name, group in jobs.items()}
     rows = [_row(name, scored[name], scored[FULL], opened) for name in chosen]
     _write(rows, opened, jobs, folder)
@@ -226,7 +222,7 @@ def _on(scored: Sequence[Scored], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _write(rows: Sequence[Row], store: Store, jobs: Mapping[str, Sequence[Job]], out: Path) -> None:
-    run.write_atomically(out / "ablation.md", _markdown(rows, store, jobs, out))
+    write_atomically(out / "ablation.md", _markdown(rows, store, jobs, out))
     _seed_table(rows, jobs).to_csv(out / "ablation.csv")
     draw_differences({row.name: (row.difference, row.interval) for row in rows[1:]}, out / "ablation.svg")
 

@@ -4,38 +4,36 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 from carat.config.experiment import Experiment, ExperimentLike, as_experiment
 from carat.data.store import Store, open_store
-from carat.runs.card import replace_file
-from carat.studies.jobs import PLAN, RUNS, claim
+from carat.studies.jobs import RUNS, claim_study, study_kind
 from carat.studies.space import read_space
 from carat.studies.study import Sampler, Study, value_at
 from carat.utils.errors import RunError, StoppedError
-from carat.utils.parallel import local
-from carat.utils.parallel.tasks import Report, TaskFunction, TaskResult
+from carat.utils.files import replace_file
+from carat.utils.logging import logger
+from carat.utils.parallel.pool import run_tasks
+from carat.utils.parallel.tasks import Engine, Report, TaskFunction, TaskResult
 from carat.utils.tables import Table
 
 JOURNAL = "study.journal"
 BEST = "best.yaml"
 TABLE = "study"
-FILES = {PLAN, RUNS, JOURNAL, f"{JOURNAL}.lock", BEST, f"{TABLE}.csv", f"{TABLE}.md"}
-
-Engine = Literal["local", "ray"]
-Say = Callable[[str], None]
+SWEEP = study_kind("sweep", JOURNAL, f"{JOURNAL}.lock", BEST, f"{TABLE}.csv", f"{TABLE}.md")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a worker is to train."""
+    """A training for a worker."""
 
     experiment: Experiment
     folder: Path
@@ -54,29 +52,27 @@ def sweep(
     sampler: Sampler = "random",
     prune: bool = True,
     overwrite: bool = False,
-    say: Say = lambda line: None,
 ) -> Study:
     """Train an experiment with many settings, and write study.csv, study.md and best.yaml.
 
     Trials are judged by the validation micro-F1 of their best epoch. Those that are worse than the median of
-    the others at the same epoch are ended early. A trial whose worker dies goes on where it was, as does a
-    sweep that is started again.
+    the others at the same epoch are ended early. A trial whose worker dies is resumed, as is a sweep that is
+    started again.
 
     Args:
         space: choices or ranges by dotted key, as a mapping or a YAML file: `[32, 64]`, or
             `{"low": 1e-5, "high": 1e-3, "log": True}`.
         store: a store or its folder, with splits train and valid.
-        out: folder to make, or to resume in; for a cluster one that all its machines see.
-        experiment: what the trials have in common, and the first of them: an `Experiment`, a nested mapping,
-            or a YAML file.
-        trials: how many, the first included; with more of them a finished sweep is continued.
-        workers: trainings at once, one core each.
+        out: folder to create or resume; on a cluster one that all machines see.
+        experiment: what the trials have in common, and the first trial: an `Experiment`, a nested mapping, or
+            a YAML file.
+        trials: number of trials, the first included; a larger number extends a finished sweep.
+        workers: number of trainings at a time, one core each.
         engine: processes of this machine, or Ray.
-        address: of a Ray cluster; None starts one here.
+        address: of a Ray cluster; None starts one on this machine.
         sampler: see `Study`.
         prune: whether trials are ended early.
-        overwrite: start anew where another sweep was.
-        say: called with lines of progress.
+        overwrite: replace another sweep.
 
     Returns:
         The trials: `experiments()[best]` is the best experiment, `to_frame()` all of them.
@@ -84,7 +80,7 @@ def sweep(
     Raises:
         ConfigError: the space or the experiment is wrong.
         DataError: the store is damaged.
-        RunError: the folder holds something else, or every trial failed.
+        RunError: the folder holds something else, another process works in it, or every trial failed.
 
     Example:
         space = {"method.latent": [8, 16], "training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
@@ -100,19 +96,25 @@ def sweep(
         "experiment": experiment.model_dump(mode="json"),
         "sampler": sampler,
     }
-    with claim(folder, plan, FILES, overwrite):
+    with claim_study(SWEEP, folder, plan, overwrite):
         study = Study("sweep", experiment, ranges, folder / JOURNAL, sampler)
         todo = Todo(study, trials, folder)
         if todo.finished:
-            say(f"{todo.finished} of {trials} trials are finished already")
-        hear = partial(_hear, study, todo, prune)
-        done = todo.finished
-        with _engine(engine, address, workers) as run_tasks:
-            for outcome in run_tasks(_prepare, (path.resolve(),), todo, workers, hear):
-                number = todo.numbers[outcome.index]
-                _note(study, number, outcome)
-                done += 1
-                say(f"[{done}/{trials}] trial {number}: {_said(study, number, outcome)}")
+            logger.info(f"{todo.finished} of {trials} trials are finished already")
+        results = run_tasks(
+            _prepare_worker,
+            (path.resolve(),),
+            todo,
+            workers,
+            engine=engine,
+            address=address,
+            on_report=partial(_on_report, study, todo, prune),
+        )
+        with closing(results):
+            for done, result in enumerate(results, start=todo.finished + 1):
+                number = todo.numbers[result.index]
+                _record(study, number, result)
+                logger.info(f"[{done}/{trials}] trial {number}: {_outcome(study, number, result)}")
                 write_study(study, folder)
         write_study(study, folder)
     if study.value(study.best) is None:
@@ -121,7 +123,7 @@ def sweep(
 
 
 class Todo(Sequence[Trial]):
-    """Trials that have not ended, drawn when a worker asks for them."""
+    """Trials that are not finished, drawn when there is a worker for them."""
 
     def __init__(self, study: Study, count: int, out: Path) -> None:
         self.study, self.out = study, out
@@ -139,59 +141,44 @@ class Todo(Sequence[Trial]):
         return Trial(self.study.experiments()[number], self.out.resolve() / RUNS / f"trial{number:04}")
 
 
-def _prepare(store: Path) -> TaskFunction:
-    """In every worker."""
+def _prepare_worker(store: Path) -> TaskFunction:
+    """Set up a worker that trains trials."""
     from carat.training.train import train
 
     opened = open_store(store)
 
-    def work(trial: Trial, tell: Report) -> float | None:
+    def work(trial: Trial, report: Report) -> float | None:
+        def after_epoch(row: dict[str, float]) -> bool:
+            return report((int(row["epoch"]), row["valid/micro_f1"]))
+
         try:
-            made = train(
-                trial.experiment, opened, trial.folder, resume=True, after_epoch=partial(_tell, tell)
-            )
+            run = train(trial.experiment, opened, trial.folder, resume=True, after_epoch=after_epoch)
         except StoppedError:
             return None
-        return made.card.validation["micro_f1"]
+        return run.card.validation["micro_f1"]
 
     return work
 
 
-def _tell(tell: Report, row: dict[str, float]) -> bool:
-    return tell((int(row["epoch"]), row["valid/micro_f1"]))
-
-
-def _hear(study: Study, todo: Todo, prune: bool, index: int, said: tuple[int, float]) -> bool:
-    epoch, value = said
+def _on_report(study: Study, todo: Todo, prune: bool, index: int, report: tuple[int, float]) -> bool:
+    """Record the validation micro-F1 of an epoch; returns whether the trial should be ended early."""
+    epoch, value = report
     worse = math.isfinite(value) and study.report(todo.numbers[index], epoch, value)
     return prune and worse
 
 
-def _note(study: Study, number: int, outcome: TaskResult) -> None:
+def _record(study: Study, number: int, outcome: TaskResult) -> None:
     finite = outcome.result is not None and math.isfinite(outcome.result)
     pruned = not outcome.problem and outcome.result is None
     study.tell(number, outcome.result if finite else None, pruned=pruned)
 
 
-def _said(study: Study, number: int, outcome: TaskResult) -> str:
+def _outcome(study: Study, number: int, outcome: TaskResult) -> str:
     if outcome.problem:
         return f"failed: {outcome.problem}"
     if outcome.result is None:
         return f"ended after epoch {max(study.reported(number))}, worse than most"
     return f"validation micro-F1 {outcome.result:.4f}"
-
-
-@contextmanager
-def _engine(
-    engine: Engine, address: str | None, workers: int
-) -> Iterator[Callable[..., Iterator[TaskResult]]]:
-    if engine == "local":
-        yield local.run_tasks
-        return
-    from carat.utils.parallel import ray
-
-    with ray.cluster(address, workers) as connected:
-        yield partial(ray.run_tasks, connected)
 
 
 def write_study(study: Study, out: Path) -> None:

@@ -15,10 +15,10 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
-from carat.runs.card import replace_file
 from carat.runs.compatibility import rename_weights
 from carat.training.signals import Interruption
 from carat.utils.errors import RunError, StoppedError
+from carat.utils.files import replace_file
 
 AfterEpoch = Callable[[dict[str, float]], bool]
 SUFFIX = ".ckpt"

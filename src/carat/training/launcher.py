@@ -1,8 +1,7 @@
-"""A function in several processes of this machine, which know of one another."""
+"""Launcher of one training in several processes of this machine (ranks of `torch.distributed`)."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import tempfile
@@ -19,50 +18,46 @@ import torch.distributed as dist
 from carat.training.distributed import Processes
 from carat.training.signals import SIGNALS
 from carat.utils.errors import CaratError, Interrupted, RunError
-from carat.utils.parallel.child import exit_with_parent
+from carat.utils.parallel.child import Child, describe_exit, end_children, exit_with_parent, start_child
+from carat.utils.parallel.tasks import one_line
+
+PATIENCE = 3.0
+"""Seconds that the other processes get to notice that one has ended."""
 
 
 def launch(function: Callable[..., None], arguments: tuple[Any, ...], size: int, backend: str) -> None:
-    """Call `function(*arguments, processes)` in so many new processes, and wait for all of them.
+    """Call `function(*arguments, processes)` in `size` new processes, and wait for all of them.
 
-    When one of them fails or is killed, the others are ended; when this process ends, however it does, they
-    end too. Signals to this process are passed on to them.
+    If one of them fails or is killed, the others are ended; if this process ends, for whatever reason, they
+    end too. Signals to this process are forwarded to them.
 
     Args:
-        function: of a module, so that it can be found there.
-        arguments: what can be pickled.
-        size: how many.
+        function: of a module, so that other processes can import it.
+        arguments: picklable.
+        size: number of processes.
         backend: of `torch.distributed`, "gloo" or "nccl".
 
     Raises:
         RunError: a process failed or was killed.
         Interrupted: a signal ended them.
     """
-    context = multiprocessing.get_context("spawn")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a modality may be absent from a whole share
     threads = max(1, torch.get_num_threads() // size)
     with tempfile.TemporaryDirectory(prefix="carat-") as meeting:
-        children, pipes = [], []
-        for rank in range(size):
-            ours, theirs = context.Pipe(duplex=False)
-            call = (function, arguments, Processes(rank, size, rank, size), backend, meeting, threads, theirs)
-            child = context.Process(target=_enter, args=call, name=f"process {rank} of {size}")
-            child.start()
-            theirs.close()
-            children.append(child)
-            pipes.append(ours)
+        children: list[Child] = []
         try:
-            with _passing_on(children) as signals:
-                while running := [child for child in children if child.exitcode is None]:
-                    wait([child.sentinel for child in running])
-                    if any(child.exitcode for child in children):
-                        _end(children)
+            for rank in range(size):
+                processes = Processes(rank, size, rank, size)
+                call = (function, arguments, processes, backend, meeting, threads)
+                children.append(start_child(_enter, *call, name=f"process {rank} of {size}"))
+            with _forwarded_signals(children) as signals:
+                while running := [child for child in children if child.process.exitcode is None]:
+                    wait([child.process.sentinel for child in running])
+                    if any(child.process.exitcode for child in children):
+                        end_children(children, PATIENCE)
         finally:
-            for child in children:
-                if child.is_alive():
-                    child.kill()
-                child.join()
-    _judge(children, pipes, signals)
+            end_children(children)
+    _raise_problem(children, signals)
 
 
 def _enter(
@@ -100,59 +95,55 @@ def _enter(
     except CaratError as error:
         pipe.send(("refused", str(error)))
         os._exit(2)
-    except Exception as error:  # said by the parent, in one line
-        pipe.send(("failed", f"{type(error).__name__} {' '.join(str(error).split())[:300]}"))
+    except Exception as error:  # raised by the parent, in one line
+        pipe.send(("failed", one_line(error)))
         os._exit(1)
 
 
 @contextmanager
-def _passing_on(children: list[Any]) -> Iterator[list[int]]:
-    """Passes signals on to processes, and lists them."""
-    passed: list[int] = []
+def _forwarded_signals(children: list[Child]) -> Iterator[list[int]]:
+    """Forward signals to the children; yields the list of those that arrived."""
+    arrived: list[int] = []
 
-    def pass_on(number: int, frame: Any) -> None:
-        passed.append(number)
+    def forward(number: int, frame: Any) -> None:
+        arrived.append(number)
         for child in children:
-            if child.exitcode is None:
-                os.kill(child.pid, number)
+            if child.process.exitcode is None and child.process.pid is not None:
+                os.kill(child.process.pid, number)
 
     if threading.current_thread() is not threading.main_thread():
-        yield passed
+        yield arrived
         return
-    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    before = {number: signal.signal(number, forward) for number in SIGNALS}
     try:
-        yield passed
+        yield arrived
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _end(children: list[Any], patience: float = 3.0) -> None:
-    """Let the others notice by themselves, then end them."""
-    for child in children:
-        child.join(patience)
-        if child.exitcode is None:
-            child.kill()
-            child.join()
-
-
-def _judge(children: list[Any], pipes: list[Connection], signals: list[int]) -> None:
-    signals = signals + [number for number in SIGNALS for child in children if child.exitcode == 128 + number]
-    if signals and any(child.exitcode for child in children):
+def _raise_problem(children: list[Child], signals: list[int]) -> None:
+    """Raise what ended the children, unless all of them finished."""
+    codes = [child.process.exitcode for child in children]
+    signals = signals + [number for number in SIGNALS for code in codes if code == 128 + number]
+    if signals and any(codes):
         raise Interrupted(signals[0])
-    said = {}
-    for child, pipe in zip(children, pipes, strict=True):
-        try:
-            said[child.name] = pipe.recv() if pipe.poll() else None
-        except EOFError:
-            said[child.name] = None
-    for found in said.values():
-        if found and found[0] == "refused":
-            raise RunError(found[1])
+    problems = {child.process.name: _read_problem(child) for child in children}
+    for problem in problems.values():
+        if problem and problem[0] == "refused":
+            raise RunError(problem[1])
     for child in children:
-        if child.exitcode and not said[child.name]:
-            how = f"was killed by signal {-child.exitcode}" if child.exitcode < 0 else "ended unexpectedly"
-            raise RunError(f"{child.name} {how}; the same command goes on from the last saved state")
-    for name, found in said.items():
-        if found:
-            raise RunError(f"{name} failed: {found[1]}")
+        if child.process.exitcode and not problems[child.process.name]:
+            how = describe_exit(child.process.exitcode)
+            raise RunError(f"{child.process.name} {how}; the same command resumes from the last saved state")
+    for name, problem in problems.items():
+        if problem:
+            raise RunError(f"{name} failed: {problem[1]}")
+
+
+def _read_problem(child: Child) -> tuple[str, str] | None:
+    try:
+        problem: tuple[str, str] | None = child.pipe.recv() if child.pipe.poll() else None
+    except (EOFError, OSError):
+        return None
+    return problem

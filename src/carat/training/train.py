@@ -1,4 +1,4 @@
-"""From experiment and store to a finished run folder."""
+"""Train a method and write the run folder."""
 
 from __future__ import annotations
 
@@ -6,54 +6,45 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
 from carat.config.experiment import Experiment, load_experiment
-from carat.data.loader import check_lengths, make_loader, truncation_notes, usable_rows
 from carat.data.store import Store, open_store
-from carat.data.summary import exclusion_notes, store_warnings
 from carat.evaluation.plots import draw_curves
-from carat.models.base import Model, TrainingData
-from carat.models.build import build
-from carat.runs import card as run
+from carat.runs.card import ModalityCard, RunCard, read_run, write_card, write_weights
+from carat.runs.environment import describe_environment
+from carat.runs.folder import (
+    CHECKPOINTS,
+    CURVES,
+    ENVIRONMENT,
+    METRICS,
+    RUN,
+    what_differs,
+    write_experiment,
+)
 from carat.training.checkpoints import AfterEpoch, find_checkpoint
-from carat.training.compilation import ROUND_TO, compile_method
+from carat.training.compilation import compile_method
 from carat.training.distributed import ALONE, Processes, started_by_launcher
 from carat.training.launcher import launch
 from carat.training.lightning_module import TrainingModule
+from carat.training.setup import Task, prepare_task, training_data
 from carat.training.trained_run import TrainedRun
 from carat.training.trainer import NO_EXTRAS, Extras, fit
-from carat.utils.errors import CaratError, ConfigError, RunError, did_you_mean
-from carat.utils.locking import lock
+from carat.utils.errors import CaratError, ConfigError, RunError
+from carat.utils.files import replace_file, write_json
+from carat.utils.logging import logger
 from carat.utils.memory import peak_gb
+from carat.utils.output_folder import check_folder, claim
 from carat.utils.tables import Table
-
-Say = Callable[[str], None]
-
-
-@dataclass
-class Task:
-    """A training that can be begun: everything that could be refused was looked at."""
-
-    experiment: Experiment
-    store: Store
-    accelerator: str
-    model: Model
-    processes: Processes
-    pad_to: dict[str, int]
-    loaders: dict[str, Any]
-    notes: list[str]
 
 
 def train(
@@ -63,28 +54,26 @@ def train(
     *,
     overwrite: bool = False,
     resume: bool = False,
-    say: Say = lambda line: None,
     after_epoch: AfterEpoch | None = None,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] | None = None,
 ) -> TrainedRun:
     """Train a method and write a run folder.
 
-    Everything that can be checked is checked before anything is written. After each epoch the whole
-    validation split is scored and its best threshold searched; the epoch with the best validation micro-F1
-    is kept. The test split is not looked at.
+    All inputs are validated before anything is written. After each epoch the validation split is scored and
+    its best threshold searched; the epoch with the best validation micro-F1 is kept. The test split is not
+    used.
 
-    An unfinished run of the same experiment on the same store is gone on with, from the last state that was
-    saved; on a CPU it ends with the same weights as if it had never been interrupted.
+    An unfinished run of the same experiment on the same store is resumed from its last checkpoint; on a CPU
+    it ends with the same weights as if it had never been interrupted.
 
     Args:
         experiment: an `Experiment`, a nested mapping of what differs from the paper's, or a YAML file.
         store: a store or its folder, with splits `train` and `valid`.
-        out: folder of the run to make, or to go on with.
+        out: folder of the run to create or resume.
         overwrite: replace an existing run.
-        resume: take a finished run of the same experiment as it is, instead of refusing the folder.
-        say: called with a line on what is gone on with.
-        after_epoch: called with an epoch's row of metrics.csv; answers whether to stop. For one process.
+        resume: return a finished run of the same experiment instead of refusing the folder.
+        after_epoch: called with an epoch's row of metrics.csv; returns whether to stop. For one process.
         callbacks: Lightning callbacks. In several processes each has its own copies, sent there by pickling
             with `training.devices`, made there by the calling script with torchrun or Slurm. Their
             `state_dict()` is part of every checkpoint and restored on resume, so it may hold tensors and
@@ -97,10 +86,10 @@ def train(
         The run: its folder, card and experiment.
 
     Raises:
-        ConfigError: the experiment is wrong, or a callback or logger is none of Lightning's.
+        ConfigError: the experiment is invalid, or a callback or logger is none of Lightning's.
         DataError: the store is damaged or does not fit the experiment.
-        RunError: the folder is taken, the device is not there, or a process was killed.
-        StoppedError: `after_epoch` said so; the state is saved.
+        RunError: the folder is taken, there is no such device, or a process was killed.
+        StoppedError: `after_epoch` stopped the training; the state is saved.
         Interrupted: a signal ended it; the state is saved.
 
     Source: Peng et al., AAAI 2024, section 3, for the default method and its settings.
@@ -118,43 +107,49 @@ def train(
         raise ConfigError("--overwrite and --resume contradict each other")
     out = Path(out)
     store = store if isinstance(store, Store) else open_store(store)
-    state = _look(out, experiment, store, overwrite, resume)
+    state = check_folder(
+        RUN,
+        out,
+        overwrite=overwrite,
+        difference=partial(what_differs, out, experiment, store.manifest.fingerprint),
+        accept_finished=resume,
+    )
     joined, extras = started_by_launcher(), Extras(callbacks, loggers)
     extras.check(experiment.training.devices if joined is None else 1)
-    if state == "finished" and joined is None:  # nothing else is needed
-        return TrainedRun(out, *run.read_run(out))
-    task = _prepare(experiment, store, joined or ALONE)
+    if state == "finished" and joined is None:
+        return TrainedRun(out, *read_run(out))
+    task = prepare_task(experiment, store, joined or ALONE)
     if joined is not None:
-        return _train_joined(task, out, overwrite, resume, say, joined, extras)
+        return _train_joined(task, out, overwrite, resume, joined, extras)
     with _claimed(out, task, overwrite, resume) as finished:
         if not finished and experiment.training.devices > 1 and task.model.is_trainable:
-            _report_start(out, say)
+            _log_start(out)
             backend = "nccl" if task.accelerator == "gpu" else "gloo"
             share = partial(_train_share, extras=extras)
             launch(share, (experiment, store.folder, out), experiment.training.devices, backend)
         elif not finished:
             if experiment.training.devices > 1:
-                say("note: this method has nothing to train step by step, so it takes one process")
-            _report_start(out, say)
+                logger.warning("note: this method has no trainable parameters, so one process is used")
+            _log_start(out)
             _train_task(task, out, after_epoch, extras)
-    return TrainedRun(out, *run.read_run(out))
+    return TrainedRun(out, *read_run(out))
 
 
 def _train_share(
     experiment: Experiment, store: Path, out: Path, processes: Processes, extras: Extras = NO_EXTRAS
 ) -> None:
-    _train_task(_prepare(experiment, open_store(store), processes), out, extras=extras)
+    _train_task(prepare_task(experiment, open_store(store), processes), out, extras=extras)
 
 
 def _train_joined(
-    task: Task, out: Path, overwrite: bool, resume: bool, say: Say, processes: Processes, extras: Extras
+    task: Task, out: Path, overwrite: bool, resume: bool, processes: Processes, extras: Extras
 ) -> TrainedRun:
-    """In one of several processes that torchrun or Slurm started: the first one has the folder."""
+    """Train in one of several processes that torchrun or Slurm started; the first one claims the folder."""
     devices = task.experiment.training.devices
     if devices not in (1, processes.size):
         raise ConfigError(f"training.devices is {devices}, but {processes.size} processes were started")
     if not task.model.is_trainable:
-        raise ConfigError("this method has nothing to train step by step: start one process")
+        raise ConfigError("this method has no trainable parameters: start one process")
     if task.accelerator == "gpu":
         torch.cuda.set_device(processes.local_rank)
     if not dist.is_initialized():
@@ -166,85 +161,60 @@ def _train_joined(
                 finished = stack.enter_context(_claimed(out, task, overwrite, resume))
             except (CaratError, OSError) as error:
                 problem = str(error)
-        said: list[Any] = [(problem, finished)]
-        dist.broadcast_object_list(said)
-        problem, finished = said[0]
+        outcome = [(problem, finished)]
+        dist.broadcast_object_list(outcome)
+        problem, finished = outcome[0]
         if problem:
             raise RunError(problem)
         if not finished:
             if processes.first:
-                _report_start(out, say)
+                _log_start(out)
             _train_task(task, out, extras=extras)
         dist.barrier()
-    return TrainedRun(out, *run.read_run(out))
-
-
-def _look(out: Path, experiment: Experiment, store: Store, overwrite: bool, resume: bool) -> str:
-    """Whether a folder is "new", or holds the same run "begun" or "finished"; nothing is written yet.
-
-    Raises:
-        RunError: it holds something else.
-    """
-    if not overwrite and (out / run.EXPERIMENT).is_file() and (out / run.ENVIRONMENT).is_file():
-        finished = (out / run.CARD).is_file()
-        if resume or not finished:
-            difference = run.what_differs(out, experiment, store.manifest.fingerprint)
-            kind = "a run" if finished else "an unfinished run"
-            if difference:
-                raise RunError(f"{out}: holds {kind} with {difference} already; --overwrite replaces it")
-            return "finished" if finished else "begun"
-    run.prepare_folder(out, overwrite)
-    return "new"
+    return TrainedRun(out, *read_run(out))
 
 
 @contextmanager
 def _claimed(out: Path, task: Task, overwrite: bool, resume: bool) -> Iterator[bool]:
-    """The folder for this process alone, with what a run begins with; yields whether it is finished."""
-    out.mkdir(parents=True, exist_ok=True)
-    with lock(out):
-        state = _look(out, task.experiment, task.store, overwrite, resume)
+    """Hold the run folder and write what a run begins with; yields whether the run is finished already."""
+    fingerprint = task.store.manifest.fingerprint
+    with claim(
+        RUN,
+        out,
+        overwrite=overwrite,
+        difference=partial(what_differs, out, task.experiment, fingerprint),
+        accept_finished=resume,
+    ) as state:
         if state == "new":
-            run.clear_folder(out)
-            environment = run.describe_environment() | {"fingerprint": task.store.manifest.fingerprint}
-            run.write_json(out / run.ENVIRONMENT, environment)
-            for name, file in task.model.extra_files().items():
-                run.replace_file(out / name, file.read_bytes())
-            run.write_experiment(out, task.experiment)
+            write_json(out / ENVIRONMENT, describe_environment() | {"fingerprint": fingerprint})
+            write_experiment(out, task.experiment)
+        for name, file in task.model.extra_files().items():
+            if state != "finished" and not (out / name).exists():
+                replace_file(out / name, file.read_bytes())
         yield state == "finished"
 
 
-def _report_start(out: Path, say: Say) -> None:
-    """Say where a training goes on, and what is damaged."""
-    checkpoint, notes = find_checkpoint(out / run.CHECKPOINTS)
+def _log_start(out: Path) -> None:
+    """Report which checkpoint a training resumes from, and those that are damaged."""
+    checkpoint, notes = find_checkpoint(out / CHECKPOINTS)
     for note in notes:
-        say(f"warning: {note}")
+        logger.warning(f"warning: {note}")
     if checkpoint is not None:
-        say(f"{out}: goes on after {int(checkpoint.stem.split('-')[1])} batches")
+        logger.info(f"{out}: resuming after {_batches_seen(checkpoint)} batches")
 
 
-def _prepare(experiment: Experiment, store: Store, processes: Processes) -> Task:
-    """Look at everything that could be refused."""
-    accelerator = find_accelerator(experiment.training.accelerator)
-    store.verify()
-    modalities = choose_modalities(store, experiment.data.modalities)
-    described = {m: store.manifest.modalities[m] for m in modalities}
-    L.seed_everything(experiment.seed, workers=True, verbose=False)
-    model = build(experiment.method, experiment.encoders, store.label_names, described)
-    pad_to = {m: _padded_length(store, m, model.max_length[m], experiment.data.padding) for m in modalities}
-    loaders, notes = _loaders(store, experiment, model.max_length, pad_to, accelerator == "gpu", processes)
-    return Task(
-        experiment, store, accelerator, model, processes, pad_to, loaders, notes + store_warnings(store)
-    )
+def _batches_seen(checkpoint: Path) -> int:
+    return int(checkpoint.stem.split("-")[1])
 
 
 def _train_task(
     task: Task, out: Path, after_epoch: AfterEpoch | None = None, extras: Extras = NO_EXTRAS
 ) -> None:
-    """Train from the beginning or the last checkpoint, and write the run; checkpoints are then removed."""
+    """Train from the start or the last checkpoint, write the run, and remove the checkpoints."""
     experiment, model, processes = task.experiment, task.model, task.processes
-    checkpoint, _ = find_checkpoint(out / run.CHECKPOINTS)
+    checkpoint, _ = find_checkpoint(out / CHECKPOINTS)
     if checkpoint is None:
-        model.prepare(_training_data(task.store, experiment, model.max_length, task.pad_to))
+        model.prepare(training_data(task))
     if experiment.training.graph != "eager":
         problem = compile_method(model, experiment.training.graph, task.accelerator)
         task.notes += [problem] if problem else []
@@ -260,7 +230,7 @@ def _train_task(
         processes,
     )
     if checkpoint is not None:
-        seen = int(checkpoint.stem.split("-")[1])
+        seen = _batches_seen(checkpoint)
         task.loaders["train"].sampler.resume(seen // batches, seen % batches)
     fit(module, task.loaders, experiment, task.accelerator, out, checkpoint, after_epoch, extras)
     model.load_state_dict(module.best)
@@ -268,92 +238,10 @@ def _train_task(
         _finish(module, task, out)
 
 
-def find_accelerator(wanted: str) -> str:
-    """The kind of device to train on, "cpu" or "gpu".
-
-    Raises:
-        RunError: a GPU was asked for and there is none.
-    """
-    if wanted == "gpu" and not torch.cuda.is_available():
-        raise RunError("training.accelerator is gpu, but PyTorch finds no GPU; use auto or cpu")
-    if wanted == "auto":
-        return "gpu" if torch.cuda.is_available() else "cpu"
-    return wanted
-
-
-def choose_modalities(store: Store, wanted: list[str] | None) -> list[str]:
-    """The modalities to use, in order; all of the store's when None.
-
-    Raises:
-        ConfigError: unknown, named twice, or none.
-    """
-    if wanted is None:
-        return store.modalities
-    for m in wanted:
-        if m not in store.modalities:
-            hint = did_you_mean(m, store.modalities) or f"; it has: {', '.join(store.modalities)}"
-            raise ConfigError(f"data.modalities: the store has no modality '{m}'{hint}")
-    if not wanted or len(set(wanted)) < len(wanted):
-        raise ConfigError(f"data.modalities: name each modality once, found {wanted}")
-    return wanted
-
-
-def _padded_length(store: Store, modality: str, max_length: int, padding: str) -> int:
-    """How many steps of a sequence are visible at least: 0 when padding is masked."""
-    return min(int(store.lengths(modality).max()), max_length) if padding == "unmasked" else 0
-
-
-def _loaders(
-    store: Store,
-    experiment: Experiment,
-    max_length: Mapping[str, int],
-    pad_to: dict[str, int],
-    gpu: bool,
-    processes: Processes,
-) -> tuple[dict[str, Any], list[str]]:
-    data = experiment.data
-    modalities = list(pad_to)
-    loaders: dict[str, Any] = {}
-    notes: list[str] = []
-    for split in ("train", "valid"):
-        rows = usable_rows(store, split, modalities)
-        notes += exclusion_notes(store, split, modalities)
-        if not data.truncation:
-            check_lengths(store, rows, modalities, max_length)
-        else:
-            notes += truncation_notes(store, split, modalities, max_length)
-        loaders[split] = make_loader(
-            store,
-            rows,
-            modalities,
-            batch_size=data.batch_size,
-            max_length=max_length,
-            pad_to=pad_to,
-            shuffle=split == "train",
-            bucket=data.bucket,
-            seed=experiment.seed,
-            workers=data.workers if data.workers is not None else 2 * gpu,
-            pin_memory=gpu,
-            round_to=ROUND_TO if experiment.training.graph != "eager" else 1,
-            shard=processes.share if processes.size > 1 else None,
-        )
-    return loaders, notes
-
-
-def _training_data(
-    store: Store, experiment: Experiment, max_length: Mapping[str, int], pad_to: dict[str, int]
-) -> TrainingData:
-    """The training split in the store's order, read only if a method asks for it."""
-    rows = usable_rows(store, "train", list(pad_to))
-    size = experiment.data.batch_size
-    loader = make_loader(store, rows, list(pad_to), batch_size=size, max_length=max_length, pad_to=pad_to)
-    labels = torch.from_numpy(store.labels[rows].astype("float32"))
-    return TrainingData(labels, ((batch.features, batch.masks, batch.labels) for batch in loader))
-
-
 def _finish(module: TrainingModule, task: Task, out: Path) -> None:
+    """Write metrics, curves, weights and finally the card."""
     best, store = module.best_epoch, task.store
-    environment = json.loads((out / run.ENVIRONMENT).read_text(encoding="utf-8"))
+    environment = json.loads((out / ENVIRONMENT).read_text(encoding="utf-8"))
     spent = {
         "seconds": round(module.spent(), 1),
         "epochs": len(module.history),
@@ -361,15 +249,15 @@ def _finish(module: TrainingModule, task: Task, out: Path) -> None:
         "parameters": module.model.num_parameters,
         "processes": module.processes.size,
     }
-    run.write_json(out / run.ENVIRONMENT, environment | spent)
-    Table.from_records([x | {"epoch": int(x["epoch"])} for x in module.history]).to_csv(out / run.METRICS)
-    draw_curves(module.history, best + 1, out / run.CURVES)
-    run.write_weights(out, module.model.state_dict())
+    write_json(out / ENVIRONMENT, environment | spent)
+    Table.from_records([x | {"epoch": int(x["epoch"])} for x in module.history]).to_csv(out / METRICS)
+    draw_curves(module.history, best + 1, out / CURVES)
+    write_weights(out, module.model.state_dict())
     described = store.manifest.modalities
-    card = run.RunCard(
+    card = RunCard(
         labels=store.label_names,
         modalities={
-            m: run.ModalityCard(
+            m: ModalityCard(
                 **described[m].model_dump(include={"width", "source", "transform", "tokens", "waveform"}),
                 pad_to=steps,
             )
@@ -386,5 +274,5 @@ def _finish(module: TrainingModule, task: Task, out: Path) -> None:
         },
         notes=task.notes,
     )
-    run.write_card(out, card)
-    shutil.rmtree(out / run.CHECKPOINTS, ignore_errors=True)
+    write_card(out, card)
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import Strategy
 
 from carat.config.experiment import Experiment
-from carat.runs import card as run
+from carat.runs.folder import CHECKPOINTS, LOGS
 from carat.training.checkpoints import AfterEpoch, CheckedFiles, Checkpoints
 from carat.training.lightning_internals import (
     distributed_strategy,
@@ -110,7 +110,7 @@ def fit(
         callbacks.append(EarlyStopping(MONITOR, mode="max", patience=config.early_stopping))
     if processes.first and not own_bar:
         callbacks += progress_callbacks()
-    callbacks.append(Checkpoints(out / run.CHECKPOINTS, config.checkpoint_every, Interruption(), after_epoch))
+    callbacks.append(Checkpoints(out / CHECKPOINTS, config.checkpoint_every, Interruption(), after_epoch))
     strategy: Strategy | str = distributed_strategy() if processes.size > 1 else "auto"
     with quiet_lightning():
         trainer = L.Trainer(
@@ -125,7 +125,7 @@ def fit(
             plugins=[CheckedFiles(), *([started_processes()] if processes.size > 1 else [])],
             logger=_loggers(extras.loggers, experiment, out, processes.first),
             log_every_n_steps=min(LOG_EVERY, len(loaders["train"])),
-            default_root_dir=out / run.LOGS,
+            default_root_dir=out / LOGS,
             num_sanity_val_steps=0,
             enable_progress_bar=own_bar,
             enable_model_summary=False,
@@ -137,7 +137,7 @@ def fit(
 def _loggers(given: Sequence[Logger] | None, experiment: Experiment, out: Path, first: bool) -> list[Logger]:
     """Those of the caller, which are told the experiment, or TensorBoard; only the first process writes."""
     if given is None:
-        return [TensorBoardLogger(out / run.LOGS, name="", version="")]
+        return [TensorBoardLogger(out / LOGS, name="", version="")]
     for logger in given if first else ():
         logger.log_hyperparams(experiment.model_dump(mode="json"))
     return list(given)

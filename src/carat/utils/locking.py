@@ -1,9 +1,11 @@
-"""One process at a time in a folder."""
+"""Exclusive locks on folders: one process at a time writes into one."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,32 +14,68 @@ from typing import IO
 from carat.utils.errors import RunError
 
 LOCK = ".lock"
+"""Lock file of a folder. Its content names the holder; the lock itself ends with the holder's process."""
 
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder, until this one leaves it or dies.
+    """Hold the lock of a folder inside the block.
 
     Raises:
-        RunError: another one is at work in it.
+        RunError: another process holds it.
     """
     file = folder / LOCK
-    opened = _open(file)
+    opened = _acquire(file)
     try:
         yield
     finally:
-        file.unlink(missing_ok=True)
+        if _is_same(file, opened):  # not the one of a folder that was renamed into place
+            file.unlink()
         opened.close()
 
 
-def _open(file: Path) -> IO[str]:
+def refuse_locked(folder: Path) -> None:
+    """Refuse a folder whose lock is held, without taking the lock.
+
+    Raises:
+        RunError: a process holds it.
+    """
+    try:
+        opened = (folder / LOCK).open(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise _held(folder, opened) from error
+
+
+def _acquire(file: Path) -> IO[str]:
     while True:
-        opened = file.open("w", encoding="utf-8")
+        opened = file.open("a+", encoding="utf-8")  # keeps the holder's name
         try:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            opened.close()
-            raise RunError(f"{file.parent}: another carat is at work in it") from error
-        if file.exists() and os.path.samestat(file.stat(), os.fstat(opened.fileno())):
-            return opened
-        opened.close()  # whoever had it removed it in between
+            with opened:
+                raise _held(file.parent, opened) from error
+        if _is_same(file, opened):
+            break
+        opened.close()  # its holder removed it between `open` and `flock`
+    with contextlib.suppress(OSError):  # the name is for messages; a full disk must not prevent the lock
+        os.ftruncate(opened.fileno(), 0)
+        os.write(opened.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
+    return opened
+
+
+def _is_same(file: Path, opened: IO[str]) -> bool:
+    try:
+        return os.path.samestat(file.stat(), os.fstat(opened.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _held(folder: Path, opened: IO[str]) -> RunError:
+    opened.seek(0)
+    holder = opened.read().strip()
+    return RunError(f"{folder}: another carat is at work in it" + (f" ({holder})" if holder else ""))

@@ -16,9 +16,15 @@ class StandardError(logging.Handler):
         print(self.format(record), file=sys.stderr, flush=True)
 
 
-def show_progress() -> None:
-    """Show carat's messages unless the application has configured logging itself. Called on import."""
-    if not logger.handlers and not logging.getLogger().handlers:
+def show_progress(*, force: bool = False) -> None:
+    """Show carat's messages unless the application has configured logging itself. Called on import.
+
+    Args:
+        force: show them in any case, as the command line does.
+    """
+    configured = logger.handlers or logging.getLogger().handlers
+    shown = any(isinstance(handler, StandardError) for handler in logger.handlers)
+    if not configured or (force and not shown):
         logger.addHandler(StandardError())
         logger.propagate = False
     if logger.level == logging.NOTSET:

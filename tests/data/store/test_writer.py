@@ -138,10 +138,14 @@ def test_other_files_or_another_manifest_are_not_replaced(tmp_path: Path) -> Non
     (tmp_path / "s" / "thesis.txt").write_text("mine")
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "manifest.json").write_text('{"name": "app"}')
-    for folder in ("s", "app"):
-        with pytest.raises(DataError, match="exists and is not a carat store"):
+    for folder, message in (
+        ("s", r"holds 'thesis\.txt', which is not part of a carat store"),
+        ("app", "exists and is not a carat store"),
+    ):
+        with pytest.raises(DataError, match=message):
             write(tmp_path / folder, [sample()], overwrite=True)
     assert (tmp_path / "s" / "thesis.txt").read_text() == "mine"
+    assert (tmp_path / "app" / "manifest.json").read_text() == '{"name": "app"}'
 
 
 def test_a_failure_removes_created_parent_folders(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from carat.data.recipes.cleaning import CHUNK, Cleaning, CleaningReader, Unclean
 from carat.data.recipes.recipe import Recipe, TokenModality, load_recipe
 from carat.data.recipes.sources.table import Table
 from carat.data.store import Store, open_store
-from carat.data.store.writer import StoreWriter, check_target
+from carat.data.store.writer import STORE, StoreWriter
 from carat.utils.errors import DataError
+from carat.utils.output_folder import check_folder
 from carat.utils.progress import track
 
 
@@ -44,7 +45,7 @@ def build_store(
 
 def _build(recipe: Recipe, folder: Path, path: Path, overwrite: bool) -> Store:
     """Write the store of a recipe whose paths are relative to a folder."""
-    check_target(path, overwrite)
+    check_folder(STORE, path, overwrite=overwrite)
     table = Table(folder / expand(recipe.table))
     ids = _ids(table, recipe)
     splits = _splits(table, recipe)

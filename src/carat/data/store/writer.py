@@ -40,6 +40,7 @@ from carat.data.store.store import (
 )
 from carat.data.store.transform import Transform
 from carat.utils.errors import DataError
+from carat.utils.output_folder import FolderKind, check_folder, claim, has_key
 
 DTYPES: dict[np.dtype[Any], Literal["float16", "float32", "int32"]] = {
     np.dtype(np.float16): "float16",
@@ -47,6 +48,18 @@ DTYPES: dict[np.dtype[Any], Literal["float16", "float32", "int32"]] = {
     np.dtype(np.int32): "int32",
 }
 MODALITY = re.compile(r"[A-Za-z0-9_-]+")
+STORE = FolderKind(
+    name="store",
+    markers=(MANIFEST,),
+    patterns=(
+        feature_file("*"),
+        *(LABELS, SPLIT, IDS, GROUPS, INTENSITIES, TRANSCRIPTS, TRANSCRIPT_OFFSETS),
+    ),
+    finished=MANIFEST,
+    error=DataError,
+    recognizes=lambda folder: has_key(folder / MANIFEST, "fingerprint"),
+)
+"""The folder of a store, which appears when it is complete."""
 
 
 class StoreWriter:
@@ -103,7 +116,7 @@ class StoreWriter:
         self.transforms: dict[str, Transform] = {}
         self.notes: list[str] = []
         self.overwrite = overwrite
-        check_target(self.path, overwrite)
+        check_folder(STORE, self.path, overwrite=overwrite)
         self._features: dict[str, _FlatFile] = {}
         self._offsets: dict[str, list[int]] = {m: [0] for m in sources}
         self._ids: dict[str, None] = {}
@@ -323,52 +336,36 @@ class _FlatFile:
             self._file = None
 
 
-def check_target(path: Path, overwrite: bool) -> None:
-    """Refuse a target folder that holds something, unless it is a store and may be replaced.
+def publish(temporary: Path, path: Path, overwrite: bool) -> None:
+    """Rename a finished folder into place and make the rename durable.
+
+    Args:
+        temporary: the new store, beside `path`.
+        path: where it belongs.
+        overwrite: replace a store that is there.
 
     Raises:
-        DataError: says what is in the way.
+        RunError: another process writes the same store.
+        DataError: see `carat.utils.output_folder.check_folder`.
     """
-    if path.is_dir() and not any(path.iterdir()):
-        return
-    if not path.exists():
-        return
-    if not _is_store(path):
-        raise DataError(f"{path}: exists and is not a carat store; choose another folder")
-    if not overwrite:
-        raise DataError(f"{path}: holds a store already; --overwrite replaces it")
-
-
-def publish(temporary: Path, path: Path, overwrite: bool) -> None:
-    """Rename a finished folder into place and make the rename durable."""
-    check_target(path, overwrite)
     temporary.chmod(0o755)
-    old = None
-    if path.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".replaced", dir=path.parent))
-        path.rename(old / path.name)
     for folder in (temporary / "features", temporary):
         _sync(folder)
-    try:
+    if not path.exists():
         temporary.rename(path)
-    except OSError:
-        if old is not None:
+        _sync(path.parent)
+        return
+    with claim(STORE, path, overwrite=overwrite, clear=False):
+        old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".replaced", dir=path.parent))
+        path.rename(old / path.name)
+        try:
+            temporary.rename(path)
+        except OSError:
             (old / path.name).rename(path)
             old.rmdir()
-        raise
-    _sync(path.parent)
-    if old is not None:
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _is_store(path: Path) -> bool:
-    """Whether a folder holds a store, perhaps a damaged one, and nothing else."""
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    known = {MANIFEST, "features", *(name for name in manifest.get("files", ()) if "/" not in name)}
-    return "fingerprint" in manifest and {entry.name for entry in path.iterdir()} <= known
+            raise
+        _sync(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _sync(folder: Path) -> None:

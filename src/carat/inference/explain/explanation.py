@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,9 +16,19 @@ from carat.inference.explain.latents import draw_latents
 from carat.inference.explain.sensitivity import draw_sensitivity, read_sweep
 from carat.inference.predictor import load
 from carat.utils.errors import ConfigError
+from carat.utils.output_folder import FolderKind, check_folder, claim
 
-PICTURE = re.compile(r"(latents|contributions|co_occurrence|sensitivity|attention_.*)\.(svg|csv)")
-"""Names of the files that are written."""
+EXPLANATION = FolderKind(
+    name="explanation",
+    markers=(),
+    patterns=tuple(
+        f"{name}.{ending}"
+        for name in ("latents", "contributions", "co_occurrence", "sensitivity", "attention_*")
+        for ending in ("svg", "csv")
+    ),
+    error=ConfigError,
+)
+"""A folder of pictures and their numbers."""
 SAMPLES = 3
 """Samples whose attention is drawn when none are named."""
 KEPT = 2000
@@ -50,7 +59,7 @@ def explain(
         points: how many points t-SNE shows.
         sweep: folder of runs on the run's data whose settings differ, for curves of sensitivity.
         seed: of drawing and t-SNE.
-        overwrite: replace pictures that are there.
+        overwrite: replace another explanation.
 
     Returns:
         The files that were written.
@@ -58,7 +67,7 @@ def explain(
     Raises:
         ConfigError: the folder is taken, or the run's method has nothing to draw.
         DataError: the store does not fit the run, or has no such split or sample.
-        RunError: no run, or no sweep.
+        RunError: no run, no sweep, or another process works in the folder.
 
     Source: t-SNE by van der Maaten and Hinton, JMLR 9 (2008).
 
@@ -66,7 +75,7 @@ def explain(
         files = carat.explain("demo-run", "demo-store", "pictures", points=50)
     """
     folder = Path(out)
-    _check_target(folder, overwrite)
+    check_folder(EXPLANATION, folder, overwrite=overwrite)
     opened, predictor = open_store(store), load(run)
     curves = read_sweep(Path(sweep), predictor.card.fingerprint) if sweep is not None else None
     rows = find_rows(opened, samples) if samples else None
@@ -74,30 +83,17 @@ def explain(
     if gathered is None and curves is None:
         name = predictor.experiment.method.name
         raise ConfigError(f"{folder}: {name} has no label features by modality, nothing to draw but --sweep")
-    folder.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
-    if gathered is not None:
-        files += draw_latents(gathered, opened, folder, points, seed)
-        files += draw_contributions(gathered, folder)
-        files += draw_co_occurrence(gathered, folder)
-        for row in typical(gathered) if rows is None else rows:
-            files += draw_attention(predictor, opened, row, folder)
-    if curves is not None:
-        files += draw_sensitivity(curves, folder)
+    with claim(EXPLANATION, folder, overwrite=overwrite):
+        if gathered is not None:
+            files += draw_latents(gathered, opened, folder, points, seed)
+            files += draw_contributions(gathered, folder)
+            files += draw_co_occurrence(gathered, folder)
+            for row in typical(gathered) if rows is None else rows:
+                files += draw_attention(predictor, opened, row, folder)
+        if curves is not None:
+            files += draw_sensitivity(curves, folder)
     return files
-
-
-def _check_target(folder: Path, overwrite: bool) -> None:
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise ConfigError(f"{folder}: is no folder")
-    there = sorted(path.name for path in folder.iterdir())
-    foreign = [name for name in there if not PICTURE.fullmatch(name)]
-    if foreign:
-        raise ConfigError(f"{folder}: holds '{foreign[0]}', which is no picture; choose another folder")
-    if there and not overwrite:
-        raise ConfigError(f"{folder}: holds pictures already; --overwrite replaces them")
 
 
 def typical(gathered: Gathered) -> list[int]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from carat.runs.card import CARD, read_run
+from carat.runs.card import read_run
+from carat.runs.folder import CARD
 from carat.utils.errors import CaratError, RunError
 from carat.utils.plotting import COLOURS, new_figure, save
 from carat.utils.tables import Table

@@ -14,6 +14,7 @@ from carat.inference.export.checks import F1, check, compare
 from carat.inference.export.files import KINDS
 from carat.inference.predictor import load
 from carat.utils.errors import ExportError
+from carat.utils.output_folder import check_file
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def export(
 
     Raises:
         ExportError: it cannot be, or the file gives other numbers; nothing is left then.
-        RunError: no run, or an unfinished one.
+        RunError: no run, an unfinished one, or another process works in the folder of `out`.
         DataError: the store does not fit the run.
 
     Example:
@@ -105,6 +106,7 @@ def check_request(file: Path, int8: bool, data: bool, overwrite: bool) -> None:
 
     Raises:
         ExportError: unknown ending, `int8` without ONNX or data, the file exists, or packages are missing.
+        RunError: another process works in the file's folder.
     """
     if file.suffix not in KINDS:
         raise ExportError(f"{file}: unknown ending '{file.suffix}'; use {', '.join(KINDS)}")
@@ -112,8 +114,7 @@ def check_request(file: Path, int8: bool, data: bool, overwrite: bool) -> None:
         raise ExportError(f"{file}: --int8 is for .onnx only")
     if int8 and not data:
         raise ExportError("--int8 needs --data to report what it costs")
-    if file.is_dir() or (file.exists() and not overwrite):
-        raise ExportError(f"{file}: exists already; --overwrite replaces it")
+    check_file(file, overwrite, ExportError)
     missing = [name for name in KINDS[file.suffix].needs if importlib.util.find_spec(name) is None]
     if missing:
         raise ExportError(f"{file}: needs {', '.join(missing)}: pip install 'carat[export]'")

@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from carat import __version__
 from carat.inference.predictor import Predictor
-from carat.runs.card import WEIGHTS
+from carat.runs.folder import WEIGHTS
 from carat.utils.errors import ExportError
+from carat.utils.version import version
 
 
 def describe_inputs(predictor: Predictor) -> dict[str, str]:
@@ -82,7 +82,7 @@ def describe(predictor: Predictor, int8: bool, f1: Mapping[str, Any] | None) -> 
         if known.pad_to:
             notes.append(f"{m}: a shorter sequence gets zeros up to step {known.pad_to}, with mask True")
     return {
-        "carat": __version__,
+        "carat": version(),
         "weights": hashlib.sha256((predictor.folder / WEIGHTS).read_bytes()).hexdigest(),
         "store": card.store,
         "fingerprint": card.fingerprint,

@@ -14,16 +14,13 @@ from carat.config.methods import RESERVED, find_method, method_names
 from carat.data.store import Store, open_store
 from carat.inference.predictor import Predictor
 from carat.studies.jobs import (
-    PLAN,
-    RUNS,
-    SCORES,
     Arrays,
     Job,
-    Say,
-    claim,
+    claim_study,
     read_validation,
     run_jobs,
     run_seeds,
+    study_kind,
 )
 from carat.studies.leaderboard.missing_modalities import measure
 from carat.studies.leaderboard.page import write_page
@@ -32,20 +29,13 @@ from carat.studies.leaderboard.standings import SelectedTrial, evaluate_methods
 from carat.studies.leaderboard.tables import About, write_tables
 from carat.studies.leaderboard.tuning import open_study
 from carat.utils.errors import ConfigError, RunError
+from carat.utils.logging import logger
 
 JOURNAL = "tuning.journal"
 PAGE = "leaderboard.html"
-FILES = {
-    PLAN,
-    RUNS,
-    SCORES,
-    JOURNAL,
-    f"{JOURNAL}.lock",
-    "leaderboard.md",
-    "leaderboard.csv",
-    "costs.csv",
-    PAGE,
-}
+COMPARISON = study_kind(
+    "comparison", JOURNAL, f"{JOURNAL}.lock", "leaderboard.md", "leaderboard.csv", "costs.csv", PAGE
+)
 
 
 def choose_methods(wanted: Sequence[str]) -> list[str]:
@@ -106,26 +96,24 @@ def compare(
     budget: int = 1,
     workers: int = 1,
     overwrite: bool = False,
-    say: Say = lambda line: None,
 ) -> Leaderboard:
     """Tune, train and judge methods alike, and write leaderboard.md, .csv, .html and costs.csv.
 
     Every method gets the same number of trials, judged on validation by the experiment's first seed, and the
     best settings are trained with every seed. The test split is scored, not chosen by. Finished trainings are
-    not repeated: after an interruption the same call goes on and ends with the same numbers, but for the
-    costs of what it trains.
+    not repeated: after an interruption the same call resumes and gives the same numbers, except for the costs
+    of what it trains.
 
     Args:
         store: a store or its folder, with splits train, valid and test.
-        out: folder to make, or to resume in.
+        out: folder to create or resume.
         methods: by name, or `all`.
         preset: where every method starts.
         settings: see `experiments_of`.
-        seeds: how many, counted from the experiment's.
+        seeds: number of seeds, counted from the experiment's.
         budget: trials of each method, the first of which are the settings it starts with.
-        workers: trainings at a time, one core each.
-        overwrite: start anew where another comparison was.
-        say: called with lines of progress.
+        workers: number of trainings at a time, one core each.
+        overwrite: replace another comparison.
 
     Returns:
         One result per method, the best mean test micro-F1 first; see `Leaderboard.to_frame`.
@@ -133,7 +121,7 @@ def compare(
     Raises:
         ConfigError: a method or setting is unknown.
         DataError: the store is damaged or lacks a split.
-        RunError: the folder holds something else, another process is at work in it, or a training failed.
+        RunError: the folder holds something else, another process works in it, or a training failed.
 
     Source: paired bootstrap over groups and seeds; p-values corrected by Holm, Scandinavian Journal of
         Statistics 6 (1979).
@@ -152,10 +140,10 @@ def compare(
         "settings": dict(settings or {}),
         "budget": budget,
     }
-    with claim(folder, plan, FILES, overwrite):
-        finals = _tune(starts, budget, seeds, path, folder, workers, say)
-        say(f"with the chosen settings: {len(finals) * seeds} trainings")
-        run_seeds([final.jobs for final in finals], folder, workers, say)
+    with claim_study(COMPARISON, folder, plan, overwrite):
+        finals = _tune(starts, budget, seeds, path, folder, workers)
+        logger.info(f"with the chosen settings: {len(finals) * seeds} trainings")
+        run_seeds([final.jobs for final in finals], folder, workers)
         standings = evaluate_methods(finals, opened, folder)
         about = About.of(finals, opened, folder, preset, dict(settings or {}), budget)
         write_tables(standings, about, folder)
@@ -170,7 +158,6 @@ def _tune(
     store: Path,
     out: Path,
     workers: int,
-    say: Say,
 ) -> list[SelectedTrial]:
     """Try settings on validation with the first seed, and plan the best of each method with every seed."""
     studies = {name: open_study(name, start, budget, out / JOURNAL) for name, start in starts.items()}
@@ -180,8 +167,8 @@ def _tune(
     }
     if budget > 1:
         jobs = [job for tried in trials.values() for job in tried]
-        say(f"tuning: {len(jobs)} trainings")
-        run_jobs(jobs, out, workers, say)
+        logger.info(f"tuning: {len(jobs)} trainings")
+        run_jobs(jobs, out, workers)
         for name, tried in trials.items():
             for number, job in enumerate(tried):
                 studies[name].tell(number, _validation(job, out))

@@ -12,7 +12,6 @@ import numpy as np
 
 from carat.evaluation.bootstrap import Paired
 from carat.evaluation.formatting import in_brackets, mean_and_spread
-from carat.runs import card as run
 from carat.studies.leaderboard.missing_modalities import SHARES
 from carat.studies.leaderboard.standings import MethodResult
 from carat.studies.leaderboard.tables import (
@@ -23,6 +22,7 @@ from carat.studies.leaderboard.tables import (
     precision_and_recall,
     threshold_table,
 )
+from carat.utils.files import write_atomically
 from carat.utils.plotting import COLOURS, heat_map, new_figure, save
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def write_page(results: Sequence[MethodResult], about: About, file: Path) -> Non
             ("Only some modalities at test time", _svg(_subsets(results))),
         ],
     )
-    run.write_atomically(file, text + "\n")
+    write_atomically(file, text + "\n")
 
 
 def _rows(results: Sequence[MethodResult]) -> list[dict[str, Any]]:

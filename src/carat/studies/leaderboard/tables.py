@@ -15,9 +15,9 @@ from carat.config.methods import method_names
 from carat.data.store import Store
 from carat.evaluation.bootstrap import Paired
 from carat.evaluation.formatting import decimal, in_brackets, mean_and_spread, signed
-from carat.runs import card as run
 from carat.studies.jobs import distinct, read_environment
 from carat.studies.leaderboard.standings import BASE, COMPARED, MethodResult, SelectedTrial
+from carat.utils.files import write_atomically
 from carat.utils.tables import Table
 
 METRICS = ("micro_f1", "macro_f1", "rarest_f1", "accuracy", "precision", "recall")
@@ -239,7 +239,7 @@ def seed_table(results: Sequence[MethodResult], labels: Sequence[str]) -> Table:
 
 def write_tables(results: Sequence[MethodResult], about: About, out: Path) -> None:
     """Write leaderboard.md, leaderboard.csv and costs.csv."""
-    run.write_atomically(out / "leaderboard.md", _markdown(results, about))
+    write_atomically(out / "leaderboard.md", _markdown(results, about))
     seed_table(results, about.labels).to_csv(out / "leaderboard.csv")
     costs = cost_table(results)
     plain = [[*(cell.replace(",", "") for cell in row[:-1]), row[-1]] for row in costs.rows]

@@ -1,4 +1,4 @@
-"""Processes that work for another one."""
+"""Child processes: how they start, and how they end."""
 
 from __future__ import annotations
 
@@ -6,21 +6,72 @@ import multiprocessing
 import os
 import sys
 import threading
-from multiprocessing.connection import wait
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from typing import Any
 
 from carat.utils.logging import hide_progress
 
 
-def exit_with_parent(*, quiet: bool = True) -> None:
-    """End this process as soon as the one that started it ends, however it does.
+@dataclass(eq=False)
+class Child:
+    """A child process and the parent's end of the pipe to it."""
 
-    Signals of the terminal reach the parent alone; a quiet process shows no progress and no warnings.
+    process: SpawnProcess
+    pipe: Connection
+
+
+def start_child(target: Callable[..., None], *arguments: Any, name: str | None = None) -> Child:
+    """Start a fresh Python process that calls `target(*arguments, pipe)`.
+
+    Args:
+        target: a function of a module, which gets its end of the pipe as last argument.
+        arguments: picklable.
+        name: of the process, for messages.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=target, args=(*arguments, theirs), name=name)
+    process.start()
+    theirs.close()
+    return Child(process, ours)
+
+
+def end_children(children: Sequence[Child], patience: float = 0.0) -> None:
+    """Wait for each child up to `patience` seconds, then kill it."""
+    for child in children:
+        child.process.join(patience)
+        if child.process.exitcode is None:
+            child.process.kill()
+            child.process.join()
+
+
+def describe_exit(code: int | None) -> str:
+    """How a process ended, for messages.
+
+    >>> describe_exit(-9), describe_exit(1)
+    ('was killed by signal 9', 'ended unexpectedly with exit code 1')
+    """
+    if code is not None and code < 0:
+        return f"was killed by signal {-code}"
+    return f"ended unexpectedly with exit code {code}"
+
+
+def exit_with_parent(*, quiet: bool = True) -> None:
+    """End this child process as soon as its parent ends, for whatever reason. Called by the child itself.
+
+    Signals of the terminal reach the parent only.
+
+    Args:
+        quiet: show no progress and no warnings.
     """
     os.setpgrp()
     if quiet:
         hide_progress()
-        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  for good
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  for the process's lifetime
     threading.Thread(target=_watch, daemon=True).start()
 
 

@@ -1,63 +1,56 @@
-"""Tasks in processes of this machine; the task of one that dies is given to another."""
+"""Workers as processes of this machine; the task of one that dies is given to another."""
 
 from __future__ import annotations
 
-import multiprocessing
+import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from carat.utils.errors import CaratError
-from carat.utils.parallel.child import exit_with_parent
-from carat.utils.parallel.tasks import ATTEMPTS, TaskFunction, TaskResult, one_line
+from carat.utils.parallel.child import Child, describe_exit, end_children, exit_with_parent, start_child
+from carat.utils.parallel.tasks import ATTEMPTS, OnReport, Prepare, TaskFunction, TaskResult, attempt
+
+PATIENCE = 10.0
+"""Seconds that a worker without further tasks gets to exit by itself."""
 
 
-@dataclass
-class Worker:
-    """A process, and the task that it has."""
+@dataclass(eq=False)
+class Worker(Child):
+    """A process, and the index of the task that it performs."""
 
-    process: Any
-    pipe: Connection
-    index: int
+    index: int = -1
 
 
 def run_tasks(
-    prepare: Callable[..., TaskFunction],
+    prepare: Prepare,
     arguments: tuple[Any, ...],
     tasks: Sequence[Any],
     workers: int,
-    hear: Callable[[int, Any], bool] = lambda index, said: False,
+    *,
+    on_report: OnReport | None = None,
+    fresh_processes: bool = False,
+    attempts: int = ATTEMPTS,
 ) -> Iterator[TaskResult]:
-    """Do tasks in several processes at once, one core each.
+    """Perform tasks in worker processes, one core each; see `carat.utils.parallel.pool.run_tasks`.
 
-    When this process ends, however it does, its workers end too.
-
-    Args:
-        prepare: called with `arguments` once in every worker; what it returns does one task after another.
-            A function of a module, so that it can be found there.
-        arguments: what can be pickled.
-        tasks: what can be pickled, asked for one by one when there is a worker for it.
-        workers: how many at once.
-        hear: called with the place of a task and what it reports; answers whether the task is to stop.
-
-    Yields:
-        What became of each task, in the order in which they end.
+    Closing the iterator kills the workers.
     """
     waiting = deque(range(len(tasks)))
-    begun = [0] * len(tasks)
+    started = [0] * len(tasks)
     busy: list[Worker] = []
     idle: list[Worker] = []
+    leaving: list[Worker] = []
     try:
         while waiting or busy:
             while waiting and len(busy) < workers:
                 index = waiting.popleft()
-                begun[index] += 1
+                started[index] += 1
                 worker = idle.pop() if idle else _start(prepare, arguments)
-                worker.index = index
-                worker.pipe.send(tasks[index])
                 busy.append(worker)
+                worker.index = index
+                _send(worker, tasks[index])
             ready = wait([worker.pipe for worker in busy])
             for worker in [worker for worker in busy if worker.pipe in ready]:
                 try:
@@ -65,52 +58,61 @@ def run_tasks(
                 except (EOFError, ConnectionResetError):
                     busy.remove(worker)
                     worker.process.join()
-                    if begun[worker.index] < ATTEMPTS:
+                    if started[worker.index] < attempts:
                         waiting.appendleft(worker.index)
-                    else:
-                        how = f"its worker died {ATTEMPTS} times (exit code {worker.process.exitcode})"
-                        yield TaskResult(worker.index, problem=how)
+                        continue
+                    times = f", {attempts} times" if attempts > 1 else ""
+                    problem = f"its worker {describe_exit(worker.process.exitcode)}{times}"
+                    yield TaskResult(worker.index, problem=problem, died=True)
                     continue
-                if kind == "said":
-                    worker.pipe.send(hear(worker.index, content))
+                if kind == "report":
+                    _send(worker, on_report is not None and on_report(worker.index, content))
                     continue
                 busy.remove(worker)
-                idle.append(worker)
-                result, problem = (content, "") if kind == "done" else (None, content)
-                yield TaskResult(worker.index, result, problem)
+                if fresh_processes:
+                    worker.pipe.close()
+                    leaving.append(worker)
+                else:
+                    idle.append(worker)
+                yield TaskResult(worker.index, *content)
+        for worker in idle:
+            worker.pipe.close()
+        end_children([*idle, *leaving], PATIENCE)
     finally:
-        for worker in busy + idle:
-            worker.process.kill()
-            worker.process.join()
+        end_children([*busy, *idle, *leaving])
 
 
-def _start(prepare: Callable[..., TaskFunction], arguments: tuple[Any, ...]) -> Worker:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(prepare, arguments, theirs))
-    process.start()
-    theirs.close()
-    return Worker(process, ours, -1)
+def _start(prepare: Prepare, arguments: tuple[Any, ...]) -> Worker:
+    child = start_child(_serve, prepare, arguments)
+    return Worker(child.process, child.pipe)
 
 
-def _serve(prepare: Callable[..., TaskFunction], arguments: tuple[Any, ...], pipe: Connection) -> None:
+def _send(worker: Worker, content: Any) -> None:
+    with contextlib.suppress(BrokenPipeError):  # a dead worker is noticed when its answer is read
+        worker.pipe.send(content)
+
+
+def _serve(prepare: Prepare, arguments: tuple[Any, ...], pipe: Connection) -> None:
+    """Perform one task after another, until the parent closes the pipe."""
     import torch
 
     exit_with_parent()
     torch.set_num_threads(1)
 
-    def tell(said: Any) -> bool:
-        pipe.send(("said", said))
+    def report(content: Any) -> bool:
+        pipe.send(("report", content))
         return bool(pipe.recv())
 
-    work: TaskFunction | None = None
+    function: TaskFunction | None = None
+
+    def perform(task: Any) -> Any:
+        nonlocal function
+        function = function or prepare(*arguments)
+        return function(task, report)
+
     while True:
-        task = pipe.recv()
         try:
-            work = work or prepare(*arguments)
-            answer = ("done", work(task, tell))
-        except CaratError as error:
-            answer = ("failed", str(error))
-        except Exception as error:  # one task must not end the others
-            answer = ("failed", one_line(error))
-        pipe.send(answer)
+            task = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(("result", attempt(perform, task)))

@@ -1,4 +1,4 @@
-"""Tasks on a Ray cluster, or on a Ray of this machine's own."""
+"""Workers on a Ray cluster, or on a Ray that is started on this machine."""
 
 from __future__ import annotations
 
@@ -6,27 +6,35 @@ import logging
 import os
 import pickle
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from carat.utils.errors import CaratError, RunError
+from carat.utils.errors import RunError
 from carat.utils.logging import hide_progress
-from carat.utils.parallel.tasks import ATTEMPTS, TaskFunction, TaskResult, one_line
+from carat.utils.parallel.tasks import (
+    ATTEMPTS,
+    OnReport,
+    Prepare,
+    TaskFunction,
+    TaskResult,
+    attempt,
+    one_line,
+)
 
 POLL = 0.2
-"""Seconds between looks at what tasks report."""
+"""Seconds between two collections of reports."""
 
 
 @contextmanager
 def cluster(address: str | None, workers: int) -> Iterator[Any]:
-    """Ray, connected to a cluster, or started here with so many cores when there is no address.
+    """Connect to a Ray cluster, or start one on this machine with `workers` cores if there is no address.
 
     Raises:
         RunError: Ray is not installed, or nothing answers at the address.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong is raised, too
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # errors are raised as well
     try:
         import ray
     except ImportError as error:
@@ -52,7 +60,7 @@ def cluster(address: str | None, workers: int) -> Iterator[Any]:
 
 
 def _knock(address: str | None) -> None:
-    """Ray itself would wait for minutes."""
+    """Fail at once if nothing listens at an address, where Ray would wait for minutes."""
     host, _, port = (address or "").rpartition("/")[2].rpartition(":")
     if not host or not port.isdigit():
         return
@@ -64,44 +72,43 @@ def _knock(address: str | None) -> None:
 
 def run_tasks(
     ray: Any,
-    prepare: Callable[..., TaskFunction],
+    prepare: Prepare,
     arguments: tuple[Any, ...],
     tasks: Sequence[Any],
     workers: int,
-    hear: Callable[[int, Any], bool] = lambda index, said: False,
+    on_report: OnReport | None = None,
 ) -> Iterator[TaskResult]:
-    """As `carat.utils.parallel.local.run_tasks`, with tasks wherever the cluster has room for them.
+    """Perform tasks wherever the cluster has room; see `carat.utils.parallel.pool.run_tasks`.
 
-    What a task is told comes one report later.
+    Workers are prepared anew for every task.
 
     Args:
         ray: connected, see `cluster`.
-        prepare: called with `arguments` before every task.
-        arguments, tasks, workers, hear: as there.
+        prepare, arguments, tasks, workers, on_report: see there.
     """
     mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
-    do = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(_do)
+    perform = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(_perform)
     waiting = list(range(len(tasks)))[::-1]
     running: dict[Any, int] = {}
     while waiting or running:
         while waiting and len(running) < workers:
             index = waiting.pop()
-            running[do.remote(prepare, arguments, tasks[index], index, mailbox)] = index
+            running[perform.remote(prepare, arguments, tasks[index], index, mailbox)] = index
         finished, _ = ray.wait(list(running), timeout=POLL)
-        for index, said in ray.get(mailbox.take.remote()):
-            if hear(index, said):
+        for index, content in ray.get(mailbox.take.remote()):
+            if on_report is not None and on_report(index, content):
                 ray.get(mailbox.stop.remote(index))
         for future in finished:
             index = running.pop(future)
             try:
-                result, problem = ray.get(future)
+                outcome = TaskResult(index, *ray.get(future))
             except ray.exceptions.RayError as error:
-                result, problem = None, one_line(error)
-            yield TaskResult(index, result, problem)
+                outcome = TaskResult(index, problem=one_line(error), died=True)
+            yield outcome
 
 
-def _do(
-    prepare: Callable[..., TaskFunction], arguments: tuple[Any, ...], task: Any, index: int, mailbox: Any
+def _perform(
+    prepare: Prepare, arguments: tuple[Any, ...], task: Any, index: int, mailbox: Any
 ) -> tuple[Any, str]:
     import ray
     import torch
@@ -109,47 +116,42 @@ def _do(
     hide_progress()
     torch.set_num_threads(1)
 
-    def tell(said: Any) -> bool:
-        return bool(ray.get(mailbox.put.remote(index, said)))
+    def report(content: Any) -> bool:
+        return bool(ray.get(mailbox.put.remote(index, content)))
 
-    try:
-        return prepare(*arguments)(task, tell), ""
-    except CaratError as error:
-        return None, str(error)
-    except Exception as error:  # one task must not end the others
-        return None, one_line(error)
+    return attempt(lambda: prepare(*arguments)(task, report))
 
 
 class Mailbox:
-    """Where tasks report to, and read whether they are to stop."""
+    """Actor that collects reports, and tells tasks whether to stop."""
 
     def __init__(self) -> None:
-        self.said: list[tuple[int, Any]] = []
+        self.reports: list[tuple[int, Any]] = []
         self.stopped: set[int] = set()
 
-    def put(self, index: int, said: Any) -> bool:
-        """Note a report; answers whether its task is to stop."""
-        self.said.append((index, said))
+    def put(self, index: int, content: Any) -> bool:
+        """Add a report; returns whether its task should stop."""
+        self.reports.append((index, content))
         return index in self.stopped
 
     def take(self) -> list[tuple[int, Any]]:
-        """All reports since the last look."""
-        said, self.said = self.said, []
-        return said
+        """Return and remove the reports that have arrived."""
+        reports, self.reports = self.reports, []
+        return reports
 
     def stop(self, index: int) -> None:
-        """Let a task stop at its next report."""
+        """Stop a task at its next report."""
         self.stopped.add(index)
 
 
 def map_tasks(
     ray: Any,
-    prepare: Callable[..., TaskFunction],
+    prepare: Prepare,
     arguments: tuple[Any, ...],
     tasks: Sequence[Any],
     workers: int,
 ) -> Iterator[TaskResult]:
-    """As `run_tasks`, by Ray Data, with workers that are prepared once; tasks report nothing."""
+    """As `run_tasks`, through Ray Data: workers are prepared once, and reports are dropped."""
     from ray import data
 
     context = data.DataContext.get_current()
@@ -159,37 +161,35 @@ def map_tasks(
     if not tasks:
         return
     items = [{"index": index, "task": pickle.dumps(task)} for index, task in enumerate(tasks)]
-    found = data.from_items(items, override_num_blocks=len(items)).map_batches(
-        Worker,
+    outcomes = data.from_items(items, override_num_blocks=len(items)).map_batches(
+        MapWorker,
         fn_constructor_args=(prepare, arguments),
         batch_size=1,
         compute=data.ActorPoolStrategy(min_size=1, max_size=min(workers, len(items))),
         num_cpus=1,
     )
     try:
-        for row in found.iter_rows():
-            yield TaskResult(int(row["index"]), *pickle.loads(row["found"]))
+        for row in outcomes.iter_rows():
+            yield TaskResult(int(row["index"]), *pickle.loads(row["outcome"]))
     except ray.exceptions.RayError as error:
         raise RunError(f"Ray: {one_line(error)}") from error
 
 
-class Worker:
-    """Does one task after another."""
+class MapWorker:
+    """Performs one task after another."""
 
-    def __init__(self, prepare: Callable[..., TaskFunction], arguments: tuple[Any, ...]) -> None:
+    def __init__(self, prepare: Prepare, arguments: tuple[Any, ...]) -> None:
         import torch
 
         hide_progress()
         torch.set_num_threads(1)
         self.prepare, self.arguments = prepare, arguments
-        self.work: TaskFunction | None = None
+        self.function: TaskFunction | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        try:
-            self.work = self.work or self.prepare(*self.arguments)
-            found = self.work(pickle.loads(batch["task"][0]), lambda said: False), ""
-        except CaratError as error:
-            found = None, str(error)
-        except Exception as error:  # said where the command was given
-            found = None, one_line(error)
-        return {"index": batch["index"], "found": [pickle.dumps(found)]}
+        outcome = attempt(self._perform, pickle.loads(batch["task"][0]))
+        return {"index": batch["index"], "outcome": [pickle.dumps(outcome)]}
+
+    def _perform(self, task: Any) -> Any:
+        self.function = self.function or self.prepare(*self.arguments)
+        return self.function(task, lambda content: False)

@@ -1,0 +1,149 @@
+"""Checks and preparation of a training: nothing is written until all inputs were validated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import torch
+
+from carat.config.experiment import Experiment
+from carat.data.loader import check_lengths, make_loader, truncation_notes, usable_rows
+from carat.data.store import Store
+from carat.data.summary import exclusion_notes, store_warnings
+from carat.models.base import Model, TrainingData
+from carat.models.build import build
+from carat.training.compilation import ROUND_TO
+from carat.training.distributed import Processes
+from carat.utils.errors import ConfigError, RunError, did_you_mean
+
+
+@dataclass
+class Task:
+    """A training whose inputs were validated."""
+
+    experiment: Experiment
+    store: Store
+    accelerator: str
+    model: Model
+    processes: Processes
+    pad_to: dict[str, int]
+    loaders: dict[str, Any]
+    notes: list[str]
+
+
+def prepare_task(experiment: Experiment, store: Store, processes: Processes) -> Task:
+    """Validate all inputs before anything is written, and build model and loaders.
+
+    Args:
+        experiment: what to train.
+        store: with splits train and valid.
+        processes: this process among those of the training.
+
+    Raises:
+        ConfigError: the experiment does not fit the store.
+        DataError: the store is damaged, or a sequence is too long.
+        RunError: there is no such device.
+    """
+    accelerator = find_accelerator(experiment.training.accelerator)
+    store.verify()
+    modalities = choose_modalities(store, experiment.data.modalities)
+    described = {m: store.manifest.modalities[m] for m in modalities}
+    L.seed_everything(experiment.seed, workers=True, verbose=False)
+    model = build(experiment.method, experiment.encoders, store.label_names, described)
+    pad_to = {m: _padded_length(store, m, model.max_length[m], experiment.data.padding) for m in modalities}
+    loaders, notes = _loaders(store, experiment, model.max_length, pad_to, accelerator == "gpu", processes)
+    return Task(
+        experiment, store, accelerator, model, processes, pad_to, loaders, notes + store_warnings(store)
+    )
+
+
+def find_accelerator(wanted: str) -> str:
+    """Resolve `training.accelerator` to "cpu" or "gpu".
+
+    Raises:
+        RunError: a GPU is required and PyTorch finds none.
+    """
+    if wanted == "gpu" and not torch.cuda.is_available():
+        raise RunError("training.accelerator is gpu, but PyTorch finds no GPU; use auto or cpu")
+    if wanted == "auto":
+        return "gpu" if torch.cuda.is_available() else "cpu"
+    return wanted
+
+
+def choose_modalities(store: Store, wanted: list[str] | None) -> list[str]:
+    """The modalities to use, in the order of the M axis; all of the store's if `wanted` is None.
+
+    Raises:
+        ConfigError: a modality is unknown or named twice, or there is none.
+    """
+    if wanted is None:
+        return store.modalities
+    for m in wanted:
+        if m not in store.modalities:
+            hint = did_you_mean(m, store.modalities) or f"; it has: {', '.join(store.modalities)}"
+            raise ConfigError(f"data.modalities: the store has no modality '{m}'{hint}")
+    if not wanted or len(set(wanted)) < len(wanted):
+        raise ConfigError(f"data.modalities: name each modality once, found {wanted}")
+    return wanted
+
+
+def _padded_length(store: Store, modality: str, max_length: int, padding: str) -> int:
+    """Steps up to which sequences are padded with unmasked zeros; 0 if padding is masked."""
+    return min(int(store.lengths(modality).max()), max_length) if padding == "unmasked" else 0
+
+
+def _loaders(
+    store: Store,
+    experiment: Experiment,
+    max_length: Mapping[str, int],
+    pad_to: dict[str, int],
+    gpu: bool,
+    processes: Processes,
+) -> tuple[dict[str, Any], list[str]]:
+    """Loaders by split, and notes on samples that are left out or truncated."""
+    data = experiment.data
+    modalities = list(pad_to)
+    loaders: dict[str, Any] = {}
+    notes: list[str] = []
+    for split in ("train", "valid"):
+        rows = usable_rows(store, split, modalities)
+        notes += exclusion_notes(store, split, modalities)
+        if not data.truncation:
+            check_lengths(store, rows, modalities, max_length)
+        else:
+            notes += truncation_notes(store, split, modalities, max_length)
+        loaders[split] = make_loader(
+            store,
+            rows,
+            modalities,
+            batch_size=data.batch_size,
+            max_length=max_length,
+            pad_to=pad_to,
+            shuffle=split == "train",
+            bucket=data.bucket,
+            seed=experiment.seed,
+            workers=data.workers if data.workers is not None else 2 * gpu,
+            pin_memory=gpu,
+            round_to=ROUND_TO if experiment.training.graph != "eager" else 1,
+            shard=processes.share if processes.size > 1 else None,
+        )
+    return loaders, notes
+
+
+def training_data(task: Task) -> TrainingData:
+    """The training split in the store's order, for `Model.prepare`; features are read when it iterates."""
+    store, pad_to = task.store, task.pad_to
+    rows = usable_rows(store, "train", list(pad_to))
+    loader = make_loader(
+        store,
+        rows,
+        list(pad_to),
+        batch_size=task.experiment.data.batch_size,
+        max_length=task.model.max_length,
+        pad_to=pad_to,
+    )
+    labels = torch.from_numpy(store.labels[rows].astype("float32"))
+    return TrainingData(labels, ((batch.features, batch.masks, batch.labels) for batch in loader))

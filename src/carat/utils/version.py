@@ -1,0 +1,16 @@
+"""The installed version of carat."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+DISTRIBUTION = "carat"
+"""Name under which the package is installed."""
+
+
+def version() -> str:
+    """Version of the installed distribution; "unknown" in a source tree that is not installed."""
+    try:
+        return metadata.version(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return "unknown"
