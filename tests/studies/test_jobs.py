@@ -1,4 +1,4 @@
-"""Many trainings: finished ones are not repeated, failures are said, nothing of others is touched."""
+"""Jobs of a study: finished ones are not repeated, failures are reported, foreign files are not touched."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ def test_a_damaged_state_is_passed_over(
     train(experiment, store, tmp_path / "run")
     after = int(older.stem.split("-")[1])
     assert logged == [
-        f"warning: {newest}: damaged; the training goes on from an earlier state",
+        f"warning: {newest}: corrupt checkpoint (SHA-256 mismatch); resuming from an earlier state",
         f"{tmp_path / 'run'}: resuming after {after} batches",
     ]
     assert contents(tmp_path / "run") == contents(whole.folder)

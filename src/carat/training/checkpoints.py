@@ -78,22 +78,22 @@ def read_checked(file: Path) -> bytes:
     """Content of a checkpoint.
 
     Raises:
-        RunError: it is not what was written.
+        RunError: checksum mismatch.
     """
     content = file.read_bytes()
     if hashlib.sha256(content[:-DIGEST]).digest() != content[-DIGEST:]:
-        raise RunError(f"{file}: damaged")
+        raise RunError(f"{file}: corrupt checkpoint (SHA-256 mismatch)")
     return content[:-DIGEST]
 
 
 def find_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint that is whole, None if there is none, and a note on each that is not."""
+    """The newest intact checkpoint, None if there is none, and a note on each corrupt one that is newer."""
     notes = []
     for file in _newest_first(folder):
         try:
             read_checked(file)
         except (OSError, RunError) as error:
-            notes.append(f"{error}; the training goes on from an earlier state")
+            notes.append(f"{error}; resuming from an earlier state")
         else:
             return file, notes
     return None, notes
