@@ -257,10 +257,10 @@ def _work(job: Job, out: Path) -> str:
     """Train and score; why it failed, or nothing."""
     from carat.inference.predictor import load
     from carat.training.train import train
-    from carat.utils.memory import forget_peak
+    from carat.utils.memory import reset_peak
 
     store, folder = open_store(job.store), job.folder(out)
-    forget_peak()
+    reset_peak()
     try:
         if not _is_trained(job, store, out):
             begun = run.is_begun(folder, job.experiment, store.manifest.fingerprint)
