@@ -15,7 +15,7 @@ from carat.utils.device import product
 
 @pytest.fixture(autouse=True)
 def _small_products_count_too(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(room, "ENOUGH", 0)
+    monkeypatch.setattr(room, "MIN_MULTIPLICATIONS", 0)
     room._onednn_is_faster.cache_clear()
     yield
     room._onednn_is_faster.cache_clear()
@@ -66,5 +66,5 @@ def test_product_by_both_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     x, weight = torch.randn(31, 7), torch.randn(7, 11).T
     torch.testing.assert_close(product(x, weight), x @ weight.T)
-    monkeypatch.setattr(room, "ENOUGH", 1 << 40)
+    monkeypatch.setattr(room, "MIN_MULTIPLICATIONS", 1 << 40)
     assert torch.equal(product(x, weight), F.linear(x, weight))

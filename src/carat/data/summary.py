@@ -68,7 +68,7 @@ def shared_groups(store: Store) -> list[str]:
 
 
 def leakage_notes(store: Store) -> list[str]:
-    """Describe the groups that are in more than one split: one line, or none if there are no such groups."""
+    """Describe the groups that are in more than one split, in at most one line."""
     shared = shared_groups(store)
     return [f"{describe_shared_groups(len(shared))}, e.g. '{shared[0]}'"] if shared else []
 
@@ -79,7 +79,7 @@ def describe_shared_groups(count: int) -> str:
 
 
 def exclusion_notes(store: Store, split: str, modalities: Sequence[str]) -> list[str]:
-    """Describe the samples of a split that have none of the modalities: one line, or none.
+    """Describe the samples of a split that have none of the modalities, in at most one line.
 
     Raises:
         DataError: no sample of the split has any of the modalities.

@@ -1,4 +1,4 @@
-"""Bootstrap intervals, resampled by group: samples of one video or dialogue stay together."""
+"""Cluster bootstrap: groups are resampled, so that the samples of a video or dialogue stay together."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ Interval = tuple[float, float]
 
 
 def group_counts(predicted: NDArray[Any], labels: NDArray[Any], groups: NDArray[Any]) -> Counts:
-    """What the metrics need of each group, as sums over its samples; every value has G rows.
+    """Sum the counts from which metrics are computed over the samples of each group.
 
     Args:
         predicted: (N, L), 0 or 1.
         labels: (N, L), 0 or 1.
         groups: (N,) group names.
+
+    Returns:
+        Sums by name, (G, L) or (G, 1).
     """
     guess, true = predicted.astype(bool), labels.astype(bool)
     _, code = np.unique(groups, return_inverse=True)
@@ -46,7 +49,7 @@ def group_counts(predicted: NDArray[Any], labels: NDArray[Any], groups: NDArray[
 
 
 def statistics(counts: Counts) -> dict[str, NDArray[np.float64]]:
-    """Metrics from sums (R, …) over resampled groups: each value (R,)."""
+    """Compute metrics (R,) by name from sums (R, …) over resampled groups."""
     tp, fp, fn = counts["tp"], counts["fp"], counts["fn"]
     samples = counts["samples"][:, 0]
     f1 = f1_from_counts(tp, fp, fn)
@@ -66,7 +69,7 @@ def statistics(counts: Counts) -> dict[str, NDArray[np.float64]]:
 
 
 def resample(groups: int, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[np.float64]:
-    """How often each group is drawn in each resample: (R, G), every row sums to G."""
+    """Draw how often each group occurs in each resample: (R, G), each row sums to G."""
     random = np.random.default_rng(seed)
     return random.multinomial(groups, np.full(groups, 1 / groups), size=resamples).astype(np.float64)
 
@@ -79,32 +82,33 @@ def intervals(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """95 % percentile intervals of the metrics by name; the same input gives the same intervals.
-
-    With a single group they are nan.
+    """Compute 95 % percentile intervals of the metrics.
 
     Args:
-        predicted: (N, L), or (S, N, L) for several seeds, whose metrics are averaged.
+        predicted: (N, L), 0 or 1; or (S, N, L) for several seeds, whose metrics are averaged.
         labels: (N, L), 0 or 1.
         groups: (N,) group names.
-        resamples: how many.
-        seed: of the resampling.
+        resamples: number of resamples R.
+        seed: random seed of the resampling.
+
+    Returns:
+        Intervals by metric; NaN if there is a single group.
     """
     values = _bootstrap(predicted, labels, groups, resamples, seed)
-    if len(np.unique(groups)) < 2:  # one group says nothing of the spread between groups
+    if len(np.unique(groups)) < 2:  # no variance between groups
         return dict.fromkeys(values, (float("nan"), float("nan")))
     return {name: _percentiles(x[:, 1:].mean(0)) for name, x in values.items()}
 
 
 @dataclass(frozen=True)
 class Paired:
-    """A difference between two methods, by paired bootstrap."""
+    """Difference of a metric between two methods, by paired bootstrap."""
 
     difference: float
     interval: Interval
-    """95 %."""
+    """95 % percentile interval."""
     p: float
-    """Two-sided: twice the share of resamples that are not on its side of 0; at least 1 / R."""
+    """Two-sided p-value: twice the fraction of resamples of the other sign, at least 1 / R."""
 
 
 def paired_test(
@@ -118,14 +122,18 @@ def paired_test(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Paired:
-    """Difference of a metric between two predictions of the same samples, with interval and p-value.
+    """Test the difference of a metric between two predictions of the same samples.
 
     Args:
-        predicted, rival: as for `intervals`; their numbers of seeds may differ.
-        labels, groups, resamples, seed: as for `intervals`.
+        predicted: see `intervals`.
+        rival: predictions to compare with; the number of seeds may differ.
+        labels: see `intervals`.
+        groups: see `intervals`.
         metric: a key of `statistics`.
-        over_seeds: resample the seeds too, so that the interval holds the chance of training; in pairs where
-            both have as many.
+        over_seeds: resample seeds too, to include the variance between trainings; in pairs if both have the
+            same number of seeds.
+        resamples: see `intervals`.
+        seed: see `intervals`.
     """
     ours, theirs = (_bootstrap(p, labels, groups, resamples, seed)[metric] for p in (predicted, rival))
     difference = float(ours[:, 0].mean() - theirs[:, 0].mean())
@@ -143,9 +151,9 @@ def paired_test(
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """P-values corrected for as many tests (Holm 1979), in the given order.
+    """Correct p-values for multiple tests (Holm 1979), in the given order.
 
-    SciPy corrects for false discovery rates alone.
+    SciPy only has corrections for the false discovery rate.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
@@ -159,13 +167,13 @@ def holm(p: Sequence[float]) -> list[float]:
 def _bootstrap(
     predicted: NDArray[Any], labels: NDArray[Any], groups: NDArray[Any], resamples: int, seed: int
 ) -> dict[str, NDArray[np.float64]]:
-    """Metrics (S, 1 + R): of the data itself, then of the resamples."""
+    """Compute metrics (S, 1 + R) by name: of the data itself, then of the resamples."""
     seeds = predicted[None] if predicted.ndim == 2 else predicted
     counts = [group_counts(guess, labels, groups) for guess in seeds]
     number = len(counts[0]["samples"])
     draws = np.vstack([np.ones(number), resample(number, resamples, seed)])
-    found = [statistics({name: draws @ x for name, x in count.items()}) for count in counts]
-    return {name: np.array([values[name] for values in found]) for name in found[0]}
+    metrics = [statistics({name: draws @ x for name, x in count.items()}) for count in counts]
+    return {name: np.array([values[name] for values in metrics]) for name in metrics[0]}
 
 
 def _percentiles(values: NDArray[np.float64]) -> Interval:

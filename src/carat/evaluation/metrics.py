@@ -1,8 +1,8 @@
-"""Multi-label metrics, by the names and conventions of the field.
+"""Multi-label metrics.
 
-Curves (AUROC, average precision) are scikit-learn's. What can be counted is counted here: scikit-learn checks
-its arguments for a millisecond per call, and some of these run for every label of every epoch. Tests compare
-both.
+AUROC and average precision are computed by scikit-learn. Count-based metrics are implemented here, because
+scikit-learn's validation of arguments takes a millisecond per call, and some metrics are computed for every
+label in every epoch. Tests compare them with scikit-learn.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BINS = 15
 
 @dataclass(frozen=True)
 class LabelMetrics:
-    """Metrics of one label; nan where they are undefined."""
+    """Metrics of one label; NaN where undefined."""
 
     positives: int
     predicted: int
@@ -35,36 +35,37 @@ class LabelMetrics:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Metrics of a split. All but `hamming_loss` and `calibration_error` are better when larger."""
+    """Metrics of a split. Higher is better, except for `hamming_loss` and `calibration_error`."""
 
     accuracy: float
-    """Mean over samples of |true ∩ predicted| / |true ∪ predicted|; empty/empty counts 0, the custom here."""
+    """Mean Jaccard index of the samples, |true ∩ predicted| / |true ∪ predicted|. As is usual in this task,
+    it is 0 for samples where both sets are empty."""
     accuracy_empty_1: float
-    """The same, empty/empty counts 1."""
+    """As `accuracy`, with 1 for samples where both sets are empty."""
     micro_f1: float
     macro_f1: float
-    """Mean over the labels that occur."""
+    """Mean over the labels that have positives."""
     weighted_f1: float
-    """Mean over the labels that occur, by their positives."""
+    """Mean over the labels that have positives, weighted by their number."""
     precision: float
-    """True micro precision."""
+    """Micro-averaged."""
     recall: float
-    """True micro recall."""
+    """Micro-averaged."""
     hamming_loss: float
     subset_accuracy: float
     lrap: float
     """Label ranking average precision."""
     calibration_error: float
-    """Expected calibration error over all (sample, label) scores."""
+    """Expected calibration error of the scores of all samples and labels."""
     labels: dict[str, LabelMetrics]
     notes: list[str]
-    """Why something is nan or left out."""
+    """Reasons for NaN values."""
 
 
 def compute_metrics(
     scores: NDArray[Any], predicted: NDArray[Any], labels: NDArray[Any], names: Sequence[str]
 ) -> Metrics:
-    """All metrics of a split.
+    """Compute all metrics of a split.
 
     Args:
         scores: (N, L), in [0, 1].
@@ -102,7 +103,16 @@ def compute_metrics(
 
 
 def sample_jaccard(guess: NDArray[np.bool_], true: NDArray[np.bool_], empty: float) -> NDArray[np.float64]:
-    """|true ∩ predicted| / |true ∪ predicted| of each sample (N,); `empty` where both are empty."""
+    """Compute the Jaccard index of each sample.
+
+    Args:
+        guess: predicted labels (N, L).
+        true: true labels (N, L).
+        empty: value for samples where both sets are empty.
+
+    Returns:
+        (N,) in [0, 1].
+    """
     union = (guess | true).sum(1)
     both = (guess & true).sum(1).astype(np.float64)
     jaccard = np.full(len(union), float(empty))
@@ -111,16 +121,18 @@ def sample_jaccard(guess: NDArray[np.bool_], true: NDArray[np.bool_], empty: flo
 
 
 def ranking_precision(scores: NDArray[Any], true: NDArray[np.bool_]) -> float:
-    """Label ranking average precision, as scikit-learn's, which loops over the samples in Python.
+    """Label ranking average precision, vectorized; scikit-learn loops over samples in Python.
 
-    For each true label, the share of true labels among those that score as high at least; averaged over the
-    true labels of a sample, then over samples. A sample without labels, or with all of them, counts 1.
+    For each true label, the fraction of true labels among those with at least its score, averaged over the
+    true labels of a sample, then over samples. It is 1 for samples without labels and with all labels.
 
     Args:
         scores: (N, L).
-        true: (N, L).
+        true: true labels (N, L).
     """
-    as_high = scores[:, None, :] >= scores[:, :, None]  # (N, L, L), of each label those beside or above it
+    as_high = (
+        scores[:, None, :] >= scores[:, :, None]
+    )  # (N, L, L): [:, i, j] if label j is ranked with or above i
     precision = (as_high & true[:, None, :]).sum(2) / as_high.sum(2)
     number = true.sum(1)
     ranked = (precision * true).sum(1) / np.maximum(number, 1)
@@ -128,7 +140,7 @@ def ranking_precision(scores: NDArray[Any], true: NDArray[np.bool_]) -> float:
 
 
 def label_metrics(scores: NDArray[Any], guess: NDArray[np.bool_], true: NDArray[np.bool_]) -> LabelMetrics:
-    """Metrics of one label: scores, predictions and truth (N,)."""
+    """Compute the metrics of one label from its scores, predictions and true labels, (N,) each."""
     positives, predicted, hits = int(true.sum()), int(guess.sum()), int((guess & true).sum())
     if not positives:
         return LabelMetrics(0, predicted, NAN, NAN, NAN, NAN, NAN)
@@ -144,9 +156,13 @@ def label_metrics(scores: NDArray[Any], guess: NDArray[np.bool_], true: NDArray[
 
 
 def calibration_error(scores: NDArray[Any], true: NDArray[np.bool_]) -> float:
-    """Expected calibration error: mean distance of score and frequency over equal-width bins.
+    """Expected calibration error: mean difference of score and frequency over equal-width bins.
 
-    Bins are weighted by the scores in them; scikit-learn has the curve (`calibration_curve`), not the error.
+    Bins are weighted by their number of scores. scikit-learn has the curve (`calibration_curve`) only.
+
+    Args:
+        scores: (N, L), in [0, 1].
+        true: true labels (N, L).
     """
     flat, hit = scores.ravel().astype(np.float64), true.ravel()
     bins = np.minimum((flat * BINS).astype(int), BINS - 1)

@@ -1,4 +1,4 @@
-"""From scores to labels: thresholds, searched on validation and never on test."""
+"""Decision thresholds, which are tuned on the validation split only."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 GRID = np.arange(1, 100) / 100
-"""Thresholds that are tried: .01, .02, … .99."""
+"""Candidate thresholds: 0.01, 0.02, …, 0.99."""
 
-SHARES = np.arange(11) / 10
-"""Of the way from the global threshold to a label's own, that a compromise may go."""
+INTERPOLATION_WEIGHTS = np.arange(11) / 10
+"""Candidate weights of the per-label thresholds in interpolated thresholds."""
 MAX_MICRO_F1_DROP = 0.01
-"""Share of the global threshold's micro-F1 that a compromise may give up for macro-F1."""
+"""Maximum relative drop in micro-F1 of interpolated thresholds, compared with the global threshold."""
 
 
 def apply_thresholds(scores: NDArray[Any], thresholds: NDArray[Any]) -> NDArray[np.bool_]:
-    """Labels present: scores (N, L) strictly above thresholds (L,)."""
+    """Predict labels (N, L): scores (N, L) strictly above thresholds (L,)."""
     return np.asarray(scores > thresholds)
 
 
 def f1_from_counts(tp: Any, fp: Any, fn: Any) -> NDArray[np.float64]:
-    """F1 from true positives, false positives and false negatives; 0 where nothing is true or predicted."""
+    """Compute F1 from true positives, false positives and false negatives; 0 where all of them are 0."""
     denominator = np.asarray(2 * tp + fp + fn, dtype=np.float64)
     f1 = np.zeros_like(denominator)
     np.divide(2 * tp, denominator, out=f1, where=denominator > 0)
@@ -32,50 +32,56 @@ def f1_from_counts(tp: Any, fp: Any, fn: Any) -> NDArray[np.float64]:
 def search_thresholds(
     scores: NDArray[Any], labels: NDArray[Any], kind: str, max_micro_f1_drop: float = MAX_MICRO_F1_DROP
 ) -> NDArray[np.float64]:
-    """Best thresholds on a grid; of equally good ones the middle of the first run of them.
+    """Find the best thresholds on a grid. If several are equally good, the middle of their first run is used.
 
     Args:
         scores: (N, L), in [0, 1].
         labels: (N, L), 0 or 1.
-        kind: "global", one for all labels by micro-F1; "per-label", by the label's own F1, where a label
-            without positives takes the global one; or "interpolated", on the way from the global one to the
-            label's own, the same share for all, where macro-F1 is best of all that give up at most the price.
-        price: of a compromise, as a share of the global threshold's micro-F1.
+        kind: "global": one threshold that maximizes micro-F1. "per-label": maximizes the F1 of each label;
+            labels without positives get the global threshold. "interpolated": between the global and the
+            per-label thresholds, with the weight that maximizes macro-F1 at a limited drop in micro-F1.
+        max_micro_f1_drop: maximum relative drop in micro-F1 of interpolated thresholds, compared with the
+            global threshold.
 
     Returns:
-        (L,).
+        Thresholds (L,).
     """
     true = labels.astype(bool)
     counts = np.array(
         [[(p & true).sum(0), (p & ~true).sum(0), (~p & true).sum(0)] for p in (scores > t for t in GRID)]
     )  # (grid, 3, L)
-    overall = _best(f1_from_counts(*counts.sum(-1).T))
+    global_threshold = _best(f1_from_counts(*counts.sum(-1).T))
     if kind == "global":
-        return np.full(labels.shape[1], overall)
-    by_label = f1_from_counts(*counts.transpose(1, 0, 2))  # (grid, L)
-    own = np.array(
-        [_best(by_label[:, i]) if true[:, i].any() else overall for i in range(labels.shape[1])],
+        return np.full(labels.shape[1], global_threshold)
+    f1 = f1_from_counts(*counts.transpose(1, 0, 2))  # (grid, L)
+    per_label = np.array(
+        [_best(f1[:, i]) if true[:, i].any() else global_threshold for i in range(labels.shape[1])]
     )
-    return own if kind == "per-label" else _interpolated(scores, true, overall, own, max_micro_f1_drop)
+    if kind == "per-label":
+        return per_label
+    return _interpolate(scores, true, global_threshold, per_label, max_micro_f1_drop)
 
 
-def _interpolated(
+def _interpolate(
     scores: NDArray[Any],
     true: NDArray[np.bool_],
-    overall: float,
-    own: NDArray[np.float64],
+    global_threshold: float,
+    per_label: NDArray[np.float64],
     max_micro_f1_drop: float,
 ) -> NDArray[np.float64]:
-    occurring = true.any(0)
-    tried = [np.round(overall + share * (own - overall), 4) for share in SHARES]
+    has_positives = true.any(0)
+    candidates = [
+        np.round(global_threshold + weight * (per_label - global_threshold), 4)
+        for weight in INTERPOLATION_WEIGHTS
+    ]
     micro, macro = [], []
-    for thresholds in tried:
+    for thresholds in candidates:
         p = apply_thresholds(scores, thresholds)
         counts = (p & true).sum(0), (p & ~true).sum(0), (~p & true).sum(0)
         micro.append(float(f1_from_counts(*(x.sum() for x in counts))))
-        macro.append(float(f1_from_counts(*counts)[occurring].mean()) if occurring.any() else 0.0)
+        macro.append(float(f1_from_counts(*counts)[has_positives].mean()) if has_positives.any() else 0.0)
     allowed = np.array(micro) >= (1 - max_micro_f1_drop) * micro[0]
-    best: NDArray[np.float64] = tried[int(np.argmax(np.where(allowed, macro, -1.0)))]
+    best: NDArray[np.float64] = candidates[int(np.argmax(np.where(allowed, macro, -1.0)))]
     return best
 
 

@@ -283,8 +283,7 @@ class Predictor:
             elif (source := store.manifest.modalities[m].source) != expected.source:
                 notes.append(f"{m} comes from {source}, the run was trained on {expected.source}")
         self._shared(store)
-        for split in splits:
-            notes += exclusion_notes(store, split, list(self.widths))
+        notes += [note for split in splits for note in exclusion_notes(store, split, list(self.widths))]
         return notes + leakage_notes(store)
 
     def _shared(self, store: Store) -> list[str]:

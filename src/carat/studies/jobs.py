@@ -227,11 +227,11 @@ def _prepare_worker(out: Path) -> TaskFunction:
     """Set up a worker that trains and measures."""
     from carat.inference.predictor import load
     from carat.training.train import train
-    from carat.utils.memory import forget_peak
+    from carat.utils.memory import reset_peak
 
     def work(job: Job, report: Report) -> None:
         store, folder = open_store(job.store), job.folder(out)
-        forget_peak()
+        reset_peak()
         if not _is_trained(job, store, out):
             begun = is_begun(folder, job.experiment, store.manifest.fingerprint)
             train(job.experiment, store, folder, overwrite=not begun)

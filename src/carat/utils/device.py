@@ -1,4 +1,4 @@
-"""What is done otherwise on a CPU: shapes that depend on values, and products by oneDNN."""
+"""CPU fast paths: data-dependent shapes and oneDNN matrix products."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-ENOUGH = 1 << 24
-"""Multiplications from which oneDNN's start-up is worth it."""
+MIN_MULTIPLICATIONS = 1 << 24
+"""Minimum size of a product for oneDNN, which has a larger overhead per call."""
 
 
 def on_host(x: Tensor) -> bool:
     """Whether shapes may depend on values: on a CPU, outside of compilation and export.
 
-    Elsewhere reading a value to form a shape would stop the device, or break the graph in two.
+    Elsewhere, reading a value would synchronize with the device or break the graph.
     """
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x Wᵀ + b without gradient, as `torch.nn.functional.linear`.
+    """Compute x Wᵀ + b like `torch.nn.functional.linear`, without autograd.
 
     Args:
         x: (N, in).
@@ -35,15 +35,14 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def by_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Whether `product` leaves these to oneDNN.
+    """Whether `product` uses oneDNN for these tensors.
 
-    In float32 PyTorch leaves them to MKL, which is half as fast where the processor has AVX-512 but is not
-    Intel's.
+    PyTorch uses MKL in float32, which is half as fast on processors with AVX-512 that are not Intel's.
     """
     return (
         on_host(x)
         and x.dtype == torch.float32
-        and len(x) * weight.numel() >= ENOUGH
+        and len(x) * weight.numel() >= MIN_MULTIPLICATIONS
         and not torch.is_autocast_enabled("cpu")
         and _onednn_is_faster()
     )
@@ -51,15 +50,19 @@ def by_onednn(x: Tensor, weight: Tensor) -> bool:
 
 @cache
 def _onednn_is_faster() -> bool:
-    """Whether oneDNN can be called, in the way that compiled graphs call it, on a processor with AVX-512."""
+    """Whether the processor has AVX-512 and the oneDNN operator of compiled graphs is available."""
     if "AVX512" not in torch.backends.cpu.get_cpu_capability():
         return False
     try:
         return torch.equal(_product(torch.eye(2), torch.ones(3, 2)), torch.ones(2, 3))
-    except (AttributeError, RuntimeError, TypeError):  # another PyTorch may name it otherwise
+    except (
+        AttributeError,
+        RuntimeError,
+        TypeError,
+    ):  # the operator is private and may change between versions of PyTorch
         return False
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return found
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return result

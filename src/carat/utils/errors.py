@@ -1,4 +1,4 @@
-"""What carat says when it cannot go on: one clear line, no traceback."""
+"""Exceptions with one-line messages, which the command line prints without a traceback."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from collections.abc import Iterable
 
 
 class CaratError(Exception):
-    """Input, configuration or environment that carat refuses. The command line exits with code 2."""
+    """Base class: invalid input, configuration or environment. The command line exits with code 2."""
 
 
 class ConfigError(CaratError):
-    """An experiment or recipe that cannot be understood."""
+    """Invalid experiment, recipe or command."""
 
 
 class DataError(CaratError):
-    """A table, feature file or store that cannot be trusted."""
+    """Invalid table, feature file or store."""
 
 
 class RunError(CaratError):
-    """A run folder that cannot be written, read or used with the given data."""
+    """A run folder cannot be written, read or used with the given data."""
 
 
 class ExportError(CaratError):
-    """A run that cannot be written as one file, or whose file gives other numbers."""
+    """A run cannot be exported, or the exported file computes other scores."""
 
 
 class StoppedError(CaratError):
-    """A training was told to stop before its end."""
+    """A training was stopped before its end."""
 
 
 class Interrupted(BaseException):
-    """A signal ended the work, which can be gone on with. The command line exits with code 128 + `number`."""
+    """Interrupted by a signal; the work can be resumed. The command line exits with code 128 + `number`."""
 
     def __init__(self, number: int, message: str = "") -> None:
         super().__init__(message)
@@ -39,7 +39,7 @@ class Interrupted(BaseException):
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """A hint to append to an error about an unknown word, or an empty string.
+    """Return a hint to append to an error about an unknown word; empty if no choice is similar.
 
     >>> did_you_mean("epochz", ["epochs", "seed"])
     "; did you mean 'epochs'?"

@@ -1,4 +1,4 @@
-"""Folders of pretrained models as Hugging Face lays them out: looked at before anything of them is used."""
+"""Local folders of pretrained models in Hugging Face layout, validated before use."""
 
 from __future__ import annotations
 
@@ -20,112 +20,114 @@ VOCABULARY = "vocab.txt"
 SPEECH = "preprocessor_config.json"
 
 PICKLED = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"}
-"""Endings of files whose reading may run code."""
+"""Suffixes of files whose loading may execute code."""
 CODE = {".py", ".pyc", ".so", ".dll", ".dylib", ".sh", ".ipynb"}
-FILLED = 0.9
-"""A tokenizer knows at least this share of its model's vocabulary; the rest rounds sizes up."""
+MIN_VOCABULARY_FRACTION = 0.9
+"""Minimum fraction of a model's vocabulary that its tokenizer has; vocabularies are often padded."""
 
 
 def check_folder(folder: Path, *, tokenizer: bool = False, weights: bool = True) -> None:
-    """Refuse a folder that lacks something, or that holds what may run code.
+    """Check that a model folder is complete and contains nothing that could execute code.
 
     Args:
-        folder: holds `config.json`, `model.safetensors` and, for text, `tokenizer.json`.
-        tokenizer: whether it must have a tokenizer, which is compared with the rest.
-        weights: whether it must have weights.
+        folder: folder with `config.json`, `model.safetensors` and, for text, `tokenizer.json`.
+        tokenizer: whether a tokenizer is required; it is compared with the configuration.
+        weights: whether weights are required.
 
     Raises:
-        DataError: names the folder and the file.
+        DataError: a file is missing, invalid or not allowed.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; carat downloads nothing, put the model there")
-    if not (folder / CONFIG).is_file():  # perhaps not such a folder at all
+        raise DataError(f"{folder}: no such folder; carat downloads nothing, so put the model there")
+    if not (folder / CONFIG).is_file():  # first, because other folders may have many files
         raise DataError(f"{folder}: {CONFIG} is missing")
     for file in sorted(folder.rglob("*")):
         if file.suffix.lower() in PICKLED:
-            raise DataError(f"{file}: pickled weights in a model's folder; keep safetensors only")
+            raise DataError(f"{file}: model folder contains pickled weights; keep safetensors only")
         if file.suffix.lower() in CODE:
-            raise DataError(f"{file}: code in a model's folder, of which none is run; take it away")
+            raise DataError(f"{file}: model folder contains code, which carat never executes; remove it")
     for name in (*[WEIGHTS] * weights, *[TOKENIZER] * tokenizer):
         if not (folder / name).is_file():
             raise DataError(f"{folder}: {name} is missing")
     config = read_config(folder)
     if "auto_map" in config:
-        raise DataError(f"{folder / CONFIG}: asks for code of its own ('auto_map'); no such code is run")
+        raise DataError(f"{folder / CONFIG}: requires custom code ('auto_map'), which carat never executes")
     if not isinstance(config.get("model_type"), str):
-        raise DataError(f"{folder / CONFIG}: names no model_type")
+        raise DataError(f"{folder / CONFIG}: has no model_type")
     if tokenizer:
         _check_tokenizer(folder, config)
 
 
 def read_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
-    """A JSON file of the folder that holds one mapping.
+    """Read a JSON file of a model folder, which must contain a mapping.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the file cannot be read.
     """
     try:
-        found = json.loads((folder / name).read_text(encoding="utf-8"))
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{folder / name}: cannot be read ({error})") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{folder / name}: expected one mapping, found {type(found).__name__}")
-    return found
+    if not isinstance(content, dict):
+        raise DataError(f"{folder / name}: expected a mapping, found {type(content).__name__}")
+    return content
 
 
 def _check_tokenizer(folder: Path, config: dict[str, Any]) -> None:
-    known = read_tokenizer(folder).get_vocab(with_added_tokens=True)
+    """Check that the tokenizer belongs to the model."""
+    ids = read_tokenizer(folder).get_vocab(with_added_tokens=True)
     size = config.get("vocab_size")
     if not isinstance(size, int):
-        raise DataError(f"{folder / CONFIG}: names no vocab_size, as a model of text does")
-    if max(known.values()) >= size or len(known) < FILLED * size:
+        raise DataError(f"{folder / CONFIG}: has no vocab_size, which text models need")
+    if max(ids.values()) >= size or len(ids) < MIN_VOCABULARY_FRACTION * size:
         raise DataError(
-            f"{folder / TOKENIZER}: another model's, it knows {len(known)} tokens up to "
-            f"{max(known.values())}; {CONFIG} has a vocabulary of {size}"
+            f"{folder / TOKENIZER}: belongs to another model: it has {len(ids)} tokens with IDs up to "
+            f"{max(ids.values())}, but {CONFIG} has a vocabulary of {size}"
         )
-    listed = folder / VOCABULARY
-    if listed.is_file():
-        tokens = listed.read_text(encoding="utf-8").splitlines()
-        wrong = [token for place, token in enumerate(tokens) if known.get(token) != place]
-        if wrong:
+    vocabulary = folder / VOCABULARY
+    if vocabulary.is_file():
+        tokens = vocabulary.read_text(encoding="utf-8").splitlines()
+        different = [token for i, token in enumerate(tokens) if ids.get(token) != i]
+        if different:
             raise DataError(
-                f"{folder / TOKENIZER}: another model's, it and {VOCABULARY} disagree on '{wrong[0]}'"
+                f"{folder / TOKENIZER}: belongs to another model: the ID of '{different[0]}' differs from "
+                f"{VOCABULARY}"
             )
 
 
-def read_tokenizer(folder: Path, longest: int | None = None) -> Tokenizer:
-    """The tokenizer of a folder, without padding.
+def read_tokenizer(folder: Path, max_length: int | None = None) -> Tokenizer:
+    """Read the tokenizer of a model folder, without padding.
 
     Args:
-        folder: holds `tokenizer.json`.
-        longest: tokens after which texts are cut, special ones included.
+        folder: folder with `tokenizer.json`.
+        max_length: length in tokens to which texts are truncated, including special tokens.
 
     Raises:
-        DataError: it cannot be read, or the package is missing.
+        DataError: the tokenizer cannot be read, or the extra is not installed.
     """
     try:
         from tokenizers import Tokenizer
     except ImportError as error:
         raise DataError("texts need the extra: pip install 'carat[text]'") from error
     try:
-        found: Tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-    except Exception as error:  # the package raises nothing narrower
+        tokenizer: Tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    except Exception as error:  # tokenizers raises no narrower type
         raise DataError(f"{folder / TOKENIZER}: cannot be read ({str(error).splitlines()[0]})") from error
-    found.no_padding()
-    found.no_truncation()
-    if longest is not None:
-        found.enable_truncation(longest)
-    return found
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    if max_length is not None:
+        tokenizer.enable_truncation(max_length)
+    return tokenizer
 
 
 def digest(file: Path) -> str:
-    """SHA-256 of a file, by which a tokenizer or weights are known again."""
+    """Compute the SHA-256 of a file, which identifies tokenizers and weights."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def longest_text(config: dict[str, Any]) -> int:
-    """Tokens of the longest text that a model of this configuration reads, special ones included."""
+    """Return the maximum text length in tokens of a model, including special tokens."""
     positions = int(config.get("max_position_embeddings") or 512)
     padding = config.get("pad_token_id")
     offset = config["model_type"] in ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")
@@ -133,5 +135,14 @@ def longest_text(config: dict[str, Any]) -> int:
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str], special: bool = True) -> list[list[int]]:
-    """Token ids of each text, special ones included by default."""
-    return [found.ids for found in tokenizer.encode_batch(list(texts), add_special_tokens=special)]
+    """Tokenize texts.
+
+    Args:
+        tokenizer: see `read_tokenizer`.
+        texts: texts.
+        special: whether to add special tokens.
+
+    Returns:
+        Token IDs of each text.
+    """
+    return [encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=special)]

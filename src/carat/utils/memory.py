@@ -1,4 +1,4 @@
-"""The most memory that this process has held, counted anew for each training of a campaign."""
+"""Peak resident memory of the process, resettable per training run."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import contextlib
 import re
 from pathlib import Path
 
-_OWN = Path("/proc/self")
+_PROCESS = Path("/proc/self")
 
 
-def forget_peak() -> None:
-    """Start counting again, where the system can (Linux); elsewhere the peak is that of the whole process."""
+def reset_peak() -> None:
+    """Reset the peak to the current memory. Has an effect on Linux only."""
     with contextlib.suppress(OSError):
-        (_OWN / "clear_refs").write_text("5")
+        (_PROCESS / "clear_refs").write_text("5")
 
 
 def peak_gb() -> float:
-    """Largest resident memory since `forget_peak`, or since the process began, in GB (10⁹ bytes)."""
+    """Return the peak resident memory since `reset_peak` or the start of the process, in GB (10⁹ bytes)."""
     with contextlib.suppress(OSError):
-        found = re.search(r"VmHWM:\s+(\d+) kB", (_OWN / "status").read_text())
-        if found:
-            return int(found[1]) * 1024 / 1e9
+        match = re.search(r"VmHWM:\s+(\d+) kB", (_PROCESS / "status").read_text())
+        if match:
+            return int(match[1]) * 1024 / 1e9
     import resource
     import sys
 

@@ -1,4 +1,4 @@
-"""What all pictures have in common."""
+"""Shared matplotlib helpers."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#3b6fb6", "#d9822b", "#3a9a5b", "#b04a9a", "#8c6d46", "#5f6b7a", "#c9b037")
-"""For modalities and labels, in their order; further ones repeat."""
+COLORS = ("#3b6fb6", "#d9822b", "#3a9a5b", "#b04a9a", "#8c6d46", "#5f6b7a", "#c9b037")
+"""Colors of modalities and labels, in order; they repeat after the last one."""
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches, that arranges itself."""
+    """Make an empty figure of a size in inches, with constrained layout."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def save(figure: Figure, file: Path | BinaryIO) -> None:
-    """Write SVG; the same picture gives the same bytes."""
+    """Write a figure as SVG, reproducibly: equal figures give equal bytes."""
     import matplotlib
 
     with matplotlib.rc_context({"svg.hashsalt": "carat"}):
@@ -39,24 +39,30 @@ def heat_map(
     columns: Sequence[str],
     *,
     highest: float | None = 1.0,
-    form: str | None = "{:.2f}",
+    number_format: str | None = "{:.2f}",
 ) -> Any:
-    """Draw a matrix (rows, columns) of non-negative numbers with its numbers in it; nan stays empty.
+    """Draw a matrix of non-negative numbers as an annotated heat map. NaN is left empty.
 
     Args:
-        axes: where.
-        values: the matrix.
-        rows, columns: what its lines are called.
-        highest: value of the darkest colour; the largest value when None.
-        form: how a number is written; None writes none.
+        axes: axes to draw on.
+        values: matrix (R, C).
+        rows: R row names.
+        columns: C column names.
+        highest: value of the darkest color; defaults to the maximum if None.
+        number_format: format of the annotations; None for no annotations.
+
+    Returns:
+        The image, for a color bar.
     """
     top = highest if highest is not None else float(np.nanmax(values, initial=0)) or 1.0
     image = axes.imshow(values, cmap="Blues", vmin=0, vmax=top, aspect="auto")
     axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(rows)), rows)
-    if form:
+    if number_format:
         for (i, j), value in np.ndenumerate(values):
             if np.isfinite(value):
-                colour = "white" if value > 0.6 * top else "#222"
-                axes.text(j, i, form.format(value), ha="center", va="center", color=colour, fontsize=8)
+                color = "white" if value > 0.6 * top else "#222"
+                axes.text(
+                    j, i, number_format.format(value), ha="center", va="center", color=color, fontsize=8
+                )
     return image

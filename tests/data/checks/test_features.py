@@ -3,14 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from carat.data.checks.features import MAX_SUBSET, auroc, shift_between, spearman, survey
+from carat.data.checks.features import MAX_SUBSET, auroc, compute_statistics, shift_between, spearman
 from carat.data.store import Store
 
 
-def test_survey_does_not_depend_on_the_block_size(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    one_block = survey(store, "audio")
+def test_statistics_do_not_depend_on_the_block_size(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    one_block = compute_statistics(store, "audio")
     monkeypatch.setattr("carat.data.checks.features.BLOCK", 1)
-    many_blocks = survey(store, "audio")
+    many_blocks = compute_statistics(store, "audio")
     for name, value in vars(one_block).items():
         np.testing.assert_array_equal(value, getattr(many_blocks, name), err_msg=name)
     assert one_block.present.sum() == len(one_block.rows) < min(len(store), MAX_SUBSET)

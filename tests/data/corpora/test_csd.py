@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from carat.data.corpora.base import Corpus, CorpusSample, import_corpus
+from carat.data.corpora.base import Corpus, CorpusSample, write_corpus
 from carat.data.corpora.csd import open_csd
 from carat.data.store.manifest import hash_file
 from carat.utils.errors import DataError
@@ -259,7 +259,7 @@ def test_words_beyond_ascii(folder: Path) -> None:
 
 def test_import(folder: Path) -> None:
     expected = by_id(opened(folder))
-    store = import_corpus(opened(folder), folder / "store", keep_padding=True)
+    store = write_corpus(opened(folder), folder / "store", keep_padding=True)
     assert store.manifest.splits == {"train": 2, "valid": 2, "test": 2}
     assert [store[i].id for i in range(6)] == list(SEGMENTS)
     for i, (id, sample) in enumerate(expected.items()):

@@ -41,25 +41,34 @@ def a_smaller_tokenizer(folder: Path) -> None:
 
 
 WRONG: dict[str, tuple[Change, str]] = {
-    "pickled": (lambda f: (f / "pytorch_model.bin").write_bytes(b"x"), "pytorch_model.bin: pickled weights"),
+    "pickled": (
+        lambda f: (f / "pytorch_model.bin").write_bytes(b"x"),
+        "pytorch_model.bin: model folder contains pickled weights",
+    ),
     "pickled below": (
         lambda f: ((f / "2_Dense").mkdir(), (f / "2_Dense" / "a.PT").write_bytes(b"x")),
-        "2_Dense/a.PT: pickled weights",
+        "2_Dense/a.PT: model folder contains pickled weights",
     ),
-    "code": (lambda f: (f / "modeling_own.py").write_text(""), "modeling_own.py: code in a model's folder"),
-    "code by name": (change_config(auto_map={"AutoModel": "x.Y"}), "asks for code of its own"),
+    "code": (lambda f: (f / "modeling_own.py").write_text(""), "modeling_own.py: model folder contains code"),
+    "code by name": (
+        change_config(auto_map={"AutoModel": "x.Y"}),
+        "requires custom code ('auto_map'), which carat never executes",
+    ),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "model.safetensors is missing"),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json is missing"),
     "no config": (lambda f: (f / "config.json").unlink(), "config.json is missing"),
     "broken config": (lambda f: (f / "config.json").write_text("{"), "config.json: cannot be read"),
-    "a list": (lambda f: (f / "config.json").write_text("[]"), "expected one mapping, found list"),
-    "no type": (change_config(model_type=None), "names no model_type"),
+    "a list": (lambda f: (f / "config.json").write_text("[]"), "expected a mapping, found list"),
+    "no type": (change_config(model_type=None), "has no model_type"),
     "broken tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer.json: cannot be read"),
-    "larger tokenizer": (another_tokenizer, "tokenizer.json: another model's, it knows 32 tokens up to 108"),
-    "smaller tokenizer": (a_smaller_tokenizer, "tokenizer.json: another model's, it knows 12 tokens"),
+    "larger tokenizer": (
+        another_tokenizer,
+        "tokenizer.json: belongs to another model: it has 32 tokens with IDs up to 108",
+    ),
+    "smaller tokenizer": (a_smaller_tokenizer, "tokenizer.json: belongs to another model: it has 12 tokens"),
     "swapped tokenizer": (
         lambda f: (f / "vocab.txt").write_text("[PAD]\nglad\n"),
-        "it and vocab.txt disagree on 'glad'",
+        "belongs to another model: the ID of 'glad' differs from vocab.txt",
     ),
 }
 

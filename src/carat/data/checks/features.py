@@ -29,7 +29,7 @@ Verdict = Literal["ok", "warn", "fail"]
 
 
 @dataclass(frozen=True)
-class Survey:
+class FeatureStatistics:
     """Statistics of a modality. Non-finite values are counted and then replaced by 0.
 
     Some statistics are computed on a random subset of n samples.
@@ -62,16 +62,18 @@ class Survey:
 
 
 class CheckContext(NamedTuple):
-    """Input of every check."""
+    """Input of a check."""
 
     store: Store
     known: str | None
-    surveys: Mapping[str, Survey]
+    """Name of the published dataset that the store must equal, if given."""
+    statistics: Mapping[str, FeatureStatistics]
+    """Statistics by modality."""
     splits: Mapping[str, NDArray[np.int64]]
-    """Rows by split."""
+    """Store rows by split."""
 
 
-def survey(store: Store, modality: str) -> Survey:
+def compute_statistics(store: Store, modality: str) -> FeatureStatistics:
     """Compute the statistics of a modality.
 
     All values are read, in blocks. Means over time and rising columns are computed on at most `MAX_SUBSET`
@@ -114,7 +116,7 @@ def survey(store: Store, modality: str) -> Survey:
                 if len(sequence) >= 3:
                     long_sequences += 1
                     rising += (sequence[1:] > sequence[:-1]).all(0)
-    return Survey(
+    return FeatureStatistics(
         present=present,
         digest=digest,
         is_varying=is_varying,
@@ -175,7 +177,7 @@ def _hash(steps: NDArray[Any]) -> int:
 
 
 def spearman(x: NDArray[Any], y: NDArray[Any]) -> float:
-    """Spearman's rank correlation of two (n,) arrays; 0 if one of them is constant, where it is undefined.
+    """Compute Spearman's rank correlation of two (n,) arrays; 0 if one of them is constant.
 
     >>> spearman(np.array([1, 2, 3]), np.array([30, 20, 10]))
     -1.0
@@ -186,24 +188,26 @@ def spearman(x: NDArray[Any], y: NDArray[Any]) -> float:
 
 
 def auroc(values: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
-    """Areas under the ROC curve of each column as a score of each label: (L, d).
+    """Compute the area under the ROC curve of each column as a score for each label.
 
-    From the ranks of a column for all labels at once (Mann and Whitney 1947): scikit-learn's `roc_auc_score`
-    takes one column and one label per call, and there are thousands of columns.
+    The ranks of a column are computed once for all labels (Mann and Whitney 1947), whereas scikit-learn's
+    `roc_auc_score` needs one call per column and label.
 
     Args:
         values: (n, d), finite.
-        labels: (n, L), 0 or 1; each label occurs and is absent once at least.
+        labels: (n, L), 0 or 1; each label needs a positive and a negative sample.
+
+    Returns:
+        (L, d) in [0, 1].
     """
     positives = labels.sum(0, dtype=np.float64)[:, None]
-    out = np.empty((labels.shape[1], values.shape[1]))
+    areas = np.empty((labels.shape[1], values.shape[1]))
     for start in range(0, values.shape[1], COLUMNS):
         part = slice(start, start + COLUMNS)
-        above = (
-            labels.T.astype(np.float64) @ rankdata(values[:, part], axis=0) - positives * (positives + 1) / 2
-        )
-        out[:, part] = above / (positives * (len(labels) - positives))
-    return out
+        rank_sums = labels.T.astype(np.float64) @ rankdata(values[:, part], axis=0)
+        above = rank_sums - positives * (positives + 1) / 2
+        areas[:, part] = above / (positives * (len(labels) - positives))
+    return areas
 
 
 def shift_between(
@@ -263,7 +267,7 @@ def non_finite_values(c: CheckContext) -> tuple[Verdict, str]:
     """Check that all values are finite."""
     problems = [
         f"{int(s.non_finite.sum())} values of {m} are inf or NaN ({_format_columns(s.non_finite > 0)})"
-        for m, s in c.surveys.items()
+        for m, s in c.statistics.items()
         if s.non_finite.any()
     ]
     if problems:
@@ -271,10 +275,10 @@ def non_finite_values(c: CheckContext) -> tuple[Verdict, str]:
     return "ok", "none"
 
 
-def features_of(c: CheckContext) -> dict[str, Survey]:
+def features_of(c: CheckContext) -> dict[str, FeatureStatistics]:
     """Return the statistics of the modalities whose values are features, not tokens or audio samples."""
     modalities = c.store.manifest.modalities
-    return {m: s for m, s in c.surveys.items() if modalities[m].has_features}
+    return {m: s for m, s in c.statistics.items() if modalities[m].has_features}
 
 
 def constant_columns(c: CheckContext) -> tuple[Verdict, str]:

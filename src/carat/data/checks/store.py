@@ -15,6 +15,7 @@ from carat.data.checks.features import (
     NAMES,
     CheckContext,
     Verdict,
+    compute_statistics,
     constant_columns,
     find_repeats,
     leakage,
@@ -24,7 +25,6 @@ from carat.data.checks.features import (
     shift_between,
     some,
     spearman,
-    survey,
     time_stamps,
 )
 from carat.data.corpora.labels import M3ED, MOSEI
@@ -91,9 +91,9 @@ def check_store(store: Store, known: str | None = None) -> list[Finding]:
     if known is not None and known not in PUBLISHED:
         hint = did_you_mean(known, PUBLISHED) or f"; available: {', '.join(PUBLISHED)}"
         raise DataError(f"no published statistics of '{known}'{hint}")
-    surveys = {m: survey(store, m) for m in store.modalities}
+    statistics = {m: compute_statistics(store, m) for m in store.modalities}
     splits = {split: store.indices(split) for split in store.manifest.splits}
-    context = CheckContext(store, known, surveys, splits)
+    context = CheckContext(store, known, statistics, splits)
     findings: list[Finding] = []
     for name, check in CHECKS.items():
         try:
@@ -204,13 +204,13 @@ def _samples_without_labels(c: CheckContext) -> tuple[Verdict, str]:
 def _duplicated_samples(c: CheckContext) -> tuple[Verdict, str]:
     """Check for samples with equal features. For texts, a few are normal."""
     text_modalities = _text_modalities(c.store)
-    other_modalities = [m for m in c.surveys if m not in text_modalities]
+    other_modalities = [m for m in c.statistics if m not in text_modalities]
     split = np.asarray(c.store.array(SPLIT))
-    keys = {m: np.where(s.is_varying, s.digest, 0) for m, s in c.surveys.items() if s.is_varying.any()}
+    keys = {m: np.where(s.is_varying, s.digest, 0) for m, s in c.statistics.items() if s.is_varying.any()}
     for m in text_modalities & set(keys):
-        keys[m][c.surveys[m].steps < MIN_REPEATED_STEPS] = 0
+        keys[m][c.statistics[m].steps < MIN_REPEATED_STEPS] = 0
     if not keys or (other_modalities and not set(other_modalities) & set(keys)):
-        keys["features"] = _joint_key(c, other_modalities or c.surveys, split)
+        keys["features"] = _joint_key(c, other_modalities or c.statistics, split)
     lenient = text_modalities if other_modalities else set(keys)  # sentences may repeat now and then
     sizes = np.array([len(rows) for rows in c.splits.values()])
     across, within, repeated_texts = [], [], 0
@@ -248,8 +248,8 @@ def _joint_key(c: CheckContext, modalities: Iterable[str], split: NDArray[Any]) 
     Returns:
         (N,) keys; 0 for samples without any of the modalities, and for repeats within a group.
     """
-    digests = np.stack([s.digest for s in c.surveys.values()], axis=1)
-    present = np.any([c.surveys[m].digest != 0 for m in modalities], axis=0)
+    digests = np.stack([s.digest for s in c.statistics.values()], axis=1)
+    present = np.any([c.statistics[m].digest != 0 for m in modalities], axis=0)
     key = np.where(present, np.unique(digests, axis=0, return_inverse=True)[1].ravel() + 1, 0)
     group = np.unique(c.store.groups, return_inverse=True)[1]
     first_of_group = np.unique(np.stack([key, split, group]), axis=1, return_index=True)[1]
@@ -266,7 +266,7 @@ def _groups_in_two_splits(c: CheckContext) -> tuple[Verdict, str]:
 def _identical_modalities(c: CheckContext) -> tuple[Verdict, str]:
     """Check for modalities with equal features."""
     equal = []
-    for (a, x), (b, y) in combinations(c.surveys.items(), 2):
+    for (a, x), (b, y) in combinations(c.statistics.items(), 2):
         both = (x.digest != 0) & (y.digest != 0)
         if both.any() and (fraction := float((x.digest == y.digest)[both].mean())) > 0.5:
             equal.append(f"{b} equals {a} in {fraction:.0%} of the samples that have both")

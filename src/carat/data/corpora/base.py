@@ -53,7 +53,7 @@ class Corpus:
     splits: Sequence[str] = SPLITS
 
 
-def import_corpus(
+def write_corpus(
     corpus: Corpus,
     path: str | os.PathLike[str],
     *,

@@ -1,4 +1,4 @@
-"""Data sets of the field by name, for `carat.import_corpus`."""
+"""Import of published datasets by name, the public function `carat.import_corpus`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from carat.data.store import Store
 from carat.utils.errors import ConfigError, did_you_mean
 
 FILES = ("labels", "words", "text", "visual", "audio", "folds")
-"""Sources that are files; the others are choices."""
+"""Sources that are files; the others are options."""
 
 
 def import_corpus(
@@ -26,42 +26,45 @@ def import_corpus(
     dtype: Literal["float32", "float16"] = "float32",
     overwrite: bool = False,
 ) -> Store:
-    """Convert a published data file into a store; pickled files are read without running code.
+    """Import a published dataset into a store. Code in pickle files is never executed.
 
-    Leading and trailing steps of zeros are stripped, and inf and NaN become 0; both are counted in the
-    store's manifest.
+    Leading and trailing steps of zeros are stripped, and inf and NaN are replaced by 0; both are counted in
+    the manifest.
 
     Args:
         format: "mosei-aligned", "mosei-unaligned", "mmsa", "csd", "m3ed" or "erc", see docs/data.md.
-        file: the data file; None for "csd", whose files are all among the sources.
+        file: main file of the dataset; None for "csd", whose files are all sources.
         out: folder of the store.
-        sources: further files and choices that the format needs or takes, by the names of the options of
-            `carat data import`: files `labels`, `words`, `text`, `visual`, `audio`, `folds`; choices
-            `unaligned`, `by_index`, `level` ("dialogue" or "utterance") and `as_released`.
-        keep_padding: keep leading and trailing zeros.
-        dtype: of the features on disk.
+        sources: additional files and options, named like the options of `carat data import`: the files
+            `labels`, `words`, `text`, `visual`, `audio` and `folds`, and the options `unaligned`, `by_index`,
+            `level` ("dialogue" or "utterance") and `as_released`.
+        keep_padding: do not strip leading and trailing zeros.
+        dtype: data type of the features on disk.
         overwrite: replace an existing store.
 
     Returns:
         The store.
 
     Raises:
-        ConfigError: unknown format or source, or a source that the format lacks or does not take.
-        DataError: the data is wrong; no store is left behind.
+        ConfigError: unknown format or source, or a source is missing or not accepted by the format.
+        DataError: invalid data, or the target exists. No store is written.
 
     Example:
         store = carat.import_corpus("mosei-aligned", "train_valid_test.pt", "mosei")
         store.manifest.modalities["text"].cleaning
     """
-    given = sources if isinstance(sources, Sources) else _sources(sources or {})
-    return import_data(format, file, out, given, keep_padding=keep_padding, dtype=dtype, overwrite=overwrite)
+    if not isinstance(sources, Sources):
+        sources = _make_sources(sources or {})
+    return import_data(
+        format, file, out, sources, keep_padding=keep_padding, dtype=dtype, overwrite=overwrite
+    )
 
 
-def _sources(values: Mapping[str, Any]) -> Sources:
-    known = [field.name for field in fields(Sources)]
+def _make_sources(values: Mapping[str, Any]) -> Sources:
+    names = [field.name for field in fields(Sources)]
     for name in values:
-        if name not in known:
-            hint = did_you_mean(name, known) or f"; known: {', '.join(known)}"
+        if name not in names:
+            hint = did_you_mean(name, names) or f"; available: {', '.join(names)}"
             raise ConfigError(f"unknown source '{name}'{hint}")
     paths = {name: Path(values[name]) for name in FILES if values.get(name) is not None}
     return Sources(**{**values, **paths})

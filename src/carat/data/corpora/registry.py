@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from carat.data.corpora.base import Corpus, import_corpus
+from carat.data.corpora.base import Corpus, write_corpus
 from carat.data.corpora.dialogues import Level, open_erc, open_m3ed
 from carat.data.corpora.mmsa import open_mmsa
 from carat.data.corpora.mosei_aligned import open_mosei_aligned
@@ -120,7 +120,7 @@ def import_data(
         file: main file of the dataset; None for formats without one.
         store: folder of the store.
         sources: additional files and options.
-        options: `keep_padding`, `dtype` and `overwrite`, see `import_corpus`.
+        options: `keep_padding`, `dtype` and `overwrite`, see `write_corpus`.
 
     Raises:
         ConfigError: unknown format, or a source is missing or not accepted by the format.
@@ -145,4 +145,4 @@ def import_data(
         if value != field.default and field.name not in spec.required | spec.optional:
             raise ConfigError(f"format {format} does not accept {option}")
     corpus = spec.open(Path(file) if file is not None else None, sources)
-    return import_corpus(corpus, store, **options)
+    return write_corpus(corpus, store, **options)

@@ -92,7 +92,7 @@ def draw_attention(predictor: Predictor, store: Store, row: int, out: Path) -> l
     figure.suptitle("\n".join(title), fontsize=9)
     for axes, (m, x) in zip(figure.subplots(len(shown), 1, squeeze=False)[:, 0], shown.items(), strict=True):
         columns = (words[m] or [str(step + 1) for step in range(x.shape[1])])[:WIDEST]
-        image = heat_map(axes, x, predictor.labels, columns, highest=None, form=None)
+        image = heat_map(axes, x, predictor.labels, columns, highest=None, number_format=None)
         axes.set_title(m + (f", first {WIDEST} steps" if found[m].shape[1] > WIDEST else ""), fontsize=9)
         axes.tick_params(labelsize=8)
         axes.set_xlabel("word" if words[m] else "time step", fontsize=8)

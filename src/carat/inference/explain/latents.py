@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from carat.data.store import Store
 from carat.inference.explain.collect import Gathered
-from carat.utils.plotting import COLOURS, new_figure, save
+from carat.utils.plotting import COLORS, new_figure, save
 from carat.utils.tables import Table
 
 PERPLEXITY = 30
@@ -97,7 +97,7 @@ def draw_latents(gathered: Gathered, store: Store, out: Path, number: int, seed:
             for code, name in enumerate(names):
                 x, y = flat[space][codes == code].T
                 axes.scatter(
-                    x, y, s=7, color=COLOURS[code % len(COLOURS)], label=name, linewidths=0, alpha=0.75
+                    x, y, s=7, color=COLORS[code % len(COLORS)], label=name, linewidths=0, alpha=0.75
                 )
             axes.set(title=f"{title}, by {what}", xticks=[], yticks=[])
             axes.title.set_fontsize(9)

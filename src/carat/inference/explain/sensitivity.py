@@ -11,7 +11,7 @@ import numpy as np
 from carat.runs.card import read_run
 from carat.runs.folder import CARD
 from carat.utils.errors import CaratError, RunError
-from carat.utils.plotting import COLOURS, new_figure, save
+from carat.utils.plotting import COLORS, new_figure, save
 from carat.utils.tables import Table
 
 Results = dict[str, dict[float, list[float]]]
@@ -62,8 +62,8 @@ def draw_sensitivity(results: Results, out: Path) -> list[Path]:
     grid = figure.subplots(lines, columns, squeeze=False).ravel()
     for axes, (name, by_value) in zip(grid, results.items(), strict=False):
         for value, scores in by_value.items():
-            axes.plot([value] * len(scores), scores, "o", color=COLOURS[0], alpha=0.4, markersize=4)
-        axes.plot(list(by_value), [np.mean(scores) for scores in by_value.values()], color=COLOURS[0])
+            axes.plot([value] * len(scores), scores, "o", color=COLORS[0], alpha=0.4, markersize=4)
+        axes.plot(list(by_value), [np.mean(scores) for scores in by_value.values()], color=COLORS[0])
         positive = [value for value in by_value if value > 0]
         if len(positive) == len(by_value) and max(positive) >= 10 * min(positive):
             axes.set_xscale("log")

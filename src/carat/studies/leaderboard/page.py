@@ -23,7 +23,7 @@ from carat.studies.leaderboard.tables import (
     threshold_table,
 )
 from carat.utils.files import write_atomically
-from carat.utils.plotting import COLOURS, heat_map, new_figure, save
+from carat.utils.plotting import COLORS, heat_map, new_figure, save
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -114,10 +114,10 @@ def _curves(results: Sequence[MethodResult]) -> Figure:
         axes.plot(
             [0.0, *SHARES],
             [result.mean("micro_f1"), *values],
-            color=COLOURS[place % len(COLOURS)],
+            color=COLORS[place % len(COLORS)],
             marker=MARKERS[place % len(MARKERS)],
             markersize=5,
-            linestyle="-" if place < len(COLOURS) else "--",
+            linestyle="-" if place < len(COLORS) else "--",
             label=result.method,
         )
     axes.set(xlabel="share of modalities taken away", ylabel="test micro-F1")
