@@ -1,4 +1,4 @@
-"""Modalities taken away from samples: in training as a regulariser, at test time as a trial."""
+"""Modality dropout: regularization in training, ablation at test time."""
 
 from __future__ import annotations
 
@@ -13,23 +13,31 @@ def modality_mask_of(masks: Mapping[str, Tensor]) -> Tensor:
     return torch.stack([mask.any(1) for mask in masks.values()], dim=1)
 
 
-def still_there(modality_mask: Tensor, drawn: Tensor, share: float) -> Tensor:
-    """Which modalities stay when each is taken away with a probability, but never a sample's last one.
+def keep_modalities(modality_mask: Tensor, uniform: Tensor, p: float) -> Tensor:
+    """Drop each modality with probability p, but never the last one of a sample.
 
     Args:
-        presence: (B, M) bool, which modalities the samples have.
-        drawn: (B, M), uniform in [0, 1); of what a sample has, the one with the largest number always stays.
-        share: probability.
+        modality_mask: (B, M) bool, present = True.
+        uniform: (B, M) random numbers in [0, 1); the present modality with the largest one is always kept.
+        p: dropout probability, in [0, 1).
 
     Returns:
-        (B, M) bool, a part of `presence`.
+        (B, M) bool, kept = True.
     """
-    of_present = drawn.masked_fill(~modality_mask, -1.0)
-    last = of_present == of_present.amax(1, keepdim=True)
-    return modality_mask & ((drawn >= share) | last)
+    of_present = uniform.masked_fill(~modality_mask, -1.0)
+    largest = of_present == of_present.amax(1, keepdim=True)
+    return modality_mask & ((uniform >= p) | largest)
 
 
-def drop_modalities(masks: dict[str, Tensor], drawn: Tensor, share: float) -> dict[str, Tensor]:
-    """Masks (B, T_m) by modality in which modalities are absent by chance, see `still_there`."""
-    kept = still_there(modality_mask_of(masks), drawn, share)
-    return {m: mask & kept[:, [place]] for place, (m, mask) in enumerate(masks.items())}
+def drop_modalities(masks: dict[str, Tensor], uniform: Tensor, p: float) -> dict[str, Tensor]:
+    """Apply modality dropout to masks.
+
+    Args:
+        masks: (B, T_m) bool by modality, valid = True.
+        uniform, p: see `keep_modalities`.
+
+    Returns:
+        Masks by modality, False at all time steps of dropped modalities.
+    """
+    kept = keep_modalities(modality_mask_of(masks), uniform, p)
+    return {m: mask & kept[:, [i]] for i, (m, mask) in enumerate(masks.items())}

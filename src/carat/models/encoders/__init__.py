@@ -1,1 +1,1 @@
-"""Encoders that read tokens or sound in front of any method, and learn along with it."""
+"""Pretrained encoders that are fine-tuned jointly with the model."""

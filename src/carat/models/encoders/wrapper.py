@@ -1,4 +1,4 @@
-"""Any method behind encoders that learn along with it."""
+"""A model with pretrained encoders in front, fine-tuned jointly."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from carat.models.encoders.pretrained import PretrainedEncoder
 
 
 class EncodedModel(Model):
-    """A method that sees hidden states of encoders where the data has tokens or sound.
+    """A model that gets hidden states of encoders where the data has tokens or waveforms.
 
     Args:
-        method: built for the encoders' widths.
-        encoders: by modality; the others go to the method as they are.
+        model: built for the widths of the encoders.
+        encoders: by modality; features of other modalities reach the model unchanged.
     """
 
     def __init__(self, model: Model, encoders: Mapping[str, PretrainedEncoder]) -> None:
@@ -27,7 +27,8 @@ class EncodedModel(Model):
         self.model = model
         self.encoders = nn.ModuleDict(encoders)
         self.max_length = {
-            m: encoders[m].longest(steps) if m in encoders else steps for m, steps in model.max_length.items()
+            m: encoders[m].input_length(steps) if m in encoders else steps
+            for m, steps in model.max_length.items()
         }
 
     def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Any:
@@ -36,11 +37,11 @@ class EncodedModel(Model):
     def encode(
         self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What the method sees: features (B, T', d) and masks (B, T') by modality."""
-        seen, valid = dict(features), dict(masks)
+        """Inputs of the inner model: features (B, T', d) and masks (B, T') by modality."""
+        encoded, valid = dict(features), dict(masks)
         for m, encoder in self.encoders.items():
-            seen[m], valid[m] = encoder(features[m], masks[m])
-        return seen, valid
+            encoded[m], valid[m] = encoder(features[m], masks[m])
+        return encoded, valid
 
     def losses(
         self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None
@@ -51,10 +52,10 @@ class EncodedModel(Model):
         return self.model.score(*self.encode(features, masks))
 
     def prepare(self, data: TrainingData) -> None:
-        self.model.prepare(TrainingData(data.labels, self._encoded(data.batches)))
+        self.model.prepare(TrainingData(data.labels, self._encode_batches(data.batches)))
 
     @torch.no_grad()
-    def _encoded(self, batches: Iterable[Any]) -> Iterator[Any]:
+    def _encode_batches(self, batches: Iterable[Any]) -> Iterator[Any]:
         self.encoders.eval()
         try:
             for features, masks, labels in batches:
@@ -66,13 +67,13 @@ class EncodedModel(Model):
         self.model.update_after_step(outputs, labels)
 
     def on_train_epoch_start(self, epoch: int) -> None:
-        for encoder in self._all():
-            encoder.rest(epoch < encoder.choice.frozen_epochs)
+        for encoder in self._pretrained_encoders():
+            encoder.set_frozen(epoch < encoder.choice.frozen_epochs)
         self.model.on_train_epoch_start(epoch)
 
     def learning_rates(self) -> Iterator[tuple[nn.Parameter, float]]:
-        for encoder in self._all():
-            yield from encoder.rates()
+        for encoder in self._pretrained_encoders():
+            yield from encoder.learning_rates()
         yield from self.model.learning_rates()
 
     @property
@@ -81,8 +82,8 @@ class EncodedModel(Model):
 
     @property
     def num_parameters(self) -> int:
-        own = sum(p.numel() for p in self.encoders.parameters() if p.requires_grad)
-        return self.model.num_parameters + own * self.is_trainable
+        of_encoders = sum(p.numel() for p in self.encoders.parameters() if p.requires_grad)
+        return self.model.num_parameters + of_encoders * self.is_trainable
 
     def attention(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return self.model.attention(*self.encode(features, masks))
@@ -91,16 +92,16 @@ class EncodedModel(Model):
         self.model.compile_step(mode)
 
     def no_decay_parameters(self) -> Iterator[nn.Parameter]:
-        inner = {id(parameter) for parameter in self.model.parameters()}  # of which the method itself decides
-        yield from (p for p in super().no_decay_parameters() if id(p) not in inner)
+        of_model = {id(parameter) for parameter in self.model.parameters()}  # the model's own choice applies
+        yield from (p for p in super().no_decay_parameters() if id(p) not in of_model)
         yield from self.model.no_decay_parameters()
 
     def extra_files(self) -> dict[str, Path]:
         return {
             f"{ENCODERS}/{m}/{name}": encoder.folder / name
-            for m, encoder in zip(self.encoders, self._all(), strict=True)
+            for m, encoder in zip(self.encoders, self._pretrained_encoders(), strict=True)
             for name in encoder.files
         }
 
-    def _all(self) -> list[PretrainedEncoder]:
+    def _pretrained_encoders(self) -> list[PretrainedEncoder]:
         return [encoder for encoder in self.encoders.values() if isinstance(encoder, PretrainedEncoder)]
