@@ -26,8 +26,8 @@ from carat.models.base import Model, TrainingData
 from carat.models.build import build
 from carat.runs import card as run
 from carat.training.checkpoints import AfterEpoch, find_checkpoint
-from carat.training.compilation import ROUND_TO, compile_method
-from carat.training.distributed import ALONE, Processes, started_by_launcher
+from carat.training.compilation import ROUND_TO, compile_model
+from carat.training.distributed import SINGLE_PROCESS, Processes, started_by_launcher
 from carat.training.launcher import launch
 from carat.training.lightning_module import TrainingModule
 from carat.training.trainer import fit
@@ -108,7 +108,7 @@ def train(
     joined = started_by_launcher()
     if state == "finished" and joined is None:  # nothing else is needed
         return TrainedRun(out, run.read_run(out)[0])
-    task = _prepare(experiment, store, joined or ALONE)
+    task = _prepare(experiment, store, joined or SINGLE_PROCESS)
     if joined is not None:
         return _train_joined(task, out, overwrite, resume, say, joined)
     with _claimed(out, task, overwrite, resume) as finished:
@@ -143,7 +143,7 @@ def _train_joined(
         dist.init_process_group("nccl" if task.accelerator == "gpu" else "gloo")
     with ExitStack() as stack:
         problem, finished = "", False
-        if processes.first:
+        if processes.is_global_zero:
             try:
                 finished = stack.enter_context(_claimed(out, task, overwrite, resume))
             except (CaratError, OSError) as error:
@@ -154,7 +154,7 @@ def _train_joined(
         if problem:
             raise RunError(problem)
         if not finished:
-            if processes.first:
+            if processes.is_global_zero:
                 _report_start(out, say)
             _train_task(task, out)
         dist.barrier()
@@ -224,7 +224,7 @@ def _train_task(task: Task, out: Path, after_epoch: AfterEpoch | None = None) ->
     if checkpoint is None:
         model.prepare(_training_data(task.store, experiment, model.max_length, task.pad_to))
     if experiment.training.graph != "eager":
-        problem = compile_method(model, experiment.training.graph, task.accelerator)
+        problem = compile_model(model, experiment.training.graph, task.accelerator)
         task.notes += [problem] if problem else []
     batches = len(task.loaders["train"])
     steps = -(-batches // experiment.training.accumulate) * experiment.training.epochs
@@ -242,7 +242,7 @@ def _train_task(task: Task, out: Path, after_epoch: AfterEpoch | None = None) ->
         task.loaders["train"].sampler.go_on(seen // batches, seen % batches)
     fit(module, task.loaders, experiment, task.accelerator, out, checkpoint, after_epoch)
     model.load_state_dict(module.best)
-    if processes.first:
+    if processes.is_global_zero:
         _finish(module, task, out)
 
 
@@ -313,7 +313,7 @@ def _loaders(
             workers=data.workers if data.workers is not None else 2 * gpu,
             pin_memory=gpu,
             round_to=ROUND_TO if experiment.training.graph != "eager" else 1,
-            share=processes.share if processes.size > 1 else None,
+            share=processes.local_rows if processes.size > 1 else None,
         )
     return loaders, notes
 

@@ -20,7 +20,7 @@ from carat.config.experiment import Experiment
 from carat.runs import card as run
 from carat.training.checkpoints import AfterEpoch, CheckedFiles, Checkpoints
 from carat.training.lightning_module import MONITOR, Ends, TrainingModule
-from carat.training.signals import Interruption
+from carat.training.signals import SignalHandler
 
 PRECISION = {"float32": "32-true", "bf16": "bf16-mixed"}
 
@@ -50,16 +50,16 @@ def fit(
         RunError: the training diverged.
     """
     config, processes = experiment.training, module.processes
-    interruption = Interruption()
+    signal_handler = SignalHandler()
     callbacks: list[Callback] = [
         Ends(),
-        Checkpoints(out / run.CHECKPOINTS, config.checkpoint_every, interruption, after_epoch),
+        Checkpoints(out / run.CHECKPOINTS, config.checkpoint_every, signal_handler, after_epoch),
     ]
     if config.ema_decay and module.model.is_trainable:
         callbacks.insert(1, EMAWeightAveraging(decay=config.ema_decay, use_buffers=False))
     if config.early_stopping:
         callbacks.append(EarlyStopping(MONITOR, mode="max", patience=config.early_stopping))
-    visible = processes.first and sys.stderr.isatty()
+    visible = processes.is_global_zero and sys.stderr.isatty()
     if visible:
         callbacks.append(ProgressBar())
     strategy: Strategy | str = "auto"
@@ -76,7 +76,7 @@ def fit(
             accumulate_grad_batches=config.accumulate,
             callbacks=callbacks,
             plugins=[CheckedFiles(), *([TorchElasticEnvironment()] if processes.size > 1 else [])],
-            logger=TensorBoardLogger(out / run.LOGS, name="", version="") if processes.first else False,
+            logger=processes.is_global_zero and TensorBoardLogger(out / run.LOGS, name="", version=""),
             num_sanity_val_steps=0,
             enable_progress_bar=visible,
             enable_model_summary=False,
