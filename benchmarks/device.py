@@ -22,7 +22,7 @@ from benchmarks.data import write_store
 from benchmarks.measure import alternate, finish, machine, seconds, table
 from benchmarks.workload import BATCH, WIDTHS, Sample, make_batch, make_method, training_step
 from carat.data.loader import make_loader
-from carat.training.compilation import ROUND_TO, compile_method
+from carat.training.compilation import ROUND_TO, compile_model
 
 EPOCH = 255
 FILL = 5
@@ -36,7 +36,7 @@ def make_steps(device: str, graphs: tuple[str, ...]) -> dict[str, Callable[[], N
         for precision in ("float32", "bf16"):
             method = make_method(device=device)
             kind = "gpu" if device == "cuda" else "cpu"
-            if graph != "eager" and (problem := compile_method(method, graph, kind)):
+            if graph != "eager" and (problem := compile_model(method, graph, kind)):
                 print(problem)
                 continue
             steps[f"{precision}, {graph}"] = training_step(method, batch, bf16=precision == "bf16")

@@ -1,4 +1,4 @@
-"""Compiled training steps, and going on without."""
+"""Compiled training steps, and training without compilation where it fails."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from carat.data.store import Store
 from carat.training import compilation
 from carat.training.train import TrainedRun, train
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # tracing raises warnings within PyTorch
+pytestmark = pytest.mark.filterwarnings("ignore")  # PyTorch raises warnings while tracing
 
 
 def experiment(tiny: Experiment, graph: str) -> Experiment:
@@ -26,31 +26,29 @@ def weights(run: TrainedRun) -> bytes:
 
 
 @pytest.mark.parametrize("graph", ["compiled", "cuda-graphs"])
-def test_training_goes_on_where_graphs_are_not_possible(
+def test_training_falls_back_to_eager_mode(
     store: Store, tiny: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graph: str
 ) -> None:
-    def refuse(*_: Any, **__: Any) -> Any:
+    def fail(*_: Any, **__: Any) -> Any:
         raise RuntimeError("no compiler found\nsecond line")
 
-    monkeypatch.setattr(torch, "compile", refuse)
+    monkeypatch.setattr(torch, "compile", fail)
     run = train(experiment(tiny, graph), store, tmp_path / graph)
     (note,) = [note for note in run.card.notes if "training.graph" in note]
-    reason = (
-        "not possible here (no compiler found)" if graph == "compiled" else "no CUDA graphs without a GPU"
-    )
-    assert reason in note
+    reason = "torch.compile failed (no compiler found)" if graph == "compiled" else "CUDA graphs need a GPU"
+    assert note == f"training.graph: {reason}; trained without compilation"
     assert weights(run) == weights(train(experiment(tiny, "eager"), store, tmp_path / "eager"))
 
 
-def test_compiled_training_step_is_what_trains(
+def test_training_uses_the_compiled_step(
     store: Store, tiny: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With PyTorch's tracing, but without its code generation, which takes minutes."""
-    compiled, plain = [], torch.compile
+    """With tracing, but without code generation, which takes minutes."""
+    compiled, torch_compile = [], torch.compile
 
     def trace(function: Any, **_: Any) -> Any:
         compiled.append(function)
-        return plain(function, backend="eager", fullgraph=True)
+        return torch_compile(function, backend="eager", fullgraph=True)
 
     monkeypatch.setattr(torch, "compile", trace)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: compiled.append(self))

@@ -19,7 +19,7 @@ from carat.data.loader import make_loader
 from carat.data.store import Store, open_store
 from carat.runs.folder import METRICS, WEIGHTS
 from carat.training import train as training
-from carat.training.distributed import ALONE, Processes, gather, started_by_launcher
+from carat.training.distributed import SINGLE_PROCESS, Processes, all_gather, started_by_launcher
 from carat.training.launcher import launch
 from carat.training.lightning_module import TrainingModule
 from carat.training.setup import prepare_task
@@ -70,7 +70,7 @@ def record(experiment: Experiment, store: Path, out: Path, processes: Processes)
 
 
 def test_two_processes_learn_what_one_learns(experiment: Experiment, store: Store, tmp_path: Path) -> None:
-    record(experiment, store.folder, tmp_path, ALONE)
+    record(experiment, store.folder, tmp_path, SINGLE_PROCESS)
     launch(record, (experiment, store.folder, tmp_path), 2, "gloo")
     one, first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("0of1", "0of2", "1of2"))
     assert len(one["losses"]) >= STEPS
@@ -147,10 +147,10 @@ class Found:
 def gather_and_check(totals: list[int], processes: Processes) -> None:
     for total in totals:
         weights = torch.arange(total, dtype=torch.float64)[:, None] + 1
-        own = torch.tensor(processes.share(total))
+        own = torch.tensor(processes.local_rows(total))
         leaf = (own.double()[:, None] + 1).requires_grad_()
         found = Found(leaf * 2, {"rows": own, "there": own % 2 == 0, "half": leaf.bfloat16().detach()})
-        gathered = gather(found, total, processes)
+        gathered = all_gather(found, total, processes)
         rows = torch.arange(total)
         assert torch.equal(gathered.by_modality["rows"], rows)
         assert torch.equal(gathered.by_modality["there"], rows % 2 == 0)
@@ -192,7 +192,7 @@ def test_shares_of_a_batch_have_its_padding(store: Store) -> None:
     rows = store.indices("train")[:7]
 
     def batch(rank: int, size: int) -> Any:
-        shard = Processes(rank, size).share if size > 1 else None
+        shard = Processes(rank, size).local_rows if size > 1 else None
         limits = dict.fromkeys(store.modalities, 64)
         return next(
             iter(make_loader(store, rows, store.modalities, batch_size=7, max_length=limits, shard=shard))

@@ -1,3 +1,5 @@
+"""BertAdam, parameter groups, gradient clipping and learning-rate schedules."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -7,12 +9,12 @@ import torch
 from torch import nn
 
 from carat.models.base import Model
-from carat.training import optimizer as optimizer
-from carat.training.optimizer import BertAdam, clip_gradients, decay_groups, linear_schedule
+from carat.training import optimizer
+from carat.training.optimizer import BertAdam, clip_gradients, linear_schedule, parameter_groups
 
 
-class Some(Model):
-    """A method with parameters of every kind."""
+class SmallModel(Model):
+    """A model with weights, biases and a LayerNorm."""
 
     def __init__(self) -> None:
         super().__init__({}, [])
@@ -25,34 +27,34 @@ class Some(Model):
 
 def test_two_steps_by_hand() -> None:
     weight = nn.Parameter(torch.tensor([2.0, -1.0], dtype=torch.float64))
-    optimizer = BertAdam([weight], lr=0.1, weight_decay=0.01)
+    adam = BertAdam([weight], lr=0.1, weight_decay=0.01)
     expected, mean, square = weight.detach().clone(), torch.zeros(2), torch.zeros(2)
     for gradient in (torch.tensor([0.5, -3.0]), torch.tensor([-0.25, 0.0])):
         weight.grad = gradient.double()
-        optimizer.step()
+        adam.step()
         mean = 0.9 * mean + 0.1 * gradient
         square = 0.999 * square + 0.001 * gradient**2
         expected = expected - 0.1 * (mean / (square.sqrt() + 1e-6) + 0.01 * expected)
         torch.testing.assert_close(weight.detach(), expected, atol=1e-6, rtol=1e-6)
 
 
-def test_parameters_without_gradient_stay() -> None:
+def test_parameters_without_gradient_are_unchanged() -> None:
     weight = nn.Parameter(torch.ones(3))
     BertAdam([weight], lr=0.1).step()
     assert weight.tolist() == [1, 1, 1]
 
 
 def test_biases_and_norms_do_not_decay() -> None:
-    module = Some()
-    decayed, spared = decay_groups(module.parameters(), module.no_decay_parameters(), 0.01)
-    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.01, 0.0)
-    names = {id(p): name for name, p in module.named_parameters()}
-    assert {names[id(p)] for p in decayed["params"]} == {
+    model = SmallModel()
+    decay, no_decay = parameter_groups(model.parameters(), model.no_decay_parameters(), 0.01)
+    assert (decay["weight_decay"], no_decay["weight_decay"]) == (0.01, 0.0)
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert {names[id(p)] for p in decay["params"]} == {
         "parts.0.weight",
         "parts.2.weight_ih_l0",
         "parts.2.weight_hh_l0",
     }
-    assert {names[id(p)] for p in spared["params"]} == {
+    assert {names[id(p)] for p in no_decay["params"]} == {
         "parts.0.bias",
         "parts.1.weight",
         "parts.1.bias",
@@ -62,8 +64,8 @@ def test_biases_and_norms_do_not_decay() -> None:
 
 
 def test_clipping_by_hand() -> None:
-    first, second, idle = (nn.Parameter(torch.zeros(2)) for _ in range(3))
-    for whole, each, expected in [
+    first, second, unused = (nn.Parameter(torch.zeros(2)) for _ in range(3))
+    for max_norm, max_norm_per_tensor, expected in [
         (0.0, 0.0, [[3.0, 4.0], [0.0, 12.0]]),
         (1.3, 0.0, [[0.3, 0.4], [0.0, 1.2]]),
         (0.0, 10.0, [[3.0, 4.0], [0.0, 10.0]]),
@@ -71,7 +73,7 @@ def test_clipping_by_hand() -> None:
         (13.0, 13.0, [[3.0, 4.0], [0.0, 12.0]]),
     ]:
         first.grad, second.grad = torch.tensor([3.0, 4.0]), torch.tensor([0.0, 12.0])
-        clip_gradients([first, second, idle], whole, each)
+        clip_gradients([first, second, unused], max_norm, max_norm_per_tensor)
         torch.testing.assert_close(
             torch.stack((first.grad, second.grad)), torch.tensor(expected), atol=1e-5, rtol=1e-5
         )
@@ -87,20 +89,20 @@ def test_released_schedule_starts_at_zero() -> None:
 
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5, 1.0])
 @pytest.mark.parametrize("steps", [1, 2, 7, 100])
-def test_schedule_rises_once_to_one_and_falls(steps: int, warmup: float) -> None:
+def test_schedule_rises_to_one_and_then_falls(steps: int, warmup: float) -> None:
     factors = [linear_schedule(steps, warmup)(s) for s in range(steps)]
     assert max(factors) == pytest.approx(1.0)
     assert min(factors) > 0
-    top = factors.index(max(factors))
-    assert factors[: top + 1] == sorted(factors[: top + 1])
-    assert factors[top:] == sorted(factors[top:], reverse=True)
+    peak = factors.index(max(factors))
+    assert factors[: peak + 1] == sorted(factors[: peak + 1])
+    assert factors[peak:] == sorted(factors[peak:], reverse=True)
     assert linear_schedule(steps, warmup)(steps) == pytest.approx(0.0, abs=1.0 if warmup == 1 else 1e-9)
 
 
-def test_piece_by_piece_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = []
-    for piece in (7, 1 << 18):
-        monkeypatch.setattr(optimizer, "PIECE", piece)
+def test_chunked_updates_are_identical(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for chunk_size in (7, 1 << 18):
+        monkeypatch.setattr(optimizer, "CHUNK_SIZE", chunk_size)
         torch.manual_seed(0)
         weights = [torch.randn(5, 11, requires_grad=True), torch.randn(3, requires_grad=True)]
         adam = BertAdam(weights, lr=0.1)
@@ -108,5 +110,5 @@ def test_piece_by_piece_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
             adam.zero_grad()
             sum((w.sin().sum() for w in weights), torch.zeros(())).backward()
             adam.step()
-        found.append([w.detach().clone() for w in weights])
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+        results.append([w.detach().clone() for w in weights])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))

@@ -79,7 +79,7 @@ def train(
         resolved = resolved.model_copy(update={"training": changed})
     made = run_training(resolved, data, out, overwrite=overwrite, resume=resume)
     joined = started_by_launcher()
-    if joined is not None and not joined.first:
+    if joined is not None and not joined.is_global_zero:
         return
     card = made.card
     thresholds = sorted(set(card.thresholds.values()))

@@ -7,23 +7,31 @@ from torch import Tensor
 from carat.models.layers.masking import modality_mask_of
 
 
-def kept_modalities(modality_mask: Tensor, drawn: Tensor, p: float) -> Tensor:
-    """Drop modalities at random, but never a sample's last one.
+def keep_modalities(modality_mask: Tensor, uniform: Tensor, p: float) -> Tensor:
+    """Drop each modality with probability p, but never the last one of a sample.
 
     Args:
         modality_mask: (B, M) bool, present = True.
-        drawn: (B, M), uniform in [0, 1); of a sample's modalities, the one with the largest number is kept.
-        p: probability of dropping a modality.
+        uniform: (B, M) random numbers in [0, 1); the present modality with the largest one is always kept.
+        p: dropout probability, in [0, 1).
 
     Returns:
-        (B, M) bool, a subset of `modality_mask`.
+        (B, M) bool, kept = True.
     """
-    of_present = drawn.masked_fill(~modality_mask, -1.0)
-    last = of_present == of_present.amax(1, keepdim=True)
-    return modality_mask & ((drawn >= p) | last)
+    of_present = uniform.masked_fill(~modality_mask, -1.0)
+    largest = of_present == of_present.amax(1, keepdim=True)
+    return modality_mask & ((uniform >= p) | largest)
 
 
-def drop_modalities(masks: dict[str, Tensor], drawn: Tensor, p: float) -> dict[str, Tensor]:
-    """Masks (B, T_m) by modality with modalities dropped, see `kept_modalities`."""
-    kept = kept_modalities(modality_mask_of(masks), drawn, p)
-    return {m: mask & kept[:, [place]] for place, (m, mask) in enumerate(masks.items())}
+def drop_modalities(masks: dict[str, Tensor], uniform: Tensor, p: float) -> dict[str, Tensor]:
+    """Apply modality dropout to masks.
+
+    Args:
+        masks: (B, T_m) bool by modality, valid = True.
+        uniform, p: see `keep_modalities`.
+
+    Returns:
+        Masks by modality, False at all time steps of dropped modalities.
+    """
+    kept = keep_modalities(modality_mask_of(masks), uniform, p)
+    return {m: mask & kept[:, [i]] for i, (m, mask) in enumerate(masks.items())}

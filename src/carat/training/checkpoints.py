@@ -16,7 +16,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from carat.runs.compatibility import rename_weights
-from carat.training.signals import Interruption
+from carat.training.signals import SignalHandler
 from carat.utils.errors import RunError, StoppedError
 from carat.utils.files import replace_file
 
@@ -109,7 +109,7 @@ class Checkpoints(Checkpoint):
     Args:
         folder: where to.
         every: batches.
-        interruption: asked after every batch.
+        signal_handler: asked after every batch.
         after_epoch: see `carat.training.train.train`.
     """
 
@@ -117,10 +117,10 @@ class Checkpoints(Checkpoint):
         self,
         folder: Path,
         every: int,
-        interruption: Interruption,
+        signal_handler: SignalHandler,
         after_epoch: AfterEpoch | None = None,
     ) -> None:
-        self.folder, self.every, self.interruption = folder, every, interruption
+        self.folder, self.every, self.signal_handler = folder, every, signal_handler
         self.after_epoch = after_epoch
 
     def on_train_batch_end(
@@ -130,26 +130,26 @@ class Checkpoints(Checkpoint):
             return
         if (batch_idx + 1) % trainer.accumulate_grad_batches:  # gradients are no part of the state
             return
-        stop = self.interruption.agreed()
+        stop = self.signal_handler.stop_requested()
         if stop or pl_module.batches_seen // self.every > self._saved // self.every:
             self._save(trainer, pl_module.batches_seen)
         if stop:
-            self.interruption.leave()
+            self.signal_handler.raise_interrupted()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._saved: int = pl_module.batches_seen
-        self.interruption.watch()
+        self.signal_handler.install()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.interruption.forget()
+        self.signal_handler.restore()
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
-        self.interruption.forget()
+        self.signal_handler.restore()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._save(trainer, pl_module.batches_seen)
-        if self.interruption.agreed():
-            self.interruption.leave()
+        if self.signal_handler.stop_requested():
+            self.signal_handler.raise_interrupted()
         if self.after_epoch is not None and self.after_epoch(pl_module.history[-1]):
             raise StoppedError(f"{self.folder.parent}: stopped after epoch {len(pl_module.history)}")
 

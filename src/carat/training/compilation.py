@@ -1,4 +1,4 @@
-"""Training steps as compiled graphs, where PyTorch can."""
+"""Compilation of training steps with `torch.compile`."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ import torch
 from carat.models.base import Model
 
 ROUND_TO = 8
-"""Sequences of compiled trainings are padded to a multiple of so many steps, so that few shapes occur."""
+"""Sequences are padded to a multiple of this length when steps are compiled, which limits recompilation."""
 
 
-def compile_method(model: Model, kind: str, accelerator: str) -> str | None:
-    """Compile what a training step computes; on failure leave the method as it is.
+def compile_model(model: Model, kind: str, accelerator: str) -> str | None:
+    """Compile the training step of a model, or leave the model unchanged if that is not possible.
 
     Args:
-        method: compiled in place; its weights stay the same tensors.
-        kind: "compiled", or "cuda-graphs", which also replays kernels without the host.
+        model: compiled in place; its parameters stay the same tensors.
+        kind: "compiled", or "cuda-graphs" to also replay kernels as CUDA graphs.
         accelerator: "cpu" or "gpu".
 
     Returns:
-        Why it is trained without; None if it is compiled.
+        Why the model is not compiled; None if it is.
     """
     if kind == "cuda-graphs" and accelerator != "gpu":
-        return "training.graph: no CUDA graphs without a GPU, trained without"
+        return "training.graph: CUDA graphs need a GPU; trained without compilation"
     try:
         torch.compile(_probe)(torch.ones(3, device="cuda" if accelerator == "gpu" else "cpu"))
-    except Exception as error:  # a missing compiler, Triton, a GPU too old: each has an exception of its own
+    except Exception as error:  # no compiler, no Triton, GPU too old: every cause has its own exception type
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return f"training.graph: not possible here ({reason}), trained without"
+        return f"training.graph: torch.compile failed ({reason}); trained without compilation"
     model.compile_step("reduce-overhead" if kind == "cuda-graphs" else "default")
     return None
 

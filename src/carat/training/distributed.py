@@ -1,8 +1,9 @@
-"""One training in several processes: who has which samples, and how all see every output."""
+"""Distributed training: rank and world size, local samples and differentiable all-gather."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -13,34 +14,41 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of a training."""
+    """The processes of a training, from the view of one of them."""
 
     rank: int = 0
-    """Which one it is, from 0."""
+    """Rank of this process, from 0."""
     size: int = 1
-    """How many there are."""
+    """Number of processes (world size)."""
     local_rank: int = 0
-    """Which one it is on its machine."""
+    """Rank of this process on its node."""
     local_size: int = 1
-    """How many there are on its machine."""
+    """Number of processes on this node."""
 
     @property
-    def first(self) -> bool:
-        """Whether it is the one that writes."""
+    def is_global_zero(self) -> bool:
+        """Whether this process has rank 0, which writes all files."""
         return self.rank == 0
 
-    def share(self, total: int) -> list[int]:
-        """Which of so many samples are this process's; the first one, to be left out later, if none is."""
+    def local_rows(self, total: int) -> list[int]:
+        """Indices of this process's samples in a batch.
+
+        Args:
+            total: number of samples in the batch.
+
+        Returns:
+            Every `size`-th index, from `rank` on; index 0 if there is none, which `all_gather` ignores.
+        """
         return list(range(self.rank, total, self.size)) or [0]
 
 
-ALONE = Processes()
+SINGLE_PROCESS = Processes()
 
 
 def started_by_launcher() -> Processes | None:
-    """This process as torchrun or Slurm's srun says it; None if neither started it.
+    """The processes started by torchrun or by Slurm's srun, None without either.
 
-    What PyTorch expects of torchrun is set for Slurm too.
+    Under Slurm, the environment variables of torchrun are set from those of Slurm.
     """
     environment = os.environ
     if "RANK" in environment and "WORLD_SIZE" in environment:
@@ -54,79 +62,82 @@ def started_by_launcher() -> Processes | None:
     size = int(environment.get("SLURM_NTASKS", 1))
     if size == 1 or "SLURM_PROCID" not in environment or environment.get("SLURM_JOB_NAME") in ("bash", "sh"):
         return None
-    from carat.training.lightning_internals import first_node  # Lightning takes a second
 
-    found = Processes(
+    processes = Processes(
         int(environment["SLURM_PROCID"]),
         size,
         int(environment.get("SLURM_LOCALID", 0)),
         size // int(environment.get("SLURM_NNODES", 1)),
     )
-    first = first_node(environment.get("SLURM_NODELIST", "127.0.0.1"))
-    usual = {"MASTER_ADDR": first, "MASTER_PORT": str(15000 + int(environment.get("SLURM_JOB_ID", 0)) % 1000)}
-    os.environ |= usual | {name: environment[name] for name in usual if name in environment}
+    address = first_node(environment.get("SLURM_NODELIST", "127.0.0.1"))
+    port = str(15000 + int(environment.get("SLURM_JOB_ID", 0)) % 1000)
+    for name, default in (("MASTER_ADDR", address), ("MASTER_PORT", port)):
+        os.environ.setdefault(name, default)
     os.environ |= {
-        "RANK": str(found.rank),
+        "RANK": str(processes.rank),
         "WORLD_SIZE": str(size),
-        "LOCAL_RANK": str(found.local_rank),
-        "LOCAL_WORLD_SIZE": str(found.local_size),
+        "LOCAL_RANK": str(processes.local_rank),
+        "LOCAL_WORLD_SIZE": str(processes.local_size),
         "GROUP_RANK": environment.get("SLURM_NODEID", "0"),
     }
-    return found
+    return processes
 
 
-def gather(outputs: Any, total: int, processes: Processes) -> Any:
-    """What all processes computed of a batch, in the batch's order; gradients go back to where they belong.
+def all_gather(outputs: Any, total: int, processes: Processes) -> Any:
+    """Gather the outputs of all processes for a batch, with gradients.
 
-    Every process must go on to compute the same loss from it, and gradients of the weights must then be
-    averaged over the processes, as `DistributedDataParallel` does: they are those of one process.
+    Every process must compute the same loss from the result, and gradients of the parameters must be averaged
+    over the processes, as in `DistributedDataParallel`. They then equal those of a single process.
 
     Args:
-        outputs: tensors (B, …) of this process's share (see `Processes.share`), in dictionaries and
-            dataclasses; what is no tensor stays.
-        total: samples of the batch.
-        processes: which process this is.
+        outputs: tensors (B, …) of this process's samples, see `Processes.local_rows`, nested in dictionaries,
+            tuples and dataclasses; anything else is passed through.
+        total: number of samples in the batch.
+        processes: rank and number of processes.
 
     Returns:
-        The same with tensors (total, …).
+        The same structure with tensors (total, …), in the order of the batch.
     """
     if processes.size == 1:
         return outputs
-    found: list[Tensor] = []
+    tensors: list[Tensor] = []
 
-    def note(x: Tensor) -> Tensor:
-        found.append(x)
+    def collect(x: Tensor) -> Tensor:
+        tensors.append(x)
         return x
 
-    _each(outputs, note)
-    gathered = iter(_Gathered.apply(total, processes, *found))  # type: ignore[no-untyped-call]
-    return _each(outputs, lambda x: next(gathered))
+    _map_tensors(outputs, collect)
+    gathered = iter(_AllGather.apply(total, processes, *tensors))  # type: ignore[no-untyped-call]
+    return _map_tensors(outputs, lambda x: next(gathered))
 
 
-def _each(values: Any, change: Any) -> Any:
-    """The same structure with every tensor changed, in order."""
+def _map_tensors(values: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """The same structure with a function applied to every tensor, in order."""
     if isinstance(values, Tensor):
-        return change(values)
+        return function(values)
     if isinstance(values, dict):
-        return {key: _each(value, change) for key, value in values.items()}
+        return {key: _map_tensors(value, function) for key, value in values.items()}
     if isinstance(values, tuple):
-        return tuple(_each(value, change) for value in values)
+        return tuple(_map_tensors(value, function) for value in values)
     if is_dataclass(values) and not isinstance(values, type):
-        return replace(values, **{f.name: _each(getattr(values, f.name), change) for f in fields(values)})
+        changes = {f.name: _map_tensors(getattr(values, f.name), function) for f in fields(values)}
+        return replace(values, **changes)
     return values
 
 
-class _Gathered(torch.autograd.Function):
+class _AllGather(torch.autograd.Function):
+    """Concatenates tensors of all processes, interleaved by rank, as bytes in a single collective."""
+
     @staticmethod
     def forward(ctx: Any, total: int, processes: Processes, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.total, ctx.processes = total, processes
         rows = -(-total // processes.size)
         padded = [torch.cat((x, x.new_zeros(rows - len(x), *x.shape[1:]))) for x in tensors]
-        packed = torch.cat([x.contiguous().view(-1).view(torch.uint8) for x in padded])
-        everyone = [torch.empty_like(packed) for _ in range(processes.size)]
-        dist.all_gather(everyone, packed)
+        local = torch.cat([x.contiguous().view(-1).view(torch.uint8) for x in padded])
+        received = [torch.empty_like(local) for _ in range(processes.size)]
+        dist.all_gather(received, local)
         sizes = [x.numel() * x.element_size() for x in padded]
-        parts = torch.split(torch.stack(everyone), sizes, dim=1)
+        parts = torch.split(torch.stack(received), sizes, dim=1)
         gathered = tuple(
             part.contiguous()
             .view(-1)
@@ -136,17 +147,18 @@ class _Gathered(torch.autograd.Function):
             .flatten(0, 1)[:total]
             for part, x in zip(parts, padded, strict=True)
         )
-        asked = ctx.needs_input_grad[2:]
-        ctx.mark_non_differentiable(*(x for x, ask in zip(gathered, asked, strict=True) if not ask))
+        needs_grad = ctx.needs_input_grad[2:]
+        constant = [x for x, needed in zip(gathered, needs_grad, strict=True) if not needed]
+        ctx.mark_non_differentiable(*constant)
         return gathered
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         rank, size = ctx.processes.rank, ctx.processes.size
-        own = [gradient[rank::size] * size if gradient is not None else None for gradient in gradients]
-        if rank >= ctx.total:  # its sample was left out
-            own = [
+        local = [gradient[rank::size] * size if gradient is not None else None for gradient in gradients]
+        if rank >= ctx.total:  # the outputs of its sample were ignored
+            local = [
                 gradient.new_zeros(1, *gradient.shape[1:]) if gradient is not None else None
                 for gradient in gradients
             ]
-        return None, None, *own
+        return None, None, *local

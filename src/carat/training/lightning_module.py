@@ -19,7 +19,7 @@ from carat.evaluation.metrics import compute_metrics
 from carat.evaluation.thresholds import apply_thresholds, search_thresholds
 from carat.models.base import Model
 from carat.models.modality_dropout import drop_modalities
-from carat.training.distributed import ALONE, Processes, gather
+from carat.training.distributed import SINGLE_PROCESS, Processes, all_gather
 from carat.training.optimizer import clip_gradients, make_optimizer
 from carat.utils.errors import RunError
 
@@ -67,7 +67,7 @@ class TrainingModule(L.LightningModule):
         threshold: ThresholdConfig,
         steps: int,
         seed: int,
-        processes: Processes = ALONE,
+        processes: Processes = SINGLE_PROCESS,
     ) -> None:
         super().__init__()
         self.model, self.config, self.labels = model, config, labels
@@ -102,11 +102,11 @@ class TrainingModule(L.LightningModule):
         common = torch.Generator(self.device).manual_seed(self._seed_of_step(0))
         if share := self.config.modality_dropout:
             drawn = torch.rand(total, len(masks), device=self.device, generator=common)
-            masks = drop_modalities(masks, drawn[self.processes.share(total)], share)
+            masks = drop_modalities(masks, drawn[self.processes.local_rows(total)], share)
         torch.manual_seed(self._seed_of_step(1 + self.processes.rank))
         self.model.on_train_epoch_start(self.current_epoch)
         outputs = self.model(batch.features, masks)
-        outputs, labels = gather((outputs, batch.labels), total, self.processes)
+        outputs, labels = all_gather((outputs, batch.labels), total, self.processes)
         if self.processes.size > 1:
             torch.manual_seed(self._seed_of_step(0))
         losses = self.model.losses(outputs, labels, common)
@@ -138,7 +138,7 @@ class TrainingModule(L.LightningModule):
     def validation_step(self, batch: Batch, index: int) -> None:
         with torch.autocast(self.device.type, enabled=False):  # thresholds are used in float32
             scores = self.model.score(batch.features, batch.masks).scores
-        found = gather((scores, batch.labels), batch.total or len(scores), self.processes)
+        found = all_gather((scores, batch.labels), batch.total or len(scores), self.processes)
         self._scores.append(found[0])
         self._truth.append(found[1])
 
@@ -153,7 +153,7 @@ class TrainingModule(L.LightningModule):
                 f"training diverged in epoch {self.current_epoch + 1}: scores are not finite; "
                 f"lower training.learning_rate"
             )
-        judged: list[Any] = [self._judge(scores, truth) if self.processes.first else None]
+        judged: list[Any] = [self._judge(scores, truth) if self.processes.is_global_zero else None]
         if self.processes.size > 1:
             dist.broadcast_object_list(judged)
         thresholds, self._metrics = judged[0]

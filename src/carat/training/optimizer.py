@@ -1,4 +1,4 @@
-"""Adam as BERT used it, and its learning-rate schedule."""
+"""BERT's Adam optimizer, parameter groups, gradient clipping and learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from carat.config.experiment import TrainingConfig
 from carat.models.base import Model
 from carat.utils.device import on_host
 
-PIECE = 1 << 18
-"""Numbers of a large tensor that are updated at a time on a CPU, so that they stay in its caches."""
+CHUNK_SIZE = 1 << 18
+"""Elements of a large tensor that are updated at a time on a CPU, so that they stay in its caches."""
 
 
 class BertAdam(Optimizer):
-    """Adam without bias correction, weight decay added to the update.
+    """Adam without bias correction and with decoupled weight decay.
 
-    ``m ← β₁ m + (1 − β₁) g``, ``v ← β₂ v + (1 − β₂) g²``, ``w ← w − lr (m / (√v + ε) + decay · w)``.
+    ``m ← β₁ m + (1 − β₁) g``, ``v ← β₂ v + (1 − β₂) g²``, ``w ← w − lr (m / (√v + ε) + λ w)``.
 
     Args:
-        params: parameters or groups of them; a group may set its own `weight_decay`.
+        params: parameters or parameter groups.
         lr: learning rate.
-        betas: β₁, β₂.
+        betas: β₁ and β₂.
         eps: ε.
-        weight_decay: decay.
+        weight_decay: λ.
+
+    Source: Devlin et al. 2019, released code.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class BertAdam(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update of every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -64,23 +66,29 @@ class BertAdam(Optimizer):
         means = [self.state[p]["mean"] for p in params]
         squares = [self.state[p]["square"] for p in params]
         small: list[tuple[Tensor, ...]] = []
-        for four in zip(params, grads, means, squares, strict=True):
-            if on_host(four[0]) and four[0].numel() > PIECE and all(x.is_contiguous() for x in four):
-                for piece in zip(*(x.view(-1).split(PIECE) for x in four), strict=True):
-                    _move(group, [piece])
+        for tensors in zip(params, grads, means, squares, strict=True):
+            p = tensors[0]
+            if on_host(p) and p.numel() > CHUNK_SIZE and all(x.is_contiguous() for x in tensors):
+                for chunk in zip(*(x.view(-1).split(CHUNK_SIZE) for x in tensors), strict=True):
+                    _bert_adam(group, [chunk])
             else:
-                small.append(four)
+                small.append(tensors)
         if small:
-            _move(group, small)
+            _bert_adam(group, small)
 
 
-def _move(group: dict[str, Any], fours: list[tuple[Tensor, ...]]) -> None:
-    """Change weights, given with their gradients, means and squares."""
-    params, grads, means, squares = ([four[i] for four in fours] for i in range(4))
-    first, second = group["betas"]
-    torch._foreach_lerp_(means, grads, 1 - first)
-    torch._foreach_mul_(squares, second)
-    torch._foreach_addcmul_(squares, grads, grads, 1 - second)
+def _bert_adam(group: dict[str, Any], tensors: list[tuple[Tensor, ...]]) -> None:
+    """One update, in place.
+
+    Args:
+        group: hyperparameters.
+        tensors: (parameter, gradient, first moment, second moment) of each parameter.
+    """
+    params, grads, means, squares = ([x[i] for x in tensors] for i in range(4))
+    beta1, beta2 = group["betas"]
+    torch._foreach_lerp_(means, grads, 1 - beta1)
+    torch._foreach_mul_(squares, beta2)
+    torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
     scale = torch._foreach_sqrt(squares)
     torch._foreach_add_(scale, group["eps"])
     update = torch._foreach_div(means, scale)
@@ -89,44 +97,64 @@ def _move(group: dict[str, Any], fours: list[tuple[Tensor, ...]]) -> None:
     torch._foreach_add_(params, update, alpha=-group["lr"])
 
 
-def decay_groups(
+def parameter_groups(
     parameters: Iterable[Tensor],
-    spared: Iterable[Tensor],
+    no_decay: Iterable[Tensor],
     weight_decay: float,
-    rates: Iterable[tuple[Tensor, float]] = (),
+    learning_rates: Iterable[tuple[Tensor, float]] = (),
 ) -> list[dict[str, Any]]:
-    """The trainable parameters in two groups: those that decay, and the spared ones that do not.
+    """Group trainable parameters by learning rate and weight decay.
 
-    Those with learning rates of their own follow, in two groups for each rate.
+    Args:
+        parameters: all parameters; frozen ones are left out.
+        no_decay: parameters without weight decay.
+        weight_decay: weight decay of the others.
+        learning_rates: parameters with a learning rate of their own, and that rate.
+
+    Returns:
+        Two groups, with and without weight decay, for the optimizer's learning rate and for each other one in
+        increasing order.
     """
-    still, own = {id(p) for p in spared}, {id(p): rate for p, rate in rates}
+    no_decay_ids, rate_of = {id(p) for p in no_decay}, {id(p): rate for p, rate in learning_rates}
     params = [p for p in parameters if p.requires_grad]
     groups: list[dict[str, Any]] = []
-    for rate in (None, *sorted(set(own.values()))):
-        alike = [p for p in params if own.get(id(p)) == rate]
-        shared = {} if rate is None else {"lr": rate}
+    for rate in (None, *sorted(set(rate_of.values()))):
+        members = [p for p in params if rate_of.get(id(p)) == rate]
+        lr = {} if rate is None else {"lr": rate}
         groups += [
-            {"params": [p for p in alike if id(p) not in still], "weight_decay": weight_decay} | shared,
-            {"params": [p for p in alike if id(p) in still], "weight_decay": 0.0} | shared,
+            {"params": [p for p in members if id(p) not in no_decay_ids], "weight_decay": weight_decay} | lr,
+            {"params": [p for p in members if id(p) in no_decay_ids], "weight_decay": 0.0} | lr,
         ]
     return groups
 
 
-def clip_gradients(parameters: Iterable[Tensor], whole: float, each: float) -> None:
-    """Scale gradients down to a norm of `whole` together, then of `each` for every one; 0 is no limit."""
+def clip_gradients(parameters: Iterable[Tensor], max_norm: float, max_norm_per_tensor: float) -> None:
+    """Clip the global gradient norm, then the norm of each tensor, in place.
+
+    Args:
+        parameters: parameters, with or without gradient.
+        max_norm: maximum norm of all gradients together; 0 disables it.
+        max_norm_per_tensor: maximum norm of each gradient; 0 disables it.
+    """
     params = [p for p in parameters if p.grad is not None]
-    if whole:
-        clip_grad_norm_(params, whole)
-    if each:
+    if max_norm:
+        clip_grad_norm_(params, max_norm)
+    if max_norm_per_tensor:
         for p in params:
-            clip_grad_norm_(p, each)
+            clip_grad_norm_(p, max_norm_per_tensor)
 
 
 def linear_schedule(steps: int, warmup: float, idle_first_step: bool = False) -> Callable[[int], float]:
-    """Factor of the learning rate by step: linear from 0 over the warm-up share, then linear to 0.
+    """Linear warm-up from 0 to 1, then linear decay to 0.
 
-    Step s (from 0) is the one about to be taken; the first has a factor above 0, unless it is to be idle, as
-    in the released code, where step s has the factor of the share s / steps of the training.
+    Args:
+        steps: number of optimizer steps.
+        warmup: fraction of the steps with warm-up, in [0, 1].
+        idle_first_step: use the factor at progress s / steps for step s, as in the released code, so that the
+            first step has learning rate 0; if False, its learning rate is above 0.
+
+    Returns:
+        The factor of the learning rate for each step s, from 0.
 
     >>> factor = linear_schedule(10, 0.2)
     >>> [round(factor(s), 3) for s in (0, 1, 2, 9)]
@@ -137,25 +165,31 @@ def linear_schedule(steps: int, warmup: float, idle_first_step: bool = False) ->
     """
     if idle_first_step:
         return lambda step: _released_factor(step / steps, warmup)
-    rising = max(1, round(steps * warmup)) if warmup else 0
+    warmup_steps = max(1, round(steps * warmup)) if warmup else 0
 
     def factor(step: int) -> float:
-        if step < rising:
-            return (step + 1) / rising
-        return max(0.0, (steps - step) / (steps - max(rising, 1) + 1))
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        return max(0.0, (steps - step) / (steps - max(warmup_steps, 1) + 1))
 
     return factor
 
 
-def _released_factor(share: float, warmup: float) -> float:
-    if share < warmup:
-        return share / warmup
-    return max(0.0, (1 - share) / (1 - warmup)) if warmup < 1 else 0.0
+def _released_factor(progress: float, warmup: float) -> float:
+    if progress < warmup:
+        return progress / warmup
+    return max(0.0, (1 - progress) / (1 - warmup)) if warmup < 1 else 0.0
 
 
 def make_optimizer(model: Model, config: TrainingConfig, steps: int) -> tuple[BertAdam, LambdaLR]:
-    """Optimizer and schedule, to be stepped together, of a training of so many steps."""
-    groups = decay_groups(
+    """Optimizer and learning-rate scheduler, which are stepped together.
+
+    Args:
+        model: provides parameters, learning rates and parameters without weight decay.
+        config: learning rate, weight decay and warm-up.
+        steps: number of optimizer steps of the training.
+    """
+    groups = parameter_groups(
         model.parameters(), model.no_decay_parameters(), config.weight_decay, model.learning_rates()
     )
     optimizer = BertAdam(groups, lr=config.learning_rate)

@@ -128,7 +128,7 @@ def _loaders(
             workers=data.workers if data.workers is not None else 2 * gpu,
             pin_memory=gpu,
             round_to=ROUND_TO if experiment.training.graph != "eager" else 1,
-            shard=processes.share if processes.size > 1 else None,
+            shard=processes.local_rows if processes.size > 1 else None,
         )
     return loaders, notes
 

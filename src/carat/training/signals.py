@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the training ends where it can be gone on with."""
+"""Handling of SIGINT and SIGTERM: the training saves its state before it stops."""
 
 from __future__ import annotations
 
@@ -14,40 +14,43 @@ from carat.utils.errors import Interrupted
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interruption:
-    """Notes the first signal, so that the training can save its state; a second one ends it at once."""
+class SignalHandler:
+    """Records the first signal, so that the training can stop at a step; a second one stops it at once."""
 
     def __init__(self) -> None:
         self.number = 0
-        self._before: dict[int, Any] = {}
+        """Number of the recorded signal; 0 is none."""
+        self._previous: dict[int, Any] = {}
 
-    def watch(self) -> None:
-        """Take over the signals, where the main thread runs; otherwise they do what they did."""
+    def install(self) -> None:
+        """Replace the current signal handlers; does nothing outside the main thread."""
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            self._previous = {number: signal.signal(number, self._record) for number in SIGNALS}
 
-    def forget(self) -> None:
-        """Give the signals back."""
-        for number, before in self._before.items():
-            signal.signal(number, before)
-        self._before = {}
+    def restore(self) -> None:
+        """Restore the previous signal handlers."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
 
-    def agreed(self) -> bool:
-        """Whether to stop; with several processes, whether any of them is to."""
+    def stop_requested(self) -> bool:
+        """Whether this or any other process of the training received a signal; all must call it."""
         if dist.is_initialized():
             device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-            everyone = torch.tensor(self.number, device=device)
-            dist.all_reduce(everyone, dist.ReduceOp.MAX)
-            self.number = int(everyone)
+            number = torch.tensor(self.number, device=device)
+            dist.all_reduce(number, dist.ReduceOp.MAX)
+            self.number = int(number)
         return self.number > 0
 
-    def leave(self) -> None:
-        """Raises:
-        Interrupted: by the signal that was noted.
+    def raise_interrupted(self) -> None:
+        """Stop the training.
+
+        Raises:
+            Interrupted: always, with the number of the recorded signal.
         """
         raise Interrupted(self.number)
 
-    def _note(self, number: int, frame: Any) -> None:
+    def _record(self, number: int, frame: Any) -> None:
         if self.number:
             raise Interrupted(number)
         self.number = number

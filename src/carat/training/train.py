@@ -32,8 +32,8 @@ from carat.runs.folder import (
     write_experiment,
 )
 from carat.training.checkpoints import AfterEpoch, find_checkpoint
-from carat.training.compilation import compile_method
-from carat.training.distributed import ALONE, Processes, started_by_launcher
+from carat.training.compilation import compile_model
+from carat.training.distributed import SINGLE_PROCESS, Processes, started_by_launcher
 from carat.training.launcher import launch
 from carat.training.lightning_module import TrainingModule
 from carat.training.setup import Task, prepare_task, training_data
@@ -118,7 +118,7 @@ def train(
     extras.check(experiment.training.devices if joined is None else 1)
     if state == "finished" and joined is None:
         return TrainedRun(out, *read_run(out))
-    task = prepare_task(experiment, store, joined or ALONE)
+    task = prepare_task(experiment, store, joined or SINGLE_PROCESS)
     if joined is not None:
         return _train_joined(task, out, overwrite, resume, joined, extras)
     with _claimed(out, task, overwrite, resume) as finished:
@@ -156,7 +156,7 @@ def _train_joined(
         dist.init_process_group("nccl" if task.accelerator == "gpu" else "gloo")
     with ExitStack() as stack:
         problem, finished = "", False
-        if processes.first:
+        if processes.is_global_zero:
             try:
                 finished = stack.enter_context(_claimed(out, task, overwrite, resume))
             except (CaratError, OSError) as error:
@@ -167,7 +167,7 @@ def _train_joined(
         if problem:
             raise RunError(problem)
         if not finished:
-            if processes.first:
+            if processes.is_global_zero:
                 _log_start(out)
             _train_task(task, out, extras=extras)
         dist.barrier()
@@ -216,7 +216,7 @@ def _train_task(
     if checkpoint is None:
         model.prepare(training_data(task))
     if experiment.training.graph != "eager":
-        problem = compile_method(model, experiment.training.graph, task.accelerator)
+        problem = compile_model(model, experiment.training.graph, task.accelerator)
         task.notes += [problem] if problem else []
     batches = len(task.loaders["train"])
     steps = -(-batches // experiment.training.accumulate) * experiment.training.epochs
@@ -234,7 +234,7 @@ def _train_task(
         task.loaders["train"].sampler.resume(seen // batches, seen % batches)
     fit(module, task.loaders, experiment, task.accelerator, out, checkpoint, after_epoch, extras)
     model.load_state_dict(module.best)
-    if processes.first:
+    if processes.is_global_zero:
         _finish(module, task, out)
 
 

@@ -24,7 +24,7 @@ from carat.training.lightning_internals import (
 )
 from carat.training.lightning_module import MONITOR, Ends, TrainingModule
 from carat.training.progress import progress_callbacks
-from carat.training.signals import Interruption
+from carat.training.signals import SignalHandler
 from carat.utils.errors import ConfigError
 
 PRECISION = {"float32": "32-true", "bf16": "bf16-mixed"}
@@ -108,9 +108,9 @@ def fit(
     callbacks += extras.callbacks
     if config.early_stopping:
         callbacks.append(EarlyStopping(MONITOR, mode="max", patience=config.early_stopping))
-    if processes.first and not own_bar:
+    if processes.is_global_zero and not own_bar:
         callbacks += progress_callbacks()
-    callbacks.append(Checkpoints(out / CHECKPOINTS, config.checkpoint_every, Interruption(), after_epoch))
+    callbacks.append(Checkpoints(out / CHECKPOINTS, config.checkpoint_every, SignalHandler(), after_epoch))
     strategy: Strategy | str = distributed_strategy() if processes.size > 1 else "auto"
     with quiet_lightning():
         trainer = L.Trainer(
@@ -123,7 +123,7 @@ def fit(
             accumulate_grad_batches=config.accumulate if trainable else 1,
             callbacks=callbacks,
             plugins=[CheckedFiles(), *([started_processes()] if processes.size > 1 else [])],
-            logger=_loggers(extras.loggers, experiment, out, processes.first),
+            logger=_loggers(extras.loggers, experiment, out, processes.is_global_zero),
             log_every_n_steps=min(LOG_EVERY, len(loaders["train"])),
             default_root_dir=out / LOGS,
             num_sanity_val_steps=0,

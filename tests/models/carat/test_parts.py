@@ -1,4 +1,4 @@
-"""Each room of the network against a slow, plain version of its definition."""
+"""Each part of the network against a loop over its definition."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ def make_encoder(**changes: int) -> Encoder:
 
 
 def encode(encoder: Encoder, x: Tensor, mask: Tensor) -> Tensor:
-    layout = pack_batch(mask)
-    return layout.restore(encoder(layout.select(x), layout), len(x))
+    packed = pack_batch(mask)
+    return packed.restore(encoder(packed.select(x), packed), len(x))
 
 
 def test_encoder_is_a_post_norm_transformer() -> None:
     encoder = make_encoder().eval()
     x, mask = torch.randn(B, T, 3), lengths_mask(11, 2, 7, 1, 5)
-    stock = nn.TransformerEncoderLayer(D, 2, 5, activation="gelu", batch_first=True).eval()
+    reference = nn.TransformerEncoderLayer(D, 2, 5, activation="gelu", batch_first=True).eval()
     hidden = encoder.norm(encoder.project(x) + encoder.positions[:T])
     for layer in encoder.layers:
-        stock.load_state_dict(
+        reference.load_state_dict(
             {
                 "self_attn.in_proj_weight": layer.query_key_value.weight,
                 "self_attn.in_proj_bias": layer.query_key_value.bias,
@@ -67,22 +67,22 @@ def test_encoder_is_a_post_norm_transformer() -> None:
                 "norm2.bias": layer.norm2.bias,
             }
         )
-        with torch.enable_grad():  # the stock layer's inference path differs in what it does to padding
-            hidden = stock(hidden, src_key_padding_mask=~mask)
-    found = encode(encoder, x, mask)
-    torch.testing.assert_close(found[mask], hidden[mask], atol=1e-5, rtol=1e-5)
+        with torch.enable_grad():  # PyTorch's inference path handles padding differently
+            hidden = reference(hidden, src_key_padding_mask=~mask)
+    encoded = encode(encoder, x, mask)
+    torch.testing.assert_close(encoded[mask], hidden[mask], atol=1e-5, rtol=1e-5)
 
 
 def test_encoder_ignores_padding() -> None:
     encoder = make_encoder().eval()
     x, mask = torch.randn(2, T, 3), lengths_mask(11, 4)
     noisy = torch.where(mask[..., None], x, 99.0)
-    found = encode(encoder, x, mask)
-    torch.testing.assert_close(found[1, :4], encode(encoder, noisy, mask)[1, :4])
-    torch.testing.assert_close(found[1:, :4], encode(encoder, x[1:, :4], mask[1:, :4]))
+    encoded = encode(encoder, x, mask)
+    torch.testing.assert_close(encoded[1, :4], encode(encoder, noisy, mask)[1, :4])
+    torch.testing.assert_close(encoded[1:, :4], encode(encoder, x[1:, :4], mask[1:, :4]))
 
 
-def test_encoder_weights_are_drawn_as_published() -> None:
+def test_encoder_initialization() -> None:
     encoder = make_encoder(hidden=256, layers=1, heads=8, feedforward=256, max_length=500)
     for name, weight in encoder.named_parameters():
         if "norm" in name:
@@ -96,19 +96,19 @@ def test_encoder_weights_are_drawn_as_published() -> None:
 def test_label_attention_by_hand() -> None:
     attention = LabelAttention(D, L)
     h, lengths = torch.randn(B, T, D), (11, 3, 1, 5, 8)
-    found, attended = attention(h, lengths_mask(*lengths))
+    features, attended = attention(h, lengths_mask(*lengths))
     weight = attention.score.weight.detach()
-    assert found.shape == (B, L, D)
+    assert features.shape == (B, L, D)
     for b, steps in enumerate(lengths):
         for label in range(L):
             scores = [float(weight[label] @ h[b, t]) for t in range(steps)]
             weights = [math.exp(s) / sum(math.exp(x) for x in scores) for s in scores]
             expected = sum(w * h[b, t] for t, w in enumerate(weights))
-            torch.testing.assert_close(found[b, label], expected, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(features[b, label], expected, atol=1e-5, rtol=1e-5)
             assert attended[b, label].tolist() == pytest.approx(weights + [0] * (T - steps), abs=1e-5)
 
 
-def test_shared_attention_gives_every_label_the_same() -> None:
+def test_shared_attention_is_equal_for_all_labels() -> None:
     attention = LabelAttention(D, L, label_wise=False)
     features, weights = attention(torch.randn(B, T, D), lengths_mask(11, 3, 1, 5, 8))
     assert attention.score.weight.shape == (1, D)
@@ -119,8 +119,8 @@ def test_shared_attention_gives_every_label_the_same() -> None:
 def test_modality_mlp_is_one_mlp_per_modality() -> None:
     mlp, x = ModalityMLP(M, D, 5, P), torch.randn(B, M, L, D)
     for m in range(M):
-        middle = F.relu(x[:, m] @ mlp.first.weight[m] + mlp.first.bias[m])
-        torch.testing.assert_close(mlp(x)[:, m], middle @ mlp.second.weight[m] + mlp.second.bias[m])
+        hidden = F.relu(x[:, m] @ mlp.first.weight[m] + mlp.first.bias[m])
+        torch.testing.assert_close(mlp(x)[:, m], hidden @ mlp.second.weight[m] + mlp.second.bias[m])
     bound = math.sqrt(6 / (D + 5))
     assert 0.7 * bound < mlp.first.weight.abs().max() <= bound
     assert mlp.first.bias.abs().max() <= 1 / math.sqrt(D)
@@ -133,36 +133,36 @@ def test_latent_shapes() -> None:
     assert latent.decode(encoded).shape == (B, M, L, D)
 
 
-def slow_stand_in(prototypes: Prototypes, z: Tensor, modality_mask: Tensor) -> Tensor:
+def reference_stand_in(prototypes: Prototypes, z: Tensor, modality_mask: Tensor) -> Tensor:
     out = torch.zeros_like(z)
     for b in range(len(z)):
         for m in range(M):
             for label in range(L):
                 positive, negative = prototypes.means[m, label]
                 unit = z[b, m, label] / z[b, m, label].norm()
-                like = torch.stack((unit @ positive, unit @ negative))
+                similarity = torch.stack((unit @ positive, unit @ negative))
                 if not modality_mask[b, m]:
-                    share = torch.tensor([0.5, 0.5])
+                    weights = torch.tensor([0.5, 0.5])
                 elif prototypes.training:
-                    share = like.softmax(0)
+                    weights = similarity.softmax(0)
                 else:
-                    share = torch.tensor([1.0, 0.0] if like[0] >= like[1] else [0.0, 1.0])
-                out[b, m, label] = share[0] * positive + share[1] * negative
+                    weights = torch.tensor([1.0, 0.0] if similarity[0] >= similarity[1] else [0.0, 1.0])
+                out[b, m, label] = weights[0] * positive + weights[1] * negative
     return out
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_stand_in(training: bool) -> None:
+def test_stand_in_is_a_mixture_of_prototypes(training: bool) -> None:
     prototypes = Prototypes(M, L, P, 0.9).train(training)
     prototypes.means.normal_()
     z = torch.randn(B, M, L, P)
     modality_mask = torch.tensor([[True, False], [True, True], [False, True], [True, True], [False, False]])
-    found = prototypes.stand_in(z, modality_mask)
-    torch.testing.assert_close(found, slow_stand_in(prototypes, z, modality_mask))
+    expected = reference_stand_in(prototypes, z, modality_mask)
+    torch.testing.assert_close(prototypes.stand_in(z, modality_mask), expected)
 
 
 @given(batch=st.integers(1, 23), seed=st.integers(0, 1000))
-def test_prototypes_follow_the_batch_in_order(batch: int, seed: int) -> None:
+def test_prototypes_are_updated_sample_by_sample(batch: int, seed: int) -> None:
     torch.manual_seed(seed)
     prototypes = Prototypes(M, L, P, 0.9)
     prototypes.means.normal_()
@@ -180,37 +180,37 @@ def test_prototypes_follow_the_batch_in_order(batch: int, seed: int) -> None:
 
 
 @given(pushes=st.lists(st.lists(st.booleans(), max_size=23), max_size=8))
-def test_queue_is_a_ring_of_the_last_rows_that_are_there(pushes: list[list[bool]]) -> None:
-    queue, ring, pointer = MemoryBank(7, P), [(EMPTY, [0.0] * P)] * 7, 0
-    for there in pushes:
-        rows = torch.randn(len(there), P)
-        classes = torch.where(torch.tensor(there, dtype=torch.bool), torch.arange(len(there)), EMPTY)
-        queue.push(rows, classes)
+def test_memory_bank_is_a_ring_buffer_of_valid_rows(pushes: list[list[bool]]) -> None:
+    bank, ring, pointer = MemoryBank(7, P), [(EMPTY, [0.0] * P)] * 7, 0
+    for valid in pushes:
+        rows = torch.randn(len(valid), P)
+        classes = torch.where(torch.tensor(valid, dtype=torch.bool), torch.arange(len(valid)), EMPTY)
+        bank.push(rows, classes)
         for kind, row in zip(classes.tolist(), rows.tolist(), strict=True):
             if kind != EMPTY:
                 ring[pointer] = kind, row
                 pointer = (pointer + 1) % 7
-        assert queue.pointer == pointer
-        assert queue.classes.tolist() == [kind for kind, _ in ring]
-        assert queue.rows.tolist() == [row for _, row in ring]
+        assert bank.pointer == pointer
+        assert bank.classes.tolist() == [kind for kind, _ in ring]
+        assert bank.rows.tolist() == [row for _, row in ring]
 
 
-def test_noise_fills_the_queue_until_latents_replace_it() -> None:
-    queue = MemoryBank(7, P, noise=True)
-    torch.testing.assert_close(queue.rows.norm(dim=0), torch.ones(P))
-    assert queue.classes.tolist() == [NOISE] * 7
-    queue.push(torch.ones(5, P), torch.arange(5))
-    assert queue.classes.tolist() == [0, 1, 2, 3, 4, NOISE, NOISE]
+def test_latents_replace_the_noise_in_the_memory_bank() -> None:
+    bank = MemoryBank(7, P, noise=True)
+    torch.testing.assert_close(bank.rows.norm(dim=0), torch.ones(P))
+    assert bank.classes.tolist() == [NOISE] * 7
+    bank.push(torch.ones(5, P), torch.arange(5))
+    assert bank.classes.tolist() == [0, 1, 2, 3, 4, NOISE, NOISE]
 
 
 def test_reconstruction_by_hand() -> None:
     reconstruction = Reconstruction(3, D)
-    decoded, own = torch.randn(2, B, 3, L, D)
+    decoded, stand_in = torch.randn(2, B, 3, L, D)
     weight, bias = reconstruction.rebuild.weight, reconstruction.rebuild.bias
-    alpha = reconstruction.first(decoded, own)
+    alpha = reconstruction.first(decoded, stand_in)
     beta = reconstruction.second(alpha)
     for target in range(3):
-        parts = [own[:, m] if m == target else decoded[:, m] for m in range(3)]
+        parts = [stand_in[:, m] if m == target else decoded[:, m] for m in range(3)]
         expected = torch.cat(parts, dim=-1) @ weight[target] + bias[target]
         torch.testing.assert_close(alpha[:, target], expected, atol=1e-5, rtol=1e-5)
         joined = torch.cat([alpha[:, m] for m in range(3)], dim=-1)
@@ -219,23 +219,23 @@ def test_reconstruction_by_hand() -> None:
         )
 
 
-def test_a_single_modality_is_rebuilt_from_itself() -> None:
-    reconstruction, (decoded, own) = Reconstruction(1, D), torch.randn(2, B, 1, L, D)
+def test_single_modality_is_reconstructed_from_its_own_latent() -> None:
+    reconstruction, (decoded, stand_in) = Reconstruction(1, D), torch.randn(2, B, 1, L, D)
     expected = decoded @ reconstruction.rebuild.weight[0] + reconstruction.rebuild.bias[0]
-    torch.testing.assert_close(reconstruction.first(decoded, own), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(reconstruction.first(decoded, stand_in), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_aggregation_sees_all_labels_of_one_modality() -> None:
+def test_aggregation_keeps_samples_and_modalities_apart() -> None:
     aggregation, beta = Aggregation(D, L), torch.randn(B, M, L, D)
-    found = aggregation(beta)
-    assert found.shape == (B, M, L)
+    logits = aggregation(beta)
+    assert logits.shape == (B, M, L)
     beta[2, 1] += 1
-    changed = (aggregation(beta) != found).any(-1)
+    changed = (aggregation(beta) != logits).any(-1)
     assert changed.nonzero().tolist() == [[2, 1]]
 
 
 @given(rows=st.integers(1, 5), size=st.integers(1, 13), seed=st.integers(0, 1000))
-def test_permutations_keep_valid_and_others_apart(rows: int, size: int, seed: int) -> None:
+def test_valid_and_invalid_positions_are_permuted_separately(rows: int, size: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     valid = torch.rand(rows, size, generator=generator) < 0.6
     index = permute_within(valid, generator)
@@ -260,12 +260,12 @@ def test_shuffle_moves_features_with_their_targets() -> None:
     assert (features == moved[..., None]).all()
     for label in range(L):
         assert sorted(moved[..., label].flatten().tolist()) == tag[..., label].flatten().tolist()
-    came_from = modality_mask.flatten()[(moved // L).flatten()].reshape(B, M, L)
-    assert (came_from == modality_mask[..., None]).all()
+    source_mask = modality_mask.flatten()[(moved // L).flatten()].reshape(B, M, L)
+    assert (source_mask == modality_mask[..., None]).all()
     assert (moved != tag)[modality_mask].any()
 
 
-def test_shuffle_can_leave_an_axis_alone() -> None:
+def test_each_axis_of_the_shuffle_is_optional() -> None:
     modality_mask = torch.ones(B, M, dtype=torch.bool)
     tag = torch.arange(B * M * L).reshape(B, M, L)
     for over_samples, over_modalities in ((True, False), (False, True), (False, False)):
@@ -285,20 +285,20 @@ def test_shuffle_can_leave_an_axis_alone() -> None:
 def test_joint_gather_by_hand() -> None:
     values = torch.randn(B, M, L, D)
     samples, modalities = torch.randint(0, B, (B, M, L)), torch.randint(0, M, (B, M, L))
-    found = gather_jointly(values, samples, modalities)
+    gathered = gather_jointly(values, samples, modalities)
     for b in range(B):
         for m in range(M):
             for label in range(L):
-                place = int(samples[b, m, label]), int(modalities[b, m, label]), label
-                assert (found[b, m, label] == values[place]).all()
-    assert (gather_jointly(values[..., 0], samples, modalities) == found[..., 0]).all()
+                source = int(samples[b, m, label]), int(modalities[b, m, label]), label
+                assert (gathered[b, m, label] == values[source]).all()
+    assert (gather_jointly(values[..., 0], samples, modalities) == gathered[..., 0]).all()
 
 
-def test_own_latent_stands_in_where_there_is_one() -> None:
+def test_own_latent_is_zero_for_absent_modalities() -> None:
     latents, modality_mask = torch.randn(B, M, L, P), torch.rand(B, M) < 0.5
-    found = OwnLatent().stand_in(latents, modality_mask)
-    assert (found[modality_mask] == latents[modality_mask]).all()
-    assert not found[~modality_mask].any()
+    stand_in = OwnLatent().stand_in(latents, modality_mask)
+    assert (stand_in[modality_mask] == latents[modality_mask]).all()
+    assert not stand_in[~modality_mask].any()
 
 
 def test_alignment_by_hand() -> None:
@@ -307,11 +307,11 @@ def test_alignment_by_hand() -> None:
     aligned, valid = alignment(x, mask)
     assert aligned.shape == (2, 5, 3)
     assert valid.all()
-    weights = alignment.lstm(x[1:, :4])[0].softmax(-1)[0, :, 1:]  # (T, steps): the blank, class 0, is dropped
+    weights = alignment.lstm(x[1:, :4])[0].softmax(-1)[0, :, 1:]  # (T, steps) without the blank, class 0
     torch.testing.assert_close(aligned[1], weights.T @ x[1, :4])
 
 
-def test_an_even_start_is_the_mean_over_time() -> None:
+def test_identity_init_of_label_attention_is_mean_pooling() -> None:
     attention = LabelAttention(7, 3, identity_init=True)
     hidden, mask = torch.randn(2, 5, 7), torch.tensor([[True] * 5, [True] * 2 + [False] * 3])
     features, _ = attention(hidden, mask)
@@ -319,17 +319,17 @@ def test_an_even_start_is_the_mean_over_time() -> None:
         torch.testing.assert_close(features[i], hidden[i, :length].mean(0).expand(3, -1))
     (features * torch.randn(2, 3, 7)).sum().backward()
     assert attention.score.weight.grad is not None
-    assert attention.score.weight.grad.abs().min() > 0  # and it leaves it
+    assert attention.score.weight.grad.abs().min() > 0  # and is trainable from there
 
 
 @pytest.mark.parametrize("width", [6, 4])
-def test_an_even_start_leaves_states_as_they_are(width: int) -> None:
+def test_identity_init_of_the_encoder_keeps_its_inputs(width: int) -> None:
     encoder = Encoder(width, 6, 0, 2, 4, 0.0, 5, 1e-12, identity_init=True)
     assert not encoder.positions.any()
     x = F.layer_norm(torch.randn(2, 5, width), (width,))
-    found = encoder(x, pack_batch(torch.ones(2, 5, dtype=torch.bool)))
+    encoded = encoder(x, pack_batch(torch.ones(2, 5, dtype=torch.bool)))
     if width == 6:
-        torch.testing.assert_close(found, x, atol=1e-4, rtol=1e-4)
-    else:  # drawn, since nothing else fits
+        torch.testing.assert_close(encoded, x, atol=1e-4, rtol=1e-4)
+    else:  # random, since the widths differ
         assert encoder.project.weight.std() > 0.01
-        torch.testing.assert_close(found, F.layer_norm(encoder.project(x), (6,), eps=1e-12))
+        torch.testing.assert_close(encoded, F.layer_norm(encoder.project(x), (6,), eps=1e-12))

@@ -1,4 +1,4 @@
-"""A small text encoder, a store of its tokens, and a run trained on it."""
+"""A small text encoder, a store of token ids for it, and a run trained on that store."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def text_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def text_store(text_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return make_text_store(tmp_path_factory.mktemp("said"), text_encoder)
+    return make_text_store(tmp_path_factory.mktemp("text-store"), text_encoder)
 
 
 @pytest.fixture(scope="session")
 def text_run(text_store: Store, text_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
-    """A finished run of a linear head; tests must not change it."""
+    """A finished run of a linear head; tests must not modify it."""
     experiment = TRAINING | {
         "method": "linear",
         "encoders": {"text": {"folder": str(text_encoder), "learning_rate": 3e-3}},
     }
-    return train(experiment, text_store, tmp_path_factory.mktemp("runs") / "said")
+    return train(experiment, text_store, tmp_path_factory.mktemp("runs") / "text")

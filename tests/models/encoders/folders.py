@@ -1,4 +1,4 @@
-"""Small pretrained models in folders as Hugging Face lays them out, and data for them."""
+"""Small pretrained models in Hugging Face folders, and text data to fine-tune them on."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from carat.data.recipes.build import build_store
 from carat.data.store import Store
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-SAYS = {"happy": ["glad", "fun"], "sad": ["tears", "lost"], "anger": ["hate", "stupid"]}
+KEYWORDS = {"happy": ["glad", "fun"], "sad": ["tears", "lost"], "anger": ["hate", "stupid"]}
 FILLERS = ["i", "we", "you", "am", "are", "the", "a", "so", "not", "very", "day", "now", "here"]
-WORDS = [*SPECIAL, *FILLERS, *(word for words in SAYS.values() for word in words)]
+WORDS = [*SPECIAL, *FILLERS, *(word for words in KEYWORDS.values() for word in words)]
 WIDTH = 20
 LAYERS = 3
 
 
 def make_text_encoder(folder: Path) -> Path:
-    """A BERT of 3 layers that knows `WORDS`."""
+    """A BERT with 3 layers and the vocabulary `WORDS`."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel
 
@@ -45,7 +45,7 @@ def make_text_encoder(folder: Path) -> Path:
 
 
 def make_speech_encoder(folder: Path, norm: str = "group") -> Path:
-    """A wav2vec2 of 2 layers, one state for every 10 samples."""
+    """A wav2vec2 with 2 layers and one hidden state per 10 audio samples."""
     from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
     torch.manual_seed(0)
@@ -69,41 +69,41 @@ def make_speech_encoder(folder: Path, norm: str = "group") -> Path:
 
 
 def write_table(file: Path, samples: int = 240) -> Path:
-    """Sentences whose words tell their labels; `said` is empty now and then."""
-    dice = random.Random(0)
+    """Utterances with a keyword for each of their labels; some have only filler words."""
+    rng = random.Random(0)
     with file.open("w", newline="") as opened:
-        writer = csv.DictWriter(opened, ["id", "split", "said", *SAYS])
+        writer = csv.DictWriter(opened, ["id", "split", "utterance", *KEYWORDS])
         writer.writeheader()
         for i in range(samples):
             row: dict[str, object] = {"id": f"s{i}", "split": ("train", "train", "valid", "test")[i % 4]}
-            words = dice.choices(FILLERS, k=dice.randint(1, 9))
-            for label, telling in SAYS.items():
-                row[label] = int(dice.random() < 0.4)
+            words = rng.choices(FILLERS, k=rng.randint(1, 9))
+            for label, keywords in KEYWORDS.items():
+                row[label] = int(rng.random() < 0.4)
                 if row[label]:
-                    words.insert(dice.randrange(len(words) + 1), dice.choice(telling))
-            writer.writerow(row | {"said": " ".join(words)})
+                    words.insert(rng.randrange(len(words) + 1), rng.choice(keywords))
+            writer.writerow(row | {"utterance": " ".join(words)})
     return file
 
 
 def write_recipe(recipe: Path, encoder: Path) -> None:
-    """A recipe of tokens only, with its table beside it."""
+    """Write a recipe with text as its only modality, and its table next to it."""
     recipe.parent.mkdir(exist_ok=True)
     write_table(recipe.with_name("table.csv"))
     recipe.write_text(
         f"""
-name: said
+name: texts
 table: table.csv
 id: id
 split: split
-transcript: said
-labels: {{columns: [{", ".join(SAYS)}]}}
+transcript: utterance
+labels: {{columns: [{", ".join(KEYWORDS)}]}}
 modalities:
-  text: {{source: tokens, folder: {encoder}, column: said, max_tokens: 13}}
+  text: {{source: tokens, folder: {encoder}, column: utterance, max_tokens: 13}}
 """
     )
 
 
 def make_text_store(folder: Path, encoder: Path) -> Store:
-    """A store of tokens only."""
+    """A store with token ids as its only modality."""
     write_recipe(folder / "recipe.yaml", encoder)
     return build_store(folder / "recipe.yaml", folder / "store")

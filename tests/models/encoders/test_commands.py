@@ -1,4 +1,4 @@
-"""What else carat does with a run or a store of tokens."""
+"""Checks, attention plots and export for token ids and runs with a text encoder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from carat.inference.predictor import load
 from carat.training.train import TrainedRun, train
 from carat.utils.errors import DataError
 from tests.models.encoders.conftest import TRAINING
-from tests.models.encoders.folders import SAYS, make_text_store
+from tests.models.encoders.folders import KEYWORDS, make_text_store
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +30,8 @@ def carat_run(text_store: Store, text_encoder: Path, tmp_path_factory: pytest.Te
     return train(experiment, text_store, tmp_path_factory.mktemp("runs") / "carat")
 
 
-def test_the_doctor_takes_ids_for_no_features(text_store: Store) -> None:
-    findings = {found.check: found for found in check_store(text_store)}
+def test_store_checks_do_not_treat_token_ids_as_features(text_store: Store) -> None:
+    findings = {finding.check: finding for finding in check_store(text_store)}
     for name in ("content", "non-finite values", "constant columns", "time stamps", "leakage", "padding"):
         assert findings[name].verdict == "ok", findings[name]
 
@@ -40,24 +40,24 @@ def test_attention_over_tokens(carat_run: TrainedRun, text_store: Store, tmp_pat
     row = int(text_store.indices("test")[0])
     _, table = draw_attention(load(carat_run.folder), text_store, row, tmp_path)
     rows = list(csv.DictReader(table.read_text().splitlines()))
-    said = text_store.transcript(row).split()[:11]
-    assert [x["word"] for x in rows] == ["[CLS]", *said, "[SEP]"]
+    words = text_store.transcript(row).split()[:11]
+    assert [x["word"] for x in rows] == ["[CLS]", *words, "[SEP]"]
     assert sum(float(x["happy"]) for x in rows) == pytest.approx(1, abs=1e-3)
-    assert set(SAYS) < rows[0].keys()
+    assert set(KEYWORDS) < rows[0].keys()
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # tracing raises warnings within PyTorch
 @pytest.mark.parametrize("ending", ["onnx", "pt2"])
-def test_one_file_with_the_encoder_in_it(
+def test_exported_file_includes_the_encoder(
     ending: str, carat_run: TrainedRun, text_store: Store, tmp_path: Path
 ) -> None:
-    made = export(carat_run.folder, tmp_path / f"model.{ending}", data=text_store.folder)
-    assert made.largest_difference < 1e-5
-    assert made.inputs["text"] == "(B, T ≤ 20, 1) int64"
+    exported = export(carat_run.folder, tmp_path / f"model.{ending}", data=text_store.folder)
+    assert exported.largest_difference < 1e-5
+    assert exported.inputs["text"] == "(B, T ≤ 20, 1) int64"
 
 
-def test_tokens_of_another_tokenizer_are_refused(
+def test_tokens_of_another_tokenizer_are_rejected(
     text_run: TrainedRun, text_encoder: Path, store: Store, tmp_path: Path
 ) -> None:
     other = shutil.copytree(text_encoder, tmp_path / "encoder")

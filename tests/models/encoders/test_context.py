@@ -1,4 +1,4 @@
-"""Texts that are read with what was said before and after them."""
+"""Texts that are encoded with the texts before and after them as context."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from carat.models.encoders.pretrained import PretrainedEncoder
 from carat.training.train import TrainedRun, train
 from carat.utils.errors import ConfigError, DataError, RunError
 from tests.models.encoders.conftest import TRAINING, text_encoder, text_run
-from tests.models.encoders.folders import FILLERS, SAYS, make_text_encoder
+from tests.models.encoders.folders import FILLERS, KEYWORDS, make_text_encoder
 
 __all__ = ["text_encoder", "text_run"]  # fixtures
-CALL = 4
-"""Texts of a conversation."""
+TURNS = 4
+"""Texts per conversation."""
 
 
-def write_calls(folder: Path, encoder: Path, context: str = "context: 8, order: at") -> Path:
-    """Every text's label is told by the text before it; rows are shuffled, `at` has their order."""
-    dice, rows = random.Random(0), []
+def write_conversations(folder: Path, encoder: Path, context: str = "context: 8, order: turn") -> Path:
+    """Conversations whose labels follow from the preceding text. Rows are shuffled; `turn` is their order."""
+    rng, rows = random.Random(0), []
     for call in range(90):
-        told = ""
-        for at in range(CALL):
-            word = dice.choice(["glad", "tears"])
-            labels = {label: int(told in words) for label, words in SAYS.items()}
+        previous = ""
+        for turn in range(TURNS):
+            keyword = rng.choice(["glad", "tears"])
+            labels = {label: int(previous in words) for label, words in KEYWORDS.items()}
             split = ("train", "train", "valid", "test")[call % 4]
-            said = f"{dice.choice(FILLERS)} {word}"
-            rows.append({"id": f"{call}-{at}", "call": call, "at": at, "split": split, "said": said} | labels)
-            told = word
-    dice.shuffle(rows)
+            row = {"id": f"{call}-{turn}", "call": call, "turn": turn, "split": split}
+            rows.append(row | {"utterance": f"{rng.choice(FILLERS)} {keyword}"} | labels)
+            previous = keyword
+    rng.shuffle(rows)
     folder.mkdir(exist_ok=True, parents=True)
     with (folder / "table.csv").open("w", newline="") as opened:
         writer = csv.DictWriter(opened, rows[0])
@@ -58,10 +58,10 @@ table: table.csv
 id: id
 split: split
 group: call
-transcript: said
+transcript: utterance
 labels: {{columns: [happy, sad]}}
 modalities:
-  text: {{source: tokens, folder: {encoder}, column: said, max_tokens: 24, {context}}}
+  text: {{source: tokens, folder: {encoder}, column: utterance, max_tokens: 24, {context}}}
 """
     )
     return folder / "recipe.yaml"
@@ -70,7 +70,7 @@ modalities:
 @pytest.fixture(scope="module")
 def calls(text_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     folder = tmp_path_factory.mktemp("calls")
-    return build_store(write_calls(folder, text_encoder), folder / "store")
+    return build_store(write_conversations(folder, text_encoder), folder / "store")
 
 
 @pytest.fixture(scope="module")
@@ -80,24 +80,24 @@ def calls_run(calls: Store, text_encoder: Path, tmp_path_factory: pytest.TempPat
     return train(experiment, calls, tmp_path_factory.mktemp("runs") / "calls")
 
 
-def told(store: Store, split: str) -> dict[str, list[list[str]]]:
-    """Ids and texts of every conversation of a split, in their order."""
-    found: dict[str, list[list[str]]] = {}
+def texts_by_conversation(store: Store, split: str) -> dict[str, list[list[str]]]:
+    """Ids and texts of every conversation in a split, in order."""
+    conversations: dict[str, list[list[str]]] = {}
     for row in store.indices(split):
-        call = found.setdefault(str(store.groups[row]), [[""] * CALL, [""] * CALL])
-        at = int(str(store.ids[row]).split("-")[1])
-        call[0][at], call[1][at] = str(store.ids[row]), store.transcript(row)
-    return found
+        ids, texts = conversations.setdefault(str(store.groups[row]), [[""] * TURNS, [""] * TURNS])
+        turn = int(str(store.ids[row]).split("-")[1])
+        ids[turn], texts[turn] = str(store.ids[row]), store.transcript(row)
+    return conversations
 
 
-def test_the_store_has_what_was_said_before_and_after(calls: Store, text_encoder: Path) -> None:
-    spell = dict(enumerate(json.loads((text_encoder / "tokenizer.json").read_text())["model"]["vocab"]))
-    call, (ids, texts) = next(iter(told(calls, "test").items()))
+def test_tokens_include_the_context_before_and_after(calls: Store, text_encoder: Path) -> None:
+    vocabulary = dict(enumerate(json.loads((text_encoder / "tokenizer.json").read_text())["model"]["vocab"]))
+    call, (ids, texts) = next(iter(texts_by_conversation(calls, "test").items()))
     row = int(np.flatnonzero(calls.ids == ids[1])[0])
     steps = calls.features("text", row)
-    said = " ".join(spell[int(x)] for x in steps[:, 0])
+    decoded = " ".join(vocabulary[int(x)] for x in steps[:, 0])
     before, after = texts[0].lower(), " ".join(texts[2:]).lower()
-    assert said == f"[CLS] {texts[1].lower()} [SEP] {before} [SEP] {after} [SEP]", call
+    assert decoded == f"[CLS] {texts[1].lower()} [SEP] {before} [SEP] {after} [SEP]", call
     assert steps[:, 1].tolist() == [0] * 4 + [1] * (len(steps) - 4)
     info = calls.manifest.modalities["text"]
     assert info.tokens is not None
@@ -106,11 +106,11 @@ def test_the_store_has_what_was_said_before_and_after(calls: Store, text_encoder
     assert open_store(calls.folder).manifest.fingerprint == calls.manifest.fingerprint
 
 
-def test_what_is_said_in_another_split_is_not_read(text_encoder: Path, tmp_path: Path) -> None:
-    recipe = write_calls(tmp_path, text_encoder)
+def test_context_does_not_cross_splits(text_encoder: Path, tmp_path: Path) -> None:
+    recipe = write_conversations(tmp_path, text_encoder)
     table = (tmp_path / "table.csv").read_text().splitlines()
-    parted = [line.replace(",test,", ",train,") if ",0,test," in line else line for line in table]
-    (tmp_path / "table.csv").write_text("\n".join(parted))
+    first_in_train = [line.replace(",test,", ",train,") if ",0,test," in line else line for line in table]
+    (tmp_path / "table.csv").write_text("\n".join(first_in_train))
     store = build_store(recipe, tmp_path / "store")
     (row,) = (i for i in range(len(store)) if store.ids[i] == "3-0")
     assert store.features("text", row)[:, 1].sum() == 0
@@ -121,8 +121,8 @@ def test_what_is_said_in_another_split_is_not_read(text_encoder: Path, tmp_path:
     )
 
 
-def test_rows_without_a_group_stand_alone(text_encoder: Path, tmp_path: Path) -> None:
-    recipe = write_calls(tmp_path, text_encoder)
+def test_rows_without_group_have_no_context(text_encoder: Path, tmp_path: Path) -> None:
+    recipe = write_conversations(tmp_path, text_encoder)
     with (tmp_path / "table.csv").open(newline="") as opened:
         rows = list(csv.DictReader(opened))
     with (tmp_path / "table.csv").open("w", newline="") as opened:
@@ -131,15 +131,15 @@ def test_rows_without_a_group_stand_alone(text_encoder: Path, tmp_path: Path) ->
         writer.writerows({**row, "call": ""} if row["call"] in ("3", "7") else row for row in rows)
     store = build_store(recipe, tmp_path / "store")
     for i in range(len(store)):
-        alone = str(store.ids[i]).split("-")[0] in ("3", "7")
-        assert alone == (not store.features("text", i)[:, 1].any())
+        ungrouped = str(store.ids[i]).split("-")[0] in ("3", "7")
+        assert ungrouped == (not store.features("text", i)[:, 1].any())
 
 
-def test_chunks_of_the_table_change_nothing(
+def test_chunk_size_of_the_table_does_not_matter(
     calls: Store, text_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("carat.data.recipes.build.CHUNK", 7)
-    store = build_store(write_calls(tmp_path, text_encoder), tmp_path / "store")
+    store = build_store(write_conversations(tmp_path, text_encoder), tmp_path / "store")
     assert store.manifest.fingerprint == calls.manifest.fingerprint
 
 
@@ -151,27 +151,27 @@ def test_chunks_of_the_table_change_nothing(
         ("context: 8, ", "context: true, ", r"modalities\.text\.context: .*integer, found True"),
     ],
 )
-def test_recipes_that_are_refused(
+def test_invalid_recipes_are_rejected(
     old: str, new: str, message: str, text_encoder: Path, tmp_path: Path
 ) -> None:
-    recipe = write_calls(tmp_path, text_encoder)
+    recipe = write_conversations(tmp_path, text_encoder)
     recipe.write_text(recipe.read_text().replace(old, new))
     with pytest.raises(ConfigError, match=message):
         build_store(recipe, tmp_path / "store")
 
 
-def test_a_run_reads_what_was_said_before(calls_run: TrainedRun, calls: Store) -> None:
+def test_predictions_depend_on_the_preceding_text(calls_run: TrainedRun, calls: Store) -> None:
     predictor = carat.load(calls_run.folder)
     assert predictor.evaluate(calls, "test").metrics.micro_f1 > 0.9
     stored = dict(predictor.predict_store(calls, "test"))
-    for ids, texts in told(calls, "test").values():
-        found = predictor.predict_text(texts, contexts=predictor.reader.contexts(texts))
-        for id, one in zip(ids, found, strict=True):
-            assert one.scores == pytest.approx(stored[id].scores, abs=1e-6)
+    for ids, texts in texts_by_conversation(calls, "test").values():
+        predictions = predictor.predict_text(texts, contexts=predictor.reader.contexts(texts))
+        for id, prediction in zip(ids, predictions, strict=True):
+            assert prediction.scores == pytest.approx(stored[id].scores, abs=1e-6)
     glad, sad = ("we glad", "so we"), ("we tears", "so we")
     second = [
-        predictor.predict_text(said, contexts=predictor.reader.contexts(said))[1].scores
-        for said in (glad, sad)
+        predictor.predict_text(texts, contexts=predictor.reader.contexts(texts))[1].scores
+        for texts in (glad, sad)
     ]
     assert second[0]["happy"] - second[1]["happy"] > 0.5
     assert second[1]["sad"] - second[0]["sad"] > 0.5
@@ -179,25 +179,26 @@ def test_a_run_reads_what_was_said_before(calls_run: TrainedRun, calls: Store) -
     assert alone != pytest.approx(second[0], abs=1e-2)
 
 
-def test_words_that_carry_are_ones_own_or_the_context(calls_run: TrainedRun) -> None:
+def test_attribution_to_words_and_context(calls_run: TrainedRun) -> None:
     predictor = carat.load(calls_run.folder)
-    said = ["we glad", "so we"]
-    whole = predictor.predict_text(said, contexts=predictor.reader.contexts(said))
-    taken = predictor.predict_text(said, contexts=predictor.reader.contexts(said), words=3)
-    assert [x.scores for x in taken] == [pytest.approx(x.scores, abs=1e-6) for x in whole]
-    assert {word for words in taken[0].words.values() for word in words} <= {"we", "glad", "so", AROUND}
-    assert {word for words in taken[1].words.values() for word in words} <= {"we", "so", AROUND}
+    texts = ["we glad", "so we"]
+    plain = predictor.predict_text(texts, contexts=predictor.reader.contexts(texts))
+    explained = predictor.predict_text(texts, contexts=predictor.reader.contexts(texts), words=3)
+    assert [x.scores for x in explained] == [pytest.approx(x.scores, abs=1e-6) for x in plain]
+    assert {word for words in explained[0].words.values() for word in words} <= {"we", "glad", "so", AROUND}
+    assert {word for words in explained[1].words.values() for word in words} <= {"we", "so", AROUND}
     alone = predictor.predict_text("so we", words=3)[0]
     assert AROUND not in {word for words in alone.words.values() for word in words}
-    found = [taken[1], predictor.predict_text(["we tears", "so we"], conversations=["a", "a"], words=3)[1]]
-    carried = [(x, name) for x in found for name in x.words if AROUND in x.words[name]]
-    assert carried
-    for x in found:
+    other = predictor.predict_text(["we tears", "so we"], conversations=["a", "a"], words=3)
+    predictions = [explained[1], other[1]]
+    by_context = [(x, name) for x in predictions for name in x.words if AROUND in x.words[name]]
+    assert by_context
+    for x in predictions:
         for name, score in x.scores.items():
-            assert ((x, name) in carried) == (score - alone.scores[name] >= LEAST)
+            assert ((x, name) in by_context) == (score - alone.scores[name] >= LEAST)
 
 
-def test_contexts_that_are_refused(calls_run: TrainedRun, text_run: TrainedRun) -> None:
+def test_invalid_contexts_are_rejected(calls_run: TrainedRun, text_run: TrainedRun) -> None:
     predictor = carat.load(calls_run.folder)
     contexts = predictor.reader.contexts(["so", "we"])
     assert predictor.reader.contexts("so we") == [NO_CONTEXT]
@@ -215,7 +216,7 @@ def test_contexts_that_are_refused(calls_run: TrainedRun, text_run: TrainedRun) 
         carat.load(text_run.folder).predict_text(["so", "we"], contexts=contexts)
 
 
-def test_long_texts_are_cut_as_those_of_a_store(
+def test_long_texts_are_truncated_like_those_of_a_store(
     calls_run: TrainedRun, calls: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predictor = carat.load(calls_run.folder)
@@ -223,26 +224,27 @@ def test_long_texts_are_cut_as_those_of_a_store(
     data = predictor.experiment.data.model_copy(update={"truncation": True})
     monkeypatch.setattr(predictor, "experiment", predictor.experiment.model_copy(update={"data": data}))
     stored = dict(predictor.predict_store(calls, "test"))
-    ids, texts = next(iter(told(calls, "test").values()))
-    found = predictor.predict_text(texts, contexts=predictor.reader.contexts(texts))
-    for id, one in zip(ids, found, strict=True):
-        assert one.scores == pytest.approx(stored[id].scores, abs=1e-6)
+    ids, texts = next(iter(texts_by_conversation(calls, "test").values()))
+    predictions = predictor.predict_text(texts, contexts=predictor.reader.contexts(texts))
+    for id, prediction in zip(ids, predictions, strict=True):
+        assert prediction.scores == pytest.approx(stored[id].scores, abs=1e-6)
 
 
-def test_conversations_are_kept_apart(calls_run: TrainedRun) -> None:
+def test_conversations_are_independent(calls_run: TrainedRun) -> None:
     predictor = carat.load(calls_run.folder)
-    said = ["we glad", "we tears", "so we", "so we"]
-    mixed = predictor.predict_text(said, contexts=predictor.reader.contexts(said, ["a", "b", "a", "b"]))
-    for name, kept in (("a", said[::2]), ("b", said[1::2])):
-        own = predictor.predict_text(kept, contexts=predictor.reader.contexts(kept))
-        assert [x.scores for x in own] == [pytest.approx(x.scores, abs=1e-6) for x in mixed[name == "b" :: 2]]
-    named = predictor.predict_text(said, conversations=["a", "b", "a", "b"])
+    texts = ["we glad", "we tears", "so we", "so we"]
+    mixed = predictor.predict_text(texts, contexts=predictor.reader.contexts(texts, ["a", "b", "a", "b"]))
+    for start in (0, 1):
+        conversation = texts[start::2]
+        separate = predictor.predict_text(conversation, contexts=predictor.reader.contexts(conversation))
+        assert [x.scores for x in separate] == [pytest.approx(x.scores, abs=1e-6) for x in mixed[start::2]]
+    named = predictor.predict_text(texts, conversations=["a", "b", "a", "b"])
     assert [x.scores for x in named] == [x.scores for x in mixed]
-    turned = predictor.reader.contexts(said[::-1], ["b", "a", "b", "a"], [4, 3, 2, 1])
-    assert turned == predictor.reader.contexts(said, ["a", "b", "a", "b"])[::-1]
+    in_reverse = predictor.reader.contexts(texts[::-1], ["b", "a", "b", "a"], [4, 3, 2, 1])
+    assert in_reverse == predictor.reader.contexts(texts, ["a", "b", "a", "b"])[::-1]
 
 
-def test_on_the_command_line(
+def test_command_line(
     run: Callable[..., Any],
     calls_run: TrainedRun,
     text_run: TrainedRun,
@@ -250,10 +252,10 @@ def test_on_the_command_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("carat.cli.predict_text.AT_ONCE", 3)
-    table = "said,call,at\nwe glad,a,2\nwe tears,b,0\n,a,1\nso we,a,3\nso we,b,9\nso we,,0\nso we,,0\n"
+    table = "utterance,call,turn\nwe glad,a,2\nwe tears,b,0\n,a,1\nso we,a,3\nso we,b,9\nso we,,0\nso we,,0\n"
     (tmp_path / "calls.csv").write_text(table)
     out = tmp_path / "out.csv"
-    options = ("--file", tmp_path / "calls.csv", "--column", "said", "--out", out)
+    options = ("--file", tmp_path / "calls.csv", "--column", "utterance", "--out", out)
     code, _, err = run("predict", calls_run.folder, *options, "--conversation", "call")
     assert code == 0, err
     assert "note: left out as empty: 1 of 7 texts" in err
@@ -266,14 +268,14 @@ def test_on_the_command_line(
     backwards = "".join(f"{line}\n" for line in [table.splitlines()[0], *table.splitlines()[:0:-1]])
     (tmp_path / "backwards.csv").write_text(backwards)
     options = ("--file", tmp_path / "backwards.csv", *options[2:], "--overwrite", "--conversation", "call")
-    assert run("predict", calls_run.folder, *options, "--order", "at")[0] == 0
-    turned = list(csv.DictReader(out.read_text().splitlines()))[::-1]
-    assert [row["score_sad"] for row in turned[:4]] == [row["score_sad"] for row in rows[:4]]
+    assert run("predict", calls_run.folder, *options, "--order", "turn")[0] == 0
+    reordered = list(csv.DictReader(out.read_text().splitlines()))[::-1]
+    assert [row["score_sad"] for row in reordered[:4]] == [row["score_sad"] for row in rows[:4]]
     code, _, err = run("predict", calls_run.folder, *options[:-2])
     assert code == 0
     assert "note: each text is read by itself; with --conversation COLUMN or --together" in err
-    (tmp_path / "said.txt").write_text("we tears\n\nso we\n")
-    file = ("--file", tmp_path / "said.txt", "--together", "--out", tmp_path / "lines.csv")
+    (tmp_path / "texts.txt").write_text("we tears\n\nso we\n")
+    file = ("--file", tmp_path / "texts.txt", "--together", "--out", tmp_path / "lines.csv")
     assert run("predict", calls_run.folder, *file)[0] == 0
     lines = list(csv.DictReader((tmp_path / "lines.csv").read_text().splitlines()))
     assert lines[1]["labels"] == "sad"
@@ -284,16 +286,16 @@ def test_on_the_command_line(
     wrong = [
         (("--text", "so", "--conversation", "call"), "--conversation and --order are of --file"),
         ((*options, "--together"), "give --conversation or --together, not both"),
-        ((*options[:-2], "--order", "at"), "add --conversation COLUMN or --together"),
+        ((*options[:-2], "--order", "turn"), "add --conversation COLUMN or --together"),
         (("--data", tmp_path, "--together", "--out", "x.csv"), "are for --text and --file"),
         ((*options[:-1], "cal"), "no column 'cal'; did you mean 'call'"),
         (
-            ("--file", tmp_path / "said.txt", "--conversation", "call", "--out", "x.csv"),
+            ("--file", tmp_path / "texts.txt", "--conversation", "call", "--out", "x.csv"),
             "lines have no column 'call'",
         ),
     ]
-    for given, message in wrong:
-        code, _, err = run("predict", calls_run.folder, *given)
+    for arguments, message in wrong:
+        code, _, err = run("predict", calls_run.folder, *arguments)
         assert code == 2
         assert message in err
     code, _, err = run("predict", text_run.folder, "--text", "so", "we", "--together")
@@ -302,16 +304,20 @@ def test_on_the_command_line(
     assert "whose recipe sets context does" in err
 
 
-def test_another_context_is_another_data(calls_run: TrainedRun, text_encoder: Path, tmp_path: Path) -> None:
-    store = build_store(write_calls(tmp_path, text_encoder, "context: 4, order: at"), tmp_path / "store")
+def test_stores_with_another_context_are_rejected(
+    calls_run: TrainedRun, text_encoder: Path, tmp_path: Path
+) -> None:
+    store = build_store(
+        write_conversations(tmp_path, text_encoder, "context: 4, order: turn"), tmp_path / "store"
+    )
     with pytest.raises(DataError, match=r"with 4 tokens of context .* with 8 tokens .* says context: 8"):
         carat.load(calls_run.folder).evaluate(store)
-    lone = build_store(write_calls(tmp_path, text_encoder, "context: 0"), tmp_path / "lone")
+    without = build_store(write_conversations(tmp_path, text_encoder, "context: 0"), tmp_path / "without")
     with pytest.raises(DataError, match=r"text is read with no context, but the run .* with 8 tokens"):
-        carat.load(calls_run.folder).evaluate(lone)
+        carat.load(calls_run.folder).evaluate(without)
 
 
-def test_steps_of_ones_own(calls_run: TrainedRun) -> None:
+def test_arrays_of_tokens_and_types_are_validated(calls_run: TrainedRun) -> None:
     predictor = carat.load(calls_run.folder)
     steps = np.array([[2, 0], [7, 0], [3, 0], [17, 1], [3, 1]])
     assert 0 < predictor.predict({"text": steps}).scores["happy"] < 1
@@ -320,12 +326,12 @@ def test_steps_of_ones_own(calls_run: TrainedRun) -> None:
             predictor.predict({"text": wrong})
 
 
-def test_types_are_those_of_transformers(tmp_path: Path) -> None:
+def test_token_types_match_transformers(tmp_path: Path) -> None:
     from transformers import BertModel
 
     folder = make_text_encoder(tmp_path / "model")
-    plain = EncoderChoice(folder=str(folder))
-    theirs = EncoderChoice(folder=str(folder), gradient_checkpointing=True)
+    bert = EncoderChoice(folder=str(folder))
+    transformers_model = EncoderChoice(folder=str(folder), gradient_checkpointing=True)
     steps = torch.tensor([[[2, 0], [5, 0], [3, 0], [8, 1], [3, 1]], [[2, 0], [3, 0], [9, 1], [3, 1], [0, 0]]])
     mask = torch.tensor([[True] * 5, [True] * 4 + [False]])
     model = BertModel.from_pretrained(folder).eval()
@@ -333,14 +339,14 @@ def test_types_are_those_of_transformers(tmp_path: Path) -> None:
         expected = model(
             input_ids=steps[..., 0], attention_mask=mask.long(), token_type_ids=steps[..., 1]
         ).last_hidden_state
-        for choice in (plain, theirs):
-            found, own = PretrainedEncoder(folder, choice, text=True).eval()(steps, mask)
-            assert own.tolist() == [[True] * 3 + [False] * 2, [True] * 2 + [False] * 3]
-            torch.testing.assert_close(found[own], expected[own], rtol=1e-5, atol=1e-6)
-            assert not found[~own].any()
+        for choice in (bert, transformers_model):
+            states, valid = PretrainedEncoder(folder, choice, text=True).eval()(steps, mask)
+            assert valid.tolist() == [[True] * 3 + [False] * 2, [True] * 2 + [False] * 3]
+            torch.testing.assert_close(states[valid], expected[valid], rtol=1e-5, atol=1e-6)
+            assert not states[~valid].any()
 
 
-def test_context_is_left_out_of_some_in_training(text_encoder: Path) -> None:
+def test_context_dropout(text_encoder: Path) -> None:
     choice = EncoderChoice(folder=str(text_encoder), context_dropout=0.5)
     encoder = PretrainedEncoder(text_encoder, choice, text=True)
     for module in encoder.modules():
@@ -349,28 +355,28 @@ def test_context_is_left_out_of_some_in_training(text_encoder: Path) -> None:
                 setattr(module, name, 0.0)
     steps = torch.tensor([[[2, 0], [5, 0], [3, 0], [8, 1], [3, 1]]] * 400)
     with torch.no_grad():
-        alone = encoder(steps[:1, :3], torch.ones(1, 3, dtype=torch.bool))[0][0]
-        together = encoder.eval()(steps[:1], torch.ones(1, 5, dtype=torch.bool))[0][0, :3]
-        found, own = encoder.train()(steps, torch.ones(400, 5, dtype=torch.bool))
-    assert own.sum(1).tolist() == [3] * 400
-    near = [(found[:, :3] - x).abs().amax((1, 2)) < 1e-2 for x in (alone, together)]
-    assert (near[0] ^ near[1]).all()
-    assert 150 < int(near[0].sum()) < 250
+        without = encoder(steps[:1, :3], torch.ones(1, 3, dtype=torch.bool))[0][0]
+        with_context = encoder.eval()(steps[:1], torch.ones(1, 5, dtype=torch.bool))[0][0, :3]
+        states, valid = encoder.train()(steps, torch.ones(400, 5, dtype=torch.bool))
+    assert valid.sum(1).tolist() == [3] * 400
+    dropped, kept = ((states[:, :3] - x).abs().amax((1, 2)) < 1e-2 for x in (without, with_context))
+    assert (dropped ^ kept).all()
+    assert 150 < int(dropped.sum()) < 250
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", ["pt2", "onnx"])
-def test_an_exported_file_takes_both(
+def test_exported_file_takes_token_ids_and_types(
     calls_run: TrainedRun, calls: Store, ending: str, tmp_path: Path
 ) -> None:
-    made = export(calls_run.folder, tmp_path / f"calls.{ending}", store=calls.folder)
-    assert made.inputs["text"].endswith(", 2) int64")
-    assert made.largest_difference < 1e-4
-    described = describe(carat.load(calls_run.folder), False, None)
-    assert "1 for its context: at most 8 tokens of what was said before it" in str(described["notes"])
+    exported = export(calls_run.folder, tmp_path / f"calls.{ending}", store=calls.folder)
+    assert exported.inputs["text"].endswith(", 2) int64")
+    assert exported.largest_difference < 1e-4
+    card = describe(carat.load(calls_run.folder), False, None)
+    assert "1 for its context: at most 8 tokens of what was said before it" in str(card["notes"])
 
 
-def test_pictures_show_ones_own_words(calls: Store, text_encoder: Path, tmp_path: Path) -> None:
+def test_attention_plot_leaves_out_the_context(calls: Store, text_encoder: Path, tmp_path: Path) -> None:
     method = {"name": "carat", "hidden": 8, "latent": 4, "encoder": {"layers": {"text": 0}, "heads": 2}}
     changes = {"training": {"epochs": 1}, "encoders": {"text": {"folder": str(text_encoder)}}}
     trained = train(TRAINING | {"method": method} | changes, calls, tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Encoders in front of a method: what they read, what of them learns, what a run keeps."""
+"""Pretrained encoders: hidden states, trainable parameters, training, and the files that a run keeps."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def tokens() -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-def test_hidden_states_are_the_models_own(text_encoder: Path) -> None:
+def test_hidden_states_match_transformers(text_encoder: Path) -> None:
     from transformers import BertModel
 
     model = BertModel.from_pretrained(text_encoder).eval()
@@ -61,7 +61,7 @@ def test_hidden_states_are_the_models_own(text_encoder: Path) -> None:
 
 
 @pytest.mark.usefixtures("values_hidden")
-def test_the_same_where_the_host_does_not_see_values(text_encoder: Path) -> None:
+def test_hidden_states_with_static_shapes(text_encoder: Path) -> None:
     ids, mask = tokens()
     states, _ = pretrained(text_encoder).eval()(ids, mask)
     for i, length in enumerate(LENGTHS):
@@ -69,7 +69,7 @@ def test_the_same_where_the_host_does_not_see_values(text_encoder: Path) -> None
         assert states[i, :length].abs().sum() >= length
 
 
-def test_nothing_present(text_encoder: Path) -> None:
+def test_batch_without_valid_steps(text_encoder: Path) -> None:
     ids, mask = tokens()
     states, valid = pretrained(text_encoder)(ids, torch.zeros_like(mask))
     assert states.shape == (len(LENGTHS), 1, WIDTH)
@@ -77,8 +77,8 @@ def test_nothing_present(text_encoder: Path) -> None:
     assert not valid.any()
 
 
-def learning(encoder: PretrainedEncoder) -> set[str]:
-    """Parts whose parameters get a gradient."""
+def with_gradient(encoder: PretrainedEncoder) -> set[str]:
+    """Names of the parameters that get a gradient other than zero."""
     ids, mask = tokens()
     states, _ = encoder(ids, mask)
     if states.requires_grad:
@@ -86,26 +86,26 @@ def learning(encoder: PretrainedEncoder) -> set[str]:
     return {name for name, p in encoder.model.named_parameters() if p.grad is not None and p.grad.any()}
 
 
-def test_all_of_it_learns(text_encoder: Path) -> None:
+def test_all_parameters_are_trained_by_default(text_encoder: Path) -> None:
     encoder = pretrained(text_encoder)
-    quiet = {name for name, _ in encoder.model.named_parameters()} - learning(encoder)
-    assert all(name.endswith("key.bias") for name in quiet)  # a constant added to every score does nothing
+    without = {name for name, _ in encoder.model.named_parameters()} - with_gradient(encoder)
+    assert all(name.endswith("key.bias") for name in without)  # the softmax cancels it
 
 
-@pytest.mark.parametrize("kept", [0, 1, 2])
-def test_only_the_last_layers_learn(kept: int, text_encoder: Path) -> None:
-    encoder = pretrained(text_encoder, train_layers=kept)
-    found = {name.split(".")[2] for name in learning(encoder)}
-    assert found == {str(i) for i in range(LAYERS - kept, LAYERS)}
-    assert encoder.training == bool(kept)
+@pytest.mark.parametrize("train_layers", [0, 1, 2])
+def test_only_the_last_layers_are_trained(train_layers: int, text_encoder: Path) -> None:
+    encoder = pretrained(text_encoder, train_layers=train_layers)
+    trained = {name.split(".")[2] for name in with_gradient(encoder)}
+    assert trained == {str(i) for i in range(LAYERS - train_layers, LAYERS)}
+    assert encoder.training == bool(train_layers)
 
 
-def test_more_layers_than_there_are(text_encoder: Path) -> None:
+def test_too_many_layers_to_train_are_rejected(text_encoder: Path) -> None:
     with pytest.raises(DataError, match=r"text: train_layers is 9, but the model has 3 layers"):
         pretrained(text_encoder, train_layers=9)
 
 
-def test_rates_fall_from_layer_to_layer(text_encoder: Path) -> None:
+def test_learning_rate_decays_from_layer_to_layer(text_encoder: Path) -> None:
     encoder = pretrained(text_encoder, layer_decay=0.5, learning_rate=8.0)
     names = {id(p): name for name, p in encoder.model.named_parameters()}
     rates = {names[id(p)]: rate for p, rate in encoder.learning_rates()}
@@ -115,21 +115,21 @@ def test_rates_fall_from_layer_to_layer(text_encoder: Path) -> None:
     assert {rate for _, rate in pretrained(text_encoder, learning_rate=3.0).learning_rates()} == {3.0}
 
 
-def test_the_optimizer_has_their_rates(text_encoder: Path, text_store: Store) -> None:
+def test_optimizer_uses_the_learning_rates_of_encoders(text_encoder: Path, text_store: Store) -> None:
     experiment = load_experiment(
         overrides=TRAINING
         | {"method": "linear", "encoders": {"text": {"folder": str(text_encoder), "learning_rate": 3e-3}}}
     )
-    method = build_for(experiment, text_store)
-    optimizer, _ = make_optimizer(method, experiment.training, 10)
-    found = {id(p): g["initial_lr"] for g in optimizer.param_groups for p in g["params"]}
-    assert isinstance(method, EncodedModel)
-    assert {found[id(p)] for p in method.encoders.parameters()} == {3e-3}
-    assert {found[id(p)] for p in method.model.parameters()} == {1e-2}
-    assert len(found) == len(list(method.parameters()))
+    model = build_for(experiment, text_store)
+    optimizer, _ = make_optimizer(model, experiment.training, 10)
+    rates = {id(p): g["initial_lr"] for g in optimizer.param_groups for p in g["params"]}
+    assert isinstance(model, EncodedModel)
+    assert {rates[id(p)] for p in model.encoders.parameters()} == {3e-3}
+    assert {rates[id(p)] for p in model.model.parameters()} == {1e-2}
+    assert len(rates) == len(list(model.parameters()))
 
 
-def test_the_method_decides_what_of_it_decays(text_encoder: Path, text_store: Store) -> None:
+def test_inner_model_decides_on_its_own_weight_decay(text_encoder: Path, text_store: Store) -> None:
     for decays in (False, True):
         experiment = load_experiment(
             overrides={
@@ -137,32 +137,32 @@ def test_the_method_decides_what_of_it_decays(text_encoder: Path, text_store: St
                 "encoders": {"text": {"folder": str(text_encoder)}},
             }
         )
-        method = build_for(experiment, text_store)
-        spared = {id(p) for p in method.no_decay_parameters()}
-        assert (id(method.model.network.input_norm["text"].weight) in spared) != decays
-        assert id(method.encoders["text"].model.embeddings["LayerNorm"].weight) in spared
+        model = build_for(experiment, text_store)
+        no_decay = {id(p) for p in model.no_decay_parameters()}
+        assert (id(model.model.network.input_norm["text"].weight) in no_decay) != decays
+        assert id(model.encoders["text"].model.embeddings["LayerNorm"].weight) in no_decay
 
 
 def build_for(experiment: Any, store: Store) -> Any:
     return build(experiment.method, experiment.encoders, store.label_names, store.manifest.modalities)
 
 
-def test_checkpointing_changes_no_gradient(text_encoder: Path, tmp_path: Path) -> None:
+def test_gradient_checkpointing_keeps_the_gradients(text_encoder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(text_encoder, tmp_path / "encoder")
     config = read_config(folder) | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (folder / "config.json").write_text(json.dumps(config))
-    plain, saving = (pretrained(folder, gradient_checkpointing=x) for x in (False, True))
+    plain, checkpointed = (pretrained(folder, gradient_checkpointing=x) for x in (False, True))
     assert isinstance(plain.model, Bert)
-    assert not isinstance(saving.model, Bert)
-    for encoder in (plain, saving):
-        learning(encoder)
+    assert not isinstance(checkpointed.model, Bert)
+    for encoder in (plain, checkpointed):
+        with_gradient(encoder)
     for name, p in plain.model.named_parameters():
-        theirs = saving.model.get_parameter(name).grad
-        torch.testing.assert_close(p.grad, theirs, atol=1e-4, rtol=1e-4)
+        expected = checkpointed.model.get_parameter(name).grad
+        torch.testing.assert_close(p.grad, expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "with a head", "long ago"])
-def test_models_of_ours_are_transformers_models(kind: str, text_encoder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["bert", "roberta", "with head", "old names"])
+def test_bert_matches_transformers(kind: str, text_encoder: Path, tmp_path: Path) -> None:
     import transformers
 
     folder = shutil.copytree(text_encoder, tmp_path / "encoder")
@@ -170,11 +170,10 @@ def test_models_of_ours_are_transformers_models(kind: str, text_encoder: Path, t
     if kind == "roberta":
         config |= {"model_type": "roberta", "pad_token_id": 1, "max_position_embeddings": 39, "eps": 1e-5}
     (folder / "config.json").write_text(json.dumps(config))
-    made = transformers.AutoConfig.from_pretrained(folder)
-    head = kind in ("with a head", "long ago")
+    head = kind in ("with head", "old names")
     auto = transformers.AutoModelForMaskedLM if head else transformers.AutoModel
-    auto.from_config(made).save_pretrained(folder)
-    if kind == "long ago":
+    auto.from_config(transformers.AutoConfig.from_pretrained(folder)).save_pretrained(folder)
+    if kind == "old names":
         old = {
             name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): x
             for name, x in load_file(folder / "model.safetensors").items()
@@ -184,14 +183,14 @@ def test_models_of_ours_are_transformers_models(kind: str, text_encoder: Path, t
     assert isinstance(encoder.model, Bert)
     ids, mask = tokens()
     states, _ = encoder(ids, mask)
-    theirs = transformers.AutoModel.from_pretrained(folder).eval()
-    padded = ids[..., 0].masked_fill(~mask, theirs.config.pad_token_id)
-    expected = theirs(input_ids=padded, attention_mask=mask.long()).last_hidden_state
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    padded = ids[..., 0].masked_fill(~mask, model.config.pad_token_id)
+    expected = model(input_ids=padded, attention_mask=mask.long()).last_hidden_state
     torch.testing.assert_close(states[mask], expected[mask], atol=2e-6, rtol=1e-5)
-    assert encoder.longest(99) == 37
+    assert encoder.input_length(99) == 37
 
 
-def test_names_of_other_configurations(text_encoder: Path, tmp_path: Path) -> None:
+def test_configuration_with_other_key_names(text_encoder: Path, tmp_path: Path) -> None:
     from transformers import DistilBertConfig, DistilBertModel
 
     folder = shutil.copytree(text_encoder, tmp_path / "encoder")
@@ -201,13 +200,13 @@ def test_names_of_other_configurations(text_encoder: Path, tmp_path: Path) -> No
     DistilBertModel(config).save_pretrained(folder)
     encoder = pretrained(folder, train_layers=1, layer_decay=0.5, learning_rate=8.0)
     assert encoder.width == 12
-    assert encoder.longest(99) == 37
+    assert encoder.input_length(99) == 37
     assert {rate for _, rate in encoder.learning_rates()} == {8.0}
-    assert {name.split(".")[2] for name in learning(encoder)} == {"1"}
+    assert {name.split(".")[2] for name in with_gradient(encoder)} == {"1"}
 
 
 @pytest.mark.parametrize("change", [{"hidden_act": "relu"}, {"is_decoder": True}])
-def test_other_models_are_left_to_transformers(
+def test_other_architectures_use_transformers(
     change: dict[str, Any], text_encoder: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(text_encoder, tmp_path / "encoder")
@@ -219,32 +218,34 @@ def test_other_models_are_left_to_transformers(
     alone, _ = encoder(ids[:1, : LENGTHS[0]], mask[:1, : LENGTHS[0]])
     torch.testing.assert_close(states[0, : LENGTHS[0]], alone[0])
     assert not states[2, LENGTHS[2] :].any()
-    assert learning(pretrained(folder))
+    assert with_gradient(pretrained(folder))
 
 
-def test_adapters_learn_alone(text_encoder: Path) -> None:
+def test_lora_trains_adapters_only(text_encoder: Path) -> None:
     pytest.importorskip("peft")
     encoder = pretrained(text_encoder, lora={"rank": 2, "alpha": 4})
     assert {name for name, p in encoder.model.named_parameters() if p.requires_grad}
-    assert all("lora_" in name for name in learning(encoder))
+    assert all("lora_" in name for name in with_gradient(encoder))
     plain = pretrained(text_encoder).eval()
     ids, mask = tokens()
-    torch.testing.assert_close(encoder.eval()(ids, mask)[0], plain(ids, mask)[0])  # they begin at nothing
+    torch.testing.assert_close(encoder.eval()(ids, mask)[0], plain(ids, mask)[0])  # initially zero
 
 
-def test_it_rests_for_some_epochs(text_encoder: Path) -> None:
+def test_frozen_encoder_is_in_evaluation_mode_without_gradient(text_encoder: Path) -> None:
     encoder = pretrained(text_encoder)
-    encoder.freeze(True)
+    encoder.set_frozen(True)
     assert not encoder.training
     assert not encoder(*tokens())[0].requires_grad
     encoder.train()
     assert not encoder.training
-    encoder.freeze(False)
+    encoder.set_frozen(False)
     assert encoder.training
     assert encoder(*tokens())[0].requires_grad
 
 
-def test_frozen_epochs_leave_it_as_it_was(text_encoder: Path, text_store: Store, tmp_path: Path) -> None:
+def test_encoder_is_unchanged_after_frozen_epochs(
+    text_encoder: Path, text_store: Store, tmp_path: Path
+) -> None:
     changed = {}
     for epochs in (0, 1):
         experiment = TRAINING | {
@@ -252,10 +253,10 @@ def test_frozen_epochs_leave_it_as_it_was(text_encoder: Path, text_store: Store,
             "encoders": {"text": {"folder": str(text_encoder), "frozen_epochs": epochs}},
             "training": TRAINING["training"] | {"epochs": 1},
         }
-        made = train(experiment, text_store, tmp_path / str(epochs))
-        own = carat.load(made.folder).model.state_dict()
+        run = train(experiment, text_store, tmp_path / str(epochs))
+        after = carat.load(run.folder).model.state_dict()
         before = pretrained(text_encoder).state_dict()
-        changed[epochs] = [not torch.equal(own[f"encoders.text.{name}"], x) for name, x in before.items()]
+        changed[epochs] = [not torch.equal(after[f"encoders.text.{name}"], x) for name, x in before.items()]
     assert any(changed[0])
     assert not any(changed[1])
 
@@ -280,24 +281,26 @@ METHODS = {
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_any_method_behind_it(name: str, text_encoder: Path, text_store: Store, tmp_path: Path) -> None:
+def test_methods_train_with_an_encoder(
+    name: str, text_encoder: Path, text_store: Store, tmp_path: Path
+) -> None:
     moved = shutil.copytree(text_encoder, tmp_path / "encoder")
     experiment = TRAINING | {
         "method": METHODS[name] | {"name": name},
         "encoders": {"text": {"folder": str(moved), "learning_rate": 3e-3}},
         "training": TRAINING["training"] | {"epochs": 2},
     }
-    made = train(experiment, text_store, tmp_path / "run")
-    shutil.rmtree(moved)  # the run needs nothing else
-    report = carat.load(made.folder).evaluate(text_store, "valid")
-    assert report.metrics.micro_f1 == pytest.approx(made.card.validation["micro_f1"], abs=1e-6)
+    run = train(experiment, text_store, tmp_path / "run")
+    shutil.rmtree(moved)  # the run has its own copy
+    report = carat.load(run.folder).evaluate(text_store, "valid")
+    assert report.metrics.micro_f1 == pytest.approx(run.card.validation["micro_f1"], abs=1e-6)
 
 
-def test_it_learns(text_run: TrainedRun, text_store: Store) -> None:
+def test_fine_tuned_run_predicts_the_labels(text_run: TrainedRun, text_store: Store) -> None:
     assert carat.load(text_run.folder).evaluate(text_store, "test").metrics.micro_f1 > 0.9
 
 
-def test_two_trainings_are_identical_and_a_killed_one_too(
+def test_resumed_training_is_identical(
     text_encoder: Path,
     text_store: Store,
     logged: list[str],
@@ -320,14 +323,14 @@ def test_two_trainings_are_identical_and_a_killed_one_too(
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
-def test_what_a_run_keeps_is_checked(text_run: TrainedRun, tmp_path: Path) -> None:
+def test_altered_encoder_files_of_a_run_are_rejected(text_run: TrainedRun, tmp_path: Path) -> None:
     for name in ("config.json", "tokenizer.json"):
         run = shutil.copytree(text_run.folder, tmp_path / name)
-        kept = run / "encoders" / "text" / name
-        kept.write_bytes(kept.read_bytes()[:-2] + b" }")
+        file = run / "encoders" / "text" / name
+        file.write_bytes(file.read_bytes()[:-2] + b" }")
         with pytest.raises(RunError, match=f"{name}: altered since the training finished"):
             carat.load(run)
-        kept.unlink()
+        file.unlink()
         with pytest.raises(RunError, match=f"{name}: cannot be read .No such file"):
             carat.load(run)
 
@@ -341,7 +344,7 @@ def test_what_a_run_keeps_is_checked(text_run: TrainedRun, tmp_path: Path) -> No
         ({"text": {"folder": "/no/such"}}, "/no/such: no such folder; carat downloads nothing"),
     ],
 )
-def test_choices_that_do_not_fit(
+def test_encoders_that_do_not_fit_the_data_are_rejected(
     encoders: dict[str, Any], message: str, text_store: Store, tmp_path: Path
 ) -> None:
     with pytest.raises((ConfigError, DataError), match=message):
@@ -349,7 +352,7 @@ def test_choices_that_do_not_fit(
     assert not (tmp_path / "run").exists()
 
 
-def test_features_need_no_encoder(store: Store, text_encoder: Path) -> None:
+def test_encoder_for_features_is_rejected(store: Store, text_encoder: Path) -> None:
     experiment = load_experiment(overrides={"encoders": {"text": {"folder": str(text_encoder)}}})
     with pytest.raises(ConfigError, match=r"encoders.text: the modality holds features"):
         build_for(experiment, store)
@@ -358,11 +361,11 @@ def test_features_need_no_encoder(store: Store, text_encoder: Path) -> None:
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({}, "a pretrained encoder needs a folder"),
-        ({"kind": "transformer", "folder": "x"}, "is set by the method's keys"),
-        ({"folder": "x", "train_layers": 1, "lora": {}}, "lora and train_layers contradict each other"),
+        ({}, "kind pretrained needs a folder"),
+        ({"kind": "transformer", "folder": "x"}, "kind transformer takes no other keys"),
+        ({"folder": "x", "train_layers": 1, "lora": {}}, "lora and train_layers are mutually exclusive"),
     ],
 )
-def test_choices_that_contradict_themselves(choice: dict[str, Any], message: str) -> None:
+def test_contradictory_options_are_rejected(choice: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_experiment(overrides={"encoders": {"text": choice}})

@@ -1,4 +1,4 @@
-"""Folders of models that are refused, by name and in one line."""
+"""Invalid model folders are rejected with a one-line message that names the file."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ def change_config(**values: object) -> Change:
     return change
 
 
-def another_tokenizer(folder: Path) -> None:
-    found = json.loads((folder / "tokenizer.json").read_text())
-    found["model"]["vocab"] |= {f"word{i}": 100 + i for i in range(9)}
-    (folder / "tokenizer.json").write_text(json.dumps(found))
+def enlarge_vocabulary(folder: Path) -> None:
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"] |= {f"word{i}": 100 + i for i in range(9)}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
 
 
-def a_smaller_tokenizer(folder: Path) -> None:
-    found = json.loads((folder / "tokenizer.json").read_text())
-    found["model"]["vocab"] = {w: i for w, i in found["model"]["vocab"].items() if i < 12}
-    (folder / "tokenizer.json").write_text(json.dumps(found))
+def reduce_vocabulary(folder: Path) -> None:
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"] = {w: i for w, i in tokenizer["model"]["vocab"].items() if i < 12}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
 
 
-WRONG: dict[str, tuple[Change, str]] = {
+INVALID: dict[str, tuple[Change, str]] = {
     "pickled": (
         lambda f: (f / "pytorch_model.bin").write_bytes(b"x"),
         "pytorch_model.bin: model folder contains pickled weights",
     ),
-    "pickled below": (
+    "pickled in a subfolder": (
         lambda f: ((f / "2_Dense").mkdir(), (f / "2_Dense" / "a.PT").write_bytes(b"x")),
         "2_Dense/a.PT: model folder contains pickled weights",
     ),
@@ -62,10 +62,10 @@ WRONG: dict[str, tuple[Change, str]] = {
     "no type": (change_config(model_type=None), "has no model_type"),
     "broken tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer.json: cannot be read"),
     "larger tokenizer": (
-        another_tokenizer,
+        enlarge_vocabulary,
         "tokenizer.json: belongs to another model: it has 32 tokens with IDs up to 108",
     ),
-    "smaller tokenizer": (a_smaller_tokenizer, "tokenizer.json: belongs to another model: it has 12 tokens"),
+    "smaller tokenizer": (reduce_vocabulary, "tokenizer.json: belongs to another model: it has 12 tokens"),
     "swapped tokenizer": (
         lambda f: (f / "vocab.txt").write_text("[PAD]\nglad\n"),
         "belongs to another model: the ID of 'glad' differs from vocab.txt",
@@ -73,18 +73,18 @@ WRONG: dict[str, tuple[Change, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_is_named(name: str, text_encoder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", INVALID)
+def test_invalid_folders_are_rejected(name: str, text_encoder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(text_encoder, tmp_path / "encoder")
     check_folder(folder, tokenizer=True)
-    change, message = WRONG[name]
+    change, message = INVALID[name]
     change(folder)
     with pytest.raises(DataError) as caught:
         check_folder(folder, tokenizer=True)
     assert message in str(caught.value)
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
-    if name != "no weights":  # tokens need none
+    if name != "no weights":  # a source of tokens needs no weights
         with pytest.raises(DataError):
             TokenSource(folder)
     if "tokenizer" not in name:
@@ -92,34 +92,36 @@ def test_what_is_wrong_is_named(name: str, text_encoder: Path, tmp_path: Path) -
             HuggingFaceSource(folder)
 
 
-@pytest.mark.parametrize("saving", [False, True])  # by a model of ours, and by transformers'
-def test_weights_that_are_not_all_there(saving: bool, text_encoder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("checkpointing", [False, True])  # loaded by `Bert` and by transformers
+def test_missing_and_unreadable_weights_are_rejected(
+    checkpointing: bool, text_encoder: Path, tmp_path: Path
+) -> None:
     folder = shutil.copytree(text_encoder, tmp_path / "encoder")
-    choice = EncoderChoice(folder=str(folder), gradient_checkpointing=saving)
+    choice = EncoderChoice(folder=str(folder), gradient_checkpointing=checkpointing)
     weights = load_file(folder / "model.safetensors")
-    left = {name: x for name, x in weights.items() if name != "encoder.layer.1.output.dense.weight"}
-    save_file(left, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(DataError, match=r"the weights lack 'encoder.layer.1.output.dense.weight'"):
+    del weights["encoder.layer.1.output.dense.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match=r"weight 'encoder.layer.1.output.dense.weight' is missing"):
         load_model(folder, choice, text=True, weights=True)
     (folder / "model.safetensors").write_bytes(b"not safetensors")
     with pytest.raises(DataError, match="cannot be loaded"):
         load_model(folder, choice, text=True, weights=True)
 
 
-def test_longest_text() -> None:
+def test_longest_text_leaves_out_the_position_offset() -> None:
     assert longest_text({"model_type": "bert", "max_position_embeddings": 37}) == 37
     roberta = {"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}
     assert longest_text(roberta) == 512
 
 
-def test_tokens_are_ids_with_special_ones(text_encoder: Path) -> None:
+def test_token_source_adds_special_tokens_and_truncates(text_encoder: Path) -> None:
     source = TokenSource(text_encoder, 6)
-    ids, nothing, cut = source.read(["So GLAD", " ", "a a a a a a a a"])
-    assert nothing is None
+    ids, empty, truncated = source.read(["So GLAD", " ", "a a a a a a a a"])
+    assert empty is None
     assert ids is not None
     assert ids.dtype == "int32"
     assert ids[:, 0].tolist() == [2, 11, 17, 3]
-    assert cut is not None
-    assert cut.shape == (6, 1)
+    assert truncated is not None
+    assert truncated.shape == (6, 1)
     assert source.report() == ["1 texts have 6 tokens, where they are cut"]
     assert source.tokens.vocabulary == read_config(text_encoder)["vocab_size"]

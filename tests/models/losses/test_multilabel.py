@@ -1,4 +1,4 @@
-"""Losses of several labels against torch, against their definitions, and at the ends of the number line."""
+"""Multi-label losses against PyTorch, against their definitions and at extreme logits."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from carat.models.losses.multilabel import LabelLoss
 
 KINDS = ("plain", "balanced", "asymmetric")
 L = 3
-# how often each label is present: seldom, half of the time, nearly always
+# rare, balanced and frequent label
 TRAINING = (torch.arange(200)[:, None] < torch.tensor([7, 100, 193])).float()
 
 
-def made(kind: str, **changes: float) -> LabelLoss:
+def make_loss(kind: str, **changes: float) -> LabelLoss:
     loss = LabelLoss(L, kind, **changes)
     loss.balance(TRAINING)
     return loss
@@ -27,48 +27,50 @@ def rows(number: int = 17) -> tuple[Tensor, Tensor]:
     return 3 * torch.randn(number, 2, L), torch.randint(0, 2, (number, 2, L)).float()
 
 
-def test_plain_is_that_of_torch() -> None:
+def test_plain_equals_pytorch() -> None:
     logits, targets = rows()
     expected = F.binary_cross_entropy_with_logits(logits, targets)
-    torch.testing.assert_close(made("plain")(logits, targets), expected)
+    torch.testing.assert_close(make_loss("plain")(logits, targets), expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_rows_that_are_not_valid_do_not_count(kind: str) -> None:
+def test_invalid_rows_are_ignored(kind: str) -> None:
     logits, targets = rows()
     valid = torch.rand(17, 2) < 0.6
-    expected = made(kind)(logits[valid], targets[valid])
-    found = made(kind)(logits.where(valid[..., None], 50.0), targets, valid)
-    torch.testing.assert_close(found, expected)
-    assert made(kind)(logits, targets, torch.zeros_like(valid)) == 0
+    expected = make_loss(kind)(logits[valid], targets[valid])
+    loss = make_loss(kind)(logits.where(valid[..., None], 50.0), targets, valid)
+    torch.testing.assert_close(loss, expected)
+    assert make_loss(kind)(logits, targets, torch.zeros_like(valid)) == 0
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.9, 0.999, 0.999999])
 def test_balanced_weights_have_mean_one_over_the_training_labels(beta: float) -> None:
-    absent, present = made("balanced", beta=beta).weights
-    assert torch.lerp(absent, present, TRAINING).mean().item() == pytest.approx(1, rel=1e-5)
+    negative, positive = make_loss("balanced", beta=beta).weights
+    assert torch.lerp(negative, positive, TRAINING).mean().item() == pytest.approx(1, rel=1e-5)
 
 
-def test_balanced_weighs_every_class_equally_as_beta_goes_to_one() -> None:
+def test_classes_are_balanced_as_beta_approaches_one() -> None:
     counts = torch.stack((200 - TRAINING.sum(0), TRAINING.sum(0)))
-    loss = made("balanced", beta=1 - 1e-9)
+    loss = make_loss("balanced", beta=1 - 1e-9)
     torch.testing.assert_close(loss.weights * counts, torch.full((2, L), 100.0))
-    logits = torch.zeros(200, L)  # every error is log 2: each class has its share of the gradient
+    logits = torch.zeros(200, L)  # every loss is log 2, so that gradients show the class weights
     gradient = torch.autograd.functional.jacobian(lambda x: loss(x, TRAINING), logits)
     for target in (0, 1):
-        shares = (gradient * (target == TRAINING)).sum(0).abs()
-        torch.testing.assert_close(shares, torch.full((L,), 0.5 / (2 * L)))
+        per_label = (gradient * (target == TRAINING)).sum(0).abs()
+        torch.testing.assert_close(per_label, torch.full((L,), 0.5 / (2 * L)))
 
 
-def test_balanced_counts_effective_numbers() -> None:
-    absent, present = made("balanced", beta=0.99).weights
-    ratio = (1 - 0.99**193) / (1 - 0.99**7)  # of label 0: 193 times absent, 7 times present
-    assert (present[0] / absent[0]).item() == pytest.approx(ratio, rel=1e-5)
+def test_balanced_weights_by_effective_number() -> None:
+    negative, positive = make_loss("balanced", beta=0.99).weights
+    ratio = (1 - 0.99**193) / (1 - 0.99**7)  # of label 0: 193 negatives, 7 positives
+    assert (positive[0] / negative[0]).item() == pytest.approx(ratio, rel=1e-5)
 
 
-def test_balanced_without_beta_is_plain_and_a_class_never_seen_harms_nothing() -> None:
+def test_balanced_with_beta_zero_is_plain_and_empty_classes_are_finite() -> None:
     logits, targets = rows()
-    torch.testing.assert_close(made("balanced", beta=0.0)(logits, targets), made("plain")(logits, targets))
+    torch.testing.assert_close(
+        make_loss("balanced", beta=0.0)(logits, targets), make_loss("plain")(logits, targets)
+    )
     loss = LabelLoss(L, "balanced")
     loss.balance(torch.tensor([[0.0, 1, 0], [0, 1, 1]]))
     assert loss.weights.isfinite().all()
@@ -91,28 +93,28 @@ def test_asymmetric_equals_the_definition(gamma_neg: float, gamma_pos: float, ma
     options = {"gamma_neg": gamma_neg, "gamma_pos": gamma_pos, "margin": margin}
     logits = torch.linspace(-9, 9, 37, dtype=torch.float64)[:, None]
     for target in (0, 1):
-        found = LabelLoss(1, "asymmetric", **options).each(logits, torch.full_like(logits, target))
+        losses = LabelLoss(1, "asymmetric", **options).each(logits, torch.full_like(logits, target))
         expected = [asymmetric(x, target, **options) for x in logits[:, 0].tolist()]
-        torch.testing.assert_close(found[:, 0], torch.tensor(expected, dtype=torch.float64))
+        torch.testing.assert_close(losses[:, 0], torch.tensor(expected, dtype=torch.float64))
 
 
 def test_asymmetric_by_hand() -> None:
     logits = torch.tensor([[math.log(3), math.log(3), -9.0]])  # p: 3/4, 3/4 and less than the margin
-    found = made("asymmetric", gamma_neg=2.0, gamma_pos=1.0, margin=0.25).each(
+    losses = make_loss("asymmetric", gamma_neg=2.0, gamma_pos=1.0, margin=0.25).each(
         logits, torch.tensor([[1.0, 0, 0]])
     )
-    torch.testing.assert_close(found, torch.tensor([[-0.25 * math.log(0.75), 0.25 * math.log(2), 0]]))
+    torch.testing.assert_close(losses, torch.tensor([[-0.25 * math.log(0.75), 0.25 * math.log(2), 0]]))
 
 
 def test_asymmetric_without_gamma_and_margin_is_plain() -> None:
-    plain = made("asymmetric", gamma_neg=0.0, gamma_pos=0.0, margin=0.0)
+    asymmetric = make_loss("asymmetric", gamma_neg=0.0, gamma_pos=0.0, margin=0.0)
     logits, targets = rows()
     logits[0], logits[1] = 100, -100
-    found, expected = (
+    result, expected = (
         torch.autograd.functional.vjp(lambda x, loss=loss: loss(x, targets), logits)
-        for loss in (plain, made("plain"))
+        for loss in (asymmetric, make_loss("plain"))
     )
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(result, expected)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +136,7 @@ def test_value_and_gradient_are_finite_at_extreme_logits(
 ) -> None:
     logits = torch.full((2, L), logit, requires_grad=True)
     targets = torch.stack((torch.zeros(L), torch.ones(L)))
-    losses = made(kind, **changes).each(logits, targets)
+    losses = make_loss(kind, **changes).each(logits, targets)
     losses.sum().backward()
     assert losses.isfinite().all()
     assert logits.grad is not None
@@ -143,17 +145,16 @@ def test_value_and_gradient_are_finite_at_extreme_logits(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_bf16_autocast_changes_the_logits_alone(kind: str) -> None:
-    """The loss itself is formed in float32, whatever the logits come in."""
+def test_loss_is_computed_in_float32_under_bf16_autocast(kind: str) -> None:
     torch.manual_seed(1)
     layer, x, targets = nn.Linear(5, L), torch.randn(17, 5), torch.randint(0, 2, (17, L)).float()
     with torch.autocast("cpu", torch.bfloat16):
         logits = layer(x)
-        found = made(kind)(logits, targets)
+        loss = make_loss(kind)(logits, targets)
     assert logits.dtype == torch.bfloat16
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, made(kind)(logits.float(), targets))
-    found.backward()
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, make_loss(kind)(logits.float(), targets))
+    loss.backward()
     assert layer.weight.grad is not None
     assert layer.weight.grad.isfinite().all()
     assert layer.weight.grad.any()

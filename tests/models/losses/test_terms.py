@@ -1,3 +1,5 @@
+"""Loss terms of CARAT and their weighted sum."""
+
 from __future__ import annotations
 
 import math
@@ -17,7 +19,7 @@ def test_cross_entropy_by_hand() -> None:
     assert cross_entropy(logits, targets, torch.tensor([True, False])).item() == pytest.approx(half)
 
 
-def test_nothing_valid_is_zero() -> None:
+def test_cross_entropy_without_valid_rows_is_zero() -> None:
     logits = torch.zeros(3, 2, requires_grad=True)
     loss = cross_entropy(logits, torch.zeros(3, 2), torch.zeros(3, dtype=torch.bool))
     loss.backward()
@@ -27,14 +29,14 @@ def test_nothing_valid_is_zero() -> None:
 def test_distance_averages_within_and_sums_over_modalities() -> None:
     features, target = torch.zeros(3, 2, 5, 7), torch.ones(3, 2, 5, 7)
     target[:, 1] = 2
-    features[2, 1] = 1000  # absent, must not count
+    features[2, 1] = 1000  # absent, must be ignored
     modality_mask = torch.tensor([[True, True], [True, True], [True, False]])
     assert distance(features, target, modality_mask).item() == pytest.approx(1 + 4)
     modality_mask[:, 1] = False
     assert distance(features, target, modality_mask).item() == pytest.approx(1)
 
 
-def test_weighted_sum() -> None:
+def test_weighted_sum_needs_one_weight_per_term() -> None:
     terms = {"a": torch.tensor(2.0), "b": torch.tensor(3.0)}
     assert weighted_sum(terms, {"a": 1.0, "b": 0.1}).item() == pytest.approx(2.3)
     with pytest.raises(KeyError, match="'c'"):

@@ -1,4 +1,4 @@
-"""Joint classification of all labels, and the shuffle of label features that augments it."""
+"""Joint classification of all labels, and shuffling of label features for more label combinations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from torch.nn import functional as F
 
 
 class Aggregation(nn.Module):
-    """g: MLP L·D → D → L over the concatenated label features, shared by the modalities."""
+    """MLP g: L·D → D → L over the concatenated label features, shared by all modalities.
+
+    Args:
+        hidden: D.
+        labels: L.
+    """
 
     def __init__(self, hidden: int, labels: int) -> None:
         super().__init__()
@@ -24,19 +29,19 @@ class Aggregation(nn.Module):
 
 
 def permute_within(valid: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Random permutations along the last axis that do not mix valid and other places.
+    """Random permutations along the last axis that permute valid and invalid positions separately.
 
     Args:
         valid: (…, N) bool.
-        generator: source of randomness, on the device of `valid`.
+        generator: random number generator on the device of `valid`; None: the global one.
 
     Returns:
-        (…, N) indices; in every row a bijection that maps valid places onto valid places.
+        (…, N) indices, a permutation in every row.
     """
     keys = torch.rand(valid.shape, generator=generator, device=valid.device)
-    order = (keys + 2 * ~valid).argsort(-1)  # the valid places in random order, then the others
-    home = (~valid).to(torch.uint8).argsort(dim=-1, stable=True)  # the valid places in order, then the others
-    return torch.empty_like(order).scatter_(-1, home, order)
+    shuffled = (keys + 2 * ~valid).argsort(-1)  # valid positions in random order, then invalid ones
+    ordered = (~valid).to(torch.uint8).argsort(dim=-1, stable=True)  # valid positions, then invalid ones
+    return torch.empty_like(shuffled).scatter_(-1, ordered, shuffled)
 
 
 def draw_shuffle(
@@ -47,18 +52,21 @@ def draw_shuffle(
     over_samples: bool = True,
     over_modalities: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Draw a shuffle of label features: over samples for each (modality, label), then over modalities.
+    """Draw permutations of label features over samples and over modalities.
 
-    Only present modalities are shuffled, so that no features of absent ones are mixed in.
+    Features are permuted over samples for each (modality, label), then over modalities for each (sample,
+    label). Present and absent modalities are permuted separately, so that features of absent modalities never
+    take the place of those of present ones.
 
     Args:
-        modality_mask: (B, M), present = True.
+        modality_mask: (B, M) bool, present = True.
         labels: L.
-        generator: source of randomness, on the device of `modality_mask`.
-        over_samples, over_modalities: False leaves that axis as it is.
+        generator: random number generator on the device of `modality_mask`; None: the global one.
+        over_samples: permute over samples.
+        over_modalities: permute over modalities.
 
     Returns:
-        Sample index (B, M, L) and modality index (B, M, L); each is a bijection along its axis.
+        Sample indices and modality indices, (B, M, L) each, to be applied in this order.
     """
     by_label = modality_mask[:, :, None].expand(-1, -1, labels)  # (B, M, L)
     samples, modalities = (
@@ -73,16 +81,25 @@ def draw_shuffle(
 
 
 def gather_jointly(values: Tensor, samples: Tensor, modalities: Tensor) -> Tensor:
-    """Index (B, M, L) or (B, M, L, D) by sample and modality at once, as the released code does.
+    """Index by sample and modality in a single gather, as in the released code.
 
-    Not a bijection: some entries are gathered twice and some never. Where modalities are absent, a
-    reconstructed feature of an absent one may be gathered.
+    The result is not a permutation: some features occur twice, others never. It may include reconstructed
+    features of absent modalities.
+
+    Args:
+        values: (B, M, L) or (B, M, L, D).
+        samples, modalities: see `draw_shuffle`.
     """
     return values[samples, modalities, torch.arange(values.shape[2], device=values.device)]
 
 
 def apply_shuffle(values: Tensor, samples: Tensor, modalities: Tensor) -> Tensor:
-    """Permute (B, M, L) or (B, M, L, D) over samples, then over modalities, by indices of `draw_shuffle`."""
+    """Permute over samples, then over modalities.
+
+    Args:
+        values: (B, M, L) or (B, M, L, D).
+        samples, modalities: see `draw_shuffle`.
+    """
     if values.ndim == 4:
         samples, modalities = (index[..., None].expand_as(values) for index in (samples, modalities))
     return values.gather(0, samples).gather(1, modalities)

@@ -1,4 +1,4 @@
-"""Soft alignment of a long modality to a fixed number of steps (the paper's unaligned setting)."""
+"""Soft alignment of a sequence to a fixed number of time steps, for unaligned data."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch import Tensor, nn
 
 
 class Alignment(nn.Module):
-    """Two-layer LSTM whose outputs weigh the time steps: (B, T, d) → (B, steps, d).
+    """Two-layer LSTM whose outputs weight the time steps: (B, T, d) → (B, steps, d).
 
-    The LSTM emits `steps` + 1 classes per time step, of which the first, a blank, is dropped; the others,
-    transposed, are the weights. As in the released code, no alignment loss is trained. Unlike there,
-    padding gets weight 0, so that trailing zeros have no effect.
+    For every input step the LSTM predicts a distribution over a blank and `steps` output steps. The
+    probabilities of the output steps, without the blank, are the weights of the input steps. As in the
+    released code there is no CTC loss. Unlike there, padding has weight 0.
 
     Args:
         width: d.
-        steps: time steps after alignment.
+        steps: number of time steps after alignment.
     """
 
     def __init__(self, width: int, steps: int) -> None:
@@ -24,10 +24,18 @@ class Alignment(nn.Module):
         self.lstm = nn.LSTM(width, steps + 1, num_layers=2, batch_first=True)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, T, d), mask (B, T) → aligned (B, steps, d) and its mask (B, steps), all valid."""
+        """Align a batch.
+
+        Args:
+            x: (B, T, d).
+            mask: (B, T) bool, valid = True.
+
+        Returns:
+            Aligned sequences (B, steps, d) and their mask (B, steps), all valid.
+        """
         with torch.autocast(x.device.type, enabled=False):  # not every CPU has a bf16 LSTM
             x = x.to(next(self.lstm.parameters()).dtype)
-            emitted, _ = self.lstm(x)
-        weights = emitted.softmax(-1)[..., 1:] * mask[..., None]  # (B, T, steps)
+            logits, _ = self.lstm(x)
+        weights = logits.softmax(-1)[..., 1:] * mask[..., None]  # (B, T, steps)
         aligned = weights.transpose(1, 2) @ x
         return aligned, torch.ones(aligned.shape[:2], dtype=torch.bool, device=x.device)

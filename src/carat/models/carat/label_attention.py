@@ -1,4 +1,4 @@
-"""Label-wise attention over time."""
+"""Label-wise attention pooling: one feature of a sequence per label."""
 
 from __future__ import annotations
 
@@ -6,18 +6,29 @@ from torch import Tensor, nn
 
 
 def attention_weights(logits: Tensor, mask: Tensor) -> Tensor:
-    """Softmax over valid time: logits (B, T, L), mask (B, T) with one valid step per row → (B, L, T)."""
+    """Softmax over the valid time steps.
+
+    Args:
+        logits: (B, T, L).
+        mask: (B, T) bool, at least one valid step (True) per sample.
+
+    Returns:
+        (B, L, T), zeros at padding.
+    """
     return logits.masked_fill(~mask[..., None], float("-inf")).softmax(dim=1).transpose(1, 2)
 
 
 class LabelAttention(nn.Module):
-    """A = softmax over time of (W h), u = A h (paper, label-specific representation).
+    """Attention A = softmax(W h) over time, label-specific features u = A h.
 
     Args:
         hidden: D.
         labels: L.
-        label_wise: W is (L, D), one row per label; else one row that all labels share.
-        identity_init: W starts at 0, so that every label starts with the mean over time; else it is random.
+        label_wise: W is (L, D), one row per label; if False it is (1, D), shared by all labels.
+        identity_init: initialize W with 0, so that features start as the mean over time; if False,
+            Xavier-uniformly.
+
+    Source: Peng et al. 2024, label-specific representation.
     """
 
     def __init__(
@@ -31,6 +42,14 @@ class LabelAttention(nn.Module):
             nn.init.zeros_(self.score.weight)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """hidden (B, T, D), mask (B, T) → label-specific features (B, L, D) and attention (B, L, T)."""
+        """Pool hidden states.
+
+        Args:
+            hidden: (B, T, D).
+            mask: (B, T) bool, at least one valid step (True) per sample.
+
+        Returns:
+            Label-specific features (B, L, D) and attention weights (B, L, T).
+        """
         weights = attention_weights(self.score(hidden), mask).expand(-1, self.labels, -1)
         return weights @ hidden, weights

@@ -1,4 +1,4 @@
-"""The contrastive latent space: En_m and De_m, one pair of MLPs per modality."""
+"""Contrastive latent space: encoder En_m and decoder De_m of each modality."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from carat.models.layers.modality_linear import ModalityMLP
 
 
 class Latent(nn.Module):
-    """En: D → D/2 → P and De: P → D/2 → D, ReLU between, with weights per modality.
+    """MLPs En: D → D/2 → P and De: P → D/2 → D with ReLU in between and separate weights per modality.
 
     Args:
         modalities: M.

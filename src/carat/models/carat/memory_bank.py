@@ -7,19 +7,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 EMPTY = -1
-"""Class of a row that was not filled yet."""
+"""Class of an empty row."""
 NOISE = -2
-"""Class of a row of noise: a negative of every latent."""
+"""Class of a row of initial noise, which is in the denominator of the loss but is no anchor's positive."""
 
 
 class MemoryBank(nn.Module):
-    """A ring of the last `size` latents and their classes, as buffers.
+    """Ring buffer of the last `size` latents and their classes.
 
     Args:
-        size: rows that the ring holds.
+        size: number of rows K.
         latent: P.
-        noise: start with Gaussian noise, normalized over the rows instead of over P, as the released code
-            does; else empty.
+        noise: start with Gaussian noise, normalized over the rows instead of over P as in the released code;
+            if False, start empty.
     """
 
     rows: Tensor
@@ -35,23 +35,25 @@ class MemoryBank(nn.Module):
 
     @torch.no_grad()
     def push(self, rows: Tensor, classes: Tensor) -> None:
-        """Append rows (N, P) of the given classes (N,), dropping the oldest; only the last `size` count.
+        """Append rows, overwriting the oldest.
 
-        Rows of class `EMPTY` are skipped. Every place of the ring gathers its new content, so that no shape
-        depends on how many rows are pushed.
+        Every slot of the ring computes which row it receives, so that no shape depends on the number of rows
+        that are skipped.
+
+        Args:
+            rows: (N, P); if more than `size` are to be appended, only the last ones are kept.
+            classes: (N,); rows of class `EMPTY` are skipped.
         """
         if not len(rows):
             return
         size = len(self.rows)
-        filled = classes != EMPTY
-        number = filled.sum()
-        in_order = (~filled).to(torch.uint8).argsort(stable=True)  # those to append, then the others
-        after = (torch.arange(size, device=rows.device) - self.pointer) % size  # places behind the pointer
-        newest = (
-            after + (number - 1 - after).div(size, rounding_mode="floor") * size
-        )  # of those that fit there
-        source = in_order[newest.clamp(0, len(rows) - 1)]
-        replaced = after < number
+        valid = classes != EMPTY
+        number = valid.sum()
+        order = (~valid).to(torch.uint8).argsort(stable=True)  # rows to append, then rows to skip
+        offset = (torch.arange(size, device=rows.device) - self.pointer) % size  # of each slot
+        laps = (number - 1 - offset).div(size, rounding_mode="floor")  # how often a slot is overwritten again
+        source = order[(offset + laps * size).clamp(0, len(rows) - 1)]
+        replaced = offset < number
         self.rows.copy_(torch.where(replaced[:, None], rows[source].to(self.rows.dtype), self.rows))
         self.classes.copy_(torch.where(replaced, classes[source], self.classes))
         self.pointer.copy_((self.pointer + number) % size)

@@ -1,4 +1,4 @@
-"""Class prototypes: two latents for each (modality, label), of samples with and without the label."""
+"""Class prototypes: a positive and a negative latent per (modality, label)."""
 
 from __future__ import annotations
 
@@ -10,56 +10,70 @@ from torch.nn import functional as F
 
 
 class StandIn(nn.Module, ABC):
-    """Replaces a modality's own latent in its reconstruction."""
+    """Stand-in for a modality's own latent in its reconstruction."""
 
     @abstractmethod
     def stand_in(self, latents: Tensor, modality_mask: Tensor) -> Tensor:
-        """Latents (B, M, L, P), modality mask (B, M) → (B, M, L, P)."""
+        """Stand-ins for a batch of latents.
+
+        Args:
+            latents: (B, M, L, P).
+            modality_mask: (B, M) bool, present = True.
+
+        Returns:
+            (B, M, L, P).
+        """
 
     @abstractmethod
     def update(self, latents: Tensor, labels: Tensor, modality_mask: Tensor) -> None:
-        """Update by a batch: latents (B, M, L, P), labels (B, L), modality mask (B, M)."""
+        """Update the state from a batch.
+
+        Args:
+            latents: (B, M, L, P).
+            labels: (B, L), 0 or 1.
+            modality_mask: (B, M) bool, present = True.
+        """
 
 
 class OwnLatent(StandIn):
-    """No substitution; absent modalities are zero."""
+    """No stand-in: the modality's own latent, zeros for an absent modality."""
 
     def stand_in(self, latents: Tensor, modality_mask: Tensor) -> Tensor:
         return latents * modality_mask[..., None, None]
 
     def update(self, latents: Tensor, labels: Tensor, modality_mask: Tensor) -> None:
-        """There is no state."""
+        """No state to update."""
 
 
 def moving_average(means: Tensor, values: Tensor, member: Tensor, momentum: float) -> Tensor:
-    """Exponential moving averages over the batch, sample by sample in order, in closed form.
+    """Exponential moving averages over the samples of a batch in order, in closed form.
 
-    ``mean ← momentum · mean + (1 − momentum) · value`` for each sample that belongs to the class, which
-    after n members is ``momentumⁿ · mean + (1 − momentum) Σᵢ momentumⁿ⁻ⁱ · valueᵢ``.
+    ``mean ← momentum · mean + (1 − momentum) · value`` for each sample of the class, which after n samples is
+    ``momentumⁿ · mean + (1 − momentum) Σᵢ momentumⁿ⁻ⁱ · valueᵢ``.
 
     Args:
         means: (M, L, 2, P).
         values: (B, M, L, P).
-        member: (B, M, L, 2), whether the sample's value belongs to the class.
-        momentum: weight of the old mean at each update.
+        member: (B, M, L, 2) bool, whether the value belongs to the class.
+        momentum: weight of the old mean in each update, in [0, 1].
 
     Returns:
         New means (M, L, 2, P).
     """
     count = member.to(values.dtype).cumsum(0)
-    later = count[-1] - count  # members of the same class that follow in the batch
+    later = count[-1] - count  # samples of the same class that follow in the batch
     weights = (1 - momentum) * momentum**later * member
     return momentum ** count[-1, ..., None] * means + torch.einsum("bmlc,bmlp->mlcp", weights, values)
 
 
 class Prototypes(StandIn):
-    """Prototypes μ⁺, μ⁻ in the latent space, as buffers that start at 0.
+    """Prototypes μ⁺ and μ⁻ in the latent space, initially 0.
 
     Args:
         modalities: M.
         labels: L.
         latent: P.
-        momentum: weight of the old prototype at each update (.99 in the paper).
+        momentum: weight of the old prototype in each update (0.99 in the paper).
     """
 
     means: Tensor
@@ -70,14 +84,14 @@ class Prototypes(StandIn):
         self.register_buffer("means", torch.zeros(modalities, labels, 2, latent))  # μ⁺, then μ⁻
 
     def stand_in(self, latents: Tensor, modality_mask: Tensor) -> Tensor:
-        """A mixture of prototypes.
+        """Mixtures of prototypes.
 
-        In training μ⁺ and μ⁻ weighted by the softmax of the similarities, at inference the more similar of
-        the two; for an absent modality the mean of both.
+        In training, μ⁺ and μ⁻ are weighted by the softmax of their dot products with the normalized latent;
+        at inference, the more similar one is chosen. For absent modalities both have weight ½.
 
         Args:
             latents: (B, M, L, P).
-            modality_mask: (B, M), present = True.
+            modality_mask: (B, M) bool, present = True.
 
         Returns:
             (B, M, L, P).
@@ -93,7 +107,13 @@ class Prototypes(StandIn):
 
     @torch.no_grad()
     def update(self, latents: Tensor, labels: Tensor, modality_mask: Tensor) -> None:
-        """Move the prototypes towards a batch: latents (B, M, L, P), labels (B, L), modality mask (B, M)."""
+        """Update the prototypes of present modalities with the normalized latents, see `moving_average`.
+
+        Args:
+            latents: (B, M, L, P).
+            labels: (B, L), 0 or 1.
+            modality_mask: (B, M) bool, present = True.
+        """
         positive = labels[:, None].bool() & modality_mask[..., None]  # (B, M, L)
         negative = ~labels[:, None].bool() & modality_mask[..., None]
         unit = F.normalize(latents.to(self.means.dtype), dim=-1)

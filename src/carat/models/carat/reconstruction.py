@@ -9,12 +9,12 @@ from carat.models.layers.modality_linear import ModalityLinear
 
 
 class Reconstruction(nn.Module):
-    """One Linear M·D → D per target modality, used at both levels.
+    """One linear layer M·D → D per target modality, used at both levels.
 
     Args:
         modalities: M.
         hidden: D.
-        levels: 2 gives u_α and u_β, 1 only u_α, 0 nothing.
+        levels: number of levels: 2 for u_α and u_β, 1 for u_α only, 0 for none.
     """
 
     def __init__(self, modalities: int, hidden: int, levels: int = 2) -> None:
@@ -23,19 +23,19 @@ class Reconstruction(nn.Module):
         self.rebuild = ModalityLinear(modalities, modalities * hidden, hidden)
 
     def forward(self, decoded: Tensor, stand_in: Tensor) -> list[Tensor]:
-        """The levels, each (B, M, L, D), from ũ and v, (B, M, L, D) each."""
-        rebuilt = [self.first(decoded, stand_in)] if self.levels else []
-        return [*rebuilt, self.second(rebuilt[0])] if self.levels > 1 else rebuilt
+        """Features of all levels, (B, M, L, D) each, see `first` for the arguments."""
+        levels = [self.first(decoded, stand_in)] if self.levels else []
+        return [*levels, self.second(levels[0])] if self.levels > 1 else levels
 
     def first(self, decoded: Tensor, stand_in: Tensor) -> Tensor:
-        """u_α: every modality from the others' decoded latents and its own stand-in.
+        """Reconstruct u_α of every modality from the other modalities and its own stand-in.
 
-        A single modality has no others and is reconstructed from its own decoded latent. By the paper's
-        definition only its stand-in would be left, and β would depend on nothing but the chosen prototypes.
+        A single modality is reconstructed from its own decoded latent. From its stand-in alone, as in the
+        paper's definition, nothing but the choice of prototype would reach u_β at inference.
 
         Args:
-            decoded: ũ (B, M, L, D).
-            stand_in: v (B, M, L, D).
+            decoded: decoded latents ũ (B, M, L, D).
+            stand_in: decoded stand-ins v (B, M, L, D).
 
         Returns:
             (B, M, L, D).
@@ -47,7 +47,7 @@ class Reconstruction(nn.Module):
         return self._rebuild(sources)
 
     def second(self, alpha: Tensor) -> Tensor:
-        """u_β: every modality from all first-level features: (B, M, L, D) → (B, M, L, D)."""
+        """Reconstruct u_β of every modality from u_α of all modalities: (B, M, L, D) → (B, M, L, D)."""
         return self._rebuild(alpha[:, None].expand(-1, alpha.shape[1], -1, -1, -1))
 
     def _rebuild(self, sources: Tensor) -> Tensor:

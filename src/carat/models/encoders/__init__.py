@@ -1,1 +1,1 @@
-"""Pretrained encoders of tokens or sound in front of any model, fine-tuned jointly."""
+"""Pretrained encoders that are fine-tuned jointly with the model."""

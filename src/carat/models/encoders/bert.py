@@ -1,4 +1,4 @@
-"""BERT and RoBERTa on packed batches, with the weight names of Hugging Face."""
+"""BERT and RoBERTa encoders that skip padding on a CPU. Parameters are named as in published checkpoints."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from carat.models.layers.linear import linear
 from carat.models.layers.packing import LengthGroup, PackedBatch
 from carat.models.layers.transformer import attend_packed
 
-OFFSET = ("roberta", "xlm-roberta", "camembert")
-"""Types whose first position comes after the padding token's id."""
+OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert")
+"""Model types whose position ids start after the id of the padding token."""
 
 
 def is_bert(config: dict[str, Any]) -> bool:
-    """Whether `Bert` computes what a configuration describes."""
+    """Whether `Bert` implements the architecture of a configuration."""
     return (
-        config["model_type"] in ("bert", *OFFSET)
+        config["model_type"] in ("bert", *OFFSET_POSITIONS)
         and config.get("hidden_act", "gelu") == "gelu"
         and config.get("position_embedding_type", "absolute") == "absolute"
         and not config.get("is_decoder", False)
@@ -28,22 +28,24 @@ def is_bert(config: dict[str, Any]) -> bool:
 
 
 class Bert(nn.Module):
-    """BERT or RoBERTa without pooler (Devlin et al. 2019; Liu et al. 2019).
+    """BERT or RoBERTa encoder without pooler.
 
     Args:
-        config: content of `config.json`; what it leaves out is as published.
+        config: contents of `config.json`; missing keys take the published defaults.
+
+    Source: Devlin et al. 2019; Liu et al. 2019.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
         hidden, eps = config["hidden_size"], config.get("layer_norm_eps", 1e-12)
-        padding = int(config.get("pad_token_id") or 0)
-        self.first = padding + 1 if config["model_type"] in OFFSET else 0
+        padding_idx = int(config.get("pad_token_id") or 0)
+        self.position_offset = padding_idx + 1 if config["model_type"] in OFFSET_POSITIONS else 0
         self.dropout = float(config.get("hidden_dropout_prob", 0.1))
         positions = config.get("max_position_embeddings", 512)
         self.embeddings = nn.ModuleDict(
             {
-                "word_embeddings": nn.Embedding(config["vocab_size"], hidden, padding_idx=padding),
+                "word_embeddings": nn.Embedding(config["vocab_size"], hidden, padding_idx=padding_idx),
                 "position_embeddings": nn.Embedding(positions, hidden),
                 "token_type_embeddings": nn.Embedding(config.get("type_vocab_size", 2), hidden),
                 "LayerNorm": nn.LayerNorm(hidden, eps=eps),
@@ -52,32 +54,41 @@ class Bert(nn.Module):
         layers = [BertLayer(config, eps) for _ in range(config["num_hidden_layers"])]
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(layers)})
 
-    def forward(self, ids: Tensor, packed: PackedBatch, types: Tensor | None = None) -> Tensor:
-        """Hidden states (R, T, D) of token ids (R, T), zeros where the layout has padding.
+    def forward(self, input_ids: Tensor, packed: PackedBatch, token_type_ids: Tensor | None = None) -> Tensor:
+        """Encode token ids.
 
-        Types (R, T) are the tokens' types, 0 by default; a model with one type takes no notice.
+        Args:
+            input_ids: (R, T), the samples that `packed` selects.
+            packed: packed batch.
+            token_type_ids: (R, T), all 0 by default; ignored by a model with a single token type.
+
+        Returns:
+            Hidden states (R, T, D), zeros at padding.
         """
-        whole, share = packed.whole, self.dropout if self.training else 0.0
-        places = torch.arange(self.first, self.first + ids.shape[1], device=ids.device).expand_as(ids)
-        table: Any = self.embeddings
+        whole, p = packed.whole, self.dropout if self.training else 0.0
+        position_ids = torch.arange(
+            self.position_offset, self.position_offset + input_ids.shape[1], device=input_ids.device
+        ).expand_as(input_ids)
+        embeddings: Any = self.embeddings
         rows = (
-            table["word_embeddings"](whole.pack(ids[..., None])[:, 0])
-            + table["position_embeddings"](whole.pack(places[..., None])[:, 0])
-            + self._types(types, whole)
+            embeddings["word_embeddings"](whole.pack(input_ids[..., None])[:, 0])
+            + embeddings["position_embeddings"](whole.pack(position_ids[..., None])[:, 0])
+            + self._token_type_embeddings(token_type_ids, whole)
         )
-        rows = dropout(table["LayerNorm"](rows), share)
+        rows = dropout(embeddings["LayerNorm"](rows), p)
         layers: Any = self.encoder["layer"]
         for layer in layers:
             rows = layer(rows, packed.groups)
         return whole.unpack(rows)
 
-    def _types(self, types: Tensor | None, whole: LengthGroup) -> Tensor:
-        known: Any = self.embeddings["token_type_embeddings"]
-        if types is None or len(known.weight) == 1:
-            first: Tensor = known.weight[0]
+    def _token_type_embeddings(self, token_type_ids: Tensor | None, whole: LengthGroup) -> Tensor:
+        """(N, D), or (D,) if all tokens have type 0."""
+        table: Any = self.embeddings["token_type_embeddings"]
+        if token_type_ids is None or len(table.weight) == 1:
+            first: Tensor = table.weight[0]
             return first
-        found: Tensor = known(whole.pack(types[..., None])[:, 0])
-        return found
+        rows: Tensor = table(whole.pack(token_type_ids[..., None])[:, 0])
+        return rows
 
 
 class BertLayer(nn.Module):
@@ -85,12 +96,12 @@ class BertLayer(nn.Module):
 
     Args:
         config: see `Bert`.
-        eps: of the LayerNorms.
+        eps: epsilon of the LayerNorms.
     """
 
     def __init__(self, config: dict[str, Any], eps: float) -> None:
         super().__init__()
-        hidden, wide = config["hidden_size"], config["intermediate_size"]
+        hidden, intermediate = config["hidden_size"], config["intermediate_size"]
         self.heads = config["num_attention_heads"]
         self.dropout = float(config.get("hidden_dropout_prob", 0.1))
         self.attention_dropout = float(config.get("attention_probs_dropout_prob", 0.1))
@@ -104,27 +115,26 @@ class BertLayer(nn.Module):
                 ),
             }
         )
-        self.intermediate = nn.ModuleDict({"dense": nn.Linear(hidden, wide)})
+        self.intermediate = nn.ModuleDict({"dense": nn.Linear(hidden, intermediate)})
         self.output = nn.ModuleDict(
-            {"dense": nn.Linear(wide, hidden), "LayerNorm": nn.LayerNorm(hidden, eps=eps)}
+            {"dense": nn.Linear(intermediate, hidden), "LayerNorm": nn.LayerNorm(hidden, eps=eps)}
         )
 
     def forward(self, x: Tensor, groups: list[LengthGroup]) -> Tensor:
-        """Packed rows x (N, D) of these groups → (N, D)."""
-        share = self.dropout if self.training else 0.0
-        asked: Any = self.attention["self"]
-        weight = torch.cat([part.weight for part in asked.values()])  # one product instead of three
-        bias = torch.cat([part.bias for part in asked.values()])
-        attended = attend_packed(
-            linear(x, weight, bias), groups, self.heads, self.attention_dropout if self.training else 0.0
-        )
-        x = _closed(self.attention["output"], x, attended, share)
-        wide: Any = self.intermediate["dense"]
-        return _closed(self.output, x, F.gelu(linear(x, wide.weight, wide.bias)), share)
+        """Packed rows (N, D) of all groups → (N, D)."""
+        p = self.dropout if self.training else 0.0
+        attention_p = self.attention_dropout if self.training else 0.0
+        projections: Any = self.attention["self"]
+        weight = torch.cat([part.weight for part in projections.values()])  # one product instead of three
+        bias = torch.cat([part.bias for part in projections.values()])
+        attended = attend_packed(linear(x, weight, bias), groups, self.heads, attention_p)
+        x = _project_add_norm(self.attention["output"], x, attended, p)
+        dense: Any = self.intermediate["dense"]
+        return _project_add_norm(self.output, x, F.gelu(linear(x, dense.weight, dense.bias)), p)
 
 
-def _closed(output: Any, x: Tensor, branch: Tensor, share: float) -> Tensor:
+def _project_add_norm(output: Any, x: Tensor, branch: Tensor, p: float) -> Tensor:
     """LayerNorm(x + dropout(dense(branch)))."""
     dense = output["dense"]
-    closed: Tensor = output["LayerNorm"](add_dropped(x, linear(branch, dense.weight, dense.bias), share))
-    return closed
+    normed: Tensor = output["LayerNorm"](add_dropped(x, linear(branch, dense.weight, dense.bias), p))
+    return normed

@@ -1,4 +1,4 @@
-"""Replaces a model's linear layers and dropouts by fast ones for a CPU."""
+"""CPU kernels for the linear layers and dropouts of models from transformers."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from carat.models.layers.dropout import dropout
 from carat.models.layers.linear import linear
 
 
-class HostLinear(nn.Linear):
-    """`nn.Linear` with the products of `carat.models.layers.linear`."""
+class CPULinear(nn.Linear):
+    """`nn.Linear` that uses `carat.models.layers.linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) → (…, out)."""
         return linear(x.reshape(-1, x.shape[-1]), self.weight, self.bias).view(*x.shape[:-1], -1)
 
 
-class HostDropout(nn.Module):
-    """`nn.Dropout` with the random numbers of `carat.models.layers.dropout`."""
+class CPUDropout(nn.Module):
+    """`nn.Dropout` that uses `carat.models.layers.dropout`."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -28,13 +28,16 @@ class HostDropout(nn.Module):
         return dropout(x, self.p) if self.training else x
 
 
-def make_fast(model: nn.Module) -> None:
-    """Replace what is slow on a CPU, in place; names, weights and results stay."""
+def use_cpu_kernels(model: nn.Module) -> None:
+    """Replace every `nn.Linear` with bias by `CPULinear` and every `nn.Dropout` by `CPUDropout`, in place.
+
+    Parameters and their names stay the same. On other devices both fall back to PyTorch's own kernels.
+    """
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear and child.bias is not None:
-                fast = HostLinear(child.in_features, child.out_features, device="meta")
-                fast.weight, fast.bias = child.weight, child.bias
-                setattr(parent, name, fast)
+                replacement = CPULinear(child.in_features, child.out_features, device="meta")
+                replacement.weight, replacement.bias = child.weight, child.bias
+                setattr(parent, name, replacement)
             elif type(child) is nn.Dropout:
-                setattr(parent, name, HostDropout(child.p))
+                setattr(parent, name, CPUDropout(child.p))

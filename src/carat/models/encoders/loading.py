@@ -1,4 +1,4 @@
-"""Loading of pretrained models from checked local folders."""
+"""Load pretrained models from local Hugging Face folders."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from torch import Tensor, nn
 
 from carat.config.encoders import EncoderChoice
 from carat.models.encoders.bert import Bert, is_bert
-from carat.models.encoders.cpu import make_fast
+from carat.models.encoders.cpu import use_cpu_kernels
 from carat.utils.errors import ConfigError, DataError
 from carat.utils.hugging_face import WEIGHTS, check_folder, read_config
 
 PREFIXES = ("bert.", "roberta.")
-"""Of the encoder's weights in files that hold a head too."""
+"""Prefixes of encoder weights in checkpoints that include a head."""
 
 
 def load_model(folder: Path, choice: EncoderChoice, *, text: bool, weights: bool) -> Any:
-    """The model of a folder, without its pooler: `Bert` where that can be, otherwise transformers' own.
+    """Load a model without its pooler, as `Bert` where possible and as transformers' own class otherwise.
 
     Args:
         folder: see `check_folder`.
-        choice: whether there are adapters, which are then all that is trainable, and how memory is saved.
-        text: whether it reads text, and so has a tokenizer.
-        weights: whether to read them; otherwise they are to be loaded from a run.
+        choice: whether to add LoRA adapters, which are then the only trainable parameters, and whether to
+            use gradient checkpointing.
+        text: whether this is a text model, which needs a tokenizer.
+        weights: read the folder's weights; if False, the caller loads them from a run.
 
     Raises:
-        DataError: the folder is refused, or its weights are not those of its configuration.
-        ConfigError: an extra is missing.
+        DataError: the folder is invalid, or its weights do not match its configuration.
+        ConfigError: an optional dependency is missing.
     """
     check_folder(folder, tokenizer=text, weights=weights)
     config = read_config(folder)
@@ -42,34 +43,39 @@ def load_model(folder: Path, choice: EncoderChoice, *, text: bool, weights: bool
             if weights:
                 _load_weights(model, load_file(folder / WEIGHTS))
             return model
-        model = _transformers_model(folder, weights)
+        model = _load_transformers_model(folder, weights)
     except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
         raise DataError(f"{folder}: cannot be loaded ({str(error).splitlines()[0]})") from error
     if getattr(model, "pooler", None) is not None:
-        model.pooler = None  # its output would be read by nothing
+        model.pooler = None  # its output is unused
     if choice.lora is not None:
         _add_adapters(model, choice)
     if choice.gradient_checkpointing:
-        _compute_again(model)
-    make_fast(model)
+        _enable_gradient_checkpointing(model)
+    use_cpu_kernels(model)
     return model
 
 
-def _load_weights(model: Bert, found: dict[str, Tensor]) -> None:
-    named = {}
-    for name, value in found.items():
+def _load_weights(model: Bert, published: dict[str, Tensor]) -> None:
+    """Copy weights of a checkpoint into a model; weights that the model does not have are ignored.
+
+    Raises:
+        ValueError: a weight is missing or has another shape.
+    """
+    weights = {}
+    for name, value in published.items():
         for prefix in PREFIXES:
             name = name.removeprefix(prefix)
         name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-        named[name] = value
-    own = model.state_dict()
-    for name, value in own.items():
-        if name not in named or named[name].shape != value.shape:
-            raise ValueError(f"the weights lack '{name}', or have it of another shape")
-    model.load_state_dict({name: named[name].float() for name in own})
+        weights[name] = value
+    state = model.state_dict()
+    for name, value in state.items():
+        if name not in weights or weights[name].shape != value.shape:
+            raise ValueError(_mismatch(name))
+    model.load_state_dict({name: weights[name].float() for name in state})
 
 
-def _transformers_model(folder: Path, weights: bool) -> Any:
+def _load_transformers_model(folder: Path, weights: bool) -> Any:
     try:
         from transformers import AutoConfig, AutoModel
         from transformers.utils import logging
@@ -81,10 +87,10 @@ def _transformers_model(folder: Path, weights: bool) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         config = AutoConfig.from_pretrained(folder, **local)
-        config.apply_spec_augment = False  # draws from numpy's generator
+        config.apply_spec_augment = False  # draws from NumPy's global generator
         if not weights:
             return AutoModel.from_config(config, dtype=torch.float32)
-        model, found = AutoModel.from_pretrained(
+        model, info = AutoModel.from_pretrained(
             folder,
             config=config,
             use_safetensors=True,
@@ -92,11 +98,14 @@ def _transformers_model(folder: Path, weights: bool) -> Any:
             output_loading_info=True,
             **local,
         )
-    lacking = sorted(x for x in found["missing_keys"] if "pooler" not in x)
-    if lacking or found["mismatched_keys"]:
-        wrong = lacking[0] if lacking else sorted(found["mismatched_keys"])[0][0]
-        raise ValueError(f"the weights lack '{wrong}', or have it of another shape")
+    missing = sorted(x for x in info["missing_keys"] if "pooler" not in x)
+    if missing or info["mismatched_keys"]:
+        raise ValueError(_mismatch(missing[0] if missing else sorted(info["mismatched_keys"])[0][0]))
     return model
+
+
+def _mismatch(name: str) -> str:
+    return f"weight '{name}' is missing, or its shape does not match the configuration"
 
 
 def _add_adapters(model: nn.Module, choice: EncoderChoice) -> None:
@@ -115,21 +124,21 @@ def _add_adapters(model: nn.Module, choice: EncoderChoice) -> None:
     peft.inject_adapter_in_model(config, model)
 
 
-def _compute_again(model: Any) -> None:
-    """Keep no hidden states for the backward pass."""
+def _enable_gradient_checkpointing(model: Any) -> None:
+    """Recompute hidden states in the backward pass instead of storing them."""
     if hasattr(model, "activation_checkpointing_enable"):
         model.activation_checkpointing_enable()
-    else:  # an earlier transformers
+    else:  # older versions of transformers
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
-def layers_of(model: nn.Module, number: int) -> nn.ModuleList:
-    """The stack of a model's so many Transformer layers.
+def find_layers(model: nn.Module, num_layers: int) -> nn.ModuleList:
+    """The stack of `num_layers` Transformer layers of a model.
 
     Raises:
-        DataError: it has none that is recognized.
+        DataError: the model has no such stack.
     """
     for part in model.modules():
-        if isinstance(part, nn.ModuleList) and len(part) == number:
+        if isinstance(part, nn.ModuleList) and len(part) == num_layers:
             return part
-    raise DataError(f"no stack of {number} layers is found in the model")
+    raise DataError(f"the model has no stack of {num_layers} Transformer layers")

@@ -1,4 +1,4 @@
-"""A model with pretrained encoders in front of it, fine-tuned jointly."""
+"""A model with pretrained encoders in front, fine-tuned jointly."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from carat.models.encoders.pretrained import PretrainedEncoder
 
 
 class EncodedModel(Model):
-    """A model that reads hidden states of encoders where the data has tokens or sound.
+    """A model that gets hidden states of encoders where the data has tokens or waveforms.
 
     Args:
-        model: constructed for the encoders' widths.
-        encoders: by modality; other modalities are passed through.
+        model: built for the widths of the encoders.
+        encoders: by modality; features of other modalities reach the model unchanged.
     """
 
     def __init__(self, model: Model, encoders: Mapping[str, PretrainedEncoder]) -> None:
@@ -27,7 +27,7 @@ class EncodedModel(Model):
         self.model = model
         self.encoders = nn.ModuleDict(encoders)
         self.max_length = {
-            m: encoders[m].max_input_length(steps) if m in encoders else steps
+            m: encoders[m].input_length(steps) if m in encoders else steps
             for m, steps in model.max_length.items()
         }
 
@@ -37,7 +37,7 @@ class EncodedModel(Model):
     def encode(
         self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The model's inputs: features (B, T', d) and masks (B, T') by modality."""
+        """Inputs of the inner model: features (B, T', d) and masks (B, T') by modality."""
         encoded, valid = dict(features), dict(masks)
         for m, encoder in self.encoders.items():
             encoded[m], valid[m] = encoder(features[m], masks[m])
@@ -52,10 +52,10 @@ class EncodedModel(Model):
         return self.model.score(*self.encode(features, masks))
 
     def prepare(self, data: TrainingData) -> None:
-        self.model.prepare(TrainingData(data.labels, self._encoded(data.batches)))
+        self.model.prepare(TrainingData(data.labels, self._encode_batches(data.batches)))
 
     @torch.no_grad()
-    def _encoded(self, batches: Iterable[Any]) -> Iterator[Any]:
+    def _encode_batches(self, batches: Iterable[Any]) -> Iterator[Any]:
         self.encoders.eval()
         try:
             for features, masks, labels in batches:
@@ -67,12 +67,12 @@ class EncodedModel(Model):
         self.model.update_after_step(outputs, labels)
 
     def on_train_epoch_start(self, epoch: int) -> None:
-        for encoder in self._all():
-            encoder.freeze(epoch < encoder.choice.frozen_epochs)
+        for encoder in self._pretrained_encoders():
+            encoder.set_frozen(epoch < encoder.choice.frozen_epochs)
         self.model.on_train_epoch_start(epoch)
 
     def learning_rates(self) -> Iterator[tuple[nn.Parameter, float]]:
-        for encoder in self._all():
+        for encoder in self._pretrained_encoders():
             yield from encoder.learning_rates()
         yield from self.model.learning_rates()
 
@@ -82,8 +82,8 @@ class EncodedModel(Model):
 
     @property
     def num_parameters(self) -> int:
-        own = sum(p.numel() for p in self.encoders.parameters() if p.requires_grad)
-        return self.model.num_parameters + own * self.is_trainable
+        of_encoders = sum(p.numel() for p in self.encoders.parameters() if p.requires_grad)
+        return self.model.num_parameters + of_encoders * self.is_trainable
 
     def attention(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return self.model.attention(*self.encode(features, masks))
@@ -92,16 +92,16 @@ class EncodedModel(Model):
         self.model.compile_step(mode)
 
     def no_decay_parameters(self) -> Iterator[nn.Parameter]:
-        inner = {id(parameter) for parameter in self.model.parameters()}  # which the model itself decides on
-        yield from (p for p in super().no_decay_parameters() if id(p) not in inner)
+        of_model = {id(parameter) for parameter in self.model.parameters()}  # the model's own choice applies
+        yield from (p for p in super().no_decay_parameters() if id(p) not in of_model)
         yield from self.model.no_decay_parameters()
 
     def extra_files(self) -> dict[str, Path]:
         return {
             f"{ENCODERS}/{m}/{name}": encoder.folder / name
-            for m, encoder in zip(self.encoders, self._all(), strict=True)
+            for m, encoder in zip(self.encoders, self._pretrained_encoders(), strict=True)
             for name in encoder.files
         }
 
-    def _all(self) -> list[PretrainedEncoder]:
+    def _pretrained_encoders(self) -> list[PretrainedEncoder]:
         return [encoder for encoder in self.encoders.values() if isinstance(encoder, PretrainedEncoder)]

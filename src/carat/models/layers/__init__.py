@@ -1,1 +1,1 @@
-"""Layers shared by the models."""
+"""Layers shared by several models."""

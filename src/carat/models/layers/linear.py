@@ -1,4 +1,4 @@
-"""Linear layers that compute their products by `carat.utils.device.product`."""
+"""Linear layer with the fast CPU matrix products of `carat.utils.device`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from carat.utils.device import by_onednn, product
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x Wᵀ + b, as `torch.nn.functional.linear`.
+    """x Wᵀ + b, like `torch.nn.functional.linear`.
 
     Args:
         x: (N, in).
@@ -38,5 +38,5 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         gradient = gradients[0].contiguous()
-        of_x = product(gradient, weight.t()) if ctx.needs_input_grad[0] else None
-        return of_x, product(gradient.t(), x.t()), gradient.sum(0)
+        grad_x = product(gradient, weight.t()) if ctx.needs_input_grad[0] else None
+        return grad_x, product(gradient.t(), x.t()), gradient.sum(0)

@@ -1,4 +1,4 @@
-"""Packed batches: valid steps one after the other, without padding."""
+"""Packing of padded batches: valid time steps only, samples grouped by length."""
 
 from __future__ import annotations
 
@@ -10,61 +10,61 @@ from torch import Tensor
 
 from carat.utils.device import on_host
 
-GROUP = 16
-"""Samples per group that attends together, if groups save padding or memory."""
-SMALL = 1 << 17
-"""Pairs of steps over all samples, up to which memory is no reason for groups."""
+GROUP_SIZE = 16
+"""Samples per group."""
+MAX_PAIRS = 1 << 17
+"""Query–key pairs of a batch, R · T², up to which attention needs no groups to save memory."""
 
 
 @dataclass(frozen=True)
 class LengthGroup:
-    """Neighboring samples that attend together, padded to the longest among them."""
+    """Adjacent samples of similar length that attend in one call, padded to the longest of them."""
 
     mask: Tensor
     """(R, T) bool, valid = True."""
-    places: Tensor | None
-    """(N,) places of the valid steps in R · T; None: all of them."""
+    indices: Tensor | None
+    """(N,) indices of the valid steps among the R · T steps; None: all steps are packed."""
     rows: slice
-    """Their steps among all packed rows."""
+    """The group's rows among all packed rows."""
     full: bool
     """Whether every step is known to be valid."""
 
     def unpack(self, packed: Tensor) -> Tensor:
-        """Packed rows (N, d) → (R, T, d), zeros where not valid."""
-        if self.places is None:
+        """Packed rows (N, d) → (R, T, d), zeros at padding."""
+        if self.indices is None:
             return packed.view(*self.mask.shape, -1)
-        empty = packed.new_zeros(self.mask.numel(), packed.shape[1])
-        return empty.index_copy(0, self.places, packed).view(*self.mask.shape, -1)
+        padded = packed.new_zeros(self.mask.numel(), packed.shape[1])
+        return padded.index_copy(0, self.indices, packed).view(*self.mask.shape, -1)
 
     def pack(self, padded: Tensor) -> Tensor:
-        """(R, T, d) → the valid steps as packed rows (N, d)."""
+        """(R, T, d) → packed rows (N, d) of the valid steps."""
         rows = padded.flatten(0, 1)
-        if self.places is None:
+        if self.indices is None:
             return rows
-        taken: Tensor = _Take.apply(rows, self.places)  # type: ignore[no-untyped-call]
-        return taken
+        packed: Tensor = _IndexSelect.apply(rows, self.indices)  # type: ignore[no-untyped-call]
+        return packed
 
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """The layout of a padded batch without its padding, the longest samples first."""
+    """A padded batch without its padding: the valid steps of all samples, longest samples first."""
 
     samples: Tensor | None
-    """(R,) the samples that are computed; None: all, in their order."""
+    """(R,) indices of the selected samples in the batch; None: all samples, in order."""
     absent: Tensor | None
-    """(B,) bool, samples that are computed without having a valid step; None: there are none."""
+    """(B,) bool, selected samples without any valid step; None: there are none."""
     whole: LengthGroup
-    """All of them, padded to the longest."""
+    """The selected samples as a single group, padded to the longest."""
     groups: list[LengthGroup]
-    """The same in parts of similar length."""
+    """The selected samples in groups of similar length."""
 
     def select(self, padded: Tensor) -> Tensor:
-        """(B, T, d) → the samples that are computed, trimmed to the longest (R, T', d)."""
-        chosen = padded if self.samples is None else padded.index_select(0, self.samples)
-        return chosen[:, : self.whole.mask.shape[1]]
+        """(B, T, d) → the selected samples, trimmed to the longest (R, T', d)."""
+        selected = padded if self.samples is None else padded.index_select(0, self.samples)
+        return selected[:, : self.whole.mask.shape[1]]
 
     def restore(self, values: Tensor, batch: int) -> Tensor:
-        """Values (R, …) of the samples that were computed → (B, …), zeros for those without valid steps."""
+        """Values (R, …) of the selected samples → (B, …), zeros for samples without valid steps."""
         if self.absent is not None:
             return values.masked_fill(self.absent.view(-1, *[1] * (values.ndim - 1)), 0)
         if self.samples is None:
@@ -73,11 +73,14 @@ class PackedBatch:
 
 
 def pack_batch(mask: Tensor) -> PackedBatch:
-    """Pack a batch with this mask (B, T), valid = True.
+    """Pack a batch.
 
-    On a CPU only valid steps are computed, and samples without any are left out. Elsewhere shapes must not
-    depend on values: everything is computed, and a sample without valid steps gets its first one, so that its
-    values are finite.
+    On a CPU, samples without valid steps are left out. On other devices shapes must not depend on values:
+    all steps are packed, and the first step of a sample without valid steps counts as valid, so that its
+    attention stays finite.
+
+    Args:
+        mask: (B, T) bool, valid = True.
     """
     if not on_host(mask):
         absent = ~mask.any(1)
@@ -85,43 +88,51 @@ def pack_batch(mask: Tensor) -> PackedBatch:
         whole = LengthGroup(mask | (first & absent[:, None]), None, slice(None), full=False)
         return PackedBatch(None, absent, whole, [whole])
     lengths, order = (mask * torch.arange(1, mask.shape[1] + 1)).amax(1).sort(descending=True, stable=True)
-    kept = int((lengths > 0).sum())
-    moved = kept < len(mask) or bool((order != torch.arange(kept)).any())
-    mask = mask[order[:kept], : int(lengths[0]) if kept else 0]
-    whole = _group(mask, 0)
-    return PackedBatch(order[:kept] if moved else None, None, whole, _split(whole, lengths[:kept].tolist()))
+    present = int((lengths > 0).sum())
+    reordered = present < len(mask) or bool((order != torch.arange(present)).any())
+    mask = mask[order[:present], : int(lengths[0]) if present else 0]
+    whole = _make_group(mask, 0)
+    groups = _split(whole, lengths[:present].tolist())
+    return PackedBatch(order[:present] if reordered else None, None, whole, groups)
 
 
 def _split(whole: LengthGroup, lengths: list[int]) -> list[LengthGroup]:
-    """Groups of neighbors, the longest first; one where that is small and saves less than a fifth."""
-    starts = range(0, len(lengths), GROUP)
-    small = sum(lengths[:1]) * whole.mask.numel() <= SMALL
-    if small and sum(len(lengths[i : i + GROUP]) * lengths[i] for i in starts) > 0.8 * whole.mask.numel():
+    """Split into groups of adjacent samples, unless the batch is small and that saves less than a fifth.
+
+    Args:
+        whole: samples in order of decreasing length.
+        lengths: their R lengths.
+    """
+    starts = range(0, len(lengths), GROUP_SIZE)
+    steps = whole.mask.numel()
+    small = sum(lengths[:1]) * steps <= MAX_PAIRS
+    if small and sum(len(lengths[i : i + GROUP_SIZE]) * lengths[i] for i in starts) > 0.8 * steps:
         return [whole]
     groups: list[LengthGroup] = []
     for i in starts:
         row = groups[-1].rows.stop if groups else 0
-        groups.append(_group(whole.mask[i : i + GROUP, : lengths[i]], row))
+        groups.append(_make_group(whole.mask[i : i + GROUP_SIZE, : lengths[i]], row))
     return groups
 
 
-def _group(mask: Tensor, start: int) -> LengthGroup:
-    places = mask.flatten().nonzero()[:, 0]
-    full = len(places) == mask.numel()
-    return LengthGroup(mask, None if full else places, slice(start, start + len(places)), full)
+def _make_group(mask: Tensor, start: int) -> LengthGroup:
+    """The group of a mask (R, T) whose packed rows begin at `start`."""
+    indices = mask.flatten().nonzero()[:, 0]
+    full = len(indices) == mask.numel()
+    return LengthGroup(mask, None if full else indices, slice(start, start + len(indices)), full)
 
 
-class _Take(torch.autograd.Function):
-    """Rows at distinct places; the built-in gradient accumulates row by row, slower than a product."""
+class _IndexSelect(torch.autograd.Function):
+    """`index_select` for unique indices, whose backward pass copies rows instead of accumulating them."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, places: Tensor) -> Tensor:
-        ctx.save_for_backward(places)
+    def forward(ctx: Any, rows: Tensor, indices: Tensor) -> Tensor:
+        ctx.save_for_backward(indices)
         ctx.number = len(rows)
-        return rows.index_select(0, places)
+        return rows.index_select(0, indices)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (places,) = ctx.saved_tensors
+        (indices,) = ctx.saved_tensors
         (gradient,) = gradients
-        return gradient.new_zeros(ctx.number, gradient.shape[1]).index_copy_(0, places, gradient), None
+        return gradient.new_zeros(ctx.number, gradient.shape[1]).index_copy_(0, indices, gradient), None

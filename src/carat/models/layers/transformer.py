@@ -12,81 +12,81 @@ from carat.models.layers.linear import linear
 from carat.models.layers.packing import LengthGroup, PackedBatch
 from carat.utils.device import on_host
 
-LONG = 128
-"""Steps above which attention weights are recomputed in the backward pass, and computed in parts."""
-HELD = 1 << 21
-"""Attention weights per part."""
+LONG_SEQUENCE = 128
+"""Time steps above which attention runs in chunks whose weights are recomputed in the backward pass."""
+MAX_WEIGHTS = 1 << 21
+"""Attention weights per chunk."""
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, p: float) -> Tensor:
-    """softmax(Q Kᵀ / √d) V, with dropout of the weights.
+    """Scaled dot-product attention: softmax(Q Kᵀ / √d) V, with dropout on the weights.
 
     Args:
         query, key, value: (B, heads, T, d).
-        mask: (B, T) keys, valid = True; None: all.
-        p: dropout of the weights, see `dropout`.
+        mask: (B, T) bool, valid keys = True; None: all keys are valid.
+        p: dropout probability of the weights, see `dropout`.
 
     Returns:
         (B, heads, T, d).
     """
-    long = key.shape[-2] > LONG
+    long = key.shape[-2] > LONG_SEQUENCE
     if not on_host(query) or (long and not p):
-        keys = None if mask is None else mask[:, None, None]
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=keys, dropout_p=p)
+        attn_mask = None if mask is None else mask[:, None, None]
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask, dropout_p=p)
     if not long:
         return _attend(query, key, value, mask, p)
     masks = torch.ones_like(key[:, 0, :, 0], dtype=torch.bool) if mask is None else mask
-    few = max(1, HELD // (key.shape[1] * key.shape[2] ** 2))  # samples at a time
-    parts = zip(*(torch.split(x, few) for x in (query, key, value, masks)), strict=True)
-    return torch.cat([checkpoint(_attend, *part, p, use_reentrant=False) for part in parts])
+    chunk_size = max(1, MAX_WEIGHTS // (key.shape[1] * key.shape[2] ** 2))  # samples
+    chunks = zip(*(torch.split(x, chunk_size) for x in (query, key, value, masks)), strict=True)
+    return torch.cat([checkpoint(_attend, *chunk, p, use_reentrant=False) for chunk in chunks])
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, p: float) -> Tensor:
-    """Plain matrix products: on a CPU, SDPA is slower for short sequences and has no fast dropout."""
-    similar = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    """As defined: on a CPU, PyTorch's SDPA is slower for short sequences and lacks the fast dropout."""
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if mask is not None:
-        bias = torch.zeros_like(mask, dtype=similar.dtype).masked_fill_(~mask, float("-inf"))
-        similar = similar + bias[:, None, None]
-    return dropout(similar.softmax(-1), p).to(value.dtype) @ value
+        bias = torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, float("-inf"))
+        scores = scores + bias[:, None, None]
+    return dropout(scores.softmax(-1), p).to(value.dtype) @ value
 
 
 def attend_packed(projected: Tensor, groups: list[LengthGroup], heads: int, p: float) -> Tensor:
-    """Attention within each sample, group by group.
+    """Self-attention within each sample, one group at a time.
 
     Args:
         projected: packed queries, keys and values (N, 3·D).
-        groups: where the samples lie.
-        heads: of the attention; divides D.
-        p: dropout of the weights.
+        groups: groups of samples, in the order of the packed rows.
+        heads: number of attention heads; divides D.
+        p: dropout probability of the attention weights.
 
     Returns:
         (N, D).
     """
     if len(groups) == 1:
-        return _attend_together(projected, groups[0], heads, p)
+        return _attend_group(projected, groups[0], heads, p)
     parts = torch.split(projected, [group.rows.stop - group.rows.start for group in groups])
-    return torch.cat([_attend_together(*part, heads, p) for part in zip(parts, groups, strict=True)])
+    return torch.cat([_attend_group(*part, heads, p) for part in zip(parts, groups, strict=True)])
 
 
-def _attend_together(projected: Tensor, group: LengthGroup, heads: int, p: float) -> Tensor:
+def _attend_group(projected: Tensor, group: LengthGroup, heads: int, p: float) -> Tensor:
     split = group.unpack(projected).view(*group.mask.shape, 3, heads, -1)  # (R, T, 3, heads, D / heads)
     query, key, value = split.permute(2, 0, 3, 1, 4)
     attended = attend(query, key, value, None if group.full else group.mask, p)
     return group.pack(attended.transpose(1, 2).flatten(2))
 
 
-def _through(layer: nn.Linear, rows: Tensor) -> Tensor:
+def _apply(layer: nn.Linear, rows: Tensor) -> Tensor:
     return linear(rows, layer.weight, layer.bias)
 
 
 class EncoderLayer(nn.Module):
-    """Post-norm Transformer layer with exact GELU, as BERT's.
+    """Post-norm Transformer layer with exact GELU, as in BERT.
 
     Args:
         hidden: D.
-        heads: attention heads; divides D.
+        heads: number of attention heads; divides D.
         feedforward: width between the two feed-forward projections.
-        dropout: on attention weights and on both residual branches.
+        dropout: dropout probability of the attention weights and of both residual branches.
         norm_eps: epsilon of the LayerNorms.
     """
 
@@ -102,20 +102,19 @@ class EncoderLayer(nn.Module):
         self.norm2 = nn.LayerNorm(hidden, eps=norm_eps)
 
     def forward(self, x: Tensor, groups: list[LengthGroup]) -> Tensor:
-        """Packed rows x (N, D) of these groups → (N, D)."""
+        """Packed rows (N, D) of all groups → (N, D)."""
         p = self.dropout if self.training else 0.0
-        attended = attend_packed(_through(self.query_key_value, x), groups, self.heads, p)
-        mixed = _through(self.out_proj, attended)
-        x = self.norm1(add_dropped(x, mixed, p))
-        fed = _through(self.linear2, F.gelu(_through(self.linear1, x)))
-        out: Tensor = self.norm2(add_dropped(x, fed, p))
+        attended = attend_packed(_apply(self.query_key_value, x), groups, self.heads, p)
+        x = self.norm1(add_dropped(x, _apply(self.out_proj, attended), p))
+        feedforward = _apply(self.linear2, F.gelu(_apply(self.linear1, x)))
+        out: Tensor = self.norm2(add_dropped(x, feedforward, p))
         return out
 
 
 class Encoder(nn.Module):
-    """Projection, learned positions and a stack of `EncoderLayer`.
+    """Input projection, learned position embeddings and a stack of `EncoderLayer`.
 
-    Weights and positions are drawn from N(0, .02), biases are 0 (the paper's encoder, section "Forward").
+    Weights and position embeddings are initialized from N(0, 0.02²), biases with 0.
 
     Args:
         width: d, features per time step.
@@ -123,8 +122,11 @@ class Encoder(nn.Module):
         layers: number of layers.
         heads, feedforward, dropout, norm_eps: see `EncoderLayer`.
         max_length: number of position embeddings.
-        pooler: add a frozen pooler whose output nothing uses, as the released code does.
-        identity_init: start with positions at 0 and, if d = D, with the identity as projection.
+        pooler: add a frozen pooler whose output is unused, as in the released code.
+        identity_init: initialize the position embeddings with 0 and, if d = D, the projection with the
+            identity.
+
+    Source: Peng et al. 2024 (CARAT), the encoder of each modality.
     """
 
     def __init__(
@@ -161,10 +163,18 @@ class Encoder(nn.Module):
                 nn.init.eye_(self.project.weight)
 
     def forward(self, x: Tensor, packed: PackedBatch) -> Tensor:
-        """Hidden states (R, T, D) of x (R, T, d) with T ≤ max_length, zeros where padded."""
+        """Encode the selected samples of a batch.
+
+        Args:
+            x: (R, T, d), T ≤ max_length.
+            packed: packed batch.
+
+        Returns:
+            Hidden states (R, T, D), zeros at padding.
+        """
         whole = packed.whole
         positions = self.positions[: x.shape[1]].expand(x.shape[0], -1, -1)
-        rows = self.norm(_through(self.project, whole.pack(x)) + whole.pack(positions))
+        rows = self.norm(_apply(self.project, whole.pack(x)) + whole.pack(positions))
         rows = dropout(rows, self.dropout if self.training else 0.0)
         for layer in self.layers:
             rows = layer(rows, packed.groups)

@@ -1,4 +1,4 @@
-"""Supervised contrastive loss of latents, in memory O(rows · tile) instead of O(rows²)."""
+"""Supervised contrastive loss in O(rows · tile) instead of O(rows²) memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from carat.utils.device import on_host, product
 
 ABSENT = -1
-"""Class of a row that is ignored: neither an anchor nor compared with."""
+"""Class of an absent row, which is neither an anchor nor in any denominator."""
 
 
 def supcon_loss(
@@ -32,58 +32,63 @@ def supcon_loss(
     """Supervised contrastive loss of a batch against itself and a queue.
 
     For an anchor i with positives P(i), all other rows of its class in batch and queue, the loss is
-    ``−1/|P(i)| Σ_{p ∈ P(i)} log( exp(⟨i, p⟩/τ) / Σ_{a ≠ i} exp(⟨i, a⟩/τ) )``. Anchors are the batch rows that
-    have a positive; their mean is returned, 0 if there are none.
+    ``−1/|P(i)| Σ_{p ∈ P(i)} log( exp(⟨i, p⟩/τ) / Σ_{a ≠ i} exp(⟨i, a⟩/τ) )``. It is averaged over the batch
+    rows that have a positive.
+
+    The sum over positives is computed from class sums, the denominators tile by tile, with value and gradient
+    in the same pass. `queue_anchors`, `average_over_all` and `epsilon` reproduce the released code.
 
     Args:
         latents: (N, P), of unit length.
-        classes: (N,), in [0, number_of_classes); a row of another class has no positives, a row of class
-            `ABSENT` is ignored.
+        classes: (N,), in [0, number_of_classes); rows of any other class have no positives, rows of class
+            `ABSENT` are ignored.
         queue_latents: (K, P), without gradient; K may be 0.
         queue_classes: (K,).
-        temperature: τ.
+        temperature: τ > 0.
         number_of_classes: C.
-        queue_anchors: whether the queue's rows are anchors too.
-        average_over_all: whether anchors without a positive count as 0 in the mean; else they are left out.
-        epsilon: added to |P(i)| and to the denominator's sum.
-        tile: anchors whose similarities are held in memory at once; chosen by the device when None.
+        queue_anchors: use the rows of the queue as anchors, too.
+        average_over_all: count anchors without positives as 0 in the mean instead of leaving them out.
+        epsilon: added to |P(i)| and to the denominator.
+        tile: number of anchors whose similarities are held in memory at once; None chooses by device.
 
     Returns:
-        Scalar.
+        Scalar; 0 if no anchor has a positive.
 
-    Source: the paper's contrastive representation learning; Khosla et al. 2020, equation 2. The sum over
-    positives is taken by class sums, the denominators tile by tile, where value and gradient are formed
-    together. Three of the switches are quirks of the released code: queue_anchors, average_over_all, epsilon.
+    Source: Khosla et al. 2020, equation 2; Peng et al. 2024, contrastive representation learning.
     """
     keys = torch.cat((latents, queue_latents))
     classes = torch.cat((classes, queue_classes))
-    number = len(keys) if queue_anchors else len(latents)  # anchors
-    member = (classes[:, None] == torch.arange(number_of_classes, device=classes.device)).to(keys.dtype)
-    positives = member[:number] @ member.sum(0) - member[:number].sum(1)
-    with_positive = (positives > 0).to(keys.dtype)
+    anchors = len(keys) if queue_anchors else len(latents)
+    one_hot = (classes[:, None] == torch.arange(number_of_classes, device=classes.device)).to(keys.dtype)
+    positives = one_hot[:anchors] @ one_hot.sum(0) - one_hot[:anchors].sum(1)  # |P(i)|
+    has_positive = (positives > 0).to(keys.dtype)
     divisor = (positives + epsilon).clamp(min=1)
-    valid = classes != ABSENT
-    counted = (valid[:number].sum() if average_over_all else with_positive.sum()).clamp(min=1)
-    own = keys[:number] * member[:number].sum(1, keepdim=True)
-    attraction = (keys[:number] * (member[:number] @ (member.T @ keys) - own)).sum(-1) / temperature
-    pull = (attraction / divisor * with_positive).sum() / counted
-    weights = positives / divisor * with_positive / counted
-    push: Tensor = _WeightedLogDenominator.apply(  # type: ignore[no-untyped-call]
-        latents, queue_latents, valid, weights, temperature, epsilon, tile or _tile(keys)
+    present = classes != ABSENT
+    count = (present[:anchors].sum() if average_over_all else has_positive.sum()).clamp(min=1)
+    itself = keys[:anchors] * one_hot[:anchors].sum(1, keepdim=True)
+    similarity = (keys[:anchors] * (one_hot[:anchors] @ (one_hot.T @ keys) - itself)).sum(-1) / temperature
+    numerator = (similarity / divisor * has_positive).sum() / count
+    weights = positives / divisor * has_positive / count
+    denominator: Tensor = _WeightedLogDenominator.apply(  # type: ignore[no-untyped-call]
+        latents, queue_latents, present, weights, temperature, epsilon, tile or _default_tile(keys)
     )
-    return push - pull
+    return denominator - numerator
 
 
 def contrast_rows(latents: Tensor, labels: Tensor, modality_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit latents (N, P) and their classes (N,), `ABSENT` for those of absent modalities.
+    """Flatten latents to the rows of `supcon_loss`.
 
-    Order: sample, level, modality, label. Class: l + L · (2 · modality + (0 if positive else 1)). Where
-    shapes may depend on values, absent modalities are left out.
+    Rows are ordered by sample, level, modality and label. The class of a row is
+    ``label + L · (2 · modality + (0 if positive else 1))``.
 
     Args:
-        latents: (B, K, M, L, P), of K levels of features.
+        latents: (B, K, M, L, P), K feature levels.
         labels: (B, L), 0 or 1.
         modality_mask: (B, M) bool, present = True.
+
+    Returns:
+        Latents (N, P) of unit length and their classes (N,). Rows of absent modalities are left out on a CPU
+        and have class `ABSENT` on other devices.
     """
     rows = F.normalize(latents, dim=-1)
     batch, levels, modalities, size, _ = rows.shape
@@ -97,15 +102,15 @@ def contrast_rows(latents: Tensor, labels: Tensor, modality_mask: Tensor) -> tup
     return rows.flatten(0, -2), torch.where(present, classes, ABSENT).flatten()
 
 
-def _tile(keys: Tensor) -> int:
-    """Anchors per tile: as many as fit a CPU's caches, or 256 MB of another device's memory."""
+def _default_tile(keys: Tensor) -> int:
+    """A tile that fits the caches of a CPU, or 256 MB of another device's memory."""
     return 128 if keys.device.type == "cpu" else max(128, 2**26 // max(1, len(keys)))
 
 
 class _WeightedLogDenominator(torch.autograd.Function):
-    """Σᵢ wᵢ log(ε + Σ_{a ≠ i} exp(⟨i, a⟩/τ)), i over the first rows of batch and queue, a over all of them.
+    """Σᵢ wᵢ log(ε + Σ_{a ≠ i} exp(⟨i, a⟩/τ)); anchors i are the first rows of batch and queue, a all of them.
 
-    Value and gradient come from the same tile, so that similarities are formed once and never kept.
+    Value and gradient are computed from the same tile, so that similarities are computed once and not stored.
     """
 
     @staticmethod
@@ -113,35 +118,31 @@ class _WeightedLogDenominator(torch.autograd.Function):
         ctx: Any,
         latents: Tensor,
         queue: Tensor,
-        valid: Tensor,
+        present: Tensor,
         weights: Tensor,
         temperature: float,
         epsilon: float,
         tile: int,
     ) -> Tensor:
         rows = latents.detach()
-        keys, number = torch.cat((rows, queue)), len(rows)
-        bias = torch.zeros_like(keys[:, 0]).masked_fill_(~valid, float("-inf"))
+        keys, batch, end = torch.cat((rows, queue)), len(rows), len(weights)
+        bias = torch.zeros_like(keys[:, 0]).masked_fill_(~present, float("-inf"))
         value, gradient = rows.new_zeros(()), torch.zeros_like(rows)
-        for start, stop in pairwise(
-            [*range(0, number, tile), *range(number, len(weights), tile), len(weights)]
-        ):
+        for start, stop in pairwise([*range(0, batch, tile), *range(batch, end, tile), end]):
             anchors, weight = keys[start:stop], weights[start:stop, None]
-            shares = product(anchors / temperature, keys)
-            shares.add_(bias).diagonal(start).fill_(float("-inf"))
-            largest = shares.amax(1, keepdim=True).clamp(
-                min=torch.finfo(rows.dtype).min
-            )  # a row without others
-            shares.sub_(largest).exp_()
-            sums = shares.sum(1, keepdim=True)
-            value += (weight * _log(sums, largest, epsilon)).sum()
+            scores = product(anchors / temperature, keys)
+            scores.add_(bias).diagonal(start).fill_(float("-inf"))
+            maximum = scores.amax(1, keepdim=True).clamp(min=torch.finfo(rows.dtype).min)  # if all are -inf
+            exps = scores.sub_(maximum).exp_()
+            sums = exps.sum(1, keepdim=True)
+            value += (weight * _log_denominator(sums, maximum, epsilon)).sum()
             if not ctx.needs_input_grad[0]:
                 continue
-            denominators = sums + epsilon * (-largest).exp() if epsilon else sums
+            denominators = sums + epsilon * (-maximum).exp() if epsilon else sums
             scale = weight / denominators.clamp(min=torch.finfo(rows.dtype).tiny) / temperature
-            if start < number:
-                gradient[start:stop] += product(shares, keys.T) * scale
-            gradient += product(shares[:, :number].T, (anchors * scale).T)
+            if start < batch:
+                gradient[start:stop] += product(exps, keys.T) * scale
+            gradient += product(exps[:, :batch].T, (anchors * scale).T)
         ctx.save_for_backward(gradient)
         return value
 
@@ -151,7 +152,7 @@ class _WeightedLogDenominator(torch.autograd.Function):
         return gradients[0] * gradient, None, None, None, None, None, None
 
 
-def _log(sums: Tensor, largest: Tensor, epsilon: float) -> Tensor:
-    """log(ε + e^largest · sums); the lowest finite number for an empty sum."""
-    logs = (sums.log() + largest).clamp(min=torch.finfo(sums.dtype).min)
+def _log_denominator(sums: Tensor, maximum: Tensor, epsilon: float) -> Tensor:
+    """log(ε + e^maximum · sums); the lowest finite number for an empty sum without ε."""
+    logs = (sums.log() + maximum).clamp(min=torch.finfo(sums.dtype).min)
     return torch.logaddexp(logs, torch.full_like(logs, math.log(epsilon))) if epsilon else logs

@@ -1,4 +1,4 @@
-"""Multi-label cross-entropy: plain, class-balanced or asymmetric."""
+"""Binary cross-entropy for multi-label classification: plain, class-balanced or asymmetric."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from carat.models.layers.masking import masked_mean
 
 
 class LabelLoss(nn.Module):
-    """Cross-entropy of label logits, averaged over labels and valid rows.
+    """Binary cross-entropy of label logits, averaged over labels and valid rows.
 
     Args:
         labels: L.
-        kind: "plain"; "balanced", positives and negatives of each label weighted by their effective number
-            of samples (Cui et al. 2019), for which `balance` must be called; or "asymmetric" (Ridnik et al.
-            2021).
-        beta: of balanced.
-        gamma_neg, gamma_pos, margin: of asymmetric.
+        kind: "plain"; "balanced", with positives and negatives of each label weighted by the inverse of their
+            effective number of samples, set by `balance`; or "asymmetric".
+        beta: β of the effective number, in [0, 1); only for "balanced".
+        gamma_neg, gamma_pos: focusing exponents for negatives and positives, ≥ 0; only for "asymmetric".
+        margin: probability margin of negatives, in [0, 1); only for "asymmetric".
+
+    Source: Cui et al. 2019 (class-balanced loss); Ridnik et al. 2021 (asymmetric loss).
     """
 
     weights: Tensor
@@ -41,34 +43,39 @@ class LabelLoss(nn.Module):
         self.register_buffer("weights", torch.ones(2, labels), persistent=False)
 
     def balance(self, labels: Tensor) -> None:
-        """Set the class weights by the training labels (N, L); their mean over these labels is 1."""
-        counts = torch.stack((len(labels) - labels.sum(0), labels.sum(0))).double().cpu()  # absent, present
+        """Set the class weights from the training labels (N, L), over which their mean is 1."""
+        positives = labels.sum(0)
+        counts = torch.stack((len(labels) - positives, positives)).double().cpu()  # (2, L)
         weights = (1 - self.beta) / (1 - self.beta ** counts.clamp(min=1))
         weights *= counts.sum() / (weights * counts).sum()
         self.weights.copy_(weights)
 
     def forward(self, logits: Tensor, targets: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Scalar loss of logits (…, L) and targets (…, L), 0 or 1; rows are valid (…), all when None."""
+        """Mean loss over the valid rows, see `masked_mean`.
+
+        Args:
+            logits: (…, L).
+            targets: (…, L), 0 or 1.
+            valid: (…) bool; None: all rows.
+        """
         return masked_mean(self.each(logits, targets).mean(-1), valid)
 
     def each(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss of every label (…, L), in the targets' precision or better."""
+        """Unreduced losses (…, L), at least in the precision of the targets."""
         logits = logits.to(torch.promote_types(logits.dtype, targets.dtype))  # bfloat16 under autocast
         if self.kind == "asymmetric":
             return self._asymmetric(logits, targets)
         losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         if self.kind == "balanced":
-            absent, present = self.weights
-            losses = losses * torch.lerp(absent, present, targets)
+            negative, positive = self.weights
+            losses = losses * torch.lerp(negative, positive, targets)
         return losses
 
     def _asymmetric(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """−y (1 − p)^γ⁺ log p − (1 − y) p_m^γ⁻ log(1 − p_m), p_m = max(p − margin, 0) (equation 7)."""
-        falling = F.logsigmoid(
-            -logits
-        )  # log(1 − p), whose powers have finite gradients; those of 1 − p do not
-        shifted = (logits.sigmoid() - self.margin).clamp(min=torch.finfo(logits.dtype).tiny)
-        margin = torch.full_like(logits, math.log(self.margin) if self.margin else float("-inf"))
-        present = (self.gamma_pos * falling).exp() * F.logsigmoid(logits)
-        absent = shifted**self.gamma_neg * torch.logaddexp(falling, margin).clamp(max=0)
-        return -torch.lerp(absent, present, targets)
+        """−y (1 − p)^γ⁺ log p − (1 − y) p_m^γ⁻ log(1 − p_m), p_m = max(p − margin, 0): equation 7."""
+        log_not_p = F.logsigmoid(-logits)  # log(1 − p); the powers of 1 − p itself have infinite gradients
+        shifted = (logits.sigmoid() - self.margin).clamp(min=torch.finfo(logits.dtype).tiny)  # p_m
+        log_margin = torch.full_like(logits, math.log(self.margin) if self.margin else float("-inf"))
+        positive = (self.gamma_pos * log_not_p).exp() * F.logsigmoid(logits)
+        negative = shifted**self.gamma_neg * torch.logaddexp(log_not_p, log_margin).clamp(max=0)
+        return -torch.lerp(negative, positive, targets)

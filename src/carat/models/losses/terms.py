@@ -1,4 +1,4 @@
-"""Loss terms that models share, and their weighted sum."""
+"""Loss terms of CARAT and their weighted sum."""
 
 from __future__ import annotations
 
@@ -16,28 +16,38 @@ def cross_entropy(logits: Tensor, targets: Tensor, valid: Tensor | None = None) 
     Args:
         logits: (…, L).
         targets: (…, L), 0 or 1.
-        valid: (…) bool; all rows when None.
+        valid: (…) bool; None: all rows.
+
+    Returns:
+        Scalar; 0 without valid rows.
     """
     losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(-1)
     return masked_mean(losses, valid)
 
 
 def distance(features: Tensor, target: Tensor, modality_mask: Tensor) -> Tensor:
-    """Mean squared error within each modality over the samples that have it, summed over modalities.
+    """Mean squared error per modality over the samples that have it, summed over modalities.
 
     Args:
         features, target: (B, M, L, D).
-        modality_mask: (B, M), present = True.
+        modality_mask: (B, M) bool, present = True.
+
+    Returns:
+        Scalar.
     """
     errors = (features - target).square().flatten(2).mean(-1)  # (B, M)
     return masked_mean(errors, modality_mask, dim=0).sum()
 
 
 def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """Σ weight · term; terms and weights must have the same names.
+    """Σ weight · term.
+
+    Args:
+        terms: scalar losses by name.
+        weights: their weights, by the same names.
 
     Raises:
-        KeyError: a term without weight or a weight without term.
+        KeyError: a term has no weight, or a weight no term.
     """
     if terms.keys() != weights.keys():
         raise KeyError(f"terms and weights differ: {sorted(terms.keys() ^ weights.keys())}")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from carat.data.store import Store
 from carat.inference.predictor import Predictor
-from carat.models.modality_dropout import kept_modalities
+from carat.models.modality_dropout import keep_modalities
 from carat.studies.jobs import Arrays
 
 SHARES = tuple(tenths / 10 for tenths in range(1, 10))
@@ -39,7 +39,7 @@ def conditions(store: Store, modalities: Sequence[str]) -> dict[str, NDArray[np.
     modality_mask = np.stack([store.lengths(m) > 0 for m in modalities], axis=1)
     drawn = np.random.default_rng(SEED).random(modality_mask.shape)
     for share in SHARES if len(modalities) > 1 else ():
-        kept = kept_modalities(torch.from_numpy(modality_mask), torch.from_numpy(drawn), share)
+        kept = keep_modalities(torch.from_numpy(modality_mask), torch.from_numpy(drawn), share)
         found[f"{share:.0%} away"] = kept.numpy()
     return found
 
