@@ -63,6 +63,8 @@ def started_by_launcher() -> Processes | None:
     if size == 1 or "SLURM_PROCID" not in environment or environment.get("SLURM_JOB_NAME") in ("bash", "sh"):
         return None
 
+    from carat.training.lightning_internals import first_node  # importing Lightning takes a second
+
     processes = Processes(
         int(environment["SLURM_PROCID"]),
         size,
