@@ -1,7 +1,7 @@
 """CARAT from the label-specific features on, with its objective and updates, straight from the equations.
 
 Plain, slow, one sample, modality and label at a time; the fast code is tested against it. Written from the
-definitions of preset `paper`, with absent modalities as docs/method.md says.
+definitions of preset `paper`, with absent modalities as docs/concepts/method.md says.
 """
 
 from __future__ import annotations

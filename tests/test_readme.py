@@ -1,92 +1,98 @@
-"""What README and docs say, works."""
+"""The README's commands and code run, and what README and docs state about the code holds."""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 
 from carat.cli import app
 from carat.config.experiment import Experiment, load_experiment
+from carat.config.renamed import RENAMED
 from carat.data.recipes.recipe import load_recipe
 from carat.data.synthetic import make_synthetic
+from carat.utils.version import DISTRIBUTION
+from tests.code_blocks import PAGES, ROOT, blocks, carat_commands, name_of
 from tests.models.encoders.folders import make_text_encoder, write_recipe
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = ROOT / "README.md"
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+@pytest.mark.parametrize(("page", "command"), carat_commands())
+def test_commands_are_understood(page: str, command: str) -> None:
+    app.parse_args(shlex.split(command, comments=True)[1:], exit_on_error=False, print_error=False)
 
 
-def lines(page: Path, language: str) -> list[str]:
-    """`carat` lines, those that end in a backslash with what follows."""
-    found = [line for x in blocks(page, language) for line in x.replace("\\\n", " ").splitlines()]
-    return [line.partition("  #")[0].strip() for line in found if line.startswith("carat ")]
+def test_there_are_commands() -> None:
+    named = {parameters.values[1].split()[1] for parameters in carat_commands()}
+    assert named >= {
+        "data",
+        "train",
+        "evaluate",
+        "predict",
+        "explain",
+        "export",
+        "compare",
+        "ablate",
+        "sweep",
+    }
 
 
-def commands() -> list[str]:
-    return [line for page in PAGES for line in lines(page, "(?:sh)?")]
-
-
-@pytest.mark.parametrize("command", commands())
-def test_commands_are_understood(command: str) -> None:
-    app.parse_args(shlex.split(command)[1:], exit_on_error=False, print_error=False)
-
-
-def test_the_way_in_the_readme_works(  # type: ignore[no-untyped-def]
+def test_the_commands_of_the_readme_run(  # type: ignore[no-untyped-def]
     run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every `carat` line of the README, one after the other, with fewer samples and epochs."""
     monkeypatch.chdir(tmp_path)
-    np.savez("clip.npz", text=np.ones((7, 24)), audio=np.ones((11, 20)))
-    Path("lines.txt").write_text("so glad\nsuch tears\n")
     monkeypatch.setenv("CARAT_TEXT_ENCODER", str(make_text_encoder(tmp_path / "encoder")))
     write_recipe(tmp_path / "recipes" / "mosei_reduced_text.yaml", tmp_path / "encoder")
     shorter = {"synth": ["--samples", "150"], "train": ["--training.epochs", "1"]}
-    called = [shlex.split(os.path.expandvars(line))[1:] for line in lines(ROOT / "README.md", "sh")]
-    assert len(called) >= 10
-    for arguments in called:
+    lines = [line for block in blocks(README, "sh") for line in block.commands() if line.startswith("carat ")]
+    assert len(lines) >= 8
+    for line in lines:
+        arguments = shlex.split(os.path.expandvars(line))[1:]
         extra = next((more for word, more in shorter.items() if word in arguments), [])
-        if "--training.epochs" in arguments:
-            extra = []
         code, _, err = run(*arguments, *extra)
-        assert code == 0, f"{arguments}: {err}"
-    assert {"scores.csv", "scores.jsonl"} <= {path.name for path in tmp_path.iterdir()}
-
-
-def test_there_are_commands() -> None:
-    assert {command.split()[1] for command in commands()} >= {"data", "train", "evaluate", "predict"}
+        assert code == 0, f"{line}: {err}"
+    assert (tmp_path / "scores.csv").read_text().startswith("id,labels,score_happy,")
 
 
 def test_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (example,) = blocks(ROOT / "README.md", "python")
-    assert '"epochs": 10' in example
+    (example,) = blocks(README, "python")
+    assert '"epochs": 10' in example.text
     monkeypatch.chdir(tmp_path)
     make_synthetic("demo-store", samples=150)
     names: dict[str, Any] = {}
-    exec(compile(example.replace('"epochs": 10', '"epochs": 1'), "README.md", "exec"), names)
+    exec(compile(example.text.replace('"epochs": 10', '"epochs": 1'), "README.md", "exec"), names)
     assert list(names["prediction"].scores) == names["store"].label_names
 
 
-def test_experiment_reference_is_complete_and_right() -> None:
-    (text,) = [b for b in blocks(ROOT / "docs" / "experiments.md", "yaml") if "preset" in b]
-    written = yaml.safe_load(text)
+def test_configuration_reference_is_complete_and_right() -> None:
+    (block,) = [b for b in blocks(ROOT / "docs/reference/configuration.md", "yaml") if "preset" in b.text]
+    written = yaml.safe_load(block.text)
     assert written.pop("preset") == "paper"
     assert written == Experiment().model_dump()
 
 
+def test_renamed_keys_are_listed() -> None:
+    text = (ROOT / "docs/reference/configuration.md").read_text(encoding="utf-8")
+    table = text[text.index("## Renamed keys") :]
+    for old, new in RENAMED.items():
+        assert old.rpartition(".")[2] in table, old
+        assert new.key.rpartition(".")[2] in table, new.key
+        assert all(str(value) in table for value in new.values if isinstance(value, str)), new
+
+
 def test_recipe_reference_is_valid(tmp_path: Path) -> None:
-    wanted = ["text", "audio"], ["text"]
-    for text, modalities in zip(blocks(ROOT / "docs" / "data.md", "yaml"), wanted, strict=True):
-        (tmp_path / "r.yaml").write_text(text)
+    expected = ["text", "audio"], ["text"]
+    found = blocks(ROOT / "docs/reference/file_formats.md", "yaml")
+    for block, modalities in zip(found, expected, strict=True):
+        (tmp_path / "r.yaml").write_text(block.text)
         assert list(load_recipe(tmp_path / "r.yaml").modalities) == modalities
 
 
@@ -96,7 +102,7 @@ def test_shipped_recipes_are_valid(recipe: Path) -> None:
 
 
 def test_file_map_names_what_is_there() -> None:
-    (tree,) = [b for b in blocks(ROOT / "README.md", "text") if "src/carat/" in b]
+    (tree,) = [b.text for b in blocks(README, "text") if "src/carat/" in b.text]
     named = {line.split()[0].rstrip("/") for line in tree.splitlines() if line.startswith("  ")}
     there = {
         p.stem if p.is_dir() else p.name
@@ -104,13 +110,51 @@ def test_file_map_names_what_is_there() -> None:
         if not p.name.startswith("_") and p.name != "py.typed"
     }
     assert named == there
+    folders = {line.split()[0].rstrip("/") for line in tree.splitlines() if not line.startswith(" ")}
+    assert all((ROOT / folder).is_dir() for folder in folders), folders
 
 
-def test_links_lead_somewhere() -> None:
-    for page in PAGES:
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    generated = {ROOT / "docs/reference/cli.md"}
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        file = (page.parent / target).resolve()
+        assert file.exists() or file in generated, f"{name_of(page)}: {target}"
+
+
+def test_documents_that_the_code_names_exist() -> None:
+    files = [
+        p
+        for folder in ("src", "tests", "benchmarks", "recipes", "results")
+        for p in (ROOT / folder).rglob("*.*")
+    ]
+    for file in files:
+        if file.suffix in (".py", ".md", ".yaml", ".html"):
+            for page in re.findall(r"\bdocs/[\w/-]+\.md\b", file.read_text(encoding="utf-8")):
+                assert (ROOT / page).is_file() or page == "docs/reference/cli.md", f"{name_of(file)}: {page}"
 
 
 def test_default_experiment_is_the_paper() -> None:
     assert load_experiment(preset="paper") == Experiment()
+
+
+def test_package_metadata_agree() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert project["name"] == DISTRIBUTION == "carat-emotion"
+    assert str(citation["version"]) == project["version"]
+    assert citation["license"] == project["license"]
+    assert citation["repository-code"] == project["urls"]["Source"]
+    assert all(url.startswith(project["urls"]["Source"]) for url in project["urls"].values())
+
+
+def test_messages_name_the_distribution() -> None:
+    """`pip install` of an extra names `carat-emotion`, and an extra that exists."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    found = []
+    for file in sorted((ROOT / "src").rglob("*.py")):
+        found += re.findall(r"pip install '?([\w-]+)\[(\w+)\]", file.read_text(encoding="utf-8"))
+    assert len(found) >= 10
+    for distribution, extra in found:
+        assert distribution == project["name"]
+        assert extra in project["optional-dependencies"]

@@ -1,4 +1,4 @@
-"""What may go wrong on a real machine, done to the command line; docs/reliability.md has the promises."""
+"""Faults of a real machine, injected into the command line; the guarantees: docs/concepts/reliability.md."""
 
 from __future__ import annotations
 

@@ -324,7 +324,7 @@ def test_missing_packages_are_named_with_their_extra(
     trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporting.importlib.util, "find_spec", lambda name: None)
-    message = r"needs onnx, onnxscript, onnxruntime: pip install 'carat\[export\]'"
+    message = r"needs onnx, onnxscript, onnxruntime: pip install 'carat-emotion\[export\]'"
     with pytest.raises(ExportError, match=message):
         export(trained.folder, tmp_path / "model.onnx")
 

@@ -151,7 +151,10 @@ def test_mapping_on_ray(cluster: Any, tmp_path: Path) -> None:
 
 def test_ray_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(RunError, match=r"needs Ray: pip install 'carat\[ray\]'"), ray.cluster(None, 1):
+    with (
+        pytest.raises(RunError, match=r"needs Ray: pip install 'carat-emotion\[ray\]'"),
+        ray.cluster(None, 1),
+    ):
         pass
 
 

@@ -109,8 +109,8 @@ def build(recipe: Path, store: Path, /, *, overwrite: Overwrite = False) -> None
     Parameters
     ----------
     recipe
-        YAML: the table, its id, split and label columns, and the source of each modality; docs/data.md
-        describes every key.
+        YAML: the table, its id, split and label columns, and the source of each modality; every key:
+        docs/reference/file_formats.md.
     store
         Folder to create.
     """
@@ -134,8 +134,8 @@ def import_(
 ) -> None:
     """Import a published data file as a checked store; pickles are read without running code.
 
-    Zeros before and after a sequence are stripped; inf and NaN become 0 and are counted. docs/data.md says
-    where each file comes from.
+    Zeros before and after a sequence are stripped; inf and NaN become 0 and are counted. Where each file
+    comes from: docs/how-to/corpora.md.
 
     **Examples**
 

@@ -47,7 +47,7 @@ class FolderOptions:
     """How a store is scored in parallel into many files, with an `--out` without ending."""
 
     engine: Literal["local", "ray"] = "local"
-    """Processes of this machine, or Ray (pip install 'carat[ray]')."""
+    """Processes of this machine, or Ray (pip install 'carat-emotion[ray]')."""
     address: str | None = None
     """Address of a Ray cluster; by default one is started here."""
     workers: Workers = None

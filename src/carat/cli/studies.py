@@ -50,7 +50,7 @@ class WorkerOptions:
     workers: Workers = None
     """Trainings at a time, one core each; by default as many as there are cores."""
     engine: Literal["local", "ray"] = "local"
-    """Processes of this machine, or Ray (pip install 'carat[ray]')."""
+    """Processes of this machine, or Ray (pip install 'carat-emotion[ray]')."""
     address: str | None = None
     """Address of a Ray cluster, e.g. ray://head:10001 or auto; by default one is started here."""
 

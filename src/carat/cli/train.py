@@ -55,7 +55,7 @@ def train(
     Parameters
     ----------
     experiment_file
-        YAML with what differs from the preset; docs/experiments.md describes every key.
+        YAML with what differs from the preset; docs/reference/configuration.md describes every key.
     data
         Folder of the store, with splits train and valid.
     out

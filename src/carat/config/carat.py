@@ -23,7 +23,7 @@ OFFICIAL: dict[str, dict[str, Any]] = {
     "idle first step": {"training": {"idle_first_step": True}},
     "unused poolers": {"method": {"encoder": {"pooler": True}}},
 }
-"""Deviations of the authors' released code from the paper, one by one; docs/method.md has their effects."""
+"""Deviations of the authors' released code from the paper, with their effects in docs/concepts/method.md."""
 
 OFFICIAL_TOGETHER: dict[str, Any] = reduce(merge, OFFICIAL.values())
 """All deviations together."""
@@ -81,7 +81,7 @@ PLUS: dict[str, Any] = {
     "training": {"ema_decay": 0.98, "modality_dropout": 0.1},
     "threshold": {"kind": "interpolated", "max_micro_f1_drop": 0.005},
 }
-"""Changes of carat+ to CARAT; chosen as docs/method.md describes."""
+"""Changes of carat+ to CARAT; chosen as docs/concepts/method.md describes."""
 
 
 class EncoderConfig(Section):
@@ -232,7 +232,7 @@ class CaratConfig(MethodConfig):
 
 
 class CaratPlusConfig(CaratConfig):
-    """CARAT with this project's additions, chosen on validation (docs/method.md, "carat+")."""
+    """CARAT with this project's additions, chosen on validation (docs/concepts/method.md, "carat+")."""
 
     PRESETS: ClassVar[Presets] = {
         "paper": PLUS,

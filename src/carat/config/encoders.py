@@ -45,7 +45,7 @@ class EncoderChoice(Section):
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """Precision in training; auto is bf16 where the device supports it natively. Inference is in float32."""
     lora: LoraConfig | None = None
-    """Train LoRA adapters instead of the encoder's own weights (pip install 'carat[lora]')."""
+    """Train LoRA adapters instead of the encoder's own weights (pip install 'carat-emotion[lora]')."""
 
     @model_validator(mode="after")
     def _agrees(self) -> EncoderChoice:

@@ -288,7 +288,7 @@ def _markdown(rows: Sequence[Row], store: Store, jobs: Mapping[str, Sequence[Job
         "split, mean ± standard deviation over the seeds; epoch and threshold chosen on validation. "
         f"Difference: test micro-F1 minus that of `{FULL}` on the samples that both can score, with "
         f"the 95 % interval of a paired bootstrap over {groups} groups and the seeds. `official: …` "
-        "sets one quirk of the authors' released code (docs/method.md); the poolers change nothing "
+        "sets one quirk of the authors' released code (docs/concepts/method.md); the poolers change nothing "
         "but the random numbers, and show how much is chance; what the released code does to non- "
         "finite values is a matter of the recipe, and nothing to a store without any."
     )

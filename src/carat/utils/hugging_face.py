@@ -108,7 +108,7 @@ def read_tokenizer(folder: Path, max_length: int | None = None) -> Tokenizer:
     try:
         from tokenizers import Tokenizer
     except ImportError as error:
-        raise DataError("texts need the extra: pip install 'carat[text]'") from error
+        raise DataError("texts need the extra: pip install 'carat-emotion[text]'") from error
     try:
         tokenizer: Tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
     except Exception as error:  # tokenizers raises no narrower type

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import metadata
 
-DISTRIBUTION = "carat"
+DISTRIBUTION = "carat-emotion"
 """Name under which the package is installed."""
 
 

@@ -518,7 +518,7 @@ def test_modalities(folder: Path) -> None:
 
 def test_without_h5py(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(DataError, match=r"needs the extra: pip install 'carat\[csd\]'"):
+    with pytest.raises(DataError, match=r"needs the extra: pip install 'carat-emotion\[csd\]'"):
         opened(folder)
 
 

@@ -32,7 +32,7 @@ def import_corpus(
     the manifest.
 
     Args:
-        format: "mosei-aligned", "mosei-unaligned", "mmsa", "csd", "m3ed" or "erc", see docs/data.md.
+        format: "mosei-aligned", "mosei-unaligned", "mmsa", "csd", "m3ed" or "erc"; docs/how-to/corpora.md.
         file: main file of the dataset; None for "csd", whose files are all sources.
         out: folder of the store.
         sources: additional files and options, named like the options of `carat data import`: the files

@@ -62,7 +62,7 @@ def open_sequence(file: Path) -> Iterator[Sequence]:
     try:
         import h5py  # type: ignore[import-untyped]
     except ImportError as error:
-        raise DataError("reading .csd files needs the extra: pip install 'carat[csd]'") from error
+        raise DataError("reading .csd files needs the extra: pip install 'carat-emotion[csd]'") from error
     if not file.is_file():
         raise DataError(f"{file}: no such file")
     try:

@@ -117,4 +117,4 @@ def check_request(file: Path, int8: bool, data: bool, overwrite: bool) -> None:
     check_file(file, overwrite, ExportError)
     missing = [name for name in KINDS[file.suffix].needs if importlib.util.find_spec(name) is None]
     if missing:
-        raise ExportError(f"{file}: needs {', '.join(missing)}: pip install 'carat[export]'")
+        raise ExportError(f"{file}: needs {', '.join(missing)}: pip install 'carat-emotion[export]'")

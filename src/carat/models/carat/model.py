@@ -26,7 +26,7 @@ class Carat(Model):
     """CARAT: contrastive feature reconstruction and aggregation, trained by `losses`.
 
     Source: Peng, Chen, Shou and Chen, "Contrastive Feature Reconstruction and Aggregation for Multi-Modal
-    Multi-Label Emotion Recognition", AAAI 2024. Where this differs from the paper: docs/method.md.
+    Multi-Label Emotion Recognition", AAAI 2024. Where this differs from the paper: docs/concepts/method.md.
 
     Args:
         widths: features per time step by modality, in the order of the M axis.

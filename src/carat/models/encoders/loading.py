@@ -80,7 +80,9 @@ def _load_transformers_model(folder: Path, weights: bool) -> Any:
         from transformers import AutoConfig, AutoModel
         from transformers.utils import logging
     except ImportError as error:
-        raise ConfigError("a pretrained encoder needs the extra: pip install 'carat[text]'") from error
+        raise ConfigError(
+            "a pretrained encoder needs the extra: pip install 'carat-emotion[text]'"
+        ) from error
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -112,7 +114,7 @@ def _add_adapters(model: nn.Module, choice: EncoderChoice) -> None:
     try:
         import peft
     except ImportError as error:
-        raise ConfigError("lora needs the extra: pip install 'carat[lora]'") from error
+        raise ConfigError("lora needs the extra: pip install 'carat-emotion[lora]'") from error
     assert choice.lora is not None
     names = sorted({name for name, part in model.named_modules() if isinstance(part, nn.Linear)})
     config = peft.LoraConfig(

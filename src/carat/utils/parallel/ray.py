@@ -38,7 +38,7 @@ def cluster(address: str | None, workers: int) -> Iterator[Any]:
     try:
         import ray
     except ImportError as error:
-        raise RunError("--engine ray needs Ray: pip install 'carat[ray]'") from error
+        raise RunError("--engine ray needs Ray: pip install 'carat-emotion[ray]'") from error
     _knock(address)
     mine = not ray.is_initialized()
     if mine:

@@ -34,7 +34,7 @@ class HuggingFaceSource:
             from transformers import AutoModel, AutoTokenizer
             from transformers.utils import logging
         except ImportError as error:
-            raise DataError("source 'hf' needs the extra: pip install 'carat[text]'") from error
+            raise DataError("source 'hf' needs the extra: pip install 'carat-emotion[text]'") from error
         check_folder(folder)
         logging.set_verbosity_error()
         logging.disable_progress_bar()

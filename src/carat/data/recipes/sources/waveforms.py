@@ -31,7 +31,9 @@ class WaveformSource:
         try:
             import av
         except ImportError as error:
-            raise DataError("source 'waveform' needs the extra: pip install 'carat[media]'") from error
+            raise DataError(
+                "source 'waveform' needs the extra: pip install 'carat-emotion[media]'"
+            ) from error
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder")
         self._av, self._folder, self._max_length = av, folder, round(rate * seconds)
