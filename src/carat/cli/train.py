@@ -52,6 +52,8 @@ def train(
 
         torchrun --nproc-per-node 4 -m carat train --data mosei --out run3 --resume
 
+        carat train run1/experiment.yaml --data mosei --out run1 --resume --training.epochs 30
+
     Parameters
     ----------
     experiment_file
@@ -68,7 +70,8 @@ def train(
     devices
         Processes that share every batch, one core or GPU each; short for `--training.devices`.
     resume
-        Exit successfully if this run is already complete, for jobs that are requeued.
+        Exit successfully if this run is already complete, for jobs that are requeued; or extend a complete
+        run to more epochs.
     """
     from carat.training.distributed import started_by_launcher
     from carat.training.train import train as run_training

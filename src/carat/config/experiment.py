@@ -60,6 +60,8 @@ class TrainingConfig(Section):
     """Decay of an exponential moving average of the weights, which is kept instead; 0 switches it off."""
     checkpoint_every: Positive = 200
     """Batches between checkpoints, from which a killed training resumes; also saved after every epoch."""
+    keep_checkpoint: bool = True
+    """Keep the last checkpoint of a finished run, from which `--resume` with more epochs continues."""
     devices: Positive = 1
     """Processes that share every batch, each with its own core or GPU."""
     early_stopping: Positive | None = None

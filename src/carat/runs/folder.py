@@ -74,6 +74,23 @@ def what_differs(folder: Path, experiment: Experiment, fingerprint: str) -> str:
     return different or ("" if trained_on == fingerprint else "store")
 
 
+def is_extension(folder: Path, experiment: Experiment, fingerprint: str) -> bool:
+    """Whether a finished run differs from a training of `experiment` in a smaller number of epochs alone.
+
+    Raises:
+        RunError: the run's experiment or environment cannot be read.
+    """
+    if RUN.state(folder) != "finished":
+        return False
+    try:
+        epochs = read_experiment(folder).training.epochs
+    except ConfigError as error:
+        raise RunError(f"{folder}: cannot be read ({error}); --overwrite starts anew") from error
+    shortened = experiment.training.model_copy(update={"epochs": epochs})
+    same = not what_differs(folder, experiment.model_copy(update={"training": shortened}), fingerprint)
+    return same and epochs < experiment.training.epochs
+
+
 def is_begun(folder: Path, experiment: Experiment, fingerprint: str) -> bool:
     """Whether a folder holds an unfinished run of `experiment` on the store with this fingerprint."""
     if RUN.state(folder) != "begun":

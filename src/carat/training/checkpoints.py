@@ -99,6 +99,12 @@ def find_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
     return None, notes
 
 
+def keep_newest(folder: Path, count: int = 1) -> None:
+    """Delete all but the newest checkpoints of a folder."""
+    for file in _newest_first(folder)[count:]:
+        file.unlink()
+
+
 def _newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"step-*{SUFFIX}"), reverse=True) if folder.is_dir() else []
 
@@ -157,5 +163,4 @@ class Checkpoints(Checkpoint):
         self._saved = batches
         trainer.save_checkpoint(self.folder / f"step-{batches:09}{SUFFIX}")
         if trainer.is_global_zero:
-            for old in _newest_first(self.folder)[KEPT:]:
-                old.unlink()
+            keep_newest(self.folder, KEPT)

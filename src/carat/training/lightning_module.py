@@ -212,6 +212,16 @@ class TrainingModule(L.LightningModule):
     def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
         clip_gradients(self.model.parameters(), self.config.clip, self.config.clip_tensors)
 
+    def on_train_start(self) -> None:
+        """Set learning rates by this training's schedule; that of the checkpoint may have been shorter."""
+        schedule: Any = self.lr_schedulers()
+        if schedule is not None:
+            factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
+            for group, rate, factor in zip(
+                schedule.optimizer.param_groups, schedule.base_lrs, factors, strict=True
+            ):
+                group["lr"] = rate * factor
+
     def configure_optimizers(self) -> Any:
         if not self.model.is_trainable:
             return []

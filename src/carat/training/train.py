@@ -23,15 +23,17 @@ from carat.evaluation.plots import draw_curves
 from carat.runs.card import ModalityCard, RunCard, read_run, write_card, write_weights
 from carat.runs.environment import describe_environment
 from carat.runs.folder import (
+    CARD,
     CHECKPOINTS,
     CURVES,
     ENVIRONMENT,
     METRICS,
     RUN,
+    is_extension,
     what_differs,
     write_experiment,
 )
-from carat.training.checkpoints import AfterEpoch, find_checkpoint
+from carat.training.checkpoints import AfterEpoch, find_checkpoint, keep_newest
 from carat.training.compilation import compile_model
 from carat.training.distributed import SINGLE_PROCESS, Processes, started_by_launcher
 from carat.training.launcher import launch
@@ -65,14 +67,17 @@ def train(
     used.
 
     An unfinished run of the same experiment on the same store is resumed from its last checkpoint; on a CPU
-    it ends with the same weights as if it had never been interrupted.
+    it ends with the same weights as if it had never been interrupted. With `resume`, a finished run is
+    extended to a larger `training.epochs`: training continues from the last epoch with the learning rates of
+    the longer schedule, which differ from those that were used so far.
 
     Args:
         experiment: an `Experiment`, a nested mapping of what differs from the paper's, or a YAML file.
         store: a store or its folder, with splits `train` and `valid`.
         out: folder of the run to create or resume.
         overwrite: replace an existing run.
-        resume: return a finished run of the same experiment instead of refusing the folder.
+        resume: return a finished run of the same experiment, or extend one with fewer epochs, instead of
+            refusing the folder.
         after_epoch: called with an epoch's row of metrics.csv; returns whether to stop. For one process.
         callbacks: Lightning callbacks. In several processes each has its own copies, sent there by pickling
             with `training.devices`, made there by the calling script with torchrun or Slurm. Their
@@ -107,16 +112,12 @@ def train(
         raise ConfigError("--overwrite and --resume contradict each other")
     out = Path(out)
     store = store if isinstance(store, Store) else open_store(store)
-    state = check_folder(
-        RUN,
-        out,
-        overwrite=overwrite,
-        difference=partial(what_differs, out, experiment, store.manifest.fingerprint),
-        accept_finished=resume,
-    )
+    fingerprint = store.manifest.fingerprint
+    extension = resume and is_extension(out, experiment, fingerprint)
+    state = check_folder(RUN, out, **_terms(out, experiment, fingerprint, overwrite, resume))
     joined, extras = started_by_launcher(), Extras(callbacks, loggers)
     extras.check(experiment.training.devices if joined is None else 1)
-    if state == "finished" and joined is None:
+    if state == "finished" and not extension and joined is None:
         return TrainedRun(out, *read_run(out))
     task = prepare_task(experiment, store, joined or SINGLE_PROCESS)
     if joined is not None:
@@ -174,17 +175,24 @@ def _train_joined(
     return TrainedRun(out, *read_run(out))
 
 
+def _terms(out: Path, experiment: Experiment, fingerprint: str, overwrite: bool, resume: bool) -> Any:
+    """Arguments of `check_folder` and `claim` for a training."""
+
+    def difference() -> str:
+        extension = resume and is_extension(out, experiment, fingerprint)
+        return "" if extension else what_differs(out, experiment, fingerprint)
+
+    return {"overwrite": overwrite, "difference": difference, "accept_finished": resume}
+
+
 @contextmanager
 def _claimed(out: Path, task: Task, overwrite: bool, resume: bool) -> Iterator[bool]:
     """Hold the run folder and write what a run begins with; yields whether the run is finished already."""
     fingerprint = task.store.manifest.fingerprint
-    with claim(
-        RUN,
-        out,
-        overwrite=overwrite,
-        difference=partial(what_differs, out, task.experiment, fingerprint),
-        accept_finished=resume,
-    ) as state:
+    with claim(RUN, out, **_terms(out, task.experiment, fingerprint, overwrite, resume)) as state:
+        if resume and is_extension(out, task.experiment, fingerprint):
+            _reopen(out, task)
+            state = "begun"
         if state == "new":
             write_json(out / ENVIRONMENT, describe_environment() | {"fingerprint": fingerprint})
             write_experiment(out, task.experiment)
@@ -192,6 +200,23 @@ def _claimed(out: Path, task: Task, overwrite: bool, resume: bool) -> Iterator[b
             if state != "finished" and not (out / name).exists():
                 replace_file(out / name, file.read_bytes())
         yield state == "finished"
+
+
+def _reopen(out: Path, task: Task) -> None:
+    """Turn a finished run into an unfinished one of more epochs.
+
+    Raises:
+        RunError: there is nothing to continue from; nothing was changed.
+    """
+    if not task.model.is_trainable:
+        raise RunError(f"{out}: this method is not trained in epochs, so the run cannot be extended")
+    if find_checkpoint(out / CHECKPOINTS)[0] is None:
+        raise RunError(
+            f"{out}: has no checkpoint to continue from: it was trained without training.keep_checkpoint, in a "
+            "study or by an earlier version; --overwrite trains it anew"
+        )
+    (out / CARD).unlink()
+    write_experiment(out, task.experiment)
 
 
 def _log_start(out: Path) -> None:
@@ -210,7 +235,7 @@ def _batches_seen(checkpoint: Path) -> int:
 def _train_task(
     task: Task, out: Path, after_epoch: AfterEpoch | None = None, extras: Extras = NO_EXTRAS
 ) -> None:
-    """Train from the start or the last checkpoint, write the run, and remove the checkpoints."""
+    """Train from the start or the last checkpoint, and write the run."""
     experiment, model, processes = task.experiment, task.model, task.processes
     checkpoint, _ = find_checkpoint(out / CHECKPOINTS)
     if checkpoint is None:
@@ -275,4 +300,7 @@ def _finish(module: TrainingModule, task: Task, out: Path) -> None:
         notes=task.notes,
     )
     write_card(out, card)
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    if task.experiment.training.keep_checkpoint:
+        keep_newest(out / CHECKPOINTS)
+    else:
+        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
