@@ -212,7 +212,7 @@ def _reopen(out: Path, task: Task) -> None:
         raise RunError(f"{out}: this method is not trained in epochs, so the run cannot be extended")
     if find_checkpoint(out / CHECKPOINTS)[0] is None:
         raise RunError(
-            f"{out}: has no checkpoint to continue from: it was trained without training.keep_checkpoint, in a "
+            f"{out}: has no checkpoint to continue from: trained without training.keep_checkpoint, in a "
             "study or by an earlier version; --overwrite trains it anew"
         )
     (out / CARD).unlink()
