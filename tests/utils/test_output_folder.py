@@ -118,7 +118,8 @@ def test_foreign_files_are_found_in_subfolders(tmp_path: Path) -> None:
     assert KIND.foreign_files(tmp_path) == []
     fill(tmp_path, "parts/notes.txt", "other/x", ".table.csv", "parts/.c.txt.unfinished")
     (tmp_path / "link").symlink_to(tmp_path / "logs")
-    foreign = [".table.csv", "link", "other/x", "parts/.c.txt.unfinished", "parts/notes.txt"]
+    fill(tmp_path, "other/.lock")
+    foreign = [".table.csv", "link", "other/.lock", "other/x", "parts/.c.txt.unfinished", "parts/notes.txt"]
     assert KIND.foreign_files(tmp_path) == foreign
 
 
@@ -175,6 +176,7 @@ def test_results_of_a_kind_without_end_can_always_be_extended(tmp_path: Path) ->
 
 def test_a_claim_clears_what_it_replaces_and_keeps_what_it_resumes(tmp_path: Path) -> None:
     out = fill(tmp_path / "a" / "out", *BEGUN, "logs/deep/events")
+    (out / "mine").mkdir()
     with claim(KIND, out, difference=lambda: "") as state:
         assert state == "begun"
         assert sorted(contents(out)) == sorted([*BEGUN, "logs/deep/events"])
@@ -183,8 +185,8 @@ def test_a_claim_clears_what_it_replaces_and_keeps_what_it_resumes(tmp_path: Pat
         assert len(contents(out)) == 4
     with claim(KIND, out, overwrite=True) as state:
         assert state == "new"
-        assert [path.name for path in out.iterdir()] == [LOCK]
-    assert list(out.iterdir()) == []
+        assert sorted(path.name for path in out.iterdir()) == [LOCK, "mine"]
+    assert [path.name for path in out.iterdir()] == ["mine"]
     with claim(KIND, tmp_path / "b" / "new") as state:
         assert state == "new"
 

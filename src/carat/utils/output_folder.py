@@ -48,14 +48,14 @@ class FolderKind:
         """Whether the owner may have written a file, given its path relative to the folder."""
         parent, _, name = path.rpartition("/")
         if name == LOCK:
-            return True
+            return not parent or self.has_entry(parent)
         written = f"{parent}/{finished_name(name)}" if parent else finished_name(name)
         return any(fnmatchcase(written, pattern) for pattern in (*self.markers, *self.patterns))
 
     def foreign_files(self, folder: Path) -> list[str]:
         """Paths, relative to the folder and sorted, of files that the owner does not write."""
         foreign = []
-        for root, folders, files in os.walk(folder):
+        for root, folders, files in os.walk(folder, onerror=_raise):
             inside = Path(root).relative_to(folder)
             links = [name for name in folders if Path(root, name).is_symlink()]
             paths = [(inside / name).as_posix() for name in files]
@@ -204,12 +204,16 @@ def clear_folder(kind: FolderKind, folder: Path) -> None:
             refuse_locked(file.parent)
     last = {name: place for place, name in enumerate(reversed(kind.markers), start=1)}
     for path in sorted(folder.iterdir(), key=lambda path: last.get(path.name, 0)):
-        if path.name == LOCK:
+        if path.name == LOCK or not kind.has_entry(path.name):  # others are empty folders
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def check_file(file: Path, overwrite: bool, error: type[CaratError] = RunError) -> None:

@@ -1,1 +1,1 @@
-"""Where work is done: processes of this machine, or a Ray cluster."""
+"""Worker processes: on this machine, or on a Ray cluster."""
