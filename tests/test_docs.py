@@ -205,7 +205,7 @@ def install(folder: Path, project: str) -> None:
     (metadata / "entry_points.txt").write_text("\n".join(lines) + "\n")
 
 
-@pytest.mark.usefixtures("here")  # without worker processes
+@pytest.mark.usefixtures("in_this_process")  # without worker processes
 @pytest.mark.parametrize("page", parameters(FAST))
 def test_page_runs(page: Path, execute: Callable[[Path, list[Block | str]], None]) -> None:
     execute(page, fast_steps(page))
@@ -233,7 +233,7 @@ EXAMPLES = {
 """Something that each prints."""
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example_runs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -18,7 +18,7 @@ from carat.config.renamed import RENAMED
 from carat.data.recipes.recipe import load_recipe
 from carat.data.synthetic import make_synthetic
 from carat.utils.version import DISTRIBUTION
-from tests.code_blocks import PAGES, ROOT, blocks, carat_commands, name_of
+from tests.code_blocks import FENCE, PAGES, ROOT, blocks, carat_commands, name_of
 from tests.models.encoders.folders import make_text_encoder, write_recipe
 
 README = ROOT / "README.md"
@@ -117,7 +117,8 @@ def test_file_map_names_what_is_there() -> None:
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
     generated = {ROOT / "docs/reference/cli.md"}
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+    prose = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", prose):
         file = (page.parent / target).resolve()
         assert file.exists() or file in generated, f"{name_of(page)}: {target}"
 
