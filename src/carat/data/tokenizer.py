@@ -34,7 +34,7 @@ def group_conversations(names: Sequence[Hashable], order: ArrayLike | None = Non
     """Group texts by conversation.
 
     Args:
-        names: conversation of each text; a text whose name is "", None or NaN is a conversation of its own.
+        names: conversation of each text; texts named "", None or NaN are not grouped.
         order: (n,) numbers by which texts are sorted, stably; defaults to the order given.
 
     Returns:

@@ -79,10 +79,10 @@ def problems(findings: Sequence[Finding]) -> dict[str, Finding]:
 
 def expect(findings: Sequence[Finding], name: str, verdict: str, message: str) -> None:
     """Assert that one check alone reports a problem, with this verdict and message."""
-    found = problems(findings)
-    assert list(found) == [name]
-    assert found[name].verdict == verdict
-    assert re.search(message, found[name].message), found[name].message
+    by_check = problems(findings)
+    assert list(by_check) == [name]
+    assert by_check[name].verdict == verdict
+    assert re.search(message, by_check[name].message), by_check[name].message
 
 
 def of(rows: Sequence[Row], split: str) -> list[Row]:

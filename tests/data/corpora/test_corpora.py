@@ -169,7 +169,7 @@ def test_mmsa(tmp_path: Path, with_lengths: bool) -> None:
 def test_m3ed_dialogues(tmp_path: Path, protocol: int) -> None:
     files.m3ed(tmp_path / "m.pkl", protocol)
     store = import_data("m3ed", tmp_path / "m.pkl", tmp_path / "store")
-    _, _, emotions, text, audio, visual, said = files.dialogue_parts(7)
+    _, _, emotions, text, audio, visual, sentences = files.dialogue_parts(7)
     assert store.label_names == ["happy", "neutral", "sad", "disgust", "anger", "fear", "surprise"]
     assert {m: x.width for m, x in store.manifest.modalities.items()} == {
         "text": 13,
@@ -183,7 +183,7 @@ def test_m3ed_dialogues(tmp_path: Path, protocol: int) -> None:
             assert np.flatnonzero(store.labels[row]).tolist() == sorted(set(emotions[name]))
             for m, source in (("text", text), ("audio", audio), ("visual", visual)):
                 np.testing.assert_array_equal(store.features(m, row), np.stack(source[name])[:60])
-            assert store.transcript(row) == " ".join(said[name][:60])
+            assert store.transcript(row) == " ".join(sentences[name][:60])
     assert store.lengths("text").max() == 60 < UTTERANCES["A_2"]
 
 
@@ -203,19 +203,19 @@ def test_utterances(tmp_path: Path, format: str) -> None:
     assert len(store) == sum(UTTERANCES.values())
     parts = files.dialogue_parts(7 if format == "m3ed" else 6)
     for row in range(len(store)):
-        dialogue, _, place = str(store.ids[row]).rpartition("/")
+        dialogue, _, index = str(store.ids[row]).rpartition("/")
         assert store.groups[row] == dialogue
-        assert np.flatnonzero(store.labels[row]).tolist() == [parts[2][dialogue][int(place)]]
-        np.testing.assert_array_equal(store.features("audio", row), parts[4][dialogue][int(place)][None])
-        assert store.transcript(row) == f"line {place} of {dialogue}"
+        assert np.flatnonzero(store.labels[row]).tolist() == [parts[2][dialogue][int(index)]]
+        np.testing.assert_array_equal(store.features("audio", row), parts[4][dialogue][int(index)][None])
+        assert store.transcript(row) == f"line {index} of {dialogue}"
 
 
 def test_iemocap_gets_a_validation_split(tmp_path: Path) -> None:
     parts = [*files.dialogue_parts(6)]
     names = [f"D{i:02d}" for i in range(23)]
-    for place in (2, 3, 4, 5, 6):
-        example = parts[place]["A_1"]
-        parts[place] = dict.fromkeys([*names, "T"], example)
+    for index in (2, 3, 4, 5, 6):
+        example = parts[index]["A_1"]
+        parts[index] = dict.fromkeys([*names, "T"], example)
     (tmp_path / "f.pkl").write_bytes(pickle.dumps((*parts, names, {"T"}), protocol=2))
     store = import_data("erc", tmp_path / "f.pkl", tmp_path / "store")
     assert store.manifest.name == "iemocap-dialogues"
@@ -254,9 +254,9 @@ def test_store_that_cannot_be_opened_fails_the_check(run, tmp_path: Path) -> Non
 
 
 def test_meld_is_recognized_by_its_seven_emotions(tmp_path: Path) -> None:
-    _, speakers, emotions, text, audio, _, said = files.dialogue_parts(7)
+    _, speakers, emotions, text, audio, _, sentences = files.dialogue_parts(7)
     sentiment = {d: [x % 3 for x in row] for d, row in emotions.items()}
-    order = (speakers, speakers, emotions, text, audio, said, DIALOGUES["train"], DIALOGUES["test"])
+    order = (speakers, speakers, emotions, text, audio, sentences, DIALOGUES["train"], DIALOGUES["test"])
     (tmp_path / "f.pkl").write_bytes(pickle.dumps((*order, DIALOGUES["valid"], sentiment), protocol=2))
     store = import_data("erc", tmp_path / "f.pkl", tmp_path / "store")
     assert store.manifest.name == "meld-dialogues"

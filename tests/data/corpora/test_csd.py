@@ -357,7 +357,7 @@ def array(values: Any) -> Callable[[Any, str], None]:
     return lambda group, name: group.create_dataset(name, data=values)
 
 
-def nothing(group: Any, name: str) -> None:
+def delete(group: Any, name: str) -> None:
     pass
 
 
@@ -388,9 +388,9 @@ def nothing(group: Any, name: str) -> None:
         ),
         ("text", "All text/data/a/features", too_short, "chunk of 3 bytes is too short for its checksum"),
         ("text", "All text/data/a/features", shuffled_last, "a/features: filters gzip, shuffle; expected"),
-        ("text", "All text/data/a/features", nothing, "a/features: missing"),
-        ("text", "All text/data/a/intervals", nothing, "a/intervals: missing"),
-        ("labels", "All labels/data", nothing, "labels.csd, All labels/data: missing"),
+        ("text", "All text/data/a/features", delete, "a/features: missing"),
+        ("text", "All text/data/a/intervals", delete, "a/intervals: missing"),
+        ("labels", "All labels/data", delete, "labels.csd, All labels/data: missing"),
         ("labels", "more", array([1]), "labels.csd: expected one group at the root, found 2"),
         ("labels", "All labels", array([1]), "All labels: expected a Group, found a Dataset"),
         ("text", "All text/data/a/features", array(3.0), r"a/features: expected two axes, found \(\)"),
@@ -512,7 +512,7 @@ def test_invalid_folds(folder: Path, name: str, content: str, message: str) -> N
 def test_modalities(folder: Path) -> None:
     with pytest.raises(DataError, match="pass word vectors as text, not as a modality"):
         opened(folder, modalities={"text": folder / "text.csd"})
-    with pytest.raises(DataError, match="words are no features; add word vectors"):
+    with pytest.raises(DataError, match="words are not features; add word vectors"):
         opened(folder, modalities={}, text=None)
 
 

@@ -57,21 +57,21 @@ def change(value: Any, random: np.random.Generator) -> Any:
             out[key] = change(out[key], random)
         return out
     items = list(value)
-    place = int(random.integers(len(items)))
+    position = int(random.integers(len(items)))
     if random.random() < 0.1:
-        del items[place]
+        del items[position]
     elif random.random() < 0.1:
-        items.insert(place, items[place])
+        items.insert(position, items[position])
     else:
-        items[place] = change(items[place], random)
+        items[position] = change(items[position], random)
     return tuple(items) if isinstance(value, tuple) else items
 
 
 def mutate_bytes(content: bytes, random: np.random.Generator) -> bytes:
     out = bytearray(content)
     for _ in range(random.integers(1, 4)):
-        place = int(random.integers(len(out)))
-        out[place : place + int(random.integers(0, 5))] = random.bytes(int(random.integers(0, 5)))
+        position = int(random.integers(len(out)))
+        out[position : position + int(random.integers(0, 5))] = random.bytes(int(random.integers(0, 5)))
     return bytes(out)
 
 

@@ -206,7 +206,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "deep key": (b"\x80\x02}" + b")" + b"\x85" * 50 + b"K\x01s.", "a key of type tuple"),
     "no pickle": (b"hello world", "corrupt or not a pickle|not a pickle, or a pickle of objects"),
     "empty": (b"", "the file is empty"),
-    "nothing on the stack": (b"\x80\x02.", "corrupt or not a pickle"),
+    "empty stack": (b"\x80\x02.", "corrupt or not a pickle"),
     "python object array": (
         b"\x80\x03" + ARRAY + b"(K\x01K\x02\x85cnumpy\ndtype\nX\x02\x00\x00\x00O8\x89\x88\x87R\x89]tb.",
         "an array of 2 objects whose content is not a list of that length",
@@ -272,18 +272,18 @@ def mutated(random: np.random.Generator) -> bytes:
     """A file with some bytes changed, removed or repeated, or truncated."""
     content = bytearray(FILES[random.integers(len(FILES))])
     for _ in range(random.integers(1, 6)):
-        place, size = int(random.integers(len(content))), int(random.integers(1, 9))
+        position, size = int(random.integers(len(content))), int(random.integers(1, 9))
         what = random.integers(5)
         if what == 0:
-            content[place] = int(random.integers(256))
+            content[position] = int(random.integers(256))
         elif what == 1:
-            del content[place : place + size]
+            del content[position : position + size]
         elif what == 2:
-            content[place:place] = content[place : place + size]
+            content[position:position] = content[position : position + size]
         elif what == 3:
-            content[place : place + size] = random.bytes(size)
+            content[position : position + size] = random.bytes(size)
         else:
-            del content[place:]
+            del content[position:]
         content = content or bytearray(b".")
     return bytes(content)
 

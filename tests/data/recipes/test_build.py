@@ -10,7 +10,7 @@ import yaml
 from carat.data.recipes.build import build_store
 from carat.utils.errors import CaratError, ConfigError, DataError
 
-TABLE = """name,clip,fold,show,said,sad,fear
+TABLE = """name,clip,fold,show,transcript,sad,fear
 a,c1,train,s1,"Oh, no!",2.5,0
 b,c1,train,s1,no no,0,0
 c,c2,dev,s2,"so
@@ -25,10 +25,10 @@ RECIPE: dict[str, Any] = {
     "split": "fold",
     "splits": {"train": "train", "valid": "dev", "test": "test"},
     "group": "show",
-    "transcript": "said",
+    "transcript": "transcript",
     "labels": {"columns": ["sad", "fear"], "rule": "> 0.5", "intensities": True},
     "modalities": {
-        "text": {"source": "glove", "file": "g.npz", "column": "said"},
+        "text": {"source": "glove", "file": "g.npz", "column": "transcript"},
         "audio": {"source": "array", "file": "a.npz", "column": "clip"},
     },
 }
@@ -163,7 +163,11 @@ def test_wrong_recipes(folder: Path, path: str, value: Any, message: str) -> Non
         ("table", "no.csv", "no.csv: no such file"),
         ("id", "nome", r"no column 'nome'; did you mean 'name'\?"),
         ("labels.columns", ["sad", "fare"], r"no column 'fare'; did you mean 'fear'\?"),
-        ("labels.columns", ["sad", "said"], "column 'said', data row 1: 'Oh, no!' is not a finite number"),
+        (
+            "labels.columns",
+            ["sad", "transcript"],
+            "column 'transcript', data row 1: 'Oh, no!' is not a finite number",
+        ),
         ("id", "show", "duplicate id 's1' in data rows 1 and 2"),
         ("splits", {"train": "train", "valid": "dev"}, "row 4 has split 'test', but .* are train, dev"),
         (

@@ -35,13 +35,13 @@ def test_features_do_not_depend_on_padding_and_batching(encoder: Path) -> None:
     together = HuggingFaceSource(encoder, batch_size=3).read(texts)
     assert together[1] is None
     for text, features in zip(texts, together, strict=True):
-        (alone,) = HuggingFaceSource(encoder, batch_size=1).read([text])
+        (single,) = HuggingFaceSource(encoder, batch_size=1).read([text])
         if features is None:
-            assert alone is None
+            assert single is None
             continue
-        assert alone is not None
+        assert single is not None
         assert features.shape == (len(text.split()) + 2, 12)
-        np.testing.assert_allclose(features, alone, atol=1e-6)
+        np.testing.assert_allclose(features, single, atol=1e-6)
 
 
 def test_long_texts_are_truncated(encoder: Path) -> None:

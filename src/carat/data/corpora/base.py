@@ -1,4 +1,4 @@
-"""Published datasets: what their readers return, and import into a store."""
+"""Published datasets: the interface of their readers, and writing them as stores."""
 
 from __future__ import annotations
 

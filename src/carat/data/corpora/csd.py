@@ -71,7 +71,7 @@ def open_csd(
         raise DataError(f"{modalities[TEXT]}: pass word vectors as text, not as a modality")
     files = dict(modalities) if text is None else {TEXT: text, **modalities}
     if not files:
-        raise DataError(f"{words}: words are no features; add word vectors (text) or another modality")
+        raise DataError(f"{words}: words are not features; add word vectors (text) or another modality")
     videos, without_fold = _read_labels(labels, _read_folds(folds))
     for file in (words, *files.values()):
         with open_sequence(file):

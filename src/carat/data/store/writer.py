@@ -59,7 +59,7 @@ STORE = FolderKind(
     error=DataError,
     recognizes=lambda folder: has_key(folder / MANIFEST, "fingerprint"),
 )
-"""The folder of a store, which appears when it is complete."""
+"""Output folder of a store. It never exists unfinished, because finished stores are renamed into place."""
 
 
 class StoreWriter:
@@ -337,15 +337,15 @@ class _FlatFile:
 
 
 def publish(temporary: Path, path: Path, overwrite: bool) -> None:
-    """Rename a finished folder into place and make the rename durable.
+    """Rename a finished store into place, durably.
 
     Args:
-        temporary: the new store, beside `path`.
-        path: where it belongs.
-        overwrite: replace a store that is there.
+        temporary: folder of the finished store, in the parent of `path`.
+        path: target folder.
+        overwrite: replace an existing store.
 
     Raises:
-        RunError: another process writes the same store.
+        RunError: another process is writing the same store.
         DataError: see `carat.utils.output_folder.check_folder`.
     """
     temporary.chmod(0o755)
