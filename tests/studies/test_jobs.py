@@ -174,7 +174,7 @@ def test_folder_is_locked_for_other_processes(tmp_path: Path) -> None:
         code = f"import pathlib, carat.utils.locking as c\nwith c.lock(pathlib.Path({str(tmp_path)!r})): pass"
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert other.returncode
-    assert "another carat is at work in it" in other.stderr
+    assert "in use by another carat process" in other.stderr
     with lock(tmp_path):
         pass
 
@@ -230,7 +230,7 @@ def test_study_killed_during_setup_can_be_restarted(tmp_path: Path) -> None:
 def test_locked_study_is_not_claimed(tmp_path: Path) -> None:
     with claim_study(STUDY, tmp_path, {"store": "x"}, overwrite=False):
         for overwrite in (False, True):
-            with pytest.raises(RunError, match="another carat is at work in it"):
+            with pytest.raises(RunError, match="in use by another carat process"):
                 claimed(tmp_path, overwrite, store="y")
     claimed(tmp_path, store="y")
 
@@ -240,7 +240,7 @@ def test_locked_run_within_a_study_is_not_deleted(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "br" / "seed0"
     run.mkdir(parents=True)
     (run / "experiment.yaml").write_text("{}")
-    with lock(run), pytest.raises(RunError, match="seed0: another carat is at work in it"):
+    with lock(run), pytest.raises(RunError, match="seed0: in use by another carat process"):
         claimed(tmp_path, True, store="y")
     assert (run / "experiment.yaml").read_text() == "{}"
     (run / "notes.txt").write_text("mine")

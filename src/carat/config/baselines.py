@@ -52,7 +52,7 @@ class BinaryRelevanceConfig(PooledConfig):
 
 
 class ClassifierChainConfig(PooledConfig):
-    """Classifier chain: one regression per label, which also takes the preceding labels (Read et al. 2011)."""
+    """Classifier chain: each label's regression also takes the preceding labels (Read et al. 2011)."""
 
     name: Literal["cc"] = "cc"
     """Which method to train."""

@@ -51,7 +51,7 @@ class TrainingConfig(Section):
     clip: Weight = 1.0
     """Maximum norm of the gradient; 0 disables clipping."""
     clip_tensors: Weight = 0.0
-    """Maximum gradient norm of each parameter, applied after `clip`; 1 in the released code, 0 disables it."""
+    """Maximum gradient norm per parameter, applied after `clip`; 1 in the released code, 0 disables it."""
     accumulate: Positive = 1
     """Number of batches whose gradients are averaged before an optimizer step."""
     modality_dropout: Fraction = 0.0

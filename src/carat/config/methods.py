@@ -149,7 +149,8 @@ def register_method(name: str, config: type[MethodConfig] | None = None) -> Call
             model
         ):  # notebooks rerun cells
             raise ConfigError(
-                f"method '{name}': the name is already taken by {_qualified_name(METHODS[name].model)}; choose another"
+                f"method '{name}': the name is already taken by {_qualified_name(METHODS[name].model)}; "
+                "choose another"
             )
         METHODS[name] = Method(name, section, model)
         return model

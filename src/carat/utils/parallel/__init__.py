@@ -1,1 +1,1 @@
-"""Where work is done: processes of this machine, or a Ray cluster."""
+"""Parallel tasks in local processes or on a Ray cluster."""
