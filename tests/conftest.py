@@ -92,7 +92,13 @@ def serially(log: list[Any]) -> Callable[..., Iterator[TaskResult]]:
             def report(content: Any, index: int = index) -> bool:
                 return on_report is not None and on_report(index, content)
 
-            yield TaskResult(index, *attempt(function, task, report))
+            level = logger.level
+            logger.setLevel(logging.WARNING)  # as in worker processes
+            try:
+                outcome = attempt(function, task, report)
+            finally:
+                logger.setLevel(level)
+            yield TaskResult(index, *outcome)
 
     return run_tasks
 

@@ -25,9 +25,9 @@ from carat.runs.official_weights import (
     QUEUE_CLASSES,
     QUEUE_POINTER,
     load_released,
-    pieces,
     queue_classes,
     read_sizes,
+    weight_mappings,
 )
 from carat.training.optimizer import clip_gradients, make_optimizer
 
@@ -141,9 +141,9 @@ def replay(file: Path, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
 
 def released_names(method: Carat, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     """Our tensors by the released code's names, attention key biases left out."""
-    for piece in pieces(method):
-        if piece.ours in tensors and not piece.theirs.endswith("attention.self.key.bias"):
-            yield piece.theirs, piece.view(tensors)
+    for mapping in weight_mappings(method):
+        if mapping.own in tensors and not mapping.released.endswith("attention.self.key.bias"):
+            yield mapping.released, mapping.view(tensors)
 
 
 def compare_buffers(errors: Errors, method: Carat, stored: dict[str, Tensor]) -> None:

@@ -32,7 +32,7 @@ from carat.config.methods import METHODS
 from carat.data.store import open_store
 from carat.data.synthetic import make_synthetic
 from carat.inference.predictor import load
-from carat.runs.official_weights import QUEUE_CLASSES, QUEUE_POINTER, pieces
+from carat.runs.official_weights import QUEUE_CLASSES, QUEUE_POINTER, weight_mappings
 from carat.training.train import train
 from tests.code_blocks import ROOT, Block, blocks, name_of
 from tests.data import field_files
@@ -183,7 +183,7 @@ def write_released_weights(official: Path, file: Path) -> None:
     """The weights of a run of preset `official`, under the names of the released code."""
     model: Any = load(official).model
     own = model.state_dict()
-    state = {piece.theirs: piece.view(own).contiguous() for piece in pieces(model)}
+    state = {x.released: x.view(own).contiguous() for x in weight_mappings(model)}
     size = model.config.contrast.queue
     state |= {QUEUE_CLASSES: torch.randn(size, 1), QUEUE_POINTER: torch.tensor([0])}
     torch.save(state, file)

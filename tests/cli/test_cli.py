@@ -93,7 +93,7 @@ def test_own_features(run, trained: TrainedRun, store: Store, tmp_path: Path) ->
         ("data bild", 'Did you mean "build"?'),
         ("train --data s --out r --training.epochz 3", "Did you mean --training.epochs?"),
         ("train --out r", "--data is missing"),
-        ("train --data s --out r --threshold per-label", "threshold: expected keys and values"),
+        ("train --data s --out r --threshold per-label", "threshold: expected a mapping"),
         ("data synth", "STORE is missing"),
         ("data synth s --seed -1", "seed must not be negative"),
         ("train --data s --out r --training.epochs many", "training.epochs: input should be a valid integer"),

@@ -1,3 +1,5 @@
+"""Merging, environment variables, and safe YAML reading."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -8,17 +10,17 @@ from carat.config.base import expand, merge, read_yaml
 from carat.utils.errors import ConfigError
 
 
-def test_merge_leaves_its_arguments_alone() -> None:
-    below = {"a": {"b": 1}}
-    assert merge(below, {"a": {"c": 2}}) == {"a": {"b": 1, "c": 2}}
-    assert below == {"a": {"b": 1}}
+def test_merge_does_not_change_its_arguments() -> None:
+    base = {"a": {"b": 1}}
+    assert merge(base, {"a": {"c": 2}}) == {"a": {"b": 1, "c": 2}}
+    assert base == {"a": {"b": 1}}
 
 
 def test_expand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CARAT_X", "there")
-    assert expand("${CARAT_X}/a ${CARAT_X:-no}") == "there/a there"
+    monkeypatch.setenv("CARAT_X", "value")
+    assert expand("${CARAT_X}/a ${CARAT_X:-no}") == "value/a value"
     monkeypatch.delenv("CARAT_X")
-    with pytest.raises(ConfigError, match="needs the environment variable CARAT_X"):
+    with pytest.raises(ConfigError, match="requires the environment variable CARAT_X"):
         expand("${CARAT_X}")
 
 

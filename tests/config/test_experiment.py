@@ -1,3 +1,5 @@
+"""Experiments: presets, precedence, and error messages."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -8,7 +10,7 @@ from carat.config.experiment import PRESETS, Experiment, load_experiment
 from carat.utils.errors import ConfigError
 
 
-def test_paper_preset_holds_the_papers_values() -> None:
+def test_paper_preset_has_the_values_of_the_paper() -> None:
     paper = load_experiment()
     assert paper == Experiment()
     assert (paper.method.hidden, paper.method.latent) == (256, 64)
@@ -34,13 +36,13 @@ def test_presets_are_valid(preset: str) -> None:
     assert isinstance(load_experiment(preset=preset), Experiment)
 
 
-def test_later_sources_win(tmp_path: Path) -> None:
+def test_later_sources_take_precedence(tmp_path: Path) -> None:
     file = tmp_path / "e.yaml"
     file.write_text("preset: small\ntraining: {epochs: 3, warmup: 0.2}\n")
-    found = load_experiment(file, overrides={"training": {"epochs": 4}})
-    assert found.training.epochs == 4
-    assert found.training.warmup == 0.2
-    assert found.method.hidden == 64
+    experiment = load_experiment(file, overrides={"training": {"epochs": 4}})
+    assert experiment.training.epochs == 4
+    assert experiment.training.warmup == 0.2
+    assert experiment.method.hidden == 64
     assert load_experiment(file, preset="paper").method.hidden == 256
 
 
@@ -57,11 +59,11 @@ def test_later_sources_win(tmp_path: Path) -> None:
         ("seed: 2020-99-99", "not valid YAML"),
         ("method: {name: karat}", r"unknown method 'karat'; did you mean 'carat'\?"),
         ("preset: smal", r"unknown preset 'smal'; did you mean 'small'\?"),
-        ("- 1\n- 2", r"expected 'key: value' lines, found list"),
+        ("- 1\n- 2", r"expected a mapping, found list"),
         ("a: [1", r"line 1: not valid YAML"),
     ],
 )
-def test_wrong_files_say_what_is_wrong(tmp_path: Path, text: str, message: str) -> None:
+def test_errors_of_invalid_files_are_one_line(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "e.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError, match=message) as error:
@@ -74,7 +76,7 @@ def test_missing_file() -> None:
         load_experiment("nowhere.yaml")
 
 
-def test_text_is_for_methods_that_were_tried_behind_an_encoder() -> None:
+def test_text_preset_exists_for_methods_behind_encoders_only() -> None:
     carat, plus, linear = (
         load_experiment(preset="text", overrides={"method": name}) for name in ("carat", "carat+", "linear")
     )
@@ -83,5 +85,5 @@ def test_text_is_for_methods_that_were_tried_behind_an_encoder() -> None:
     assert carat.method.encoder.layers["text"] == 0
     assert (linear.data.truncation, carat.data.truncation) == (True, True)
     assert carat.training.learning_rate == linear.training.learning_rate == 1e-3
-    with pytest.raises(ConfigError, match="method mult has no preset 'text'; it has: paper, small"):
+    with pytest.raises(ConfigError, match="method mult has no preset 'text'; available: paper, small"):
         load_experiment(preset="text", overrides={"method": "mult"})

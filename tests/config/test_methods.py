@@ -1,4 +1,4 @@
-"""The registry: methods of this process, of installed packages, and what is refused."""
+"""Registry of methods: registration, installed packages, and invalid classes."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ def _registry() -> Iterator[None]:
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    """Offer methods by entry points whose modules have the given text."""
+    """Provide methods through entry points whose modules have the given source."""
     points = []
 
-    def offer(name: str, text: str, value: str = "{}:Toy") -> str:
+    def provide(name: str, text: str, value: str = "{}:Toy") -> str:
         module = f"plugin{len(points)}_{tmp_path.name}"
         (tmp_path / f"{module}.py").write_text(text)
         points.append(EntryPoint(name, value.format(module), methods.GROUP))
@@ -77,19 +77,19 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no
 
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(methods, "entry_points", lambda group: points if group == methods.GROUP else [])
-    return offer
+    return provide
 
 
-def test_a_registered_method_is_found() -> None:
+def test_registered_method_is_available() -> None:
     assert register_method("toy", ToyConfig)(Toy) is Toy
-    found = find_method("toy")
-    assert (found.config_class(), found.model_class()) == (ToyConfig, Toy)
-    assert found.default_config() == ToyConfig()
-    assert found.summary() == "Toy settings."
+    method = find_method("toy")
+    assert (method.config_class(), method.model_class()) == (ToyConfig, Toy)
+    assert method.default_config() == ToyConfig()
+    assert method.summary() == "Toy settings."
     assert method_names()[-1] == "toy"
 
 
-def test_a_method_may_have_no_settings() -> None:
+def test_method_without_settings() -> None:
     register_method("toy")(Toy)
     assert find_method("toy").default_config() == MethodConfig(name="toy")
     assert find_method("toy").summary() == "A toy."
@@ -115,15 +115,15 @@ def test_settings_are_validated_by_the_methods_own_section() -> None:
         parse_experiment({"method": {"name": "toy", "units": 0}}, "here")
 
 
-def test_a_section_needs_a_name_in_an_experiment() -> None:
+def test_unnamed_section_is_refused() -> None:
     with pytest.raises(ValueError, match=r"name the method: MethodConfig\(name=...\)"):
         Experiment(method=MethodConfig())
 
 
-def test_an_experiment_registers_its_method_where_it_is_unpickled(
+def test_unpickling_an_experiment_registers_its_method(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a worker process, which has not imported what registered it, and may never import its model."""
+    """A worker process has not imported the module that registers the method."""
     (tmp_path / "toy_settings.py").write_text(
         "import carat\nclass Settings(carat.MethodConfig):\n    units: int = 3\n"
     )
@@ -142,47 +142,51 @@ def test_an_experiment_registers_its_method_where_it_is_unpickled(
             "name = pickle.load(sys.stdin.buffer).method.name\n"
             "print(name, find_method(name).model_class().__module__)"
         )
-        found = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-c", script], input=pickle.dumps(experiment), capture_output=True, check=False
         )
-        assert found.stdout.decode().split() == [experiment.method.name, "toy_models"], found.stderr.decode()
+        assert completed.stdout.decode().split() == [experiment.method.name, "toy_models"], (
+            completed.stderr.decode()
+        )
         assert pickle.loads(pickle.dumps(experiment)) == experiment
 
 
-def test_the_type_of_an_experiment_follows_a_redefined_section() -> None:
+def test_experiment_type_follows_a_redefined_section() -> None:
     register_method("toy", ToyConfig)(Toy)
     assert experiment_with("toy").model_fields["method"].annotation is ToyConfig
     register_method("toy")(Toy)
     assert experiment_with("toy").model_fields["method"].annotation is MethodConfig
 
 
-def test_a_class_may_be_registered_again_but_no_other_under_its_name() -> None:
+def test_class_can_be_registered_again_but_not_replaced() -> None:
     register_method("toy", ToyConfig)(Toy)
-    register_method("toy", ToyConfig)(type("Toy", (Toy,), {"__module__": __name__}))  # as a notebook does
+    register_method("toy", ToyConfig)(
+        type("Toy", (Toy,), {"__module__": __name__})
+    )  # as in a rerun notebook cell
     other = type("Other", (Toy,), {"__module__": "elsewhere"})
     with pytest.raises(
-        ConfigError, match=rf"method 'toy': the name is taken by {__name__}.Toy, choose another"
+        ConfigError, match=rf"method 'toy': the name is already taken by {__name__}.Toy; choose another"
     ):
         register_method("toy")(other)
     with pytest.raises(
-        ConfigError, match=r"method 'mult': the name is taken by carat.models.baselines.mult.Mult"
+        ConfigError, match=r"method 'mult': the name is already taken by carat.models.baselines.mult.Mult"
     ):
         register_method("mult")(Toy)
     assert find_method("toy").model_class() is not other
 
 
 @pytest.mark.parametrize("name", ["", "all", "a b", "a/b", "-x", "../x"])
-def test_names_that_are_no_use_are_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="not usable as a name"):
+def test_invalid_names_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="invalid name; use letters"):
         register_method(name)
 
 
 @pytest.mark.parametrize(
     ("config", "model", "message"),
     [
-        (None, dict, r"method 'toy': builtins.dict is no subclass of carat.Model"),
-        (None, 3, r"method 'toy': 3 is no subclass of carat.Model"),
-        (dict, Toy, r"method 'toy': builtins.dict is no subclass of carat.MethodConfig"),
+        (None, dict, r"method 'toy': builtins.dict is not a subclass of carat.Model"),
+        (None, 3, r"method 'toy': 3 is not a subclass of carat.Model"),
+        (dict, Toy, r"method 'toy': builtins.dict is not a subclass of carat.MethodConfig"),
         (Undecided, Toy, r"method 'toy': tests.config.test_methods.Undecided: 'units' is missing"),
         (
             methods.find_method("mult").config_class(),
@@ -191,13 +195,13 @@ def test_names_that_are_no_use_are_refused(name: str) -> None:
         ),
     ],
 )
-def test_classes_that_do_not_fit_are_refused(config: Any, model: Any, message: str) -> None:
+def test_invalid_classes_are_refused(config: Any, model: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         register_method("toy", config)(model)
     assert "toy" not in METHODS
 
 
-def test_a_package_is_imported_when_its_method_is_asked_for(package) -> None:  # type: ignore[no-untyped-def]
+def test_package_is_imported_on_first_use(package) -> None:  # type: ignore[no-untyped-def]
     module = package("toy", TOY + "print('imported')")
     assert method_names()[-1] == "toy"
     assert module not in sys.modules
@@ -206,7 +210,7 @@ def test_a_package_is_imported_when_its_method_is_asked_for(package) -> None:  #
     assert load_experiment(overrides={"method": "toy"}).method == MethodConfig(name="toy")
 
 
-def test_a_packages_decorator_brings_the_settings(package) -> None:  # type: ignore[no-untyped-def]
+def test_decorator_in_a_package_registers_its_section(package) -> None:  # type: ignore[no-untyped-def]
     text = "\n\nclass Settings(carat.MethodConfig):\n    units: int = 3\n\n"
     package("toy", TOY + text + "carat.register_method('toy', Settings)(Toy)\n")
     assert find_method("toy").default_config().model_dump() == {"name": "toy", "units": 3}
@@ -219,16 +223,16 @@ def test_a_packages_decorator_brings_the_settings(package) -> None:  # type: ign
         ("1 / 0", "{}:Toy", r"cannot be imported \(ZeroDivisionError: division by zero\)"),
         ("raise ValueError('two\\n lines')", "{}:Toy", r"\(ValueError: two lines\)"),
         ("", "{}:Toy", r"cannot be imported \(AttributeError: module 'plugin0_.*' has no attribute 'Toy'\)"),
-        ("Toy = 3", "{}:Toy", r"method 'toy': 3 is no subclass of carat.Model"),
-        (TOY, "{}", r"method 'toy': <module .*> is no subclass of carat.Model"),
+        ("Toy = 3", "{}:Toy", r"method 'toy': 3 is not a subclass of carat.Model"),
+        (TOY, "{}", r"method 'toy': <module .*> is not a subclass of carat.Model"),
         (
             TOY + "carat.register_method('mult')(Toy)",
             "{}:Toy",
-            r"\(ConfigError: method 'mult': the name is taken",
+            r"\(ConfigError: method 'mult': the name is already taken",
         ),
     ],
 )
-def test_a_package_that_fails_is_one_line(package, text: str, value: str, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_failing_package_is_reported_in_one_line(package, text: str, value: str, message: str) -> None:  # type: ignore[no-untyped-def]
     package("toy", text, value)
     with pytest.raises(ConfigError, match=message) as refused:
         find_method("toy")
@@ -241,12 +245,12 @@ def test_a_package_that_fails_is_one_line(package, text: str, value: str, messag
 def test_two_packages_with_one_name_are_refused(package) -> None:  # type: ignore[no-untyped-def]
     first, second = package("toy", TOY), package("toy", TOY)
     with pytest.raises(
-        ConfigError, match=rf"'toy' is offered by {first}:Toy and {second}:Toy; uninstall one"
+        ConfigError, match=rf"'toy' is provided by {first}:Toy and {second}:Toy; uninstall all but one"
     ):
         find_method("toy")
 
 
-def test_built_in_names_stay_carats(package, caplog: pytest.LogCaptureFixture) -> None:  # type: ignore[no-untyped-def]
+def test_built_in_names_cannot_be_replaced(package, caplog: pytest.LogCaptureFixture) -> None:  # type: ignore[no-untyped-def]
     package("mult", TOY)
     with caplog.at_level(logging.WARNING, "carat"):
         assert method_names().count("mult") == 1
@@ -254,7 +258,7 @@ def test_built_in_names_stay_carats(package, caplog: pytest.LogCaptureFixture) -
     assert find_method("mult").model_class().__module__ == "carat.models.baselines.mult"
 
 
-def test_unknown_names_have_hints(package) -> None:  # type: ignore[no-untyped-def]
+def test_unknown_names_have_suggestions(package) -> None:  # type: ignore[no-untyped-def]
     package("toy-story", TOY)
     with pytest.raises(ConfigError, match=r"unknown method 'toy-stori'; did you mean 'toy-story'\?"):
         find_method("toy-stori")

@@ -126,7 +126,7 @@ def test_a_killed_process_of_two_ends_the_training(data: Path, tmp_path: Path) -
     os.kill(int(found.stdout.split()[-1]), signal.SIGKILL)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert "was killed by signal 9; the same command resumes from the last saved state" in errors
+    assert "was killed by signal 9; rerun the same command to resume from the last checkpoint" in errors
     assert "Traceback" not in errors
     again = run("train", *settings)
     assert again.returncode == 0, again.stderr
@@ -148,9 +148,9 @@ def test_two_trainings_into_one_folder(data: Path, tmp_path: Path) -> None:
     settings = (*SETTINGS, "--data", data, "--out", tmp_path / "run", "--training.epochs", 90)
     first = start("train", *settings)
     when_there(first, tmp_path, "step-*.ckpt")
-    clean(run("train", *settings), "another carat is at work in it")
+    clean(run("train", *settings), "in use by another carat process")
     overwriting = [x for x in settings if x != "--resume"]
-    clean(run("train", *overwriting, "--overwrite"), "another carat is at work in it")
+    clean(run("train", *overwriting, "--overwrite"), "in use by another carat process")
     assert first.poll() is None
     kill(first)
 

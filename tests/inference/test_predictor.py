@@ -138,10 +138,10 @@ def test_runs_that_cannot_be_loaded(trained: TrainedRun, tmp_path: Path) -> None
         load(tmp_path)
     for damage, message in {
         "unfinished": "the training did not finish, run.json or weights.safetensors is missing",
-        "truncated": "weights.safetensors: altered since the training finished",
+        "truncated": r"weights.safetensors: modified after training \(SHA-256 mismatch\)",
         "garbled": "run.json: cannot be read",
-        "newer": r"run of a newer carat \(schema 9\); upgrade carat",
-        "other": "experiment.yaml: altered since the training finished",
+        "newer": r"written by a newer version of carat \(schema 9\); upgrade carat",
+        "other": r"experiment.yaml: modified after training \(SHA-256 mismatch\)",
         "early": "weights.safetensors: damaged or of another experiment",
     }.items():
         copy = Path(shutil.copytree(trained.folder, tmp_path / damage))

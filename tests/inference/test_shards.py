@@ -91,7 +91,7 @@ def test_what_is_refused(
                 trained.folder, store.folder, tmp_path / "done", split="test", size=30, overwrite=overwrite
             )
     (tmp_path / "done" / "part-00000 mine.parquet").unlink()
-    with lock(tmp_path / "done"), pytest.raises(RunError, match="another carat is at work in it"):
+    with lock(tmp_path / "done"), pytest.raises(RunError, match="in use by another carat process"):
         predict_in_shards(
             trained.folder, store.folder, tmp_path / "done", split="test", size=30, overwrite=True
         )

@@ -1,4 +1,4 @@
-"""Runs written by carat 0.1 (schema 1) keep their scores, bit by bit where the arithmetic is the same."""
+"""Runs of carat 0.1 (schema 1) still load with the same scores."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_runs_of_schema_1_keep_their_scores(name: str, old_store: Store) -> None
         np.testing.assert_allclose(scores, expected[name], atol=1e-5)
 
 
-def test_renamed_settings_of_schema_1_have_their_current_names() -> None:
+def test_settings_of_schema_1_are_renamed() -> None:
     experiment = carat.load(FOLDER / "options", "cpu").experiment
     assert experiment.data.truncation is True
     assert experiment.training.ema_decay == 0.9
@@ -46,5 +46,5 @@ def test_renamed_settings_of_schema_1_have_their_current_names() -> None:
         ("encoders.text.model.encoder.layer.0.output.dense.weight",) * 2,
     ],
 )
-def test_weights_get_their_current_names(old: str, new: str) -> None:
+def test_weights_of_schema_1_are_renamed(old: str, new: str) -> None:
     assert rename_weight(old) == new

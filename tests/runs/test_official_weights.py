@@ -1,4 +1,4 @@
-"""Weights of the released code become a run, strictly."""
+"""Conversion of released weights: sizes, values, and refused files."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from carat.runs.official_weights import (
     SETTINGS,
     convert,
     load_released,
-    pieces,
     read_sizes,
     read_state,
+    weight_mappings,
 )
 from carat.utils.errors import CaratError
 
@@ -28,7 +28,7 @@ WIDTHS = {"text": 11, "visual": 5, "audio": 7}
 
 
 def released(aligned: bool = True, layers: tuple[int, ...] = (2, 1, 3), labels: int = 6) -> dict[str, Tensor]:
-    """A small state dictionary by the released code's names, random."""
+    """A small random state dictionary with the released code's names."""
     torch.manual_seed(1)
     changes = {
         "hidden": 16,
@@ -44,14 +44,14 @@ def released(aligned: bool = True, layers: tuple[int, ...] = (2, 1, 3), labels: 
     config = load_experiment(preset="official", overrides={"method": changes}).method
     method = Carat(WIDTHS, "abcdefg"[:labels], config)
     own = {name: torch.randn(x.shape) for name, x in method.state_dict().items()}
-    state = {piece.theirs: piece.view(own).contiguous() for piece in pieces(method)}
+    state = {x.released: x.view(own).contiguous() for x in weight_mappings(method)}
     classes = torch.cat((torch.arange(9.0), torch.randn(14)))[:, None]
     return state | {"queue_label": classes, "queue_ptr": torch.tensor([9])}
 
 
 @pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize("labels", [6, 7])
-def test_sizes_are_read_from_the_file(aligned: bool, labels: int) -> None:
+def test_sizes_are_inferred_from_the_state_dictionary(aligned: bool, labels: int) -> None:
     state = released(aligned, labels=labels)
     changes, widths = read_sizes(state, aligned)
     assert widths == WIDTHS
@@ -60,8 +60,8 @@ def test_sizes_are_read_from_the_file(aligned: bool, labels: int) -> None:
     method = Carat(widths, "abcdefg"[:labels], config)
     assert load_released(method, state) == []
     own = method.state_dict()
-    for piece in pieces(method):
-        assert torch.equal(piece.view(own), state[piece.theirs]), piece.theirs
+    for mapping in weight_mappings(method):
+        assert torch.equal(mapping.view(own), state[mapping.released]), mapping.released
     assert method.memory_bank.classes.tolist() == [*range(9), *[-2] * 14]
     assert method.memory_bank.pointer == 9
     queries = method.network.encoder["audio"].layers[2].query_key_value.weight[16:32]
@@ -69,7 +69,7 @@ def test_sizes_are_read_from_the_file(aligned: bool, labels: int) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".bin", ".pt"])
-def test_a_converted_run_predicts(tmp_path: Path, suffix: str) -> None:
+def test_converted_run_predicts_the_same_scores(tmp_path: Path, suffix: str) -> None:
     state = released()
     file = tmp_path / f"official{suffix}"
     if suffix == ".safetensors":
@@ -78,11 +78,11 @@ def test_a_converted_run_predicts(tmp_path: Path, suffix: str) -> None:
         torch.save({f"module.{k}": x for k, x in state.items()}, file)
     card = convert(file, "mosei-aligned", tmp_path / "run")
     assert card.thresholds == dict.fromkeys(SETTINGS["mosei-aligned"].labels, 0.25)
-    assert "knowingly unused: audio.pooler.dense.bias" in card.notes[1]
+    assert "ignored weights: audio.pooler.dense.bias" in card.notes[1]
     assert {m: x.pad_to for m, x in card.modalities.items()} == {"text": 13, "visual": 17, "audio": 19}
     predictor = load(tmp_path / "run")
     sample = {m: torch.randn(4, width).numpy() for m, width in WIDTHS.items()}
-    found = predictor.predict(sample)
+    prediction = predictor.predict(sample)
     features = {
         m: torch.nn.functional.pad(torch.tensor(x)[None], (0, 0, 0, card.modalities[m].pad_to - 4))
         for m, x in sample.items()
@@ -90,10 +90,10 @@ def test_a_converted_run_predicts(tmp_path: Path, suffix: str) -> None:
     masks = {m: torch.ones(x.shape[:2], dtype=torch.bool) for m, x in features.items()}
     with torch.no_grad():
         expected = predictor.model(features, masks).scores[0]
-    assert list(found.scores.values()) == pytest.approx(expected.tolist(), abs=1e-6)
+    assert list(prediction.scores.values()) == pytest.approx(expected.tolist(), abs=1e-6)
 
 
-def test_one_key_less_more_or_transposed_is_refused_by_name(tmp_path: Path) -> None:
+def test_missing_unknown_and_transposed_keys_are_refused_by_name(tmp_path: Path) -> None:
     state = released(aligned=False)
     changes, widths = read_sizes(state, aligned=False)
     config = load_experiment(preset="official", overrides={"method": changes}).method
@@ -102,7 +102,7 @@ def test_one_key_less_more_or_transposed_is_refused_by_name(tmp_path: Path) -> N
         with pytest.raises(CaratError, match=f"'{key}' is missing"):
             load_released(method, {k: x for k, x in state.items() if k != key})
         if value.ndim == 2:
-            with pytest.raises(CaratError, match=f"'{key}' (has shape|is stored transposed)"):
+            with pytest.raises(CaratError, match=f"'{key}' (has shape|is not contiguous)"):
                 load_released(method, state | {key: value.T})
     with pytest.raises(CaratError, match=r"unknown key 'text\.head\.weight'"):
         load_released(method, state | {"text.head.weight": torch.ones(3)})
@@ -122,12 +122,14 @@ LSTM = "v2t_ctc.pred_output_position_inclu_blank.bias_ih_l0"
         ("mosei-aligned", PART, torch.ones(16), r"'visual.encoder.layer.1"),
         ("mosei-aligned", "more", torch.ones(1), r"unknown key 'more'"),
         ("mosei-aligned", W, torch.ones(48, 16), r"has shape \(48, 16\), expected \(16, 48\)"),
-        ("mosei-aligned", BIAS, torch.full((16,), torch.nan), r"'va2t.output.bias' holds inf or NaN"),
+        ("mosei-aligned", BIAS, torch.full((16,), torch.nan), r"'va2t.output.bias' contains inf or NaN"),
         ("mosei-unaligned", "more", None, f"'{LSTM}' is missing"),
         ("m3ed", "more", None, r"has shape \(16, 96\), expected \(16, 112\)"),
     ],
 )  # fmt: skip
-def test_refusals(tmp_path: Path, layout: Any, key: str, value: Tensor | None, message: str) -> None:
+def test_mismatching_state_dictionaries_are_refused(
+    tmp_path: Path, layout: Any, key: str, value: Tensor | None, message: str
+) -> None:
     state = released() | {key: value}
     torch.save({k: x for k, x in state.items() if x is not None}, tmp_path / "official.bin")
     with pytest.raises(CaratError, match=rf"official\.bin, trained on {layout}: .*{message}"):
@@ -140,18 +142,20 @@ class Evil:
         return print, ("executed",)
 
 
-def test_files_that_hold_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_without_a_state_dictionary_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     torch.save({"a": Evil()}, tmp_path / "evil.pt")
     torch.save([torch.ones(1)], tmp_path / "list.pt")
     torch.save({"epoch": 3}, tmp_path / "epoch.pt")
     (tmp_path / "text.bin").write_text("hello")
     (tmp_path / "text.safetensors").write_text("hello")
     for name, message in [
-        ("evil.pt", r"no weights that can be read safely \(it names '[a-z.]*print'\)"),
+        ("evil.pt", r"weights cannot be loaded safely \(it references '[a-z.]*print'\)"),
         ("list.pt", "expected a state dictionary, found list"),
-        ("epoch.pt", "'epoch' is no tensor but int"),
-        ("text.bin", r"no weights that can be read safely \(no state dictionary\)"),
-        ("text.safetensors", "no weights that can be read safely"),
+        ("epoch.pt", "'epoch' is int, expected a tensor"),
+        ("text.bin", r"weights cannot be loaded safely \(no state dictionary\)"),
+        ("text.safetensors", "weights cannot be loaded safely"),
         ("absent.pt", "no such file"),
     ]:
         with pytest.raises(CaratError, match=rf"{name}: {message}") as refused:
@@ -167,7 +171,7 @@ def test_command(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     )
     assert code == 0, err
     assert "is now" not in err
-    assert "knowingly unused: audio.pooler" in err
+    assert "ignored weights: audio.pooler" in err
     assert load(tmp_path / "converted").labels == list(SETTINGS["mosei-unaligned"].labels)
     code, _, err = run("convert", tmp_path / "official.pt", "--trained-on", "m3ed", tmp_path / "converted")
     assert code == 2
@@ -175,7 +179,7 @@ def test_command(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("option", [["--layout", "mosei-unaligned"], ["--layout=mosei-unaligned"]])
-def test_the_earlier_option_works_with_a_notice(run, tmp_path: Path, option: list[str]) -> None:  # type: ignore[no-untyped-def]
+def test_renamed_option_works_with_a_warning(run, tmp_path: Path, option: list[str]) -> None:  # type: ignore[no-untyped-def]
     torch.save(released(aligned=False), tmp_path / "official.pt")
     code, _, err = run("convert", tmp_path / "official.pt", *option, tmp_path / "converted")
     assert code == 0, err

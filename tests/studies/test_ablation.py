@@ -1,4 +1,4 @@
-"""Every variant differs from the full method in what it says, and the table holds what was measured."""
+"""Ablation: variants, measured differences, and resuming."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from tests.conftest import TINY
 NAMES = list(variants(Experiment(), ["text", "visual", "audio"]))
 
 
-def test_all_parts_modalities_and_quirks_are_there() -> None:
+def test_variants_cover_components_modalities_and_official_deviations() -> None:
     assert NAMES[0] == FULL
     assert len([name for name in NAMES if name.startswith("no ")]) == 7
+    assert "first level only" in NAMES
     assert [name for name in NAMES if name.startswith("only ")] == [
-        "only first level",
         "only text",
         "only visual",
         "only audio",
@@ -44,8 +44,8 @@ def test_all_parts_modalities_and_quirks_are_there() -> None:
         "only visual + audio",
     ]
     assert [name for name in NAMES if name.startswith("official")] == [
-        *(f"official: {quirk}" for quirk in OFFICIAL),
-        "official: all of these",
+        *(f"official: {name}" for name in OFFICIAL),
+        "official: all combined",
     ]
     assert "only a + b" not in variants(Experiment(), ["a", "b"])
     official = variants(load_experiment(preset="official"), ["text"])
@@ -53,7 +53,7 @@ def test_all_parts_modalities_and_quirks_are_there() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES[1:])
-def test_every_variant_is_another_method_that_learns(name: str, store: Store) -> None:
+def test_every_variant_differs_from_the_full_method_and_trains(name: str, store: Store) -> None:
     base = load_experiment(overrides=TINY)
     changes = variants(base, store.modalities)[name]
     experiment = parse_experiment(merge(base.model_dump(), changes), name)
@@ -76,33 +76,33 @@ def test_every_variant_is_another_method_that_learns(name: str, store: Store) ->
         totals.append(losses["total"].item())
         method.update_after_step(outputs, batch.labels)
     assert np.isfinite(totals).all()
-    bce = losses[{"no reconstruction": "original", "only first level": "alpha"}.get(name, "beta")]
+    bce = losses[{"no reconstruction": "original", "first level only": "alpha"}.get(name, "beta")]
     assert torch.isfinite(bce)
     assert not set(losses) & {
         "no reconstruction": {"alpha", "beta", "mse_alpha", "mse_beta"},
-        "only first level": {"beta", "mse_beta"},
-        "no contrast": {"contrast"},
+        "first level only": {"beta", "mse_beta"},
+        "no contrastive loss": {"contrast"},
         "no aggregation": {"aggregate", "shuffled"},
     }.get(name, set())
 
 
-def some(experiment: Experiment, modalities: Any) -> dict[str, dict[str, Any]]:
+def three_variants(experiment: Experiment, modalities: Any) -> dict[str, dict[str, Any]]:
     every = variants(experiment, modalities)
-    return {name: every[name] for name in (FULL, "no contrast", "only text")}
+    return {name: every[name] for name in (FULL, "no contrastive loss", "only text")}
 
 
-def test_table_holds_what_was_measured(
+def test_table_contains_the_measured_differences(
     in_this_process: list[Job],
     logged: list[str],
     store: Store,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ablation, "variants", some)
+    monkeypatch.setattr(ablation, "variants", three_variants)
     overrides = TINY | {"training": TINY["training"] | {"epochs": 1}}  # type: ignore[operator]
     experiment = load_experiment(overrides=overrides)
     rows = ablate(experiment, store.folder, tmp_path / "o", seeds=2)
-    assert [row.name for row in rows] == [FULL, "no contrast", "only text"]
+    assert [row.name for row in rows] == [FULL, "no contrastive loss", "only text"]
     assert len(logged) == 6
     text = rows[2]
     assert text.samples == int((store.lengths("text")[store.indices("test")] > 0).sum()) < rows[0].samples
@@ -129,7 +129,7 @@ def test_table_holds_what_was_measured(
     assert [(x["variant"], x["seed"]) for x in lines[:3]] == [
         ("full", "0"),
         ("full", "1"),
-        ("no contrast", "0"),
+        ("no contrastive loss", "0"),
     ]
     assert float(lines[4]["micro_f1"]) == text.metrics["micro_f1"][0]
     table = (tmp_path / "o" / "ablation.md").read_text()
@@ -138,12 +138,12 @@ def test_table_holds_what_was_measured(
     assert "only text" in (tmp_path / "o" / "ablation.svg").read_text()
     again = ablate(experiment, store.folder, tmp_path / "o", seeds=2)
     assert again == rows
-    assert logged[6:] == ["6 of 6 trainings are finished already"]
+    assert logged[6:] == ["6 of 6 training runs are already complete"]
     with pytest.raises(RunError, match="holds an ablation with another experiment"):
         ablate(load_experiment(preset="small"), store.folder, tmp_path / "o", seeds=2)
 
 
-def test_official_preset_is_the_sum_of_its_quirks() -> None:
+def test_official_preset_combines_all_deviations() -> None:
     official = load_experiment(preset="official")
     assert official != Experiment()
     values: dict[str, Any] = Experiment().model_dump()
@@ -154,7 +154,7 @@ def test_official_preset_is_the_sum_of_its_quirks() -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_ablation_gives_the_same_table(tmp_path: Path) -> None:
+def test_killed_ablation_resumes_to_the_same_table(tmp_path: Path) -> None:
     store = make_synthetic(tmp_path / "store", samples=150)
     command = [sys.executable, "-m", "carat", "ablate", "--data", str(store.folder), "--seeds", "1"]
     command += ["--training.epochs", "1", "--workers", "2"]
@@ -169,6 +169,6 @@ def test_a_killed_ablation_gives_the_same_table(tmp_path: Path) -> None:
     again = subprocess.run(
         [*command, "--out", str(tmp_path / "cut")], check=True, capture_output=True, text=True
     )
-    assert "trainings are finished already" in again.stderr
+    assert "training runs are already complete" in again.stderr
     for name in ("ablation.md", "ablation.csv", "ablation.svg"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name

@@ -1,4 +1,4 @@
-"""Jobs of a study: finished ones are not repeated, failures are reported, foreign files are not touched."""
+"""Jobs of a study: reuse of complete runs, failures, and protection of output folders."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ def job(store: Store, name: str = "a", seed: int = 0, **training: float) -> Job:
     return Job(name, load_experiment(overrides=overrides), store.folder)
 
 
-def test_finished_jobs_are_not_repeated(
+def test_complete_jobs_are_not_repeated(
     in_this_process: list[Job], logged: list[str], store: Store, tmp_path: Path
 ) -> None:
     jobs = [job(store, seed=seed) for seed in (0, 1)]
     assert run_jobs(jobs[:1], tmp_path, 1) == {}
-    assert [job.title for job in in_this_process] == ["a, seed 0"]
+    assert [job.display_name for job in in_this_process] == ["a, seed 0"]
     logged.clear()
     assert run_jobs(jobs, tmp_path, 1) == {}
-    assert [job.title for job in in_this_process] == ["a, seed 0", "a, seed 1"]
-    assert logged[0] == "1 of 2 trainings are finished already"
+    assert [job.display_name for job in in_this_process] == ["a, seed 0", "a, seed 1"]
+    assert logged[0] == "1 of 2 training runs are already complete"
     assert logged[1].startswith("[1/1] a, seed 1: validation micro-F1 0.")
     scored = read_scores(jobs[0], tmp_path)
     report = load(jobs[0].folder(tmp_path)).evaluate(store, "test")
@@ -59,7 +59,7 @@ def test_finished_jobs_are_not_repeated(
     assert (scored.predicted == (scores > list(report.thresholds.values()))).all()
 
 
-def test_lost_scores_are_made_again_without_training(
+def test_missing_scores_are_recomputed_without_training(
     in_this_process: list[Job], store: Store, tmp_path: Path
 ) -> None:
     one = job(store)
@@ -72,7 +72,7 @@ def test_lost_scores_are_made_again_without_training(
     assert weights.stat().st_mtime_ns == before
 
 
-def test_changed_experiment_and_unfinished_run_are_trained_again(
+def test_changed_experiment_and_incomplete_run_are_retrained(
     in_this_process: list[Job], store: Store, tmp_path: Path
 ) -> None:
     run_jobs([job(store)], tmp_path, 1)
@@ -82,7 +82,7 @@ def test_changed_experiment_and_unfinished_run_are_trained_again(
     assert len(in_this_process) == 3
 
 
-def test_a_failure_is_said_and_the_others_go_on(
+def test_failure_is_reported_and_other_jobs_continue(
     in_this_process: list[Job], store: Store, tmp_path: Path
 ) -> None:
     wild, tame = job(store, "wild", learning_rate=1e30), job(store, "tame")
@@ -92,14 +92,16 @@ def test_a_failure_is_said_and_the_others_go_on(
     assert len(in_this_process) == 3
 
 
-def test_a_failure_of_the_first_ends_it(in_this_process: list[Job], store: Store, tmp_path: Path) -> None:
+def test_failure_of_the_first_job_ends_the_study(
+    in_this_process: list[Job], store: Store, tmp_path: Path
+) -> None:
     with pytest.raises(RunError, match=r"wild, seed 0: failed: .*training diverged"):
         run_jobs([job(store, "wild", learning_rate=1e30), job(store, "tame")], tmp_path, 1)
     assert len(in_this_process) == 1
 
 
 @pytest.mark.slow
-def test_in_processes_of_their_own(store: Store, tmp_path: Path) -> None:
+def test_every_job_runs_in_its_own_process(store: Store, tmp_path: Path) -> None:
     jobs = [replace(job(store, seed=seed), measure=measure_process) for seed in (0, 1)]
     assert run_jobs(jobs, tmp_path / "two", 2) == {}
     assert run_jobs(jobs, tmp_path / "one", 1) == {}
@@ -108,7 +110,7 @@ def test_in_processes_of_their_own(store: Store, tmp_path: Path) -> None:
         parallel, serial = (read_arrays(one, tmp_path / name) for name in ("two", "one"))
         assert np.array_equal(parallel["scores"], serial["scores"])
     processes = {int(read_arrays(one, tmp_path / "one")["process"]) for one in jobs}
-    assert len(processes) == 2  # so that peak memory is measured per run
+    assert len(processes) == 2  # required to measure peak memory per run
 
 
 def measure_process(predictor: Predictor, store: Store) -> Arrays:
@@ -121,18 +123,18 @@ def measure_and_die(predictor: Predictor, store: Store) -> Arrays:
 
 
 @pytest.mark.slow
-def test_a_killed_worker_ends_the_study_and_the_run_is_kept(store: Store, tmp_path: Path) -> None:
+def test_killed_worker_ends_the_study_and_its_run_is_kept(store: Store, tmp_path: Path) -> None:
     killed = replace(job(store), measure=measure_and_die)
     with pytest.raises(
         RunError,
-        match=r"a, seed 0: its worker was killed by signal 9, perhaps because memory ran out: try fewer",
+        match=r"a, seed 0: its worker was killed by signal 9, possibly out of memory; try fewer",
     ):
         run_jobs([killed, job(store, "b")], tmp_path, 1)
     assert (killed.folder(tmp_path) / "run.json").is_file()
     assert multiprocessing.active_children() == []
 
 
-def test_an_interruption_names_what_is_kept(
+def test_interruption_message_names_the_folder(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: object, **__: object) -> Iterator[TaskResult]:
@@ -141,12 +143,12 @@ def test_an_interruption_names_what_is_kept(
 
     monkeypatch.setattr(local, "run_tasks", interrupted)
     with pytest.raises(
-        KeyboardInterrupt, match=r"finished trainings in .* are kept; the same command resumes"
+        KeyboardInterrupt, match=r"completed training runs in .* are kept; rerun the same command to resume"
     ):
         run_jobs([job(store)], tmp_path, 1)
 
 
-def test_damaged_files_of_a_finished_job_are_made_again(
+def test_corrupt_files_of_a_complete_job_are_rewritten(
     in_this_process: list[Job], store: Store, tmp_path: Path
 ) -> None:
     one = job(store)
@@ -158,7 +160,7 @@ def test_damaged_files_of_a_finished_job_are_made_again(
         assert len(read_scores(one, tmp_path).rows) > 0
 
 
-def test_a_run_that_was_ended_before_it_began_is_no_obstacle(
+def test_run_folder_without_experiment_is_reused(
     in_this_process: list[Job], store: Store, tmp_path: Path
 ) -> None:
     one = job(store)
@@ -167,12 +169,12 @@ def test_a_run_that_was_ended_before_it_began_is_no_obstacle(
     assert run_jobs([one], tmp_path, 1) == {}
 
 
-def test_only_one_process_works_in_a_folder(tmp_path: Path) -> None:
+def test_folder_is_locked_for_other_processes(tmp_path: Path) -> None:
     with lock(tmp_path):
         code = f"import pathlib, carat.utils.locking as c\nwith c.lock(pathlib.Path({str(tmp_path)!r})): pass"
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert other.returncode
-    assert "another carat is at work in it" in other.stderr
+    assert "in use by another carat process" in other.stderr
     with lock(tmp_path):
         pass
 
@@ -186,11 +188,11 @@ def claimed(out: Path, overwrite: bool = False, **plan: object) -> None:
         pass
 
 
-def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
+def test_folder_is_claimed_for_one_plan(tmp_path: Path) -> None:
     out = tmp_path / "o"
     same = {"store": "x", "experiment": Experiment().model_dump()}
     claimed(out, **same)
-    claimed(out, **same | {"store": "y"})  # nothing was begun
+    claimed(out, **same | {"store": "y"})  # no results yet
     claimed(out, **same)
     (out / "scores").mkdir()
     claimed(out, **same)
@@ -211,7 +213,7 @@ def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
         (out / name).unlink()
 
 
-def test_a_folder_with_another_plan_file_is_not_taken(tmp_path: Path) -> None:
+def test_plan_file_of_another_program_is_refused(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text('{"terraform": 1}')
     for overwrite in (False, True):
         with pytest.raises(RunError, match="exists and is not a carat study"):
@@ -219,26 +221,26 @@ def test_a_folder_with_another_plan_file_is_not_taken(tmp_path: Path) -> None:
     assert (tmp_path / "plan.json").read_text() == '{"terraform": 1}'
 
 
-def test_a_study_that_was_killed_while_it_was_set_up_starts_again(tmp_path: Path) -> None:
+def test_study_killed_during_setup_can_be_restarted(tmp_path: Path) -> None:
     (tmp_path / ".plan.json.unfinished").write_text('{"sto')
     claimed(tmp_path, store="x")
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
 
 
-def test_a_folder_at_work_is_not_claimed(tmp_path: Path) -> None:
+def test_locked_study_is_not_claimed(tmp_path: Path) -> None:
     with claim_study(STUDY, tmp_path, {"store": "x"}, overwrite=False):
         for overwrite in (False, True):
-            with pytest.raises(RunError, match="another carat is at work in it"):
+            with pytest.raises(RunError, match="in use by another carat process"):
                 claimed(tmp_path, overwrite, store="y")
     claimed(tmp_path, store="y")
 
 
-def test_a_run_at_work_within_a_study_is_not_deleted(tmp_path: Path) -> None:
+def test_locked_run_within_a_study_is_not_deleted(tmp_path: Path) -> None:
     claimed(tmp_path, store="x")
     run = tmp_path / "runs" / "br" / "seed0"
     run.mkdir(parents=True)
     (run / "experiment.yaml").write_text("{}")
-    with lock(run), pytest.raises(RunError, match="seed0: another carat is at work in it"):
+    with lock(run), pytest.raises(RunError, match="seed0: in use by another carat process"):
         claimed(tmp_path, True, store="y")
     assert (run / "experiment.yaml").read_text() == "{}"
     (run / "notes.txt").write_text("mine")
@@ -252,8 +254,8 @@ def test_a_run_at_work_within_a_study_is_not_deleted(tmp_path: Path) -> None:
     assert not run.exists()
 
 
-def test_a_folder_with_a_training_is_kept(tmp_path: Path) -> None:
-    """Also before anything is scored, as when a comparison is killed while it tunes."""
+def test_study_with_an_unfinished_run_is_kept(tmp_path: Path) -> None:
+    """Even before any scores exist, as when a comparison is killed during tuning."""
     out = tmp_path / "o"
     claimed(out, store="x")
     begun = out / "runs" / "br" / "trial1" / "seed0" / "experiment.yaml"

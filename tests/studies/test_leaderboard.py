@@ -1,4 +1,4 @@
-"""The leaderboard holds what was measured, ends the same after an interruption, and says how it was made."""
+"""Leaderboard: results, files, tuning, missing modalities, and resuming."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from carat.evaluation.metrics import compute_metrics
 from carat.evaluation.thresholds import apply_thresholds, search_thresholds
 from carat.runs.card import read_run
 from carat.studies.leaderboard.comparison import choose_methods, compare, experiments_of
-from carat.studies.leaderboard.missing_modalities import SHARES, conditions, subsets
-from carat.studies.leaderboard.standings import BASE, MethodResult
-from carat.studies.leaderboard.tuning import WIDER, open_study, search_space
+from carat.studies.leaderboard.evaluation import BASE, MethodResult
+from carat.studies.leaderboard.missing_modalities import DROP_PROBABILITIES, conditions, subsets
+from carat.studies.leaderboard.tuning import LEARNING_RATE_FACTOR, open_study, search_space
 from carat.utils.errors import ConfigError, RunError
 from carat.utils.parallel import local
 from tests.conftest import TINY, serially
@@ -53,41 +53,41 @@ def made(store: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
         return out, run_compare(store, out)
 
 
-def test_numbers_are_those_of_the_runs(made: tuple[Path, list[MethodResult]], store: Store) -> None:
-    out, standings = made
-    assert sorted(x.method for x in standings) == sorted(METHODS)
-    scores = [x.mean("micro_f1") for x in standings]
+def test_results_equal_those_of_the_runs(made: tuple[Path, list[MethodResult]], store: Store) -> None:
+    out, results = made
+    assert sorted(x.method for x in results) == sorted(METHODS)
+    scores = [x.mean("micro_f1") for x in results]
     assert scores == sorted(scores, reverse=True)
     truth, predicted = np.asarray(store.labels), {}
-    for standing in standings:
-        number = max(range(2), key=lambda k: _validation(out, standing.method, k))
-        assert standing.seeds == [0, 1]
-        found = []
-        for place, seed in enumerate(standing.seeds):
-            predictor = carat.load(out / "runs" / standing.method / f"trial{number}" / f"seed{seed}")
+    for result in results:
+        number = max(range(2), key=lambda k: _validation(out, result.method, k))
+        assert result.seeds == [0, 1]
+        predictions = []
+        for i, seed in enumerate(result.seeds):
+            predictor = carat.load(out / "runs" / result.method / f"trial{number}" / f"seed{seed}")
             report = predictor.evaluate(store)
-            assert standing.values("micro_f1")[place] == report.metrics.micro_f1
-            assert standing.values("rarest_f1")[place] == report.metrics.labels[standing.rarest].f1
+            assert result.values("micro_f1")[i] == report.metrics.micro_f1
+            assert result.values("rarest_f1")[i] == report.metrics.labels[result.rarest].f1
             rows, scored, _ = predictor.score(store, "test")
-            found.append(apply_thresholds(scored, np.array(list(report.thresholds.values()))))
+            predictions.append(apply_thresholds(scored, np.array(list(report.thresholds.values()))))
             valid, valid_scores, _ = predictor.score(store, "valid")
             thresholds = search_thresholds(valid_scores, truth[valid], "per-label")
             again = compute_metrics(scored, scored > thresholds, truth[rows], store.label_names)
-            assert standing.values("macro_f1", per_label=True)[place] == again.macro_f1
-        predicted[standing.method] = np.stack(found)
+            assert result.values("macro_f1", per_label=True)[i] == again.macro_f1
+        predicted[result.method] = np.stack(predictions)
     rows = carat.load(out / "runs/prior/trial0/seed0").score(store, "test")[0]
-    others = [x for x in standings if x.method != BASE]
+    others = [x for x in results if x.method != BASE]
     tests = [
         paired_test(
             predicted[x.method], predicted[BASE], truth[rows], store.groups[rows], "macro_f1", over_seeds=True
         )
         for x in others
     ]
-    for standing, test, p in zip(others, tests, holm([test.p for test in tests]), strict=True):
-        found_test = standing.against["macro_f1"]
-        assert (found_test.difference, found_test.interval) == (test.difference, test.interval)
-        assert found_test.p == p
-    assert next(x for x in standings if x.method == BASE).against == {}
+    for result, test, p in zip(others, tests, holm([test.p for test in tests]), strict=True):
+        paired = result.against["macro_f1"]
+        assert (paired.difference, paired.interval) == (test.difference, test.interval)
+        assert paired.p == p
+    assert next(x for x in results if x.method == BASE).against == {}
 
 
 def _validation(out: Path, method: str, trial: int) -> float:
@@ -104,21 +104,21 @@ def test_the_rarest_label_is_the_one_with_fewest_training_positives(
     assert made[1][0].rarest == store.label_names[int(counts.argmin())]
 
 
-def test_files_hold_every_method_and_every_seed(made: tuple[Path, list[MethodResult]]) -> None:
-    out, standings = made
+def test_files_contain_every_method_and_seed(made: tuple[Path, list[MethodResult]]) -> None:
+    out, results = made
     text = (out / "leaderboard.md").read_text()
-    for standing in standings:
-        assert text.count(f"| {standing.method} |") == 5
+    for result in results:
+        assert text.count(f"| {result.method} |") == 5
     with (out / "leaderboard.csv").open() as opened:
         rows = list(csv.DictReader(opened))
-    assert [(row["method"], row["seed"]) for row in rows] == [(x.method, s) for x in standings for s in "01"]
-    for standing in standings:
-        own = [float(row["micro_f1"]) for row in rows if row["method"] == standing.method]
-        assert own == standing.values("micro_f1")
+    assert [(row["method"], row["seed"]) for row in rows] == [(x.method, s) for x in results for s in "01"]
+    for result in results:
+        own = [float(row["micro_f1"]) for row in rows if row["method"] == result.method]
+        assert own == result.values("micro_f1")
         low, high = (
-            float(next(r for r in rows if r["method"] == standing.method)[k]) for k in ("precision", "recall")
+            float(next(r for r in rows if r["method"] == result.method)[k]) for k in ("precision", "recall")
         )
-        cell = f"{low:.3f} / {high:.3f}" if len(set(standing.values("recall"))) == 1 else " / "
+        cell = f"{low:.3f} / {high:.3f}" if len(set(result.values("recall"))) == 1 else " / "
         assert cell.replace("0.", ".") in text
     assert "seconds" not in text.split("## Costs")[0]
 
@@ -128,28 +128,28 @@ class _Page(HTMLParser):
         super().__init__()
         self.links: list[str] = []
         self.methods: list[str] = []
-        self.drawn = 0
+        self.intervals = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
         self.links += [v or "" for k, v in attrs if k in ("src", "href", "xlink:href", "action", "data")]
         if tag == "th" and given.get("data-value"):
             self.methods.append(str(given["data-value"]))
-        self.drawn += tag == "svg" and given.get("class") == "interval"
+        self.intervals += tag == "svg" and given.get("class") == "interval"
 
 
-def test_page_is_sorted_has_intervals_and_nothing_from_outside(made: tuple[Path, list[MethodResult]]) -> None:
-    out, standings = made
+def test_page_is_sorted_and_self_contained(made: tuple[Path, list[MethodResult]]) -> None:
+    out, results = made
     text = (out / "leaderboard.html").read_text()
     page = _Page()
     page.feed(text)
-    assert page.methods == [x.method for x in standings]
-    assert page.drawn == len(standings)
+    assert page.methods == [x.method for x in results]
+    assert page.intervals == len(results)
     assert [link for link in page.links if not link.startswith(("#", "data:"))] == []
     assert not re.search(r"url\((?!#)|@import|https?://(?!www\.w3\.org/)", text)
 
 
-def test_the_same_call_does_nothing_twice(
+def test_complete_comparison_is_not_repeated(
     in_this_process: list[Any], made: tuple[Path, list[MethodResult]], store: Store
 ) -> None:
     out, _ = made
@@ -161,7 +161,7 @@ def test_the_same_call_does_nothing_twice(
     assert {name: (out / name).read_bytes() for name in before} == before
 
 
-def test_other_settings_are_refused(made: tuple[Path, list[MethodResult]], store: Store) -> None:
+def test_different_settings_are_refused(made: tuple[Path, list[MethodResult]], store: Store) -> None:
     out, _ = made
     with pytest.raises(RunError, match="holds a comparison with another budget already"):
         run_compare(store, out, budget=3)
@@ -179,32 +179,32 @@ def test_unknown_methods_and_settings_are_refused(store: Store, tmp_path: Path) 
     assert not (tmp_path / "o").exists()
 
 
-def test_all_are_all_and_own_settings_win() -> None:
+def test_settings_of_a_method_take_precedence_over_all() -> None:
     assert choose_methods(["all"]) == list(REGISTERED)
     assert choose_methods(["late-fusion", "br"]) == ["br", "late-fusion"]
     settings = {"all": {"training": {"epochs": 3}}, "br": {"training": {"epochs": 4}}}
-    found = experiments_of(["br", "cc"], "small", settings)
-    assert (found["br"].training.epochs, found["cc"].training.epochs) == (4, 3)
+    experiments = experiments_of(["br", "cc"], "small", settings)
+    assert (experiments["br"].training.epochs, experiments["cc"].training.epochs) == (4, 3)
 
 
 @pytest.mark.parametrize("name", REGISTERED)
-def test_every_method_can_be_tuned_from_where_it_starts(name: str) -> None:
+def test_search_space_contains_the_preset(name: str) -> None:
     start = load_experiment(preset="small", overrides={"method": name})
     space = search_space(start)
     assert bool(space) == (name != "prior")
     values: Any = start.model_dump()
-    for key, where in space.items():
+    for key, bounds in space.items():
         value = values
         for part in key.split("."):
             value = value[part]
-        assert where.low <= value <= where.high, key
+        assert bounds.low <= value <= bounds.high, key
 
 
 def test_trials_do_not_depend_on_interruptions(tmp_path: Path) -> None:
     start = load_experiment(preset="small")
     whole = open_study("carat", start, 4, tmp_path / "a")
     open_study("carat", start, 1, tmp_path / "b").tell(0, 0.5)
-    (tmp_path / "b.lock").touch()  # of a process that was killed
+    (tmp_path / "b.lock").touch()  # left by a killed process
     open_study("carat", start, 3, tmp_path / "b").tell(2, None)
     parts = open_study("carat", start, 4, tmp_path / "b")
     assert parts.trials == whole.trials
@@ -212,41 +212,41 @@ def test_trials_do_not_depend_on_interruptions(tmp_path: Path) -> None:
     assert parts.best == 0
     parts.tell(3, 0.6)
     assert parts.best == 3
-    assert whole.best == 0  # nothing told yet
+    assert whole.best == 0  # no results yet
     assert whole.trials[0] == {}
     assert whole.experiments()[0] == start
     assert len({trial["training.learning_rate"] for trial in whole.trials[1:]}) == 3
     for trial, experiment in zip(whole.trials[1:], whole.experiments()[1:], strict=True):
         rate = experiment.training.learning_rate
         assert rate == trial["training.learning_rate"]
-        assert 1 / WIDER <= rate / start.training.learning_rate <= WIDER
+        assert 1 / LEARNING_RATE_FACTOR <= rate / start.training.learning_rate <= LEARNING_RATE_FACTOR
     assert (
         len(open_study("prior", load_experiment(overrides={"method": "prior"}), 4, tmp_path / "a").trials)
         == 1
     )
 
 
-def test_conditions_take_away_what_they_say(store: Store) -> None:
+def test_conditions_drop_modalities(store: Store) -> None:
     modalities = store.modalities
     modality_mask = np.stack([store.lengths(m) > 0 for m in modalities], axis=1)
-    found = conditions(store, modalities)
-    assert len(found) == 6 + len(SHARES)
-    assert not any(set(chosen) == set(modalities) for chosen in subsets(modalities))
-    for chosen in subsets(modalities):
-        seen = found[f"only {' + '.join(chosen)}"]
-        assert (seen == [m in chosen for m in modalities]).all()
-    left = []
-    for share in SHARES:
-        seen = found[f"{share:.0%} away"]
-        assert not (seen & ~modality_mask).any()
-        assert seen.any(1).all()
-        left.append(seen.sum())
-    assert left == sorted(left, reverse=True)
-    assert (found["90% away"].sum(1) == 1).mean() > 0.6
+    masks = conditions(store, modalities)
+    assert len(masks) == 6 + len(DROP_PROBABILITIES)
+    assert not any(set(subset) == set(modalities) for subset in subsets(modalities))
+    for subset in subsets(modalities):
+        mask = masks[f"only {' + '.join(subset)}"]
+        assert (mask == [m in subset for m in modalities]).all()
+    kept = []
+    for p in DROP_PROBABILITIES:
+        mask = masks[f"{p:.0%} away"]
+        assert not (mask & ~modality_mask).any()
+        assert mask.any(1).all()
+        kept.append(mask.sum())
+    assert kept == sorted(kept, reverse=True)
+    assert (masks["90% away"].sum(1) == 1).mean() > 0.6
     assert list(conditions(store, ["text"])) == []
 
 
-def test_hidden_modalities_are_not_seen(trained: Any, store: Store) -> None:
+def test_masked_modalities_do_not_affect_scores(trained: Any, store: Store) -> None:
     predictor = carat.load(trained.folder)
     only = np.tile([True, False, False], (len(store), 1))
     rows, scores, _ = predictor.score(store, "test", only)
@@ -272,14 +272,14 @@ def test_command_line(run: Any, in_this_process: list[Any], store: Store, tmp_pa
         *("--seeds", "1", "--settings", file, "--training.accelerator", "cpu"),
     )
     assert code == 0, err
-    assert [job.title for job in in_this_process] == ["prior/trial0, seed 0", "br/trial0, seed 0"]
+    assert [job.display_name for job in in_this_process] == ["prior/trial0, seed 0", "br/trial0, seed 0"]
     assert out.startswith("# Leaderboard on ")
     assert "leaderboard.html" in err
     assert run("compare", "--data", store.folder, "--out", tmp_path / "o", "--methods", "nil")[0] == 2
 
 
 @pytest.mark.slow
-def test_killed_and_started_again_it_ends_with_the_same_table(tmp_path: Path) -> None:
+def test_killed_comparison_resumes_to_the_same_table(tmp_path: Path) -> None:
     store = make_synthetic(tmp_path / "store", samples=300)
 
     def command(out: str) -> list[str]:

@@ -1,3 +1,5 @@
+"""Sweeps: search spaces, trials, pruning, and resuming."""
+
 from __future__ import annotations
 
 import csv
@@ -31,14 +33,14 @@ def space(tmp_path: Path) -> Path:
 
 
 class KilledError(BaseException):
-    """Stands for a kill -9: nothing of carat's catches it."""
+    """Simulates kill -9: carat never catches it."""
 
 
 def table(out: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((out / "study.csv").read_text().splitlines()))
 
 
-def test_a_sweep_and_what_it_writes(
+def test_sweep_writes_its_tables_and_the_best_experiment(
     in_this_process: list[Any],
     logged: list[str],
     space: Path,
@@ -65,7 +67,7 @@ def test_a_sweep_and_what_it_writes(
     assert not (out / ".lock").exists()
 
 
-def test_a_sweep_goes_on(
+def test_sweep_resumes_and_extends(
     in_this_process: list[Any],
     logged: list[str],
     space: Path,
@@ -90,10 +92,10 @@ def test_a_sweep_goes_on(
         patched.setattr(TrainingModule, "training_step", killed)
         with pytest.raises(KilledError):
             sweep(space, store.folder, out, tiny, trials=3)
-    (out / "study.journal.lock").touch()  # as a killed process leaves it
+    (out / "study.journal.lock").touch()  # left by a killed process
     logged.clear()
     sweep(space, store.folder, out, tiny, trials=3)
-    assert logged[0] == "1 of 3 trials are finished already"
+    assert logged[0] == "1 of 3 trials are already complete"
     sweep(space, store.folder, out, tiny, trials=4)
     assert table(out) == table(tmp_path / "whole")
     assert (out / "best.yaml").read_text() == (tmp_path / "whole" / "best.yaml").read_text()
@@ -101,11 +103,11 @@ def test_a_sweep_goes_on(
         sweep(space, store.folder, out, with_settings(tiny, {"seed": 1}), trials=4)
     journal = out / "study.journal"
     journal.write_text("{" + journal.read_text())
-    with pytest.raises(RunError, match=r"study\.journal: damaged"):
+    with pytest.raises(RunError, match=r"study\.journal: corrupt journal"):
         sweep(space, store.folder, out, tiny, trials=4)
 
 
-def test_hopeless_trials_end_early(
+def test_bad_trials_are_pruned(
     in_this_process: list[Any], space: Path, store: Store, tiny: Experiment, tmp_path: Path
 ) -> None:
     start = with_settings(tiny, {"training.epochs": 4})
@@ -122,7 +124,7 @@ def test_hopeless_trials_end_early(
     assert {row["state"] for row in table(tmp_path / "all")} == {"complete"}
 
 
-def test_the_space_speaks_of_its_method(store: Store, tmp_path: Path) -> None:
+def test_space_with_a_key_of_another_method_is_refused(store: Store, tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text("method.latent: [4, 8]")
     with pytest.raises(ConfigError, match=r"unknown key 'method.latent'$"):
         read_space(tmp_path / "space.yaml", load_experiment(overrides={"method": "br"}))
@@ -133,14 +135,14 @@ def test_failed_trials_do_not_end_the_others(
 ) -> None:
     space.write_text("training: {learning_rate: [1.0e+30, 1.0e+29], clip: [0]}")
     wild = with_settings(tiny, {"training.clip": 0, "training.learning_rate": 1e30})
-    with pytest.raises(RunError, match="no trial was finished"):
+    with pytest.raises(RunError, match="every trial failed"):
         sweep(space, store.folder, tmp_path / "out", wild, trials=2, workers=2)
     assert len(logged) == 2
     assert all("failed: training diverged" in line for line in logged)
     assert {row["state"] for row in table(tmp_path / "out")} == {"fail"}
 
 
-def test_tpe_draws_in_view_of_what_ended(tiny: Experiment, tmp_path: Path, space: Path) -> None:
+def test_tpe_samples_near_good_trials(tiny: Experiment, tmp_path: Path, space: Path) -> None:
     drawn = {}
     for sampler in ("random", "tpe"):
         study = Study("sweep", tiny, read_space(space, tiny), tmp_path / sampler, sampler)  # type: ignore[arg-type]
@@ -159,22 +161,22 @@ def test_tpe_draws_in_view_of_what_ended(tiny: Experiment, tmp_path: Path, space
         ("method.latend: [1]", "unknown key 'method.latend'; did you mean 'method.latent'"),
         ("method.latent: [4, -1]", "method.latent"),
         ("method.latent: 4", "expected a list of choices, or low and high"),
-        ("method.latent: []", "expected a list of plain values"),
+        ("method.latent: []", "expected a non-empty list of scalars"),
         ("method.latent: {low: 4}", "expected a list of choices, or low and high"),
         ("method.latent: {low: 8, high: 4}", "method.latent"),
-        ("method.latent: {low: 4, high: 8, stepp: 2}", "unknown 'stepp'; did you mean 'step'"),
+        ("method.latent: {low: 4, high: 8, stepp: 2}", "unknown key 'stepp'; did you mean 'step'"),
         ("training.learning_rate: {low: 1e-4, high: 1e-3}", r"write 1\.0e-4, not 1e-4"),
-        ("{}", "nothing to try"),
+        ("{}", "the search space is empty"),
         ("[", "space.yaml"),
     ],
 )
-def test_bad_spaces(content: str, message: str, space: Path, tiny: Experiment) -> None:
+def test_invalid_spaces_are_refused(content: str, message: str, space: Path, tiny: Experiment) -> None:
     space.write_text(content)
     with pytest.raises(ConfigError, match=message):
         read_space(space, tiny)
 
 
-def test_ranges_of_whole_numbers(space: Path, tiny: Experiment, tmp_path: Path) -> None:
+def test_integer_ranges(space: Path, tiny: Experiment, tmp_path: Path) -> None:
     lines = (
         "method.hidden: {low: 16, high: 64, step: 16}",
         "method.encoder: {dropout: {low: 0.0, high: 0.5}}",
@@ -187,7 +189,7 @@ def test_ranges_of_whole_numbers(space: Path, tiny: Experiment, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_a_trial_whose_worker_is_killed_goes_on(
+def test_trial_resumes_after_its_worker_is_killed(
     space: Path, store: Store, tiny: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     patient = load_experiment(overrides=merge(tiny.model_dump(), {"training": {"checkpoint_every": 2}}))
@@ -203,7 +205,7 @@ def test_a_trial_whose_worker_is_killed_goes_on(
 
 
 def killing(store: Path) -> Any:
-    """A worker that is killed in the second epoch of every trial, once."""
+    """Set up a worker that is killed once in the second epoch of every trial."""
     original = TrainingModule.training_step
     work = PREPARE(store)
 
@@ -226,7 +228,7 @@ PREPARE = sweeping._prepare_worker
 
 
 @pytest.mark.slow
-def test_ray_gives_the_same_study(space: Path, store: Store, tiny: Experiment, tmp_path: Path) -> None:
+def test_ray_and_local_studies_are_equal(space: Path, store: Store, tiny: Experiment, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     for engine in ("local", "ray"):
         sweep(space, store.folder, tmp_path / engine, tiny, trials=4, workers=2, engine=engine)  # type: ignore[arg-type]

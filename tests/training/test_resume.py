@@ -237,7 +237,7 @@ def test_another_store_is_refused(
 def test_two_trainings_do_not_share_a_folder(store: Store, experiment: Experiment, tmp_path: Path) -> None:
     out = tmp_path / "run"
     out.mkdir()
-    with lock(out), pytest.raises(RunError, match="another carat is at work in it"):
+    with lock(out), pytest.raises(RunError, match="in use by another carat process"):
         train(experiment, store, out)
     assert not list(out.iterdir())
 

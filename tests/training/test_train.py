@@ -158,10 +158,14 @@ def test_an_experiment_may_be_a_mapping_or_a_file(store: Store, tiny: Experiment
     ("values", "kind", "message"),
     [
         ({"data": {"modalities": ["adio"]}}, ConfigError, r"no modality 'adio'; did you mean 'audio'\?"),
-        ({"data": {"modalities": ["text", "text"]}}, ConfigError, "name each modality once"),
-        ({"data": {"modalities": []}}, ConfigError, "name each modality once"),
+        (
+            {"data": {"modalities": ["text", "text"]}},
+            ConfigError,
+            "expected distinct modalities, at least one",
+        ),
+        ({"data": {"modalities": []}}, ConfigError, "expected distinct modalities, at least one"),
         ({"method": {"encoder": {"max_length": 9}}}, DataError, r"max_length is 9; raise method.encoder"),
-        ({"training": {"accelerator": "gpu"}}, RunError, "PyTorch finds no GPU; use auto or cpu"),
+        ({"training": {"accelerator": "gpu"}}, RunError, "no GPU is available to PyTorch; use auto or cpu"),
     ],
 )
 def test_bad_requests_write_nothing(

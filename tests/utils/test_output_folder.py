@@ -229,7 +229,7 @@ def test_a_killed_deletion_leaves_a_folder_that_is_recognized(
 
 def test_the_holder_of_a_lock_is_named(tmp_path: Path) -> None:
     with locked_by_another_process(tmp_path) as process:
-        message = rf"another carat is at work in it \(process {process} on .+\)"
+        message = rf"in use by another carat process \(process {process} on .+\)"
         for refuse in (refuse_locked, lambda folder: check_folder(KIND, folder)):
             with pytest.raises(RunError, match=message):
                 refuse(tmp_path)
@@ -260,7 +260,7 @@ def test_files(tmp_path: Path) -> None:
         check_file(tmp_path / "file", False, DataError)
     with pytest.raises(RunError, match="folder: is a folder; name a file"):
         check_file(tmp_path / "folder", True)
-    with lock(tmp_path), pytest.raises(RunError, match="another carat is at work in it"):
+    with lock(tmp_path), pytest.raises(RunError, match="in use by another carat process"):
         check_file(tmp_path / "file", True)
 
 
@@ -336,7 +336,7 @@ def test_overwrite_refuses_a_folder_at_work_and_deletes_nothing(
     out, call = replace
     before = contents(out)
     with locked_by_another_process(out):
-        with pytest.raises(RunError, match="another carat is at work in it"):
+        with pytest.raises(RunError, match="in use by another carat process"):
             call()
         assert contents(out) == before
         assert (out / LOCK).exists()
@@ -379,7 +379,7 @@ def test_a_store_that_was_locked_while_another_was_written_is_not_replaced(
 ) -> None:
     out = Path(shutil.copytree(store.folder, tmp_path / "out"))
     writer = StoreWriter(out, "new", ["a"], {"text": "x"}, ["train"], overwrite=True)
-    at_work = pytest.raises(RunError, match="another carat is at work in it")
+    at_work = pytest.raises(RunError, match="in use by another carat process")
     with locked_by_another_process(out), at_work, writer:
         writer.append("a", "train", [1], {"text": np.ones((2, 3))})
     assert open_store(out).manifest.fingerprint == store.manifest.fingerprint

@@ -84,7 +84,7 @@ def ablate(
     overwrite: Overwrite = False,
     experiment: Options = None,
 ) -> None:
-    """Train CARAT without each of its parts, with fewer modalities, and with each quirk of the released code.
+    """Train CARAT without each component, with fewer modalities, and with each released-code deviation.
 
     Writes test metrics with the paired difference to the full method: ablation.md, .csv and .svg. Finished
     trainings are not repeated: after an interruption the same command resumes.

@@ -1,1 +1,1 @@
-"""Experiments and their sections: checked, with errors in one line."""
+"""Configuration: experiments, their sections, presets, and the registry of methods."""

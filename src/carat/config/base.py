@@ -1,4 +1,4 @@
-"""Sections of a configuration, and how they are read from YAML: checked, with errors in one line."""
+"""Base class of configuration sections, YAML reading, and one-line validation errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
-    """A part of a configuration: unknown keys are errors, values never change afterwards."""
+    """Base class of configuration sections: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
@@ -29,21 +29,30 @@ S = TypeVar("S", bound=Section)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the keys of `over` laid on top, mapping by mapping.
+    """Merge two nested mappings; values of `over` take precedence.
 
     >>> merge({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}})
     {'a': {'b': 1, 'c': 3}}
     """
     merged = dict(base)
     for key, value in over.items():
-        below = merged.get(key)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        merged[key] = merge(below, value) if both else value  # type: ignore[arg-type]
+        current = merged.get(key)
+        both = isinstance(current, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(current, value) if both else value  # type: ignore[arg-type]
     return merged
 
 
 def parse(model: type[S], values: Mapping[str, Any], origin: str) -> S:
-    """Validate `values`; the error is one line that names the key, what was found and what is expected."""
+    """Validate the values of a section.
+
+    Args:
+        model: class of the section.
+        values: nested mapping.
+        origin: file or name at the start of error messages.
+
+    Raises:
+        ConfigError: one line with the key, the value and what is expected.
+    """
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
@@ -51,47 +60,47 @@ def parse(model: type[S], values: Mapping[str, Any], origin: str) -> S:
 
 
 def explain(error: ValidationError, model: type[BaseModel], values: Mapping[str, Any] | None = None) -> str:
-    """The most telling problem of a pydantic error in one line, with a did-you-mean for unknown keys.
+    """Summarize a pydantic error in one line, with a suggestion for unknown keys.
 
     Args:
-        error: what pydantic found.
-        model: what was validated.
-        values: what was given; names of union members are left out of the path when it is known.
+        error: validation error.
+        model: validated class.
+        values: validated values; if given, names of union members are omitted from the path.
     """
-    found = error.errors(include_url=False)
-    unknown = [problem for problem in found if problem["type"] == "extra_forbidden"]
-    first = (unknown or found)[0]
-    missing = first["type"] != "value_error"  # what a whole section breaks is told by keys that are there
-    path = _written_path(first["loc"], values, missing)
+    problems = error.errors(include_url=False)
+    unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
+    first = (unknown or problems)[0]
+    may_be_missing = first["type"] != "value_error"  # errors of a whole section name existing keys
+    path = _input_path(first["loc"], values, may_be_missing)
     where = ".".join(path)
     if unknown:
         return f"unknown key '{where}'{_suggest(path, model)}"
     if first["type"] == "missing":
         return f"'{where}' is missing"
     if first["type"] in ("model_type", "model_attributes_type", "dict_type"):
-        return f"{where}: expected keys and values, found {first['input']!r}"
+        return f"{where}: expected a mapping, found {first['input']!r}"
     if first["type"] == "list_type":
         return f"{where}: expected a list such as [{first['input']}], found {first['input']!r}"
     if first["type"] == "union_tag_invalid":
         context = first["ctx"]
         key = context["discriminator"].strip("'")
-        return f"{where}: {key} '{context['tag']}' is none of {context['expected_tags']}"
+        return f"{where}: unknown {key} '{context['tag']}', expected one of {context['expected_tags']}"
     message = first["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
-    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if first["type"] == "value_error":
         return f"{where}: {message}{more}" if where else f"{message}{more}"
     return f"{where}: {message}, found {first['input']!r}{more}"
 
 
-def _written_path(location: tuple[int | str, ...], values: Any, missing: bool) -> list[str]:
-    """The keys of a problem's place that stand in the input; pydantic adds the names of union members.
+def _input_path(location: tuple[int | str, ...], values: Any, may_be_missing: bool) -> list[str]:
+    """Keys of a pydantic location that exist in the input; pydantic adds names of union members.
 
-    The last one need not stand there if it may be `missing`.
+    The last key is kept in any case if it may be missing from the input.
     """
     path: list[str] = []
-    for place, part in enumerate(location, start=1):
-        if missing and place == len(location):
+    for depth, part in enumerate(location, start=1):
+        if may_be_missing and depth == len(location):
             return [*path, str(part)]
         if isinstance(values, Mapping) and part not in values:
             continue
@@ -102,9 +111,10 @@ def _written_path(location: tuple[int | str, ...], values: Any, missing: bool) -
 
 
 def _suggest(path: list[str], model: type[BaseModel]) -> str:
+    """Suggest a similar key, of the same section if possible."""
     keys = _keys(model)
-    beside = [key for key in keys if key[:-1] == path[:-1]]
-    for choices in (beside, keys):
+    siblings = [key for key in keys if key[:-1] == path[:-1]]
+    for choices in (siblings, keys):
         hint = did_you_mean(path[-1], [key[-1] for key in choices])
         for key in choices:
             if f"'{key[-1]}'" in hint:
@@ -113,7 +123,7 @@ def _suggest(path: list[str], model: type[BaseModel]) -> str:
 
 
 def _keys(annotation: Any, prefix: tuple[str, ...] = ()) -> list[list[str]]:
-    """Every key below a model as a path; `*` stands for the free keys of a mapping."""
+    """Paths of all keys of a model; `*` stands for the arbitrary keys of a mapping."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         keys = []
         for name, field in annotation.model_fields.items():
@@ -124,13 +134,17 @@ def _keys(annotation: Any, prefix: tuple[str, ...] = ()) -> list[list[str]]:
 
 
 def read_yaml(file: str | os.PathLike[str]) -> dict[str, Any]:
-    """A YAML file that holds one mapping; an empty file is an empty mapping."""
+    """Read a YAML file that contains a mapping; an empty file is an empty mapping.
+
+    Raises:
+        ConfigError: the file cannot be read, is not valid YAML, or contains something else.
+    """
     try:
         text = Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read ({_reason(error)})") from error
     try:
-        values = yaml.load(text, Loader=_NoRepeats)
+        values = yaml.load(text, Loader=_UniqueKeyLoader)
     except (yaml.YAMLError, ValueError) as error:  # an impossible date is a ValueError
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -139,41 +153,41 @@ def read_yaml(file: str | os.PathLike[str]) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise ConfigError(f"{file}: expected 'key: value' lines, found {type(values).__name__}")
+        raise ConfigError(f"{file}: expected a mapping, found {type(values).__name__}")
     return values
 
 
-class _NoRepeats(yaml.SafeLoader):
-    """Refuses a mapping that names a key twice, of which YAML would silently keep the last."""
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Safe loader that rejects duplicate keys, of which PyYAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
+        keys: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 continue
-            if key.value in seen:
-                problem = f"key '{key.value}' occurs twice"
+            if key.value in keys:
+                problem = f"duplicate key '{key.value}'"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(key.value)
+            keys.add(key.value)
         return super().construct_mapping(node, deep)
 
 
 def expand(text: str) -> str:
-    """Replace `${NAME}` and `${NAME:-default}` by environment variables.
+    """Expand environment variables, written as `${NAME}` or `${NAME:-default}`.
 
     >>> expand("${CARAT_NO_SUCH_VARIABLE:-here}/file")
     'here/file'
 
     Raises:
-        ConfigError: a variable without default is not set.
+        ConfigError: a variable without a default is not set.
     """
 
     def value(match: re.Match[str]) -> str:
         name, default = match["name"], match["default"]
-        found = os.environ.get(name) or default
-        if found is None:
-            raise ConfigError(f"'{text}' needs the environment variable {name}, which is not set")
-        return found
+        content = os.environ.get(name) or default
+        if content is None:
+            raise ConfigError(f"'{text}' requires the environment variable {name}, which is not set")
+        return content
 
     return re.sub(r"\$\{(?P<name>\w+)(:-(?P<default>[^}]*))?\}", value, text)
 

@@ -10,14 +10,14 @@ from carat.config.base import Count, Fraction, Positive, Section, Weight
 from carat.config.methods import MethodConfig, Presets
 
 SMALL_ENCODER: dict[str, Any] = {"layers": 1, "heads": 4, "feedforward": 64, "dropout": 0.1}
-"""Small sizes for a laptop."""
+"""Encoder of the preset `small`."""
 
 
 class SequenceEncoderConfig(Section):
     """A Transformer encoder, the same for every modality (post-norm, GELU, learned positions)."""
 
     layers: Count = 4
-    """Transformer layers; 0 behind a pretrained encoder with enough layers of its own."""
+    """Transformer layers; 0 suffices behind a pretrained encoder."""
     heads: Positive = 8
     """Attention heads; must divide `hidden`."""
     feedforward: Positive = 256
@@ -41,18 +41,18 @@ class PooledConfig(MethodConfig):
     strength: float = Field(default=1.0, gt=0)
     """Inverse strength of the L2 penalty, scikit-learn's C."""
     iterations: Positive = 300
-    """Maximal number of solver iterations."""
+    """Maximum number of solver iterations."""
 
 
 class BinaryRelevanceConfig(PooledConfig):
-    """Binary relevance: one logistic regression for each label (Boutell et al. 2004)."""
+    """Binary relevance: one logistic regression per label (Boutell et al. 2004)."""
 
     name: Literal["br"] = "br"
     """Which method to train."""
 
 
 class ClassifierChainConfig(PooledConfig):
-    """Classifier chain: each label's regression sees the labels before it (Read et al. 2011)."""
+    """Classifier chain: each label's regression also takes the preceding labels (Read et al. 2011)."""
 
     name: Literal["cc"] = "cc"
     """Which method to train."""
@@ -64,11 +64,11 @@ class LabelPowersetConfig(PooledConfig):
     name: Literal["lp"] = "lp"
     """Which method to train."""
     sets: Positive = 64
-    """Number of label sets, the most frequent ones; samples with other sets are not used."""
+    """Number of label sets, the most frequent ones; training samples with other sets are ignored."""
 
 
 class LinearConfig(MethodConfig):
-    """One linear layer for each modality on features averaged over time; their logits are averaged."""
+    """One linear layer per modality on features averaged over time; logits are averaged."""
 
     PRESETS: ClassVar[Presets] = {
         "paper": {"training": {"learning_rate": 1e-3}},
@@ -100,7 +100,7 @@ class EarlyFusionConfig(MethodConfig):
 
 
 class LateFusionConfig(MethodConfig):
-    """One Transformer and one classifier for each modality; their logits are averaged."""
+    """One Transformer and one classifier per modality; logits are averaged."""
 
     PRESETS: ClassVar[Presets] = {"paper": {}, "small": {"method": {"hidden": 64, "encoder": SMALL_ENCODER}}}
 
@@ -139,9 +139,9 @@ class MultConfig(MethodConfig):
     kernel: Positive = 3
     """Kernel size of the temporal convolution."""
     words: str = "text"
-    """The modality of word embeddings, which has its own kernel and dropout; data may lack it."""
+    """Modality of word embeddings, which has its own kernel size and dropout; may be absent from the data."""
     word_kernel: Positive = 1
-    """Kernel size of the word embeddings' convolution; 1 or 3 is published."""
+    """Kernel size of the convolution of word embeddings; published values are 1 and 3."""
     word_dropout: Fraction = 0.3
     """Dropout of the word embeddings."""
     dropout: Fraction = 0.1
@@ -165,11 +165,11 @@ class MisaWeightsConfig(Section):
     """Weights of the loss terms besides the cross-entropy."""
 
     similarity: Weight = 0.7
-    """Alpha: central moment discrepancy between shared vectors."""
+    """α: central moment discrepancy between shared vectors."""
     difference: Weight = 0.3
-    """Beta: soft orthogonality of shared and private vectors."""
+    """β: soft orthogonality of shared and private vectors."""
     reconstruction: Weight = 0.7
-    """Gamma: reconstruction from shared and private vectors."""
+    """γ: reconstruction from shared and private vectors."""
 
 
 class MisaConfig(MethodConfig):
@@ -193,7 +193,7 @@ class MisaConfig(MethodConfig):
     latent: Positive = 128
     """Width of projected, shared and private vectors."""
     moments: Positive = 5
-    """Moments that the similarity compares, the mean included."""
+    """Number of moments in the similarity loss, including the mean."""
     dropout: Fraction = 0.1
     """Dropout before the classifier."""
     encoder: SequenceEncoderConfig = SequenceEncoderConfig()
@@ -205,17 +205,17 @@ class TailorWeights(Section):
     """Weights of the loss terms besides the labels' cross-entropy."""
 
     refined: Weight = 0.5
-    """Cross-entropy of the labels, predicted from common representations only."""
+    """Cross-entropy of labels predicted from the common representations alone."""
     private: Weight = 0.01
-    """Cross-entropy of the modality, predicted from private representations."""
+    """Cross-entropy of the modality discriminator on private representations."""
     common: Weight = 0.01
-    """Cross-entropy of the modality, predicted from common representations, which learn to raise it."""
+    """Cross-entropy of the modality discriminator on common representations (adversarial)."""
     orthogonality: Weight = 5e-6
-    """Squared products of representations that should be orthogonal."""
+    """Orthogonality of common and private representations."""
 
 
 class TailorConfig(MethodConfig):
-    """TAILOR: common and private representations, fused step by step, read by labels (AAAI 2022)."""
+    """TAILOR: common and private representations, hierarchical fusion, label decoder (Zhang et al. 2022)."""
 
     PRESETS: ClassVar[Presets] = {
         "paper": {"training": {"epochs": 30, "learning_rate": 5e-5}},
@@ -235,32 +235,32 @@ class TailorConfig(MethodConfig):
     hidden: Positive = 256
     """Width of all Transformers and representations."""
     order: list[str] = ["audio", "visual", "text"]
-    """Order in which modalities are fused; others follow in the order of the data."""
+    """Order of fusion; other modalities follow in the order of the data."""
     steps: Positive = 60
-    """Steps of the time axis on which common representations are added; at most `encoder.max_length`."""
+    """Steps of the time axis on which common representations are summed; at most `encoder.max_length`."""
     cross_layers: Positive = 3
     """Layers of each cross-modal Transformer."""
     decoder_layers: Positive = 1
-    """Layers of the label-guided decoder."""
+    """Layers of the label decoder."""
     common_dropout: Fraction = 0.3
-    """Dropout of the generator that all modalities share."""
+    """Dropout of the generator of common representations."""
     private_dropout: Fraction = 0.1
-    """Dropout of the modalities' own generators and of the discriminator."""
+    """Dropout of the generators of private representations and of the discriminator."""
     encoder: SequenceEncoderConfig = SequenceEncoderConfig()
     weights: TailorWeights = TailorWeights()
 
 
 class AmpWeights(Section):
-    """Weights of the adversarial losses besides the labels' loss; 0 switches one off."""
+    """Weights of the adversarial losses besides the label loss; 0 disables a loss."""
 
     masked: Weight = 0.1
-    """Labels' loss with steps masked by a network that learns to raise it."""
+    """Label loss with time steps masked by the adversary."""
     perturbed: Weight = 1.0
-    """Labels' loss with the fusion's parameters perturbed so that it rises."""
+    """Label loss with adversarially perturbed parameters of the fusion."""
 
 
 class AmpConfig(MethodConfig):
-    """AMP: adversarial masking of time steps and adversarial perturbation of parameters (WWW 2023)."""
+    """AMP: adversarial masking of time steps and adversarial perturbation of parameters (Ge et al. 2023)."""
 
     PRESETS: ClassVar[Presets] = {
         "paper": {"data": {"batch_size": 128}, "training": {"epochs": 10, "learning_rate": 5e-5}},
@@ -275,27 +275,27 @@ class AmpConfig(MethodConfig):
     hidden: Positive = 512
     """Width of all Transformers."""
     fusion_layers: Positive = 3
-    """Layers of the Transformer over all modalities' sequences."""
+    """Layers of the Transformer over the concatenated sequences."""
     decoder_layers: Positive = 1
-    """Layers of the labels' decoder."""
+    """Layers of the label decoder."""
     mask_ratio: Fraction = 0.4
     """Fraction of a sequence's time steps that the adversary masks."""
     temperature: float = Field(default=0.1, gt=0)
-    """The lower, the closer the masks are to 0 or 1."""
+    """Temperature of the soft masks; lower values are closer to hard masks."""
     radius: Weight = 0.05
-    """Size of the perturbation, relative to the norm of each parameter."""
+    """Norm of the perturbation relative to that of each parameter."""
     gamma_neg: Weight = 2.0
-    """Exponent of the asymmetric loss for absent labels."""
+    """Focusing exponent of negatives in the asymmetric loss."""
     gamma_pos: Weight = 1.0
-    """Exponent of the asymmetric loss for present labels."""
+    """Focusing exponent of positives in the asymmetric loss."""
     margin: Fraction = 0.05
-    """Scores below it count as 0 for absent labels."""
+    """Probability margin of the asymmetric loss: negatives with lower scores have no loss."""
     encoder: SequenceEncoderConfig = SequenceEncoderConfig(layers=3, feedforward=1024, dropout=0.1)
     weights: AmpWeights = AmpWeights()
 
 
 class LdduWeights(Section):
-    """Weight of each loss term; those of the authors' script, except for the divergence."""
+    """Weights of the loss terms, from the authors' script except for the divergence."""
 
     labels: Weight = 1.0
     """Cross-entropy of the fused label logits."""
@@ -306,11 +306,11 @@ class LdduWeights(Section):
     divergence: Weight = 0.01
     """Kullback-Leibler divergence from the standard normal, per dimension; 0 in the authors' script."""
     calibration: Weight = 0.3
-    """Divergence between the rankings by uncertainty and by error."""
+    """Divergence between the rankings by uncertainty and by error of the modalities."""
 
 
 class LdduConfig(MethodConfig):
-    """LDDU (Huang et al., ACL Findings 2025); values of the authors' training script."""
+    """LDDU: latent emotion distributions with uncertainty-aware fusion (Huang et al. 2025)."""
 
     PRESETS: ClassVar[Presets] = {
         "paper": {"training": {"epochs": 30, "learning_rate": 2e-4}},
@@ -331,7 +331,7 @@ class LdduConfig(MethodConfig):
     hidden: Positive = 256
     """Width of the Transformers and label features."""
     latent: Positive = 128
-    """Width of the space in which labels are Gaussians."""
+    """Width of the latent Gaussians."""
     encoder: SequenceEncoderConfig = SequenceEncoderConfig(layers=3)
     temperature: float = Field(default=0.07, gt=0)
     """Temperature of the contrastive loss."""

@@ -13,20 +13,20 @@ from carat.config.methods import MethodConfig, Presets
 OFFICIAL: dict[str, dict[str, Any]] = {
     "unmasked padding": {"data": {"padding": "unmasked"}},
     "LayerNorm epsilon 1e-12": {"method": {"encoder": {"norm_eps": 1e-12}}},
-    "decay of the input LayerNorms": {"method": {"decay_input_norm": True}},
-    "queue rows as anchors": {"method": {"contrast": {"queue_anchors": True}}},
-    "lonely rows counted": {"method": {"contrast": {"average_over_all": True}}},
-    "queue of noise": {"method": {"contrast": {"noise": True}}},
-    "epsilon in the contrast": {"method": {"contrast": {"epsilon": 1e-12}}},
+    "weight decay of input LayerNorms": {"method": {"decay_input_norm": True}},
+    "memory bank rows as anchors": {"method": {"contrast": {"queue_anchors": True}}},
+    "anchors without positives averaged": {"method": {"contrast": {"average_over_all": True}}},
+    "noise-filled memory bank": {"method": {"contrast": {"noise": True}}},
+    "epsilon in the contrastive loss": {"method": {"contrast": {"epsilon": 1e-12}}},
     "shuffle by joint gather": {"method": {"shuffle": {"joint_gather": True}}},
-    "clipping tensor by tensor": {"training": {"clip_tensors": 1.0}},
+    "per-tensor gradient clipping": {"training": {"clip_tensors": 1.0}},
     "idle first step": {"training": {"idle_first_step": True}},
     "unused poolers": {"method": {"encoder": {"pooler": True}}},
 }
-"""Deviations of the authors' released code from the paper, with their effects in docs/concepts/method.md."""
+"""Overrides for each deviation of the authors' released code from the paper, see docs/concepts/method.md."""
 
 OFFICIAL_TOGETHER: dict[str, Any] = reduce(merge, OFFICIAL.values())
-"""All deviations together."""
+"""Overrides for all deviations combined."""
 
 SMALL: dict[str, Any] = {
     "method": {
@@ -42,7 +42,7 @@ SMALL: dict[str, Any] = {
         "contrast": {"queue": 512},
     }
 }
-"""Small sizes for a laptop."""
+"""Overrides of the preset `small`."""
 
 TEXT: dict[str, Any] = {
     "method": {
@@ -70,7 +70,7 @@ TEXT: dict[str, Any] = {
     },
     "training": {"ema_decay": 0.98},
 }
-"""Behind a pretrained text encoder of width 384; chosen as results/mosei_text.md describes."""
+"""Overrides behind a pretrained text encoder of width 384; selected as described in results/mosei_text.md."""
 
 PLUS: dict[str, Any] = {
     "method": {
@@ -81,14 +81,14 @@ PLUS: dict[str, Any] = {
     "training": {"ema_decay": 0.98, "modality_dropout": 0.1},
     "threshold": {"kind": "interpolated", "max_micro_f1_drop": 0.005},
 }
-"""Changes of carat+ to CARAT; chosen as docs/concepts/method.md describes."""
+"""Overrides of carat+ to CARAT; selected as described in docs/concepts/method.md."""
 
 
 class EncoderConfig(Section):
     """One Transformer encoder per modality (post-norm, GELU, learned positions)."""
 
     layers: dict[str, Count] = {"text": 6, "visual": 4, "audio": 4}
-    """Transformer layers by modality; 0 behind a pretrained encoder with enough layers of its own."""
+    """Transformer layers by modality; 0 suffices behind a pretrained encoder."""
     other_layers: Count = 4
     """Transformer layers of modalities not named in `layers`."""
     heads: Positive = 8
@@ -107,11 +107,11 @@ class EncoderConfig(Section):
     """Add the released code's pooler to each encoder; its output is not used."""
 
     def num_layers(self, modality: str) -> int:
-        """Transformer layers of a modality."""
+        """Number of Transformer layers of a modality."""
         return self.layers.get(modality, self.other_layers)
 
     def positions(self, modality: str) -> int:
-        """Longest sequence of a modality, in time steps."""
+        """Number of position embeddings of a modality, in time steps."""
         return self.max_lengths.get(modality, self.max_length)
 
 
@@ -119,7 +119,7 @@ class AlignmentConfig(Section):
     """LSTM alignment of long modalities to a fixed number of steps (the paper's unaligned setting)."""
 
     modalities: list[str] = []
-    """Modalities to align, e.g. [visual, audio]; none by default: label attention takes unequal lengths."""
+    """Modalities to align, e.g. [visual, audio]; not required, as label attention accepts any length."""
     steps: Positive = 50
     """Time steps after alignment; at most `encoder.max_length`."""
 
@@ -130,26 +130,26 @@ class ContrastConfig(Section):
     temperature: float = Field(default=0.07, gt=0)
     """Temperature of the similarities."""
     queue: Positive = 8192
-    """Size of the first-in-first-out memory bank, in latents."""
+    """Size of the memory bank (first in, first out), in latents."""
     queue_anchors: bool = False
-    """Use latents of the memory bank as anchors too, as the released code does."""
+    """Also use latents of the memory bank as anchors, as in the released code."""
     average_over_all: bool = False
-    """Count anchors without a positive as 0 in the mean, as the released code does; else leave them out."""
+    """Average over all anchors, also those without positives, as in the released code."""
     noise: bool = False
-    """Start with a memory bank of noise that matches no class, as the released code does; else empty."""
+    """Initialize the memory bank with noise of no class, as in the released code; empty by default."""
     epsilon: Weight = 0.0
     """Added to the number of positives and inside the logarithm; 1e-12 in the released code."""
 
 
 class ShuffleConfig(Section):
-    """Shuffle of label features before their second joint classification."""
+    """Shuffle of label-specific features before the second joint classification."""
 
     samples: bool = True
-    """Shuffle over samples, for each modality and label."""
+    """Shuffle across samples, independently for each modality and label."""
     modalities: bool = True
-    """Shuffle over modalities, for each sample and label."""
+    """Shuffle across modalities, independently for each sample and label."""
     joint_gather: bool = False
-    """Gather over both axes at once, as the released code does: some features occur twice, some never."""
+    """Gather along both axes at once, as in the released code: some features occur twice, some never."""
 
 
 class LossWeights(Section):
@@ -164,30 +164,30 @@ class LossWeights(Section):
     contrast: Weight = 1.0
     """Supervised contrastive loss of the latents."""
     mse_reconstruction: Weight = 1.0
-    """Distance of decoded latents from the original features."""
+    """Mean squared error between decoded latents and original features."""
     mse_alpha: Weight = 1.0
-    """Distance of the first reconstruction from the original features."""
+    """Mean squared error between first reconstruction and original features."""
     mse_beta: Weight = 0.0
-    """Distance of the second reconstruction from the original features."""
+    """Mean squared error between second reconstruction and original features."""
     aggregate: Weight = 1.0
-    """Cross-entropy of the aggregated logits, each modality."""
+    """Cross-entropy of the aggregated logits of each modality."""
     shuffled: Weight = 0.1
     """Cross-entropy of the aggregated logits of shuffled features."""
 
 
 class LabelLossConfig(Section):
-    """Weighting of positives and negatives in every cross-entropy of the labels."""
+    """Weighting of positives and negatives in all label losses."""
 
     kind: Literal["plain", "balanced", "asymmetric"] = "plain"
-    """Plain, balanced by label frequency, or asymmetric: easy negatives count less."""
+    """Plain cross-entropy, class-balanced by label frequency, or asymmetric loss."""
     beta: Fraction = 0.999
-    """Of balanced: the larger, the more a rare class counts; 0 is plain (Cui et al. 2019)."""
+    """For balanced: weight of rare classes, from 0 (plain) towards 1 (Cui et al. 2019)."""
     gamma_neg: Weight = 4.0
-    """Of asymmetric: focusing exponent of negatives (Ridnik et al. 2021)."""
+    """For asymmetric: focusing exponent of negatives (Ridnik et al. 2021)."""
     gamma_pos: Weight = 1.0
-    """Of asymmetric: focusing exponent of positives."""
+    """For asymmetric: focusing exponent of positives."""
     margin: Fraction = 0.05
-    """Of asymmetric: scores of negatives below it have no loss."""
+    """For asymmetric: probability margin; negatives with lower scores have no loss."""
 
 
 class CaratConfig(MethodConfig):
@@ -207,22 +207,22 @@ class CaratConfig(MethodConfig):
     latent: Positive = 64
     """Width P of the contrastive latent space."""
     momentum: float = Field(default=0.99, ge=0, lt=1)
-    """Momentum of the prototypes: weight of the old prototype at each update."""
+    """Momentum of the prototypes: weight of the previous value in each update."""
     label_wise: bool = True
-    """One attention for each label; else a single one, shared by all labels."""
+    """Use a separate attention for each label; otherwise all labels share one."""
     identity_init: bool = False
-    """Start with uniform label attention, positions at 0 and, if `hidden` is the encoder's width, an identity
-    projection: without layers, original features start as the mean of a pretrained encoder's states."""
+    """Initialize with uniform label attention, zero positions and, if `hidden` is the encoder's width, an
+    identity projection: without layers, features start as the mean of a pretrained encoder's states."""
     levels: Annotated[int, Field(ge=0, le=2)] = 2
-    """Levels of reconstruction: 2 for α and β, 1 for α only, 0 for none; the last one is scored."""
+    """Levels of reconstruction: 2 for α and β, 1 for α only, 0 for none; the last one gives the scores."""
     score_original: bool = False
-    """Average the original features' logits into the score, with the weight of the others."""
+    """Include the original features' logits in the average that gives the scores."""
     prototypes: bool = True
-    """Reconstruct a modality with a prototype in its place; else with its own decoded latent."""
+    """Reconstruct a modality from the prototype in its place; otherwise from its own decoded latent."""
     aggregation: bool = True
     """Classify all labels jointly, before and after the shuffle."""
     decay_input_norm: bool = False
-    """Apply weight decay to the input LayerNorms, as the released code does."""
+    """Apply weight decay to the input LayerNorms, as in the released code."""
     encoder: EncoderConfig = EncoderConfig()
     alignment: AlignmentConfig = AlignmentConfig()
     contrast: ContrastConfig = ContrastConfig()
@@ -232,7 +232,7 @@ class CaratConfig(MethodConfig):
 
 
 class CaratPlusConfig(CaratConfig):
-    """CARAT with this project's additions, chosen on validation (docs/concepts/method.md, "carat+")."""
+    """CARAT with this project's additions, selected on validation (docs/concepts/method.md, "carat+")."""
 
     PRESETS: ClassVar[Presets] = {
         "paper": PLUS,

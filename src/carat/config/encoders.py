@@ -1,4 +1,4 @@
-"""Experiment section of the encoders of each modality."""
+"""Configuration section of pretrained encoders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class LoraConfig(Section):
     rank: Positive = 8
     """Rank of the adapters."""
     alpha: Positive = 16
-    """Scale of the adapters, divided by the rank."""
+    """Scale of the adapters before division by the rank."""
     dropout: Fraction = 0.0
     """Dropout probability of the adapters' inputs."""
 
@@ -33,15 +33,15 @@ class EncoderChoice(Section):
     train_layers: Count | None = None
     """Number of layers to train, from the last one; 0 freezes the encoder. All parameters by default."""
     learning_rate: Annotated[float, Field(gt=0)] = 6e-5
-    """Peak learning rate of the last layer; that of the method is training.learning_rate."""
+    """Peak learning rate of the last layer; the method itself uses training.learning_rate."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Factor by which the learning rate falls from each layer to the one below."""
+    """Layer-wise decay: factor of the learning rate from each layer to the one below."""
     frozen_epochs: Count = 0
     """Number of initial epochs in which the encoder is frozen."""
     context_dropout: Fraction = 0.1
-    """Probability of dropping a sample's context in training, so that texts without context work, too."""
+    """Probability of dropping a sample's context in training, for texts without context at inference."""
     gradient_checkpointing: bool = False
-    """Recompute hidden states in the backward pass: less memory, a third more time."""
+    """Recompute activations in the backward pass: less memory, about a third more time."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """Precision in training; auto is bf16 where the device supports it natively. Inference is in float32."""
     lora: LoraConfig | None = None
@@ -50,7 +50,7 @@ class EncoderChoice(Section):
     @model_validator(mode="after")
     def _agrees(self) -> EncoderChoice:
         if self.kind == "pretrained" and not self.folder:
-            raise ValueError("kind pretrained needs a folder")
+            raise ValueError("kind pretrained requires a folder")
         if self.kind == "transformer" and self.model_fields_set - {"kind"}:
             raise ValueError("kind transformer takes no other keys; configure it in the method section")
         if self.lora is not None and self.train_layers is not None:

@@ -1,4 +1,4 @@
-"""Experiments: method, data, training and threshold, validated, from presets, files and options."""
+"""Experiments: method, data, training and threshold, from presets, YAML files and overrides."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from carat.utils.logging import logger
 
 
 class DataConfig(Section):
-    """Which data is read from the store, and how it is batched."""
+    """Data selection and batching."""
 
     modalities: list[str] | None = None
-    """Modalities to use, in this order; all of the store's by default."""
+    """Modalities to use, in this order; by default all of the store."""
     batch_size: Positive = 64
-    """Samples per batch, over all processes."""
+    """Samples per batch, summed over all processes."""
     bucket: bool = True
-    """Train on batches of similar length (seeded, redrawn each epoch): less padding, same samples."""
+    """Batch samples of similar length (reshuffled every epoch), which reduces padding."""
     padding: Literal["masked", "unmasked"] = "masked"
-    """masked; or unmasked as in the released code: zeros up to the store's longest sequence are steps."""
+    """masked; or unmasked as in the released code: zeros up to the longest sequence count as time steps."""
     truncation: bool = False
-    """Truncate sequences that are longer than the encoder's `max_length`; otherwise they are an error."""
+    """Truncate sequences longer than the encoder's `max_length`; otherwise they raise an error."""
     workers: Count | None = None
-    """Loader processes; 0 reads in the training process. By default 2 for a GPU, else 0."""
+    """Data loader processes; 0 loads in the training process. 2 on a GPU by default, else 0."""
 
 
 class TrainingConfig(Section):
@@ -43,44 +43,44 @@ class TrainingConfig(Section):
     learning_rate: float = Field(default=5e-5, gt=0)
     """Peak learning rate."""
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Fraction of the steps with linearly growing learning rate; it then falls linearly to 0."""
+    """Fraction of the steps with linear warmup of the learning rate, followed by linear decay to 0."""
     idle_first_step: bool = False
-    """Take the first step with learning rate 0, as the released code does."""
+    """Take the first step with learning rate 0, as in the released code."""
     weight_decay: Weight = 0.01
-    """Weight decay, except of biases and LayerNorms."""
+    """Weight decay of all parameters except biases and LayerNorms."""
     clip: Weight = 1.0
-    """Maximal norm of the whole gradient; 0 switches clipping off."""
+    """Maximum norm of the gradient; 0 disables clipping."""
     clip_tensors: Weight = 0.0
-    """Then the maximal norm of each parameter's gradient, 1 in the released code; 0 switches it off."""
+    """Maximum gradient norm per parameter, applied after `clip`; 1 in the released code, 0 disables it."""
     accumulate: Positive = 1
-    """Batches whose gradients are averaged before a step."""
+    """Number of batches whose gradients are averaged before an optimizer step."""
     modality_dropout: Fraction = 0.0
-    """Probability of dropping a modality of a training sample, but never its last one."""
+    """Probability of dropping each modality of a training sample, but never its last one."""
     ema_decay: Fraction = 0.0
-    """Decay of an exponential moving average of the weights, which is kept instead; 0 switches it off."""
+    """Decay of the exponential moving average of the weights, which replaces them; 0 disables it."""
     checkpoint_every: Positive = 200
-    """Batches between checkpoints, from which a killed training resumes; also saved after every epoch."""
+    """Number of batches between checkpoints for resuming; one is also saved after every epoch."""
     keep_checkpoint: bool = True
     """Keep the last checkpoint of a finished run, from which `--resume` with more epochs continues."""
     devices: Positive = 1
-    """Processes that share every batch, each with its own core or GPU."""
+    """Number of data-parallel processes, each with its own core or GPU, which share every batch."""
     early_stopping: Positive | None = None
-    """Stop after this many epochs without a better validation micro-F1; off by default."""
+    """Patience in epochs without improvement of the validation micro-F1; disabled by default."""
     precision: Literal["float32", "bf16"] = "float32"
     """Precision of the forward pass."""
     graph: Literal["eager", "compiled", "cuda-graphs"] = "eager"
-    """Execution of a training step; the latter two are for GPUs and fall back to eager if not possible."""
+    """Execution of a training step; compiled and cuda-graphs need a GPU and fall back to eager without."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    """Device; auto is a GPU if there is one."""
+    """Device; auto is a GPU if available."""
 
 
 class ThresholdConfig(Section):
-    """How scores become labels; the threshold is searched on the validation split."""
+    """Decision thresholds, searched on the validation split."""
 
     kind: Literal["global", "per-label", "interpolated"] = "global"
-    """One for all labels (best micro-F1), one per label (its best F1), or interpolated between both."""
+    """One for all labels (maximum micro-F1), one per label (maximum F1), or interpolated between both."""
     max_micro_f1_drop: Fraction = 0.01
-    """Of interpolated: the largest relative loss of micro-F1 accepted for a better macro-F1."""
+    """For interpolated: maximum relative drop of micro-F1 in exchange for a better macro-F1."""
 
 
 class MethodChoice(Section):
@@ -91,7 +91,7 @@ class MethodChoice(Section):
     @field_validator("method", mode="before")
     @classmethod
     def _find_section(cls, value: Any) -> Any:
-        """Settings become the section of the method that they name, CARAT's if they name none."""
+        """Validate settings as the section of the method that they name, CARAT by default."""
         field = cls.model_fields["method"]
         if isinstance(value, MethodConfig) and not value.name:
             raise ValueError(f"name the method: {type(value).__name__}(name=...)")
@@ -104,21 +104,21 @@ class MethodChoice(Section):
 
 
 class SharedSettings(Section):
-    """The settings of an experiment that do not depend on the method."""
+    """Settings of an experiment that do not depend on the method."""
 
     data: DataConfig = DataConfig()
     encoders: dict[str, EncoderChoice] = {}
-    """Pretrained encoders of tokens or sound in front of the model, by modality."""
+    """Pretrained encoders of tokens or audio in front of the model, by modality."""
     training: TrainingConfig = TrainingConfig()
     threshold: ThresholdConfig = ThresholdConfig()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Seed of weights, data order, dropout and shuffles."""
+    """Random seed of initialization, data order, dropout and shuffles."""
 
 
 class Experiment(SharedSettings, MethodChoice):
-    """Everything a training run depends on besides its data; its values never change.
+    """Complete, immutable configuration of a training run, except for its data.
 
-    Make one with `load_experiment`, which knows presets and names unknown keys. Its sections are `method`
+    Use `load_experiment` to create one from presets, with suggestions for unknown keys. Sections are `method`
     (see `MethodConfig`), `data`, `encoders`, `training`, `threshold` and `seed`.
 
     >>> Experiment().training.epochs
@@ -127,12 +127,12 @@ class Experiment(SharedSettings, MethodChoice):
 
 
 def experiment_with(method: str) -> type[Experiment]:
-    """The type of experiments with this method, for options and errors that name its keys.
+    """Return the type of experiments with this method, whose fields name the options of its section.
 
-    Instances cannot be pickled; `parse_experiment` makes an `Experiment`.
+    Instances cannot be pickled; use `parse_experiment` to create an `Experiment`.
 
     Raises:
-        ConfigError: no such method.
+        ConfigError: unknown method.
     """
     return _experiment_with(find_method(method).config_class(), method)
 
@@ -140,19 +140,19 @@ def experiment_with(method: str) -> type[Experiment]:
 @cache
 def _experiment_with(section: type[MethodConfig], name: str) -> type[Experiment]:
     default = section(name=name)
-    made: type[Experiment] = create_model("Experiment", __base__=Experiment, method=(section, default))
-    return made
+    experiment: type[Experiment] = create_model("Experiment", __base__=Experiment, method=(section, default))
+    return experiment
 
 
 def parse_experiment(values: Mapping[str, Any], origin: str) -> Experiment:
     """Validate the values of an experiment.
 
     Args:
-        values: nested mapping, as of `Experiment.model_dump`.
-        origin: file or name that an error begins with.
+        values: nested mapping, as returned by `Experiment.model_dump`.
+        origin: file or name at the start of error messages.
 
     Raises:
-        ConfigError: in one line, the key, what was found and what is expected.
+        ConfigError: one line with the key, the value and what is expected.
     """
     section = values.get("method")
     named = section.get("name") if isinstance(section, Mapping) else None
@@ -183,18 +183,25 @@ trains in a minute on a laptop, `text` fine-tunes a pretrained text encoder (CAR
 
 
 def preset_values(preset: str, method: str = "carat") -> dict[str, Any]:
-    """The values of a preset for a method, as part of an experiment.
+    """Return the values of a preset for a method.
+
+    Args:
+        preset: one of `PRESETS`.
+        method: name of the method.
+
+    Returns:
+        Partial experiment as a nested mapping.
 
     Raises:
-        ConfigError: unknown preset or method, or a preset that this method does not have.
+        ConfigError: the preset or the method is unknown, or the method does not have the preset.
     """
     if preset not in PRESETS:
         hint = did_you_mean(preset, PRESETS) or f"; known: {', '.join(PRESETS)}"
         raise ConfigError(f"unknown preset '{preset}'{hint}")
-    starts = find_method(method).config_class().PRESETS
-    if preset not in starts:
-        raise ConfigError(f"method {method} has no preset '{preset}'; it has: {', '.join(starts)}")
-    return merge(merge(PRESETS[preset], starts[preset]), {"method": {"name": method}})
+    presets = find_method(method).config_class().PRESETS
+    if preset not in presets:
+        raise ConfigError(f"method {method} has no preset '{preset}'; available: {', '.join(presets)}")
+    return merge(merge(PRESETS[preset], presets[preset]), {"method": {"name": method}})
 
 
 def _expand_method(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -208,51 +215,51 @@ def load_experiment(
     preset: str | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Experiment:
-    """An experiment from a preset, then a YAML file, then overrides; later ones win, key by key.
+    """Load an experiment from a preset, a YAML file and overrides, each overriding the previous by key.
 
     Args:
-        file: YAML file with any part of an `Experiment`; may name its own `preset`.
-        preset: one of `PRESETS`; the file's, or else `paper`, when None.
-        overrides: nested mapping, e.g. ``{"training": {"epochs": 3}}``; may name its own `preset` too.
+        file: YAML file with a partial `Experiment`; may contain a `preset`.
+        preset: one of `PRESETS`; defaults to that of the overrides or the file, else `paper`.
+        overrides: nested mapping, e.g. ``{"training": {"epochs": 3}}``; may contain a `preset` too.
 
     Returns:
-        The experiment, complete and validated.
+        The complete, validated experiment.
 
     Raises:
-        ConfigError: unknown preset, unreadable file, unknown key or a value out of range.
+        ConfigError: the preset or a key is unknown, the file cannot be read, or a value is out of range.
 
     >>> load_experiment(overrides={"training": {"epochs": 3}}).training.epochs
     3
     """
     origin = str(file) if file is not None else "experiment"
-    written: dict[str, Any] = {}
-    for given in (read_yaml(file) if file is not None else {}, overrides or {}):
-        values, notices = rename_keys(_expand_method(given))
-        written = merge(written, values)
+    merged: dict[str, Any] = {}
+    for source in (read_yaml(file) if file is not None else {}, overrides or {}):
+        values, notices = rename_keys(_expand_method(source))
+        merged = merge(merged, values)
         for notice in notices:
             logger.warning("%s: %s", origin, notice)
-    named = written.pop("preset", "paper")
-    section = written.get("method") or {}
+    named = merged.pop("preset", "paper")
+    section = merged.get("method") or {}
     if not isinstance(section, Mapping):
-        raise ConfigError(f"{origin}: method: expected keys and values or a name, found {section!r}")
+        raise ConfigError(f"{origin}: method: expected a mapping or a name, found {section!r}")
     method = str(section.get("name", "carat"))
     try:
-        start = preset_values(preset or str(named), method)
+        base = preset_values(preset or str(named), method)
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error}") from error
-    return parse_experiment(merge(start, written), origin)
+    return parse_experiment(merge(base, merged), origin)
 
 
 ExperimentLike = Experiment | Mapping[str, Any] | str | os.PathLike[str]
-"""An experiment, a nested mapping of what differs from its preset, or a YAML file."""
+"""An experiment, a nested mapping of overrides of a preset, or a YAML file."""
 
 
-def as_experiment(given: ExperimentLike) -> Experiment:
-    """Return the experiment that an argument stands for.
+def as_experiment(source: ExperimentLike) -> Experiment:
+    """Convert an argument to an experiment.
 
     Raises:
         ConfigError: see `load_experiment`.
     """
-    if isinstance(given, Experiment):
-        return given
-    return load_experiment(overrides=given) if isinstance(given, Mapping) else load_experiment(given)
+    if isinstance(source, Experiment):
+        return source
+    return load_experiment(overrides=source) if isinstance(source, Mapping) else load_experiment(source)

@@ -1,4 +1,4 @@
-"""The registry of methods: name, configuration section and model class. Needs no PyTorch."""
+"""Registry of methods: name, configuration section and model class. Does not import PyTorch."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from carat.utils.errors import ConfigError, did_you_mean
 from carat.utils.logging import logger
 
 GROUP = "carat.methods"
-"""Entry points of installed packages, `name = "package.module:Class"`."""
+"""Entry point group of installed packages, with entries `name = "package.module:Class"`."""
 MODEL = "carat.models.base.Model"
-"""The base class of models, by name: it needs PyTorch."""
+"""The base class of models, by name because importing it imports PyTorch."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+.-]*")
-"""Names of methods, which are names of folders too."""
+"""Valid names of methods, which are also names of folders."""
 RESERVED = "all"
-"""Stands for every method on the command line."""
+"""Selects every method on the command line."""
 
 Presets = dict[str, dict[str, Any]]
-"""Changes to an experiment, by preset."""
+"""Overrides of an experiment, by preset."""
 M = TypeVar("M", bound=type)
 
 
 class MethodConfig(Section):
-    """Settings of a method; the section of a method without settings.
+    """Base class of the method section, and the section of methods without settings.
 
-    A derived class adds fields with defaults. Its docstring and those of its fields are the help texts.
+    Subclasses add fields with defaults. Their docstrings and those of their fields are the help texts.
     """
 
     PRESETS: ClassVar[Presets] = {"paper": {}, "small": {}}
-    """What each preset changes in an experiment for this method."""
+    """Overrides of an experiment for this method, by preset."""
 
     name: str = ""
     """Which method to train."""
@@ -48,7 +48,7 @@ class MethodConfig(Section):
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         if module := state.pop("module", ""):
-            import_module(module)  # registers the method, in a worker process
+            import_module(module)  # registers the method in a worker process
         super().__setstate__(state)
 
 
@@ -61,30 +61,30 @@ class Method:
     model: type[Any] | str
 
     def config_class(self) -> type[MethodConfig]:
-        """The configuration section."""
-        found: type[MethodConfig] = _resolve(self.config)
-        return found
+        """Return the class of the configuration section."""
+        section: type[MethodConfig] = _resolve(self.config)
+        return section
 
     def model_class(self) -> type[Any]:
-        """The model, a subclass of `carat.Model`."""
-        found: type[Any] = _resolve(self.model)
-        return found
+        """Return the model class, a subclass of `carat.Model`."""
+        model: type[Any] = _resolve(self.model)
+        return model
 
     def default_config(self) -> MethodConfig:
-        """The section with its default values."""
+        """Return the section with its default values."""
         return self.config_class()(name=self.name)
 
     def summary(self) -> str:
-        """The first paragraph of the section's docstring, or else of the model's, on one line."""
+        """Return the first paragraph of the docstring of the section, or else of the model, on one line."""
         section = self.config_class()
         text = section.__doc__ if section is not MethodConfig else ""
         return " ".join((text or self.model_class().__doc__ or "").split("\n\n")[0].split())
 
 
-def _resolve(found: Any) -> Any:
-    if not isinstance(found, str):
-        return found
-    module, _, name = found.partition(":")
+def _resolve(reference: Any) -> Any:
+    if not isinstance(reference, str):
+        return reference
+    module, _, name = reference.partition(":")
     return getattr(import_module(module), name)
 
 
@@ -113,26 +113,27 @@ METHODS: dict[str, Method] = _built_in(
         "lddu": ("baselines:LdduConfig", "baselines.lddu:Lddu"),
     }
 )
-"""Built-in and registered methods, by the name that an experiment gives in `method.name`."""
+"""Built-in and registered methods by name, the value of `method.name` in an experiment."""
 BUILT_IN = frozenset(METHODS)
 
 
 def register_method(name: str, config: type[MethodConfig] | None = None) -> Callable[[M], M]:
-    """Class decorator that adds a model to the methods that carat trains, compares, loads and exports.
+    """Register a model as a method that carat can train, compare, load and export (class decorator).
 
     Registered methods are known to this process and to the worker processes that it starts. For the command
     line, install a package with the entry point ``name = "package.module:Class"`` in the group
     `carat.methods`, see `examples/custom_method`.
 
     Args:
-        name: of the method, as in ``--method NAME``.
-        config: its section, every field with a default; None for a method without settings.
+        name: name of the method, as in ``--method NAME``.
+        config: configuration section, with a default for every field; None for a method without settings.
 
     Returns:
         A decorator that returns the class unchanged.
 
     Raises:
-        ConfigError: the name is taken or not usable, the section is none, or the class is no `carat.Model`.
+        ConfigError: the name is taken or invalid, or a class is not a subclass of `carat.MethodConfig` or
+            `carat.Model`.
 
     Example:
         @carat.register_method("mine", MineConfig)
@@ -143,10 +144,13 @@ def register_method(name: str, config: type[MethodConfig] | None = None) -> Call
 
     def register(model: M) -> M:
         if not _is_model(model):
-            raise ConfigError(f"method '{name}': {_title(model)} is no subclass of carat.Model")
-        if name in METHODS and _title(METHODS[name].model) != _title(model):  # a notebook runs cells again
+            raise ConfigError(f"method '{name}': {_qualified_name(model)} is not a subclass of carat.Model")
+        if name in METHODS and _qualified_name(METHODS[name].model) != _qualified_name(
+            model
+        ):  # notebooks rerun cells
             raise ConfigError(
-                f"method '{name}': the name is taken by {_title(METHODS[name].model)}, choose another"
+                f"method '{name}': the name is already taken by {_qualified_name(METHODS[name].model)}; "
+                "choose another"
             )
         METHODS[name] = Method(name, section, model)
         return model
@@ -156,56 +160,64 @@ def register_method(name: str, config: type[MethodConfig] | None = None) -> Call
 
 def _check_section(name: str, section: type[MethodConfig]) -> None:
     if not NAME.fullmatch(name) or name == RESERVED:
-        raise ConfigError(f"method '{name}': not usable as a name; use letters, digits and any of _ + . -")
+        raise ConfigError(f"method '{name}': invalid name; use letters, digits and the characters _ + . -")
     if not (isinstance(section, type) and issubclass(section, MethodConfig)):
-        raise ConfigError(f"method '{name}': {_title(section)} is no subclass of carat.MethodConfig")
+        raise ConfigError(
+            f"method '{name}': {_qualified_name(section)} is not a subclass of carat.MethodConfig"
+        )
     try:
         section(name=name)
     except ValidationError as error:
-        raise ConfigError(f"method '{name}': {_title(section)}: {explain(error, section)}") from error
+        raise ConfigError(
+            f"method '{name}': {_qualified_name(section)}: {explain(error, section)}"
+        ) from error
 
 
-def _is_model(found: Any) -> bool:
-    return isinstance(found, type) and MODEL in map(_title, found.__mro__)
+def _is_model(value: Any) -> bool:
+    return isinstance(value, type) and MODEL in map(_qualified_name, value.__mro__)
 
 
-def _title(found: Any) -> str:
-    if isinstance(found, str):
-        return found.replace(":", ".")
-    return f"{found.__module__}.{found.__qualname__}" if isinstance(found, type) else repr(found)
+def _qualified_name(value: Any) -> str:
+    """Qualified name of a class or of a reference to one, for messages."""
+    if isinstance(value, str):
+        return value.replace(":", ".")
+    return f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else repr(value)
 
 
 def method_names() -> list[str]:
-    """Names of all methods: built in, registered, offered by installed packages (which are not imported)."""
-    offered = _offered()
-    for name in sorted(offered.keys() & BUILT_IN):
+    """Return the names of all methods: built-in, registered, and provided by installed packages.
+
+    Packages are not imported.
+    """
+    provided = _entry_points()
+    for name in sorted(provided.keys() & BUILT_IN):
         logger.warning(
-            "method '%s' of package %s is ignored: carat has its own", name, _package(offered[name][0])
+            "method '%s' of package %s is ignored: it is a built-in name", name, _package(provided[name][0])
         )
-    return [*METHODS, *sorted(offered.keys() - METHODS.keys())]
+    return [*METHODS, *sorted(provided.keys() - METHODS.keys())]
 
 
 def find_method(name: str) -> Method:
-    """The method of this name; one of an installed package is imported.
+    """Look up a method by name; imports the package that provides it.
 
     Raises:
-        ConfigError: no such method, or the package that offers it fails.
+        ConfigError: the method is unknown, or its package cannot be imported.
     """
     if name not in METHODS:
-        offered = _offered()
-        if name not in offered:
+        provided = _entry_points()
+        if name not in provided:
             hint = did_you_mean(name, method_names()) or f"; known: {', '.join(method_names())}"
             raise ConfigError(f"unknown method '{name}'{hint}")
-        _import(name, offered[name])
+        _import(name, provided[name])
     return METHODS[name]
 
 
-def _offered() -> dict[str, list[EntryPoint]]:
-    """Entry points by name; a name may be offered by several packages."""
-    found = defaultdict(list)
+def _entry_points() -> dict[str, list[EntryPoint]]:
+    """Entry points by name; several packages may provide the same name."""
+    points = defaultdict(list)
     for point in entry_points(group=GROUP):
-        found[point.name].append(point)
-    return found
+        points[point.name].append(point)
+    return points
 
 
 def _package(point: EntryPoint) -> str:
@@ -213,10 +225,10 @@ def _package(point: EntryPoint) -> str:
 
 
 def _import(name: str, points: list[EntryPoint]) -> None:
-    """Import an entry point's class; it is registered by its decorator, or here without settings."""
+    """Import the class of an entry point, and register it unless its decorator does."""
     packages = [_package(point) for point in points]
     if len(points) > 1:
-        raise ConfigError(f"method '{name}' is offered by {' and '.join(packages)}; uninstall one of them")
+        raise ConfigError(f"method '{name}' is provided by {' and '.join(packages)}; uninstall all but one")
     try:
         model = points[0].load()
     except Exception as error:  # a package may raise anything

@@ -1,4 +1,4 @@
-"""Configuration keys that were renamed, so that older files and runs keep loading."""
+"""Renamed configuration keys, so that older files and runs still load."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Renamed:
-    """The current name of a key, and the current names of its values where these changed too."""
+    """Current name of a key, and current names of its values where they changed too."""
 
     key: str
     values: Mapping[Any, Any] = field(default_factory=dict)
@@ -29,17 +29,17 @@ RENAMED = {
     "method.gamma_present": Renamed("method.gamma_pos"),
     "method.share": Renamed("method.mask_ratio"),
 }
-"""By the dotted key of carat 0.1."""
+"""Current names by the dotted key of carat 0.1."""
 
 
 def rename_keys(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """An experiment's values under their current names.
+    """Replace renamed keys and values of an experiment.
 
     Args:
         values: nested mapping, as read from YAML.
 
     Returns:
-        The same values with current keys, and one notice for every key or value that was renamed.
+        The values with current names, and one notice for each renamed key or value.
 
     >>> rename_keys({"threshold": {"price": 0.02}})
     ({'threshold': {'max_micro_f1_drop': 0.02}}, ["'threshold.price' is now 'threshold.max_micro_f1_drop'"])

@@ -1,1 +1,1 @@
-"""The run folder: what is written after training and read everywhere else."""
+"""The run folder, written by training and read by everything else."""

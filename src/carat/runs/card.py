@@ -1,4 +1,4 @@
-"""The card of a finished run, its weights, and their checksums."""
+"""Card of a finished run, its weights, and their checksums."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from carat.utils.errors import RunError
 from carat.utils.files import replace_file, write_json
 
 SCHEMA = 2
-ALTERED = "altered since the training finished; train again with --overwrite"
+MODIFIED = "modified after training (SHA-256 mismatch); train again with --overwrite"
 
 
 class ModalityCard(Section):
-    """What a run expects of one modality."""
+    """Input specification of one modality of a run."""
 
     width: int
     source: str
     transform: Transform | None = None
-    """Applied to the raw features."""
+    """Preprocessing of raw features, fitted on the training split."""
     tokens: Tokens | None = None
     """Tokenizer and vocabulary, where an encoder reads token ids."""
     waveform: Waveform | None = None
@@ -41,32 +41,32 @@ class ModalityCard(Section):
 
 
 class RunCard(Section):
-    """Contents of `run.json`; together with experiment and weights, all that prediction needs."""
+    """Contents of `run.json`, which prediction needs besides the experiment and the weights."""
 
     schema_version: int = SCHEMA
     labels: list[str]
     modalities: dict[str, ModalityCard]
     """In the order of the M axis."""
     store: str
-    """Name of the training data."""
+    """Name of the store with the training data."""
     fingerprint: str
     """Fingerprint of the store with the training data."""
     epoch: int
-    """The epoch with the best validation micro-F1, counted from 1; 0 if the weights were converted."""
+    """Epoch with the best validation micro-F1, counted from 1; 0 for converted weights."""
     thresholds: dict[str, float]
-    """By label, chosen on the validation split in that epoch."""
+    """Decision thresholds by label, selected on the validation split in that epoch."""
     validation: dict[str, float | None]
     """Validation metrics of that epoch; None where undefined."""
     notes: list[str] = []
     digests: dict[str, str] = {}
-    """SHA-256 of other files of the run; of `run.json` itself, without this entry, under its own name."""
+    """SHA-256 of the files of the run; `run.json` itself is hashed without its own entry."""
 
 
 def read_weights(folder: Path, card: RunCard) -> dict[str, Any]:
-    """Load the state dictionary of a finished run, with the current names of its weights.
+    """Load the state dictionary of a finished run, with current names.
 
     Raises:
-        OSError, SafetensorError: it cannot be read.
+        OSError, SafetensorError: the weights cannot be read.
     """
     from safetensors.torch import load_file
 
@@ -79,20 +79,20 @@ def write_weights(out: Path, weights: Mapping[str, Any]) -> None:
     from safetensors.torch import save
 
     content = {name: x.detach().cpu().contiguous() for name, x in weights.items()}
-    replace_file(out / WEIGHTS, save(content))  # `save_file` would make it private to the user
+    replace_file(out / WEIGHTS, save(content))  # `save_file` would restrict permissions to the user
 
 
 def write_card(out: Path, card: RunCard) -> None:
-    """Finish a run: write the card, with checksums of the files that prediction needs."""
-    kept = sorted(x.relative_to(out).as_posix() for x in (out / ENCODERS).rglob("*") if x.is_file())
-    digests = {name: _digest((out / name).read_bytes()) for name in (EXPERIMENT, WEIGHTS, *kept)}
+    """Write the card with the checksums of all files that prediction needs, which completes a run."""
+    encoder_files = sorted(x.relative_to(out).as_posix() for x in (out / ENCODERS).rglob("*") if x.is_file())
+    digests = {name: _digest((out / name).read_bytes()) for name in (EXPERIMENT, WEIGHTS, *encoder_files)}
     content = card.model_copy(update={"digests": digests}).model_dump()
     content["digests"][CARD] = _digest(_canonical(content))
     write_json(out / CARD, content)
 
 
 def check_files(folder: Path, card: RunCard) -> None:
-    """Refuse a run whose files were changed since the training finished; early runs have no checksums.
+    """Verify the checksums of a run; runs of early versions have none.
 
     Raises:
         RunError: checksum mismatch, or a file cannot be read.
@@ -104,11 +104,11 @@ def check_files(folder: Path, card: RunCard) -> None:
 
 def _check_digest(folder: Path, card: RunCard, name: str) -> None:
     try:
-        altered = name in card.digests and _digest((folder / name).read_bytes()) != card.digests[name]
+        modified = name in card.digests and _digest((folder / name).read_bytes()) != card.digests[name]
     except OSError as error:
-        raise RunError(f"{folder / name}: cannot be read ({error.strerror}); the run is damaged") from error
-    if altered:
-        raise RunError(f"{folder / name}: {ALTERED}")
+        raise RunError(f"{folder / name}: cannot be read ({error.strerror}); the run is corrupt") from error
+    if modified:
+        raise RunError(f"{folder / name}: {MODIFIED}")
 
 
 def _digest(content: bytes) -> str:
@@ -124,11 +124,11 @@ def read_run(folder: str | os.PathLike[str]) -> tuple[RunCard, Experiment]:
     """Read the card and the experiment of a finished run.
 
     Raises:
-        RunError: no run, an unfinished or damaged one, or one of a newer carat.
+        RunError: the run does not exist, is unfinished or corrupt, or was written by a newer version.
     """
     path = Path(folder)
     if not path.is_dir():
-        raise RunError(f"{path}: no such run (train one with `carat train`)")
+        raise RunError(f"{path}: no such run; train one with `carat train`")
     if not (path / EXPERIMENT).is_file():
         raise RunError(f"{path}: not a carat run, {EXPERIMENT} is missing")
     if not (path / CARD).is_file() or not (path / WEIGHTS).is_file():
@@ -137,11 +137,12 @@ def read_run(folder: str | os.PathLike[str]) -> tuple[RunCard, Experiment]:
         content = json.loads((path / CARD).read_text(encoding="utf-8"))
         if content.get("schema_version", 0) > SCHEMA:
             raise RunError(
-                f"{path}: run of a newer carat (schema {content['schema_version']}); upgrade carat"
+                f"{path}: written by a newer version of carat (schema {content['schema_version']}); "
+                "upgrade carat"
             )
         card = RunCard.model_validate(content)
         if card.digests and _digest(_canonical(content)) != card.digests.get(CARD):
-            raise RunError(f"{path / CARD}: {ALTERED}")
+            raise RunError(f"{path / CARD}: {MODIFIED}")
     except ValidationError as error:
         raise RunError(f"{path / CARD}: {explain(error, RunCard)}") from error
     except (OSError, ValueError, AttributeError, TypeError) as error:

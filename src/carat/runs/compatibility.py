@@ -1,4 +1,4 @@
-"""Whether data fits a run, and current names for the weights of runs written by earlier versions."""
+"""Compatibility of data with a run, and of runs with earlier versions."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PARTS = {
+RENAMED_LAYERS = {
     "widen": "linear1",
     "narrow": "linear2",
     "attended": "out_proj",
     "attention_norm": "norm1",
     "output_norm": "norm2",
 }
-"""Of Transformer layers, by their names in schema 1."""
+"""Current names of the parts of Transformer layers by their names in schema 1."""
 
 
 def rename_weights(state: Mapping[str, T]) -> dict[str, T]:
-    """A state dictionary of a schema 1 run by the names that models have today.
+    """Rename the weights of a schema 1 state dictionary to current names.
 
     >>> rename_weights({"method.model.encoder.text.layers.0.widen.bias": 1, "queue.rows": 2})
     {'model.network.encoder.text.layers.0.linear1.bias': 1, 'memory_bank.rows': 2}
@@ -34,28 +34,30 @@ def rename_weights(state: Mapping[str, T]) -> dict[str, T]:
 
 
 def rename_weight(name: str) -> str:
-    """The current name of one weight."""
+    """Return the current name of a schema 1 weight."""
     if name.startswith("method."):  # the model behind pretrained encoders
         return f"model.{rename_weight(name.removeprefix('method.'))}"
     name = re.sub(r"^model\.", "network.", name)
     name = re.sub(r"^queue\.", "memory_bank.", name)
-    return re.sub(rf"(^|\.)({'|'.join(PARTS)})\.", lambda found: f"{found[1]}{PARTS[found[2]]}.", name)
+    return re.sub(
+        rf"(^|\.)({'|'.join(RENAMED_LAYERS)})\.", lambda match: f"{match[1]}{RENAMED_LAYERS[match[2]]}.", name
+    )
 
 
 def check_fit(
     run: str, card: RunCard, store: str, labels: list[str] | None, modalities: Mapping[str, ModalityInfo]
 ) -> None:
-    """Refuse data that a run cannot read.
+    """Check that data is compatible with a run.
 
     Args:
-        run: name of the run, for the error.
-        card: what the run expects.
-        store: name of the data, for the error.
-        labels: label names of the data, None if it has none.
-        modalities: the data's modalities.
+        run: name of the run, for messages.
+        card: card of the run.
+        store: name of the data, for messages.
+        labels: label names of the data; None if it is unlabeled.
+        modalities: modalities of the data.
 
     Raises:
-        DataError: other labels, another width or tokenizer, or none of the run's modalities.
+        DataError: labels, widths, tokenizers or sampling rates differ, or no modality is in common.
     """
     if labels is not None and labels != card.labels:
         raise DataError(
@@ -74,23 +76,21 @@ def check_fit(
                 f"{store}: {m} has width {actual.width}, but the run {run} was trained on {expected.width}"
             )
     if not card.modalities.keys() & modalities.keys():
-        raise DataError(
-            f"{store}: none of the run's modalities ({', '.join(card.modalities)}) is in the data"
-        )
+        raise DataError(f"{store}: the data has none of the run's modalities ({', '.join(card.modalities)})")
 
 
 def _check_context(run: str, store: str, m: str, actual: Tokens | None, expected: Tokens | None) -> None:
-    """Refuse tokens of the run's tokenizer that were read with another length of context."""
+    """Check that tokens of the run's tokenizer have the same length of context."""
     if actual is None or expected is None or actual.tokenizer != expected.tokenizer:
         return
     if actual.context != expected.context:
-        read, learned = (
-            f"{x.context} tokens of context on either side" if x.context else "no context"
+        stored, trained = (
+            f"{x.context} tokens of context on each side" if x.context else "no context"
             for x in (actual, expected)
         )
         raise DataError(
-            f"{store}: {m} is read with {read}, but the run {run} was trained with {learned}; build a store "
-            f"whose recipe says context: {expected.context}"
+            f"{store}: {m} has {stored}, but the run {run} was trained with {trained}; build the store "
+            f"with a recipe that sets context: {expected.context}"
         )
 
 
@@ -101,9 +101,9 @@ def _input_kind(modality: ModalityInfo | ModalityCard) -> tuple[str | None, int 
 
 
 def _content(modality: ModalityInfo | ModalityCard) -> str:
-    """What a modality holds, for messages."""
+    """Content of a modality, for messages."""
     if modality.tokens is not None:
-        return f"tokens by the tokenizer {modality.tokens.tokenizer[:12]}"
+        return f"tokens of the tokenizer {modality.tokens.tokenizer[:12]}"
     if modality.waveform is not None:
         return f"audio sampled at {modality.waveform.rate} Hz"
     return "features"

@@ -1,4 +1,4 @@
-"""A run in two lines, and as rows of a table."""
+"""Summaries of a run: two lines of text, or rows of a table."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from carat.config.experiment import Experiment
 from carat.runs.card import RunCard
 
 WIDTH = 100
-"""Characters of a line of `describe_run`, the folder's aside."""
+"""Maximum width of the second line of `describe_run`, in characters."""
 
 
 def describe_run(kind: str, folder: Path, card: RunCard, experiment: Experiment, more: str = "") -> str:
-    """A run in two lines: folder, method, best epoch and validation micro-F1.
+    """Summarize a run in two lines: folder, method, best epoch and validation micro-F1.
 
     Args:
-        kind: name of the class that stands for the run.
-        folder: of the run.
-        card: of the run.
-        experiment: of the run.
-        more: appended to the second line, as far as there is room.
+        kind: name of the class, for the representation.
+        folder: folder of the run.
+        card: card of the run.
+        experiment: experiment of the run.
+        more: appended to the second line, truncated to its maximum width.
     """
     epoch = f"best epoch {card.epoch}" if card.epoch else "no epochs"
     line = f"{experiment.method.name}, {epoch}, validation micro-F1 {_score(card, 'micro_f1')}"
@@ -29,7 +29,7 @@ def describe_run(kind: str, folder: Path, card: RunCard, experiment: Experiment,
 
 
 def run_rows(folder: Path, card: RunCard, experiment: Experiment) -> list[list[str]]:
-    """What a reader wants to know of a run: name and value."""
+    """Summarize a run as rows of name and value, for a table."""
     thresholds = sorted(set(card.thresholds.values()))
     return [
         ["folder", str(folder)],

@@ -1,4 +1,4 @@
-"""Versions, machine and commit, which make a result traceable."""
+"""Provenance of results: versions, machine and commit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGES = ("torch", "lightning", "numpy", "scikit-learn")
 
 
 def describe_environment() -> dict[str, Any]:
-    """Versions, machine, command and commit as plain data, the content of `environment.json`."""
+    """Collect versions, machine, command and commit, the content of `environment.json`."""
     return {
         "python": platform.python_version(),
         "packages": {"carat": version()} | {name: metadata.version(name) for name in PACKAGES},
@@ -29,7 +29,7 @@ def describe_environment() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Commit of the checkout that carat runs from, with `+changes` if it was modified; None elsewhere."""
+    """Return the git commit of the source tree, with `+changes` if modified; None outside of git."""
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return None
@@ -43,7 +43,7 @@ def commit() -> str | None:
 
 
 def processor() -> str:
-    """Model name of the processor."""
+    """Return the model name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

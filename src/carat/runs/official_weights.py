@@ -1,4 +1,4 @@
-"""Conversion of weights of the authors' released code into a run."""
+"""Conversion of the released code's weights into a run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from carat.utils.files import write_json
 from carat.utils.output_folder import check_folder, claim
 
 MODALITIES = ("text", "visual", "audio")
-"""In the order of the released code's M axis."""
+"""Modalities in the order of the released code's M axis."""
 ALIGNMENT = {"visual": "v2t_ctc", "audio": "a2t_ctc"}
 REBUILD = {"text": "va2t", "visual": "ta2v", "audio": "tv2a"}
 LAYER = {
@@ -40,20 +40,20 @@ LAYER = {
 }
 QUEUE_CLASSES, QUEUE_POINTER = "queue_label", "queue_ptr"
 WRAPPERS = ("state_dict", "model_state_dict")
-"""Under which a checkpoint may keep the state dictionary."""
+"""Keys under which a checkpoint may contain the state dictionary."""
 THRESHOLD = 0.25
-"""The published one."""
+"""Published decision threshold."""
 
 
 @dataclass(frozen=True)
 class ReleasedSetting:
-    """What the released code was trained on."""
+    """Dataset and preprocessing that the released code was trained on."""
 
     labels: tuple[str, ...]
     aligned: bool
-    """Whether the data was; otherwise visual and audio pass an alignment first."""
+    """Whether modalities are aligned; otherwise visual and audio pass the alignment module."""
     steps: Mapping[str, int]
-    """Length to which every sequence was padded with unmasked zeros, by modality."""
+    """Length to which sequences were padded with unmasked zeros, by modality."""
 
 
 SettingName = Literal["mosei-aligned", "mosei-unaligned", "m3ed"]
@@ -65,118 +65,129 @@ SETTINGS: dict[SettingName, ReleasedSetting] = {
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Where one tensor of the released code lies among ours."""
+class WeightMapping:
+    """Correspondence of one released tensor to a slice of a tensor of `Carat`."""
 
-    theirs: str
-    ours: str
-    place: tuple[int | slice, ...] = ()
+    released: str
+    own: str
+    index: tuple[int | slice, ...] = ()
     transposed: bool = False
 
     def view(self, state: Mapping[str, Tensor]) -> Tensor:
-        """The place in a state dictionary of ours, in the released code's shape."""
-        tensor = state[self.ours][self.place] if self.place else state[self.ours]
+        """View of the tensor in a state dictionary of `Carat`, in the released shape."""
+        tensor = state[self.own][self.index] if self.index else state[self.own]
         return tensor.T if self.transposed else tensor
 
 
-def pieces(model: Carat) -> list[Piece]:
-    """Every weight and buffer of the released code that a model of the same sizes has, except the queue's
-    classes and pointer, which have another form there."""
+def weight_mappings(model: Carat) -> list[WeightMapping]:
+    """Map all weights and buffers of the released code to those of a model of the same sizes.
+
+    The classes and the pointer of the queue are not included, because they have another format.
+    """
     config = model.config
-    found = [Piece("queue", "memory_bank.rows")]
+    mappings = [WeightMapping("queue", "memory_bank.rows")]
     for kind in ("weight", "bias"):
-        found += [Piece(f"agg.linear.0.{kind}", f"network.aggregation.first.{kind}")]
-        found += [Piece(f"agg.output.{kind}", f"network.aggregation.second.{kind}")]
-    for place, m in enumerate(MODALITIES):
-        found += _encoder(m, config.encoder.num_layers(m), config.hidden, config.encoder.pooler)
-        found += [Piece(f"{m}_attention.attention.weight", f"network.label_attention.{m}.score.weight")]
-        found += [Piece(f"{m}_clf_weight", "network.classifier", (place,))]
+        mappings += [WeightMapping(f"agg.linear.0.{kind}", f"network.aggregation.first.{kind}")]
+        mappings += [WeightMapping(f"agg.output.{kind}", f"network.aggregation.second.{kind}")]
+    for i, m in enumerate(MODALITIES):
+        mappings += _encoder(m, config.encoder.num_layers(m), config.hidden, config.encoder.pooler)
+        mappings += [
+            WeightMapping(f"{m}_attention.attention.weight", f"network.label_attention.{m}.score.weight")
+        ]
+        mappings += [WeightMapping(f"{m}_clf_weight", "network.classifier", (i,))]
         for side, sign in enumerate(("pos", "neg")):
-            found += [Piece(f"{m}_{sign}_protos", "network.prototypes.means", (place, slice(None), side))]
+            mappings += [
+                WeightMapping(f"{m}_{sign}_protos", "network.prototypes.means", (i, slice(None), side))
+            ]
         stacked = {f"{REBUILD[m]}.output": "reconstruction.rebuild"}
         for prefix, part in (("proj", "encoder"), ("de_proj", "decoder")):
             stacked |= {f"{prefix}_{m}.linear.0": f"latent.{part}.first"}
             stacked |= {f"{prefix}_{m}.output": f"latent.{part}.second"}
-        for theirs, ours in stacked.items():
-            found += [Piece(f"{theirs}.weight", f"network.{ours}.weight", (place,), transposed=True)]
-            found += [Piece(f"{theirs}.bias", f"network.{ours}.bias", (place,))]
+        for released, own in stacked.items():
+            mappings += [WeightMapping(f"{released}.weight", f"network.{own}.weight", (i,), transposed=True)]
+            mappings += [WeightMapping(f"{released}.bias", f"network.{own}.bias", (i,))]
         if m in config.alignment.modalities:
             lstm = f"{ALIGNMENT[m]}.pred_output_position_inclu_blank"
-            for name in (f"{what}_l{i}" for what in LSTM for i in (0, 1)):
-                found += [Piece(f"{lstm}.{name}", f"network.alignment.{m}.lstm.{name}")]
-    return found
+            for name in (f"{parameter}_l{layer}" for parameter in LSTM for layer in (0, 1)):
+                mappings += [WeightMapping(f"{lstm}.{name}", f"network.alignment.{m}.lstm.{name}")]
+    return mappings
 
 
 LSTM = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
-def _encoder(m: str, layers: int, hidden: int, pooler: bool) -> Iterable[Piece]:
-    ours = f"network.encoder.{m}"
-    yield Piece(f"{m}.embeddings.position_embeddings.weight", f"{ours}.positions")
+def _encoder(m: str, layers: int, hidden: int, pooler: bool) -> Iterable[WeightMapping]:
+    """Map the weights of one encoder."""
+    own = f"network.encoder.{m}"
+    yield WeightMapping(f"{m}.embeddings.position_embeddings.weight", f"{own}.positions")
     for kind in ("weight", "bias"):
-        yield Piece(f"{m}_norm.norm2d.{kind}", f"network.input_norm.{m}.{kind}")
-        yield Piece(f"{m}.embeddings.word_embeddings.{kind}", f"{ours}.project.{kind}")
-        yield Piece(f"{m}.embeddings.LayerNorm.{kind}", f"{ours}.norm.{kind}")
+        yield WeightMapping(f"{m}_norm.norm2d.{kind}", f"network.input_norm.{m}.{kind}")
+        yield WeightMapping(f"{m}.embeddings.word_embeddings.{kind}", f"{own}.project.{kind}")
+        yield WeightMapping(f"{m}.embeddings.LayerNorm.{kind}", f"{own}.norm.{kind}")
         if pooler:
-            yield Piece(f"{m}.pooler.dense.{kind}", f"{ours}.pooler.{kind}")
+            yield WeightMapping(f"{m}.pooler.dense.{kind}", f"{own}.pooler.{kind}")
         for i in range(layers):
-            theirs = f"{m}.encoder.layer.{i}"
+            released = f"{m}.encoder.layer.{i}"
             for k, part in enumerate(("query", "key", "value")):
                 rows = slice(k * hidden, (k + 1) * hidden)
-                fused = f"{ours}.layers.{i}.query_key_value.{kind}"
-                yield Piece(f"{theirs}.attention.self.{part}.{kind}", fused, (rows,))
-            for own, their in LAYER.items():
-                yield Piece(f"{theirs}.{their}.{kind}", f"{ours}.layers.{i}.{own}.{kind}")
+                fused = f"{own}.layers.{i}.query_key_value.{kind}"
+                yield WeightMapping(f"{released}.attention.self.{part}.{kind}", fused, (rows,))
+            for own_part, released_part in LAYER.items():
+                yield WeightMapping(
+                    f"{released}.{released_part}.{kind}", f"{own}.layers.{i}.{own_part}.{kind}"
+                )
 
 
 def read_state(file: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """A state dictionary from `.safetensors`, or from a pickled file of which only tensors are read.
+    """Load a state dictionary from `.safetensors`, or from a PyTorch file restricted to tensors.
 
-    Prefixes `state/` (other entries are then left out) and `module.` are taken off.
+    The prefixes `state/` (other entries are then ignored) and `module.` are removed.
 
     Raises:
-        CaratError: the file cannot be read or holds something else.
+        CaratError: the file cannot be read, or contains something else.
     """
     path = Path(file)
     try:
         if path.suffix == ".safetensors":
-            found: Any = load_file(path)
+            content: Any = load_file(path)
         else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
         if isinstance(error, FileNotFoundError):
             raise CaratError(f"{path}: no such file") from error
-        culprit = re.search(r"GLOBAL (\S+)", str(error))
+        pickled = re.search(r"GLOBAL (\S+)", str(error))
         other = getattr(error, "strerror", None) or "no state dictionary"
-        problem = f"it names '{culprit[1]}'" if culprit else other
-        raise CaratError(f"{path}: no weights that can be read safely ({problem})") from error
-    if isinstance(found, dict):
-        found = next((found[key] for key in WRAPPERS if isinstance(found.get(key), dict)), found)
-    if not isinstance(found, dict) or not found:
-        raise CaratError(f"{path}: expected a state dictionary, found {type(found).__name__}")
-    state: dict[str, Tensor] = dict(found)
+        problem = f"it references '{pickled[1]}'" if pickled else other
+        raise CaratError(f"{path}: weights cannot be loaded safely ({problem})") from error
+    if isinstance(content, dict):
+        content = next((content[key] for key in WRAPPERS if isinstance(content.get(key), dict)), content)
+    if not isinstance(content, dict) or not content:
+        raise CaratError(f"{path}: expected a state dictionary, found {type(content).__name__}")
+    state: dict[str, Tensor] = dict(content)
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise CaratError(f"{path}: '{name}' is no tensor but {type(value).__name__}; save the state_dict")
-    for prefix, others in (("state/", True), ("module.", False)):
-        named = {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
-        if named and (others or len(named) == len(state)):
-            state = named
+            raise CaratError(
+                f"{path}: '{name}' is {type(value).__name__}, expected a tensor; save the state_dict"
+            )
+    for prefix, ignore_others in (("state/", True), ("module.", False)):
+        stripped = {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
+        if stripped and (ignore_others or len(stripped) == len(state)):
+            state = stripped
     return state
 
 
 def read_sizes(state: Mapping[str, Tensor], aligned: bool) -> tuple[dict[str, Any], dict[str, int]]:
-    """Sizes of the model that a state dictionary of the released code belongs to.
+    """Infer the sizes of the model from a state dictionary of the released code.
 
     Args:
         state: the state dictionary.
-        aligned: whether the data was; otherwise visual and audio pass an alignment first.
+        aligned: whether modalities are aligned; otherwise visual and audio pass the alignment module.
 
     Returns:
-        Changes to the method section of preset `official`, and the features per time step by modality.
+        Overrides of the method section of the preset `official`, and features per time step by modality.
 
     Raises:
-        CaratError: a key that they are read from is missing.
+        CaratError: a required key is missing.
     """
 
     def size(key: str) -> int:
@@ -207,17 +218,21 @@ def read_sizes(state: Mapping[str, Tensor], aligned: bool) -> tuple[dict[str, An
 def load_released(model: Carat, state: Mapping[str, Tensor]) -> list[str]:
     """Copy a state dictionary of the released code into a model of the same sizes.
 
+    Args:
+        model: model to modify in place.
+        state: state dictionary of the released code.
+
     Returns:
-        The keys that are not used on purpose: those of the poolers, if the model has none.
+        Keys that are ignored: those of the poolers, if the model has none.
 
     Raises:
-        CaratError: names the first key that is missing, unknown or of another shape.
+        CaratError: a key is missing or unknown, or a tensor has another shape or non-finite values.
     """
-    wanted = pieces(model)
+    mappings = weight_mappings(model)
     hidden = model.config.hidden
     rows = model.config.contrast.queue
     own = model.state_dict()
-    shapes = {piece.theirs: tuple(piece.view(own).shape) for piece in wanted}
+    shapes = {mapping.released: tuple(mapping.view(own).shape) for mapping in mappings}
     shapes |= {QUEUE_CLASSES: (rows, 1), QUEUE_POINTER: (1,)}
     poolers = {f"{m}.pooler.dense.{kind}" for m in MODALITIES for kind in ("weight", "bias")} - shapes.keys()
     shapes |= {key: (hidden, hidden) if key.endswith("weight") else (hidden,) for key in poolers}
@@ -227,25 +242,33 @@ def load_released(model: Carat, state: Mapping[str, Tensor]) -> list[str]:
         if tuple(state[key].shape) != shape:
             raise CaratError(f"'{key}' has shape {tuple(state[key].shape)}, expected {shape}")
         if not state[key].is_contiguous():
-            raise CaratError(f"'{key}' is stored transposed, as no training leaves it")
+            raise CaratError(f"'{key}' is not contiguous")
         if not state[key].isfinite().all():
-            raise CaratError(f"'{key}' holds inf or NaN")
+            raise CaratError(f"'{key}' contains inf or NaN")
     for key in state:
         if key not in shapes:
             raise CaratError(f"unknown key '{key}'")
     with torch.no_grad():
-        for piece in wanted:
-            piece.view(own).copy_(state[piece.theirs])
+        for mapping in mappings:
+            mapping.view(own).copy_(state[mapping.released])
         own["memory_bank.classes"].copy_(queue_classes(state[QUEUE_CLASSES], model))
         own["memory_bank.pointer"].copy_(state[QUEUE_POINTER][0])
     return sorted(poolers)
 
 
-def queue_classes(written: Tensor, model: Carat) -> Tensor:
-    """Classes (K,) from the released code's floats (K, 1), of which those of noise name no class."""
-    classes = written.flatten().double()
-    named = (classes == classes.round()) & (classes >= 0) & (classes < 6 * len(model.labels))
-    return torch.where(named, classes, NOISE).long()
+def queue_classes(stored: Tensor, model: Carat) -> Tensor:
+    """Convert the released code's queue labels to classes.
+
+    Args:
+        stored: (K, 1) floats; rows of noise have values that are not classes.
+        model: model with the label names.
+
+    Returns:
+        (K,) integers, with `NOISE` in rows of noise.
+    """
+    classes = stored.flatten().double()
+    valid = (classes == classes.round()) & (classes >= 0) & (classes < 6 * len(model.labels))
+    return torch.where(valid, classes, NOISE).long()
 
 
 def convert(
@@ -255,46 +278,49 @@ def convert(
     *,
     overwrite: bool = False,
 ) -> RunCard:
-    """Turn weights of the released code into a run folder of preset `official`.
+    """Convert weights of the released code to a run of the preset `official`.
 
     Args:
         file: state dictionary, see `read_state`.
-        trained_on: corpus and form of its features; sets the labels, their order, and whether visual and
-            audio pass an alignment first.
-        out: folder of the run to make.
+        trained_on: dataset and preprocessing; determines the labels, their order, and whether visual and
+            audio pass the alignment module.
+        out: run folder to create.
         overwrite: replace an existing run.
 
+    Returns:
+        The card of the run.
+
     Raises:
-        CaratError: the file cannot be read, or a key is missing, unknown or of another shape.
-        RunError: the folder holds something else, or another process works in it; nothing was changed.
+        CaratError: the file cannot be read, or does not match the released model.
+        RunError: the folder contains other files or is in use by another process; nothing was changed.
     """
-    path, folder, chosen = Path(file), Path(out), SETTINGS[trained_on]
+    path, folder, setting = Path(file), Path(out), SETTINGS[trained_on]
     check_folder(RUN, folder, overwrite=overwrite)
     state = read_state(path)
     try:
-        changes, widths = read_sizes(state, chosen.aligned)
+        changes, widths = read_sizes(state, setting.aligned)
         changes["encoder"]["pooler"] = False
         experiment = load_experiment(preset="official", overrides={"method": changes})
         assert isinstance(experiment.method, CaratConfig)
-        model = Carat(widths, chosen.labels, experiment.method)
+        model = Carat(widths, setting.labels, experiment.method)
         unused = load_released(model, state)
     except CaratError as error:
         raise CaratError(f"{path}, trained on {trained_on}: {error}") from error
     positions = model.max_length
     card = RunCard(
-        labels=list(chosen.labels),
+        labels=list(setting.labels),
         modalities={
-            m: ModalityCard(width=d, source=trained_on, pad_to=min(chosen.steps[m], positions[m]))
+            m: ModalityCard(width=d, source=trained_on, pad_to=min(setting.steps[m], positions[m]))
             for m, d in widths.items()
         },
         store="",
         fingerprint="",
         epoch=0,
-        thresholds=dict.fromkeys(chosen.labels, THRESHOLD),
+        thresholds=dict.fromkeys(setting.labels, THRESHOLD),
         validation={},
         notes=[
             f"weights of the released code, from {path.name}; threshold {THRESHOLD} as published",
-            f"knowingly unused: {', '.join(unused)}",
+            f"ignored weights: {', '.join(unused)}",
         ],
     )
     with claim(RUN, folder, overwrite=overwrite):

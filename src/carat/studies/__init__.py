@@ -1,1 +1,1 @@
-"""Many settings of one method, tried on validation."""
+"""Studies of many training runs: sweeps, ablations and leaderboards."""

@@ -1,4 +1,4 @@
-"""What each part of CARAT is worth, and what each quirk of the released code does."""
+"""Ablation of CARAT's components and of the deviations of the released code."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ METRICS = {"micro_f1": "micro-F1", "macro_f1": "macro-F1", "accuracy": "accuracy
 
 @dataclass(frozen=True)
 class Row:
-    """One variant: its metrics by seed on the test split, and how it differs from the full method."""
+    """Test metrics of one variant by seed, and its difference from the full method."""
 
     name: str
     samples: int
-    """Test samples that it can score: those that have one of its modalities."""
+    """Number of test samples that have at least one of its modalities."""
     metrics: Mapping[str, Sequence[float]]
-    """By name, one value per seed."""
+    """Test metrics by name, one value per seed."""
     validation: Sequence[float]
     """Validation micro-F1 by seed."""
     difference: float
-    """Test micro-F1 minus that of the full method, on the samples that both score; mean over the seeds."""
+    """Test micro-F1 minus that of the full method, on the samples that both can score; seed mean."""
     interval: Interval
-    """95 %, by paired bootstrap over groups and seeds."""
+    """95 % interval of the difference, from a paired bootstrap over groups and seeds."""
 
 
 class Ablation(list[Row]):
@@ -75,12 +75,12 @@ class Ablation(list[Row]):
         return f"Ablation({len(self)} variants, {len(self[0].validation) if self else 0} seeds)"
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per variant, on the test split.
+        """Convert the test results to a data frame with one row per variant.
 
         Returns:
             Columns `variant`, `samples`, for each metric its mean over the seeds and `<metric>_std`,
-            `validation_micro_f1` (mean), and `difference` of test micro-F1 to the full method with its 95 %
-            interval `low` to `high`.
+            `validation_micro_f1` (mean), and `difference` of test micro-F1 from the full method with its
+            95 % interval from `low` to `high`.
 
         Raises:
             CaratError: pandas is not installed.
@@ -103,25 +103,28 @@ def _spread(values: Sequence[float]) -> float:
 
 
 def variants(experiment: Experiment, modalities: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What each variant changes in the experiment, by name; variants that change nothing are left out.
+    """Return the variants of an ablation; those that would change nothing are left out.
 
     Args:
         experiment: the full method.
-        modalities: those it uses.
+        modalities: modalities that it uses.
+
+    Returns:
+        Changes to the experiment by name of the variant, `full` first.
 
     Raises:
-        ConfigError: another method than CARAT.
+        ConfigError: the method is not CARAT.
     """
     method = experiment.method
     if not isinstance(method, CaratConfig):
-        raise ConfigError(f"carat ablate takes CARAT apart, not {method.name}")
-    decisive = method.weights.beta
-    found: dict[str, dict[str, Any]] = {
+        raise ConfigError(f"carat ablate supports only the method carat, not {method.name}")
+    score_weight = method.weights.beta
+    changes: dict[str, dict[str, Any]] = {
         FULL: {},
         "no label-wise features": {"method": {"label_wise": False}},
-        "no reconstruction": {"method": {"levels": 0, "weights": {"original": decisive}}},
-        "only first level": {"method": {"levels": 1, "weights": {"alpha": decisive}}},
-        "no contrast": {"method": {"weights": {"contrast": 0.0}}},
+        "no reconstruction": {"method": {"levels": 0, "weights": {"original": score_weight}}},
+        "first level only": {"method": {"levels": 1, "weights": {"alpha": score_weight}}},
+        "no contrastive loss": {"method": {"weights": {"contrast": 0.0}}},
         "no prototypes": {"method": {"prototypes": False}},
         "no aggregation": {"method": {"aggregation": False}},
         "no sample shuffle": {"method": {"shuffle": {"samples": False}}},
@@ -129,12 +132,12 @@ def variants(experiment: Experiment, modalities: Sequence[str]) -> dict[str, dic
     }
     for size in (1, 2):
         if size < len(modalities):
-            for chosen in combinations(modalities, size):
-                found[f"only {' + '.join(chosen)}"] = {"data": {"modalities": list(chosen)}}
-    found |= {f"official: {quirk}": changes for quirk, changes in OFFICIAL.items()}
-    found["official: all of these"] = OFFICIAL_TOGETHER
-    own = experiment.model_dump()
-    return {name: changes for name, changes in found.items() if name == FULL or merge(own, changes) != own}
+            for subset in combinations(modalities, size):
+                changes[f"only {' + '.join(subset)}"] = {"data": {"modalities": list(subset)}}
+    changes |= {f"official: {name}": change for name, change in OFFICIAL.items()}
+    changes["official: all combined"] = OFFICIAL_TOGETHER
+    full = experiment.model_dump()
+    return {name: change for name, change in changes.items() if name == FULL or merge(full, change) != full}
 
 
 def ablate(
@@ -148,23 +151,23 @@ def ablate(
 ) -> Ablation:
     """Train every variant with several seeds and write `ablation.md`, `.csv` and `.svg`.
 
-    Finished trainings are not repeated: after an interruption the same call resumes.
+    Completed training runs are reused, so that the same call resumes an interrupted ablation.
 
     Args:
-        experiment: the full method, CARAT: an `Experiment`, a nested mapping, or a YAML file.
-        store: a store or its folder, with splits train, valid and test.
-        out: folder to create or resume.
-        seeds: number of seeds, counted from the experiment's.
-        workers: number of trainings at a time, one core each.
-        overwrite: replace another ablation.
+        experiment: the full method, which must be CARAT: an `Experiment`, a nested mapping or a YAML file.
+        store: a store or its folder, with the splits train, valid and test.
+        out: output folder, new or of an interrupted ablation.
+        seeds: number of consecutive seeds, starting with the experiment's.
+        workers: number of parallel training runs, one core each.
+        overwrite: replace an existing ablation.
 
     Returns:
-        One row per variant, the full method first; see `Ablation.to_frame`.
+        One row per variant, the full method first; see also `Ablation.to_frame`.
 
     Raises:
-        ConfigError: another method than CARAT, or the experiment is wrong.
+        ConfigError: the experiment is invalid, or its method is not CARAT.
         DataError: the store is damaged or lacks a split.
-        RunError: the folder holds something else, another process works in it, or a training failed.
+        RunError: the folder contains other files, is in use by another process, or a training run failed.
 
     Example:
         table = carat.ablate({"preset": "small"}, "demo-store", "ablation", seeds=2)
@@ -175,16 +178,16 @@ def ablate(
     opened.indices("test")
     modalities = experiment.data.modalities or opened.modalities
     plan = {"store": opened.manifest.fingerprint, "experiment": experiment.model_dump()}
-    chosen = variants(experiment, modalities)
+    changes = variants(experiment, modalities)
     jobs = {
-        name: [_job(name, changes, experiment, Path(store), seed) for seed in range(seeds)]
-        for name, changes in chosen.items()
+        name: [_job(name, change, experiment, Path(store), seed) for seed in range(seeds)]
+        for name, change in changes.items()
     }
     with claim_study(ABLATION, folder, plan, overwrite):
         write_experiment(folder, experiment)
         run_seeds(jobs.values(), folder, workers)
     scored = {name: [read_scores(job, folder) for job in group] for name, group in jobs.items()}
-    rows = [_row(name, scored[name], scored[FULL], opened) for name in chosen]
+    rows = [_row(name, scored[name], scored[FULL], opened) for name in changes]
     _write(rows, opened, jobs, folder)
     return Ablation(rows)
 
@@ -202,14 +205,14 @@ def _row(name: str, scored: Sequence[Scored], full: Sequence[Scored], store: Sto
     rows = scored[0].rows
     shared = np.intersect1d(rows, full[0].rows)
     labels, groups = np.asarray(store.labels), store.groups
-    found = [compute_metrics(x.scores, x.predicted, labels[rows], store.label_names) for x in scored]
+    metrics = [compute_metrics(x.scores, x.predicted, labels[rows], store.label_names) for x in scored]
     test = paired_test(
         _on(scored, shared), _on(full, shared), labels[shared], groups[shared], "micro_f1", over_seeds=True
     )
     return Row(
         name,
         len(rows),
-        {metric: [float(getattr(m, metric)) for m in found] for metric in METRICS},
+        {name: [float(getattr(m, name)) for m in metrics] for name in METRICS},
         [float(x.card.validation["micro_f1"] or 0) for x in scored],
         test.difference,
         test.interval,
@@ -217,7 +220,7 @@ def _row(name: str, scored: Sequence[Scored], full: Sequence[Scored], store: Sto
 
 
 def _on(scored: Sequence[Scored], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Predictions (S, N, L) on some rows."""
+    """Predictions of S seeds for some rows of the store, (S, N, L)."""
     return np.stack([x.predicted[np.isin(x.rows, rows)] for x in scored])
 
 
@@ -228,7 +231,7 @@ def _write(rows: Sequence[Row], store: Store, jobs: Mapping[str, Sequence[Job]],
 
 
 def _seed_table(rows: Sequence[Row], jobs: Mapping[str, Sequence[Job]]) -> Table:
-    """One row per variant and seed, in full precision."""
+    """Build the table with one row per variant and seed, in full precision."""
     columns = ["variant", "seed", "samples", "validation_micro_f1", *METRICS, "difference", "low", "high"]
     return Table(
         columns,
@@ -245,7 +248,7 @@ def _seed_table(rows: Sequence[Row], jobs: Mapping[str, Sequence[Job]]) -> Table
 
 
 def _variant_table(rows: Sequence[Row]) -> Table:
-    """One row per variant, averaged over the seeds; the full method has no difference to itself."""
+    """Build the table with one row per variant, averaged over the seeds; `full` has no difference."""
     columns = ["variant", "samples", *METRICS.values(), "difference", "95 % interval"]
     return Table(
         columns,
@@ -263,19 +266,19 @@ def _variant_table(rows: Sequence[Row]) -> Table:
 
 
 def _differences(experiment: Experiment) -> dict[str, Any]:
-    """What an experiment sets otherwise than the paper's."""
+    """Settings in which an experiment differs from the paper's."""
 
-    def differing(own: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
-        found = {}
-        for key, value in own.items():
-            if isinstance(value, Mapping) and isinstance(usual.get(key), Mapping):
-                if below := differing(value, usual[key]):
-                    found[key] = below
-            elif key not in usual or value != usual[key]:
-                found[key] = value
-        return found
+    def changed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+        changes = {}
+        for key, value in values.items():
+            if isinstance(value, Mapping) and isinstance(defaults.get(key), Mapping):
+                if nested := changed(value, defaults[key]):
+                    changes[key] = nested
+            elif key not in defaults or value != defaults[key]:
+                changes[key] = value
+        return changes
 
-    return differing(experiment.model_dump(), Experiment().model_dump())
+    return changed(experiment.model_dump(), Experiment().model_dump())
 
 
 def _markdown(rows: Sequence[Row], store: Store, jobs: Mapping[str, Sequence[Job]], out: Path) -> str:
@@ -285,12 +288,12 @@ def _markdown(rows: Sequence[Row], store: Store, jobs: Mapping[str, Sequence[Job
     groups = len(set(store.groups[store.indices("test")].tolist()))
     about = (
         f"{len(store)} samples, fingerprint {store.manifest.fingerprint[:16]}; seeds {seeds}; test "
-        "split, mean ± standard deviation over the seeds; epoch and threshold chosen on validation. "
+        "split, mean ± standard deviation over the seeds; epoch and threshold selected on validation. "
         f"Difference: test micro-F1 minus that of `{FULL}` on the samples that both can score, with "
         f"the 95 % interval of a paired bootstrap over {groups} groups and the seeds. `official: …` "
-        "sets one quirk of the authors' released code (docs/concepts/method.md); the poolers change nothing "
-        "but the random numbers, and show how much is chance; what the released code does to non- "
-        "finite values is a matter of the recipe, and nothing to a store without any."
+        "reproduces one deviation of the authors' released code from the paper (docs/concepts/method.md). "
+        "The unused poolers only shift the random stream, so that row shows the variation due to chance. "
+        "The released code's handling of non-finite values belongs to the recipe and is not ablated."
     )
     commit, processor = (distinct(x[key] for x in runs) for key in ("commit", "processor"))
     torch = distinct(x["packages"]["torch"] for x in runs)
@@ -299,14 +302,14 @@ def _markdown(rows: Sequence[Row], store: Store, jobs: Mapping[str, Sequence[Job
         "",
         textwrap.fill(about, 118, break_on_hyphens=False),
         "",
-        f"Made by `carat ablate DIR/experiment.yaml --data STORE --out DIR --seeds {len(full)}`; the full "
-        f"method is the paper's but for `{json.dumps(_differences(full[0].experiment))}`.",
+        f"Created by `carat ablate DIR/experiment.yaml --data STORE --out DIR --seeds {len(full)}`; the full "
+        f"method is the paper's, except for `{json.dumps(_differences(full[0].experiment))}`.",
         f"Store: {'; '.join(store.manifest.notes) or 'no notes'}.",
         f"Trained at commit {commit}; {processor}, torch {torch}, one core per training.",
         "",
         _variant_table(rows).to_markdown(),
         "",
-        "![Differences to the full method](ablation.svg)",
+        "![Differences from the full method](ablation.svg)",
         "",
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Trainings of a study: planned, run in parallel, and not repeated once they are finished."""
+"""Training runs of a study: planned, run in parallel, and reused when complete."""
 
 from __future__ import annotations
 
@@ -40,24 +40,28 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def score_test(predictor: Predictor, store: Store) -> Arrays:
-    """Rows (N,) and scores (N, L) of the test split, which most studies measure."""
+    """Score the test split, the default measurement of a job.
+
+    Returns:
+        `rows` (N,) of the store and `scores` (N, L).
+    """
     rows, scores, _ = predictor.score(store, "test")
     return {"rows": rows, "scores": scores}
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One training, and what is measured once it is finished."""
+    """One training run and the measurements taken of its model."""
 
     name: str
-    """Folder of its runs, one for each seed."""
+    """Name of the folder of its runs, one per seed."""
     experiment: Experiment
     store: Path
     measure: Callable[[Predictor, Store], Arrays] | None = score_test
-    """Arrays to compute from the trained model, by a function of a module; None if the run suffices."""
+    """Module-level function that computes arrays from the trained model; None for no measurements."""
 
     @property
-    def title(self) -> str:
+    def display_name(self) -> str:
         """Display name."""
         return f"{self.name}, seed {self.experiment.seed}"
 
@@ -66,7 +70,7 @@ class Job:
         return out / RUNS / self.name / f"seed{self.experiment.seed}"
 
     def scores_file(self, out: Path) -> Path:
-        """File of what was measured."""
+        """File of the measurements."""
         return out / SCORES / self.name / f"seed{self.experiment.seed}.npz"
 
 
@@ -75,41 +79,40 @@ class Scored:
     """Test scores of a finished job."""
 
     rows: NDArray[np.int64]
-    """(N,) rows of the store that could be scored, ascending."""
+    """(N,), scored rows of the store, ascending."""
     scores: NDArray[np.float32]
     """(N, L)."""
     predicted: NDArray[np.bool_]
-    """(N, L), by the thresholds chosen on validation."""
+    """(N, L), predictions at the thresholds selected on validation."""
     card: RunCard
     arrays: Arrays
-    """Everything that was measured."""
+    """All measurements of the job."""
 
 
 def run_jobs(jobs: Sequence[Job], out: Path, workers: int) -> dict[Job, str]:
-    """Run the jobs that are not finished yet, each on one core; results do not depend on `workers`.
+    """Run all incomplete jobs, each on one core; results do not depend on `workers`.
 
-    A job is finished when its run folder holds the same experiment on the same data and its measurements are
-    written. Jobs that failed are tried again at the next call. The workers end with this process, however it
-    ends.
+    A job is complete when its run folder contains the same experiment on the same data and its measurements
+    were written. Failed jobs are retried at the next call. Workers exit with this process.
 
     Args:
-        jobs: trainings to run.
+        jobs: jobs to run.
         out: folder of all runs and scores.
-        workers: number of trainings at a time.
+        workers: number of parallel training runs.
 
     Returns:
-        The problem of each job that failed, in one line.
+        One-line error message of each failed job.
 
     Raises:
-        RunError: the first job failed, so that the others most likely would, or a process was killed.
+        RunError: the first job failed, so that the others most likely would too, or a worker was killed.
     """
     stores = {path: open_store(path) for path in {job.store for job in jobs}}
-    todo = [job for job in jobs if not _is_finished(job, stores[job.store], out)]
+    todo = [job for job in jobs if not _is_complete(job, stores[job.store], out)]
     if len(todo) < len(jobs):
-        logger.info(f"{len(jobs) - len(todo)} of {len(jobs)} trainings are finished already")
+        logger.info(f"{len(jobs) - len(todo)} of {len(jobs)} training runs are already complete")
     failed: dict[Job, str] = {}
     started = time.monotonic()
-    # one process per training, so that peak memory is measured per run
+    # one process per run, so that peak memory is measured per run
     results = run_tasks(_prepare_worker, (out,), todo, workers, fresh_processes=True, attempts=1)
     try:
         with closing(results):
@@ -117,42 +120,46 @@ def run_jobs(jobs: Sequence[Job], out: Path, workers: int) -> dict[Job, str]:
                 job = todo[result.index]
                 if result.died:
                     raise RunError(
-                        f"{job.title}: {result.problem}, perhaps because memory ran out: try fewer "
-                        f"--workers; finished trainings in {out} are kept"
+                        f"{job.display_name}: {result.problem}, possibly out of memory; try fewer --workers. "
+                        f"Completed training runs in {out} are kept"
                     )
                 problem = f"failed: {result.problem}" if result.problem else ""
                 if problem and job is jobs[0]:
-                    raise RunError(f"{job.title}: {problem}")
+                    raise RunError(f"{job.display_name}: {problem}")
                 if problem:
                     failed[job] = problem
                 minutes = (time.monotonic() - started) / done * (len(todo) - done) / 60
                 left = f", about {math.ceil(minutes)} min left" if done < len(todo) else ""
                 outcome = problem or f"validation micro-F1 {read_validation(job, out):.4f}"
-                logger.info(f"[{done}/{len(todo)}] {job.title}: {outcome}{left}")
+                logger.info(f"[{done}/{len(todo)}] {job.display_name}: {outcome}{left}")
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"finished trainings in {out} are kept; the same command resumes") from None
+        raise KeyboardInterrupt(
+            f"completed training runs in {out} are kept; rerun the same command to resume"
+        ) from None
     return failed
 
 
 def run_seeds(jobs: Iterable[Sequence[Job]], out: Path, workers: int) -> None:
-    """Run the jobs of several settings, the first seed of every setting first.
+    """Run jobs with several seeds, starting with the first seed of every configuration.
 
     Args:
-        jobs: for each setting one job per seed.
+        jobs: one job per seed for each configuration.
         out, workers: see `run_jobs`.
 
     Raises:
-        RunError: any of them failed.
+        RunError: a job failed.
     """
-    by_seed = [job for same in zip(*jobs, strict=True) for job in same]
+    by_seed = [job for group in zip(*jobs, strict=True) for job in group]
     failed = run_jobs(by_seed, out, workers)
     if failed:
         job, problem = next(iter(failed.items()))
-        raise RunError(f"{len(failed)} of {len(by_seed)} trainings failed, first {job.title}: {problem}")
+        raise RunError(
+            f"{len(failed)} of {len(by_seed)} training runs failed, first {job.display_name}: {problem}"
+        )
 
 
 def read_scores(job: Job, out: Path) -> Scored:
-    """The test scores of a finished job."""
+    """Read the test scores of a completed job."""
     arrays = read_arrays(job, out)
     rows, scores = arrays["rows"], arrays["scores"]
     card, _ = read_run(job.folder(out))
@@ -161,34 +168,34 @@ def read_scores(job: Job, out: Path) -> Scored:
 
 
 def read_arrays(job: Job, out: Path) -> Arrays:
-    """Everything that a finished job has measured."""
+    """Read all measurements of a completed job."""
     with np.load(job.scores_file(out), allow_pickle=False) as arrays:
         return dict(arrays)
 
 
 def read_validation(job: Job, out: Path) -> float:
-    """Validation micro-F1 of a finished job; nan where undefined."""
+    """Read the validation micro-F1 of a completed job; NaN if undefined."""
     value = read_run(job.folder(out))[0].validation["micro_f1"]
     return float("nan") if value is None else value
 
 
 def read_environment(job: Job, out: Path) -> dict[str, Any]:
-    """Versions, machine, commit and seconds of a finished job."""
+    """Read versions, machine, commit and costs of a completed job."""
     environment: dict[str, Any] = json.loads((job.folder(out) / ENVIRONMENT).read_text(encoding="utf-8"))
     return environment
 
 
 def distinct(values: Iterable[Any]) -> str:
-    """The distinct values, joined for a sentence."""
+    """Join the distinct values, sorted and separated by commas; None becomes "unknown"."""
     return ", ".join(sorted({"unknown" if value is None else str(value) for value in values}))
 
 
 def study_kind(name: str, *files: str) -> FolderKind:
-    """The folder of a study: its plan, its trainings, and the files that it writes.
+    """Describe the output folder of a study: its plan, training runs and result files.
 
     Args:
-        name: noun for messages.
-        files: names of the files that the study writes.
+        name: kind of study, a noun for messages.
+        files: names of the result files.
     """
     runs = tuple(f"{RUNS}/*/{pattern}" for pattern in (*RUN.markers, *RUN.patterns))
     return FolderKind(
@@ -206,16 +213,16 @@ def _has_results(out: Path) -> bool:
 
 @contextmanager
 def claim_study(kind: FolderKind, out: Path, plan: Mapping[str, Any], overwrite: bool) -> Iterator[None]:
-    """Hold a folder for a study, which is new or has the same plan; see `carat.utils.output_folder.claim`.
+    """Claim the output folder of a study, new or with the same plan; see `carat.utils.output_folder.claim`.
 
     Args:
         kind: see `study_kind`.
-        out: the folder.
-        plan: JSON-compatible values; a study is resumed only if they are the same.
-        overwrite: replace a study.
+        out: output folder.
+        plan: JSON-compatible values that identify the study; it is resumed only if they are equal.
+        overwrite: replace an existing study.
 
     Raises:
-        RunError: the folder holds something else, or another process works in it.
+        RunError: the folder contains other files or another study, or is in use by another process.
     """
     file = out / PLAN
     with claim(kind, out, overwrite=overwrite, difference=lambda: plan_difference(file, plan)):
@@ -224,7 +231,7 @@ def claim_study(kind: FolderKind, out: Path, plan: Mapping[str, Any], overwrite:
 
 
 def _prepare_worker(out: Path) -> TaskFunction:
-    """Set up a worker that trains and measures."""
+    """Set up a worker process that trains and measures."""
     from carat.inference.predictor import load
     from carat.training.train import train
     from carat.utils.memory import reset_peak
@@ -237,7 +244,7 @@ def _prepare_worker(out: Path) -> TaskFunction:
             train(job.experiment, store, folder, overwrite=not begun)
         try:
             predictor = load(folder, "cpu")
-        except RunError:  # damaged since
+        except RunError:  # corrupted since the training finished
             train(job.experiment, store, folder, overwrite=True)
             predictor = load(folder, "cpu")
         if job.measure is not None:
@@ -258,7 +265,7 @@ def _is_trained(job: Job, store: Store, out: Path) -> bool:
     return experiment == job.experiment and card.fingerprint == store.manifest.fingerprint
 
 
-def _is_finished(job: Job, store: Store, out: Path) -> bool:
+def _is_complete(job: Job, store: Store, out: Path) -> bool:
     try:
         if job.measure is not None:
             read_arrays(job, out)

@@ -1,4 +1,4 @@
-"""What a sweep looks for, and where."""
+"""Search spaces of sweeps."""
 
 from __future__ import annotations
 
@@ -20,41 +20,46 @@ RANGE = {"low", "high", "log", "step"}
 
 
 def read_space(
-    given: Mapping[str, Any] | str | os.PathLike[str], experiment: Experiment
+    source: Mapping[str, Any] | str | os.PathLike[str], experiment: Experiment
 ) -> dict[str, optuna.distributions.BaseDistribution]:
-    """Distributions by dotted key: a list of choices, or `low` and `high` with `log` or `step`.
+    """Read a search space: a list of choices, or `low` and `high` with `log` or `step`, by dotted key.
 
     Args:
-        given: a mapping, or a YAML file that holds one.
-        experiment: which must accept every value.
+        source: a mapping, or a YAML file that contains one.
+        experiment: base experiment; every value of the space must be valid for it.
+
+    Returns:
+        Distributions by dotted key.
 
     Raises:
-        ConfigError: unreadable, an unknown key, or values that the experiment refuses.
+        ConfigError: the file cannot be read, or a key or value is invalid.
     """
-    file = "space" if isinstance(given, Mapping) else given
+    origin = "space" if isinstance(source, Mapping) else source
     space = {}
-    for written, values in _flat(given if isinstance(given, Mapping) else read_yaml(given)):
-        key = RENAMED[written].key if written in RENAMED else written
+    for name, values in _flatten(source if isinstance(source, Mapping) else read_yaml(source)):
+        key = RENAMED[name].key if name in RENAMED else name
         try:
             distribution = _distribution(values)
-            for value in _ends(values):
+            for value in _test_values(values):
                 with_settings(experiment, {key: value})
         except (ValueError, TypeError) as error:
-            raise ConfigError(f"{file}: {key}: {error}") from error
+            raise ConfigError(f"{origin}: {key}: {error}") from error
         except ConfigError as error:
-            raise ConfigError(f"{file}: {str(error).removeprefix('trial: ')}") from error
+            raise ConfigError(f"{origin}: {str(error).removeprefix('trial: ')}") from error
         space[key] = distribution
     if not space:
-        raise ConfigError(f"{file}: nothing to try; give choices or a range by key, as in --help")
+        raise ConfigError(
+            f"{origin}: the search space is empty; specify choices or a range by key, see --help"
+        )
     return space
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested keys as dotted ones."""
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Flatten nested mappings to pairs of dotted key and value."""
     parts = [
         [(f"{prefix}{key}", value)]
         if not isinstance(value, Mapping) or {"low", "high"} & value.keys()
-        else _flat(value, f"{prefix}{key}.")
+        else _flatten(value, f"{prefix}{key}.")
         for key, value in values.items()
     ]
     return list(chain.from_iterable(parts))
@@ -65,16 +70,16 @@ def _distribution(values: Any) -> optuna.distributions.BaseDistribution:
 
     if isinstance(values, list):
         if not values or any(isinstance(value, list | dict) for value in values):
-            raise ValueError("expected a list of plain values")
+            raise ValueError("expected a non-empty list of scalars")
         return distributions.CategoricalDistribution(values)
     if not isinstance(values, Mapping) or not {"low", "high"} <= values.keys():
         raise ValueError("expected a list of choices, or low and high")
     for key in values.keys() - RANGE:
-        raise ValueError(f"unknown '{key}'{did_you_mean(key, RANGE)}")
+        raise ValueError(f"unknown key '{key}'{did_you_mean(key, RANGE)}")
     low, high = values["low"], values["high"]
     if any(isinstance(x, bool) or not isinstance(x, int | float) for x in (low, high)):
         raise ValueError(
-            f"low and high are to be numbers, found {low!r} and {high!r}; write 1.0e-4, not 1e-4"
+            f"low and high must be numbers, found {low!r} and {high!r}; in YAML write 1.0e-4, not 1e-4"
         )
     log, step = bool(values.get("log", False)), values.get("step")
     if isinstance(low, int) and isinstance(high, int):
@@ -82,5 +87,6 @@ def _distribution(values: Any) -> optuna.distributions.BaseDistribution:
     return distributions.FloatDistribution(low, high, log=log, step=step)
 
 
-def _ends(values: Any) -> list[Any]:
+def _test_values(values: Any) -> list[Any]:
+    """Choices, or the bounds of a range."""
     return values if isinstance(values, list) else [values["low"], values["high"]]

@@ -1,4 +1,4 @@
-"""Trials in a journal file: what each one sets, what it reported, what became of it."""
+"""Hyperparameter trials in an Optuna journal file."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
 
 Sampler = Literal["random", "tpe"]
 STARTUP = 4
-"""Trials that are finished before others are compared with them."""
+"""Number of completed trials before pruning starts."""
 
 
 class Study:
-    """Trials of one experiment, kept in a journal file: the same after an interruption.
+    """Trials of one experiment, stored in a journal file so that an interrupted study can be resumed.
 
-    The first trial is the experiment itself, the others are drawn from a space, each by a seed of its own: at
-    random, so that neither an interruption nor the order in which they end changes them, or in view of those
-    that have ended (`tpe`).
+    The first trial is the experiment itself. The others are sampled from the search space, each with its own
+    seed: independently (`random`), so that they depend neither on interruptions nor on the order of
+    completion, or conditioned on the completed trials (`tpe`).
 
     Args:
-        name: of the study in the journal.
-        experiment: where to start.
-        space: distributions by key, e.g. `training.learning_rate`.
-        journal: file to make or to go on with; no other process is at work in it.
-        sampler: how trials are drawn.
+        name: name of the study in the journal.
+        experiment: base experiment.
+        space: distributions by dotted key, e.g. `training.learning_rate`.
+        journal: journal file, new or to be resumed; must not be in use by another process.
+        sampler: random or tree-structured Parzen estimator.
 
     Raises:
-        RunError: the journal is damaged.
+        RunError: the journal is corrupt.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Study:
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.name, self.experiment, self.space, self.sampler = name, experiment, dict(space), sampler
-        journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)  # of a process that was killed
+        journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)  # left by a killed process
         try:
             self._study = optuna.create_study(
                 storage=optuna.storages.JournalStorage(JournalFileBackend(str(journal))),
@@ -62,10 +62,10 @@ class Study:
                 pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=1),
             )
         except (ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{journal}: damaged ({error}); --overwrite starts anew") from error
+            raise RunError(f"{journal}: corrupt journal ({error}); use --overwrite to start over") from error
 
     def draw(self, count: int) -> None:
-        """Draw trials until there are so many, one if there is nothing to draw."""
+        """Sample trials until the study has `count` of them, or one if the search space is empty."""
         import optuna
 
         for number in range(len(self._study.trials), count if self.space else 1):
@@ -81,16 +81,16 @@ class Study:
 
     @property
     def trials(self) -> list[dict[str, Any]]:
-        """What each trial sets, by key."""
+        """Hyperparameters of each trial by dotted key; empty for the base experiment."""
         return [dict(trial.params) for trial in self._study.trials]
 
     def experiments(self) -> list[Experiment]:
-        """Of each trial."""
+        """Build the experiment of each trial."""
         return [with_settings(self.experiment, settings) for settings in self.trials]
 
     @property
     def best(self) -> int:
-        """Number of the best trial that ran to its end; the first one if none did."""
+        """Index of the best completed trial; 0 if none was completed."""
         values = [
             trial.value if trial.state.name == "COMPLETE" and trial.value is not None else -1.0
             for trial in self._study.trials
@@ -98,24 +98,24 @@ class Study:
         return values.index(max(values))
 
     def state(self, number: int) -> str:
-        """Of a trial: "running", "complete", "pruned" or "fail"."""
+        """Return the state of a trial: "running", "complete", "pruned" or "fail"."""
         return str(self._study.trials[number].state.name).lower()
 
     def value(self, number: int) -> float | None:
-        """Validation micro-F1 of a trial; None if it failed or was not finished."""
-        found = self._study.trials[number]
-        return found.value if found.state.name == "COMPLETE" else None
+        """Return the validation micro-F1 of a completed trial; None for others."""
+        trial = self._study.trials[number]
+        return trial.value if trial.state.name == "COMPLETE" else None
 
     def reported(self, number: int) -> dict[int, float]:
-        """Validation micro-F1 of a trial by epoch, from 1."""
+        """Return the validation micro-F1 of a trial by epoch, counted from 1."""
         return dict(self._study.trials[number].intermediate_values)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per trial, in the order in which they were drawn.
+        """Convert the trials to a data frame, in sampling order.
 
         Returns:
-            Columns `trial`, `state`, `micro_f1` (validation, of the best epoch so far; NaN before the first
-            one), `epochs`, then the value of each key of the space.
+            Columns `trial`, `state`, `micro_f1` (validation, best epoch so far; NaN before the first one),
+            `epochs`, and one for each key of the search space.
 
         Raises:
             CaratError: pandas is not installed.
@@ -135,7 +135,13 @@ class Study:
         return ["trial", "state", "micro_f1", "epochs", *self.space], rows
 
     def report(self, number: int, epoch: int, value: float) -> bool:
-        """Note a trial's validation micro-F1 of an epoch; answers whether most others were better."""
+        """Record the validation micro-F1 of an epoch; return whether the trial should be pruned.
+
+        Args:
+            number: index of the trial.
+            epoch: epoch, counted from 1.
+            value: validation micro-F1.
+        """
         import optuna
 
         trial = optuna.trial.Trial(self._study, self._study.trials[number]._trial_id)
@@ -143,17 +149,23 @@ class Study:
         return bool(trial.should_prune())
 
     def tell(self, number: int, value: float | None, *, pruned: bool = False) -> None:
-        """Note the validation micro-F1 of a trial; None if it failed or was ended early."""
+        """Record the result of a running trial; has no effect on others.
+
+        Args:
+            number: index of the trial.
+            value: validation micro-F1; None if the trial failed or was pruned.
+            pruned: whether a trial without a value was pruned.
+        """
         import optuna
 
         if self.state(number) == "running":
             states = optuna.trial.TrialState
-            failed = states.PRUNED if pruned else states.FAIL
-            self._study.tell(number, value, state=failed if value is None else states.COMPLETE)
+            unfinished = states.PRUNED if pruned else states.FAIL
+            self._study.tell(number, value, state=unfinished if value is None else states.COMPLETE)
 
 
 def value_at(experiment: Experiment, key: str) -> Any:
-    """The value of a dotted key; None where the experiment has no such key."""
+    """Look up a dotted key in an experiment; None if it has no such key."""
     value: Any = experiment.model_dump()
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
@@ -161,10 +173,14 @@ def value_at(experiment: Experiment, key: str) -> Any:
 
 
 def with_settings(experiment: Experiment, settings: Mapping[str, Any]) -> Experiment:
-    """The experiment with other values, by dotted key.
+    """Return a copy of an experiment with other values.
+
+    Args:
+        experiment: base experiment.
+        settings: values by dotted key.
 
     Raises:
-        ConfigError: unknown key, or a value out of range.
+        ConfigError: a key is unknown, or a value is out of range.
     """
     values = experiment.model_dump()
     for key, value in settings.items():

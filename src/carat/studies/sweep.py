@@ -1,4 +1,4 @@
-"""From a space of settings to the best experiment file."""
+"""Hyperparameter sweeps."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SWEEP = study_kind("sweep", JOURNAL, f"{JOURNAL}.lock", BEST, f"{TABLE}.csv", f"
 
 @dataclass(frozen=True)
 class Trial:
-    """A training for a worker."""
+    """A trial as a task for a worker process."""
 
     experiment: Experiment
     folder: Path
@@ -53,34 +53,34 @@ def sweep(
     prune: bool = True,
     overwrite: bool = False,
 ) -> Study:
-    """Train an experiment with many settings, and write study.csv, study.md and best.yaml.
+    """Search hyperparameters on the validation split and write study.csv, study.md and best.yaml.
 
-    Trials are judged by the validation micro-F1 of their best epoch. Those that are worse than the median of
-    the others at the same epoch are ended early. A trial whose worker dies is resumed, as is a sweep that is
-    started again.
+    The objective is the validation micro-F1 of a trial's best epoch. Trials below the median of the others at
+    the same epoch are pruned. Trials resume after the death of their worker, and the same call resumes an
+    interrupted sweep.
 
     Args:
         space: choices or ranges by dotted key, as a mapping or a YAML file: `[32, 64]`, or
             `{"low": 1e-5, "high": 1e-3, "log": True}`.
-        store: a store or its folder, with splits train and valid.
-        out: folder to create or resume; on a cluster one that all machines see.
-        experiment: what the trials have in common, and the first trial: an `Experiment`, a nested mapping, or
-            a YAML file.
-        trials: number of trials, the first included; a larger number extends a finished sweep.
-        workers: number of trainings at a time, one core each.
-        engine: processes of this machine, or Ray.
-        address: of a Ray cluster; None starts one on this machine.
+        store: a store or its folder, with the splits train and valid.
+        out: output folder, new or of a sweep to resume; on a cluster on a file system shared by all nodes.
+        experiment: base experiment, which is also the first trial: an `Experiment`, a nested mapping or a
+            YAML file.
+        trials: number of trials, including the first; a larger number extends a completed sweep.
+        workers: number of parallel training runs, one core each.
+        engine: local processes or Ray.
+        address: address of a Ray cluster; None starts one on this machine.
         sampler: see `Study`.
-        prune: whether trials are ended early.
-        overwrite: replace another sweep.
+        prune: whether to prune trials.
+        overwrite: replace an existing sweep.
 
     Returns:
-        The trials: `experiments()[best]` is the best experiment, `to_frame()` all of them.
+        The study: `experiments()[best]` is the best experiment, `to_frame()` has one row per trial.
 
     Raises:
-        ConfigError: the space or the experiment is wrong.
+        ConfigError: the search space or the experiment is invalid.
         DataError: the store is damaged.
-        RunError: the folder holds something else, another process works in it, or every trial failed.
+        RunError: the folder contains other files, is in use by another process, or every trial failed.
 
     Example:
         space = {"method.latent": [8, 16], "training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
@@ -100,7 +100,7 @@ def sweep(
         study = Study("sweep", experiment, ranges, folder / JOURNAL, sampler)
         todo = Todo(study, trials, folder)
         if todo.finished:
-            logger.info(f"{todo.finished} of {trials} trials are finished already")
+            logger.info(f"{todo.finished} of {trials} trials are already complete")
         results = run_tasks(
             _prepare_worker,
             (path.resolve(),),
@@ -118,12 +118,18 @@ def sweep(
                 write_study(study, folder)
         write_study(study, folder)
     if study.value(study.best) is None:
-        raise RunError(f"{folder}: no trial was finished")
+        raise RunError(f"{folder}: every trial failed")
     return study
 
 
 class Todo(Sequence[Trial]):
-    """Trials that are not finished, drawn when there is a worker for them."""
+    """Incomplete trials, sampled when a worker is free.
+
+    Args:
+        study: the study.
+        count: number of trials that the study should have.
+        out: output folder of the sweep.
+    """
 
     def __init__(self, study: Study, count: int, out: Path) -> None:
         self.study, self.out = study, out
@@ -142,7 +148,7 @@ class Todo(Sequence[Trial]):
 
 
 def _prepare_worker(store: Path) -> TaskFunction:
-    """Set up a worker that trains trials."""
+    """Set up a worker process that trains trials."""
     from carat.training.train import train
 
     opened = open_store(store)
@@ -161,10 +167,10 @@ def _prepare_worker(store: Path) -> TaskFunction:
 
 
 def _on_report(study: Study, todo: Todo, prune: bool, index: int, report: tuple[int, float]) -> bool:
-    """Record the validation micro-F1 of an epoch; returns whether the trial should be ended early."""
+    """Record the validation micro-F1 of an epoch; return whether to prune the trial."""
     epoch, value = report
-    worse = math.isfinite(value) and study.report(todo.numbers[index], epoch, value)
-    return prune and worse
+    should_prune = math.isfinite(value) and study.report(todo.numbers[index], epoch, value)
+    return prune and should_prune
 
 
 def _record(study: Study, number: int, outcome: TaskResult) -> None:
@@ -177,12 +183,12 @@ def _outcome(study: Study, number: int, outcome: TaskResult) -> str:
     if outcome.problem:
         return f"failed: {outcome.problem}"
     if outcome.result is None:
-        return f"ended after epoch {max(study.reported(number))}, worse than most"
+        return f"pruned after epoch {max(study.reported(number))}"
     return f"validation micro-F1 {outcome.result:.4f}"
 
 
 def write_study(study: Study, out: Path) -> None:
-    """The trials as tables, and the best experiment."""
+    """Write the trials as study.csv and study.md, and the best experiment as best.yaml."""
     keys = list(study.space)
     rows: list[dict[str, Any]] = []
     for number, settings in enumerate(study.trials):
@@ -200,7 +206,7 @@ def write_study(study: Study, out: Path) -> None:
     rows.sort(key=lambda row: (row["state"] != "complete", -float(row["micro_f1"] or -1), row["trial"]))
     table = Table.from_records(rows)
     table.to_csv(out / f"{TABLE}.csv")
-    text = f"# Trials\n\nValidation micro-F1; the best first.\n\n{table.to_markdown()}\n"
+    text = f"# Trials\n\nSorted by validation micro-F1.\n\n{table.to_markdown()}\n"
     replace_file(out / f"{TABLE}.md", text.encode())
     if study.value(study.best) is None:
         return

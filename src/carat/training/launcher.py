@@ -1,4 +1,4 @@
-"""Launcher of one training in several processes of this machine (ranks of `torch.distributed`)."""
+"""Launcher of a training run in several processes of this machine (ranks of `torch.distributed`)."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ from carat.utils.parallel.child import Child, describe_exit, end_children, exit_
 from carat.utils.parallel.tasks import one_line
 
 PATIENCE = 3.0
-"""Seconds that the other processes get to notice that one has ended."""
+"""Seconds that the other processes have to exit after one has ended."""
 
 
 def launch(function: Callable[..., None], arguments: tuple[Any, ...], size: int, backend: str) -> None:
     """Call `function(*arguments, processes)` in `size` new processes, and wait for all of them.
 
-    If one of them fails or is killed, the others are ended; if this process ends, for whatever reason, they
-    end too. Signals to this process are forwarded to them.
+    If one of them fails or is killed, the others are terminated; all exit with this process. Signals to this
+    process are forwarded.
 
     Args:
-        function: of a module, so that other processes can import it.
-        arguments: picklable.
+        function: module-level function, so that other processes can import it.
+        arguments: picklable arguments.
         size: number of processes.
-        backend: of `torch.distributed`, "gloo" or "nccl".
+        backend: backend of `torch.distributed`, "gloo" or "nccl".
 
     Raises:
         RunError: a process failed or was killed.
-        Interrupted: a signal ended them.
+        Interrupted: the processes were interrupted by a signal.
     """
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a modality may be absent from a whole share
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # warns if a modality is absent from a whole rank
     threads = max(1, torch.get_num_threads() // size)
-    with tempfile.TemporaryDirectory(prefix="carat-") as meeting:
+    with tempfile.TemporaryDirectory(prefix="carat-") as rendezvous:
         children: list[Child] = []
         try:
             for rank in range(size):
                 processes = Processes(rank, size, rank, size)
-                call = (function, arguments, processes, backend, meeting, threads)
+                call = (function, arguments, processes, backend, rendezvous, threads)
                 children.append(start_child(_enter, *call, name=f"process {rank} of {size}"))
             with _forwarded_signals(children) as signals:
                 while running := [child for child in children if child.process.exitcode is None]:
@@ -65,10 +65,11 @@ def _enter(
     arguments: tuple[Any, ...],
     processes: Processes,
     backend: str,
-    meeting: str,
+    rendezvous: str,
     threads: int,
     pipe: Connection,
 ) -> None:
+    """Join the process group and call the function, in a child process."""
     exit_with_parent(quiet=processes.rank > 0)
     torch.set_num_threads(threads)
     os.environ |= {
@@ -86,7 +87,10 @@ def _enter(
         if backend == "nccl":
             torch.cuda.set_device(processes.local_rank)
         dist.init_process_group(
-            backend, init_method=f"file://{meeting}/meeting", rank=processes.rank, world_size=processes.size
+            backend,
+            init_method=f"file://{rendezvous}/rendezvous",
+            rank=processes.rank,
+            world_size=processes.size,
         )
         function(*arguments, processes)
         dist.destroy_process_group()
@@ -95,35 +99,35 @@ def _enter(
     except CaratError as error:
         pipe.send(("refused", str(error)))
         os._exit(2)
-    except Exception as error:  # raised by the parent, in one line
+    except Exception as error:  # the parent raises it, in one line
         pipe.send(("failed", one_line(error)))
         os._exit(1)
 
 
 @contextmanager
 def _forwarded_signals(children: list[Child]) -> Iterator[list[int]]:
-    """Forward signals to the children; yields the list of those that arrived."""
-    arrived: list[int] = []
+    """Forward signals to the children; yields the list of received signals."""
+    received: list[int] = []
 
     def forward(number: int, frame: Any) -> None:
-        arrived.append(number)
+        received.append(number)
         for child in children:
             if child.process.exitcode is None and child.process.pid is not None:
                 os.kill(child.process.pid, number)
 
     if threading.current_thread() is not threading.main_thread():
-        yield arrived
+        yield received
         return
     before = {number: signal.signal(number, forward) for number in SIGNALS}
     try:
-        yield arrived
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def _raise_problem(children: list[Child], signals: list[int]) -> None:
-    """Raise what ended the children, unless all of them finished."""
+    """Raise the error that ended the children, unless all of them finished."""
     codes = [child.process.exitcode for child in children]
     signals = signals + [number for number in SIGNALS for code in codes if code == 128 + number]
     if signals and any(codes):
@@ -134,8 +138,10 @@ def _raise_problem(children: list[Child], signals: list[int]) -> None:
             raise RunError(problem[1])
     for child in children:
         if child.process.exitcode and not problems[child.process.name]:
-            how = describe_exit(child.process.exitcode)
-            raise RunError(f"{child.process.name} {how}; the same command resumes from the last saved state")
+            exited = describe_exit(child.process.exitcode)
+            raise RunError(
+                f"{child.process.name} {exited}; rerun the same command to resume from the last checkpoint"
+            )
     for name, problem in problems.items():
         if problem:
             raise RunError(f"{name} failed: {problem[1]}")

@@ -1,4 +1,4 @@
-"""What training uses of Lightning beyond its stable API, in one place; a test holds each assumption."""
+"""All uses of Lightning beyond its stable API; tests check each assumption."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.nn.parallel import DistributedDataParallel
 
 SILENCED = {
-    # Arrays are memory-mapped, and reading them takes a few percent of a step: no loader processes needed.
+    # Arrays are memory-mapped and loading takes a few percent of a step: no loader processes are needed.
     ".*does not have many workers.*": "lightning.pytorch.trainer.connectors.data_connector",
-    # Lightning's own use of a deprecated PyTorch function, once per process.
+    # Lightning itself uses a deprecated PyTorch function.
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*": "torch.utils._pytree",
     # `training.accelerator: cpu` was chosen on purpose.
     ".*GPU available but not used.*": "lightning.pytorch.trainer.setup",
     # A frozen pretrained encoder is in eval mode on purpose.
     ".*in eval mode at the start of training.*": "lightning.pytorch.loops.fit_loop",
 }
-"""Warnings that cannot be avoided by configuration, with the module that issues them."""
+"""Warnings that cannot be avoided by configuration, by message, with the module that issues them."""
 
 LOGGERS = ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric")
 """Lightning's loggers, whose informational messages are hidden; the last two exist once their packages are
@@ -51,33 +51,32 @@ def quiet_lightning() -> Iterator[None]:
 
 
 def distributed_strategy() -> DDPStrategy:
-    """Data parallelism over a process group that exists already, with buffers that are never synchronized.
+    """Distributed data parallelism over an existing process group, without synchronization of buffers.
 
-    All processes compute the same buffers from gathered outputs. PyTorch renamed the switch in 2.13.
+    All processes compute the same buffers from gathered outputs. PyTorch 2.13 renamed the argument.
     """
     parameters = inspect.signature(DistributedDataParallel.__init__).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
-    switch: dict[str, Any] = {name: False}
-    return DDPStrategy(find_unused_parameters=True, **switch)
+    arguments: dict[str, Any] = {name: False}
+    return DDPStrategy(find_unused_parameters=True, **arguments)
 
 
 def started_processes() -> ClusterEnvironment:
-    """Ranks and addresses from the variables that torchrun sets, whoever has set them."""
+    """Cluster environment with ranks and addresses from the variables of torchrun, whoever has set them."""
     return TorchElasticEnvironment()
 
 
 def first_node(nodes: str) -> str:
-    """Host name of the first of Slurm's nodes, e.g. of `node[03-05,9]`."""
+    """Host name of the first node of a Slurm node list, e.g. `node03` for `node[03-05,9]`."""
     return SLURMEnvironment.resolve_root_node_address(nodes)
 
 
 def weight_average(decay: float) -> Callback:
-    """Exponential moving average of the parameters, in place during validation.
+    """Exponential moving average of the parameters, which replaces them during validation.
 
-    In a checkpoint the average is under `state_dict`, the weights that are trained under
-    `current_model_state`.
+    Checkpoints store the average under `state_dict` and the trained weights under `current_model_state`.
 
     Args:
-        decay: share of the average that stays in a step, in [0, 1).
+        decay: decay of the average per step, in [0, 1).
     """
     return EMAWeightAveraging(decay=decay, use_buffers=False)

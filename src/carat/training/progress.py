@@ -1,4 +1,4 @@
-"""Progress of a training: a bar where someone watches, otherwise one log line per epoch."""
+"""Progress of training: a bar on a terminal or in a notebook, otherwise one log line per epoch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from carat.utils.progress import Bar, format_duration, is_silent, open_bar
 
 
 def progress_callbacks() -> list[Callback]:
-    """The callback that shows progress here; none where progress is hidden."""
+    """Return the progress callback for this environment; none if progress is hidden."""
     if is_silent():
         return []
     bar = open_bar()
@@ -22,17 +22,17 @@ def progress_callbacks() -> list[Callback]:
 
 
 class EpochBar(Callback):
-    """A bar of the batches of each epoch, with loss and validation micro-F1.
+    """Progress bar over the batches of each epoch, with loss and validation micro-F1.
 
     Args:
-        bar: where to show them.
+        bar: progress bar.
     """
 
     def __init__(self, bar: Bar) -> None:
         self.bar = bar
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self._start(trainer)  # an epoch that is resumed has no start of its own
+        self._start(trainer)  # a resumed epoch does not call on_train_epoch_start
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._start(trainer)
@@ -40,7 +40,7 @@ class EpochBar(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # reading the loss waits for the device, so it is done only when it is shown
+        # reading the loss synchronizes with the device, so read it only when it is displayed
         self.bar.update(batch_idx + 1, _metrics(trainer) if self.bar.is_due() else "")
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -72,14 +72,14 @@ class EpochBar(Callback):
 
 
 class EpochLines(Callback):
-    """A line through carat's logger after every epoch: loss, validation micro-F1, time, and time left."""
+    """Log line after every epoch: loss, validation micro-F1, duration, and remaining time."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self._began = self._epoch_began = time.monotonic()
-        self._batches = 0  # of this process, which may have resumed a training
+        self._started = self._epoch_started = time.monotonic()
+        self._batches = 0  # of this process, which may have resumed an epoch
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self._epoch_began = time.monotonic()
+        self._epoch_started = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -93,11 +93,11 @@ class EpochLines(Callback):
         parts = [
             f"loss {row['train/total']:.4g}",
             f"validation micro-F1 {row[MONITOR]:.4f}{best}",
-            format_duration(now - self._epoch_began),
+            format_duration(now - self._epoch_started),
         ]
         if done < epochs and self._batches:
             batches = (epochs - done) * int(trainer.num_training_batches)
-            parts.append(f"about {format_duration((now - self._began) / self._batches * batches)} left")
+            parts.append(f"about {format_duration((now - self._started) / self._batches * batches)} left")
         logger.info("epoch %d/%d: %s", done, epochs, ", ".join(parts))
 
 

@@ -1,4 +1,4 @@
-"""Checks and preparation of a training: nothing is written until all inputs were validated."""
+"""Validation and setup of training, before anything is written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from carat.utils.errors import ConfigError, RunError, did_you_mean
 
 @dataclass
 class Task:
-    """A training whose inputs were validated."""
+    """A validated training run: experiment, data, model and loaders."""
 
     experiment: Experiment
     store: Store
@@ -38,21 +38,21 @@ def prepare_task(experiment: Experiment, store: Store, processes: Processes) -> 
     """Validate all inputs before anything is written, and build model and loaders.
 
     Args:
-        experiment: what to train.
-        store: with splits train and valid.
-        processes: this process among those of the training.
+        experiment: experiment to train.
+        store: store with the splits train and valid.
+        processes: rank of this process and number of processes.
 
     Raises:
-        ConfigError: the experiment does not fit the store.
+        ConfigError: the experiment does not match the store.
         DataError: the store is damaged, or a sequence is too long.
-        RunError: there is no such device.
+        RunError: the device is not available.
     """
     accelerator = find_accelerator(experiment.training.accelerator)
     store.verify()
     modalities = choose_modalities(store, experiment.data.modalities)
-    described = {m: store.manifest.modalities[m] for m in modalities}
+    modality_info = {m: store.manifest.modalities[m] for m in modalities}
     L.seed_everything(experiment.seed, workers=True, verbose=False)
-    model = build(experiment.method, experiment.encoders, store.label_names, described)
+    model = build(experiment.method, experiment.encoders, store.label_names, modality_info)
     pad_to = {m: _padded_length(store, m, model.max_length[m], experiment.data.padding) for m in modalities}
     loaders, notes = _loaders(store, experiment, model.max_length, pad_to, accelerator == "gpu", processes)
     return Task(
@@ -64,34 +64,34 @@ def find_accelerator(wanted: str) -> str:
     """Resolve `training.accelerator` to "cpu" or "gpu".
 
     Raises:
-        RunError: a GPU is required and PyTorch finds none.
+        RunError: a GPU is required, but not available.
     """
     if wanted == "gpu" and not torch.cuda.is_available():
-        raise RunError("training.accelerator is gpu, but PyTorch finds no GPU; use auto or cpu")
+        raise RunError("training.accelerator is gpu, but no GPU is available to PyTorch; use auto or cpu")
     if wanted == "auto":
         return "gpu" if torch.cuda.is_available() else "cpu"
     return wanted
 
 
 def choose_modalities(store: Store, wanted: list[str] | None) -> list[str]:
-    """The modalities to use, in the order of the M axis; all of the store's if `wanted` is None.
+    """Resolve `data.modalities` to modalities in the order of the M axis; None selects all of the store.
 
     Raises:
-        ConfigError: a modality is unknown or named twice, or there is none.
+        ConfigError: a modality is unknown or duplicated, or the list is empty.
     """
     if wanted is None:
         return store.modalities
     for m in wanted:
         if m not in store.modalities:
-            hint = did_you_mean(m, store.modalities) or f"; it has: {', '.join(store.modalities)}"
+            hint = did_you_mean(m, store.modalities) or f"; available: {', '.join(store.modalities)}"
             raise ConfigError(f"data.modalities: the store has no modality '{m}'{hint}")
     if not wanted or len(set(wanted)) < len(wanted):
-        raise ConfigError(f"data.modalities: name each modality once, found {wanted}")
+        raise ConfigError(f"data.modalities: expected distinct modalities, at least one, found {wanted}")
     return wanted
 
 
 def _padded_length(store: Store, modality: str, max_length: int, padding: str) -> int:
-    """Steps up to which sequences are padded with unmasked zeros; 0 if padding is masked."""
+    """Length to which sequences are padded with unmasked zeros; 0 if padding is masked."""
     return min(int(store.lengths(modality).max()), max_length) if padding == "unmasked" else 0
 
 
@@ -103,7 +103,7 @@ def _loaders(
     gpu: bool,
     processes: Processes,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Loaders by split, and notes on samples that are left out or truncated."""
+    """Loaders by split, and notes on excluded samples and truncated sequences."""
     data = experiment.data
     modalities = list(pad_to)
     loaders: dict[str, Any] = {}
@@ -134,7 +134,7 @@ def _loaders(
 
 
 def training_data(task: Task) -> TrainingData:
-    """The training split in the store's order, for `Model.prepare`; features are read when it iterates."""
+    """Training split in the order of the store, for `Model.prepare`; features are loaded lazily."""
     store, pad_to = task.store, task.pad_to
     rows = usable_rows(store, "train", list(pad_to))
     loader = make_loader(

@@ -1,4 +1,4 @@
-"""A finished training, as `train` returns it."""
+"""The result of `train`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from carat.utils.tables import Table
 
 @dataclass(frozen=True, repr=False)
 class TrainedRun:
-    """A finished training; whatever takes a run's folder takes this object too.
+    """A finished training run, accepted wherever a run folder is (`os.PathLike`).
 
     Args:
-        folder: of the run.
+        folder: run folder.
         card: labels, modalities, thresholds and validation metrics.
-        experiment: what was trained.
+        experiment: experiment of the run.
 
     Example:
         run = carat.train({"preset": "small"}, store="demo-store", out="my-run")

@@ -1,1 +1,1 @@
-"""Helpers without knowledge of emotions."""
+"""Domain-independent helpers: errors, files, locks, tables, progress, and worker processes."""

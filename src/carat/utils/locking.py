@@ -29,13 +29,13 @@ def lock(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if _is_same(file, opened):  # not the one of a folder that was renamed into place
+        if _is_same(file, opened):  # unless another folder was renamed into place
             file.unlink()
         opened.close()
 
 
 def refuse_locked(folder: Path) -> None:
-    """Refuse a folder whose lock is held, without taking the lock.
+    """Raise if the lock of a folder is held, without acquiring the lock.
 
     Raises:
         RunError: a process holds it.
@@ -78,4 +78,4 @@ def _is_same(file: Path, opened: IO[str]) -> bool:
 def _held(folder: Path, opened: IO[str]) -> RunError:
     opened.seek(0)
     holder = opened.read().strip()
-    return RunError(f"{folder}: another carat is at work in it" + (f" ({holder})" if holder else ""))
+    return RunError(f"{folder}: in use by another carat process" + (f" ({holder})" if holder else ""))

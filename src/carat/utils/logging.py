@@ -6,11 +6,11 @@ import logging
 import sys
 
 logger = logging.getLogger("carat")
-"""Library code reports progress with `info` and what deserves attention with `warning`."""
+"""Library code logs progress with `info` and potential problems with `warning`."""
 
 
 class StandardError(logging.Handler):
-    """Writes messages as they are to the current `sys.stderr`, which notebooks and tests replace."""
+    """Handler that writes to the current `sys.stderr`, which notebooks and tests replace."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr, flush=True)
@@ -32,5 +32,5 @@ def show_progress(*, force: bool = False) -> None:
 
 
 def hide_progress() -> None:
-    """Show warnings only from here on: no progress, neither lines nor bars. Called in worker processes."""
+    """Hide progress lines and bars; only warnings are shown. Called in worker processes."""
     logger.setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""The claim on an output folder: what it holds, who works in it, and what `--overwrite` may delete."""
+"""Output folders: content, exclusive access, resuming, and what `--overwrite` may delete."""
 
 from __future__ import annotations
 
@@ -17,35 +17,34 @@ from carat.utils.files import finished_name, unfinished_name
 from carat.utils.locking import LOCK, lock, refuse_locked
 
 State = Literal["new", "begun", "finished"]
-"""Of an output folder: nothing worth keeping, work that can be resumed, or a complete result."""
+"""State of an output folder: no results, resumable work, or a complete result."""
 
 
 @dataclass(frozen=True)
 class FolderKind:
-    """A kind of output folder: what its owner writes there, and how it is recognized."""
+    """A kind of output folder: the files that its owner writes, and how it is recognized."""
 
     name: str
     """Noun for messages, e.g. "run"."""
     markers: tuple[str, ...]
-    """Files that identify the folder, in the order in which they are written. They are deleted last, in the
-    reverse order, so that a folder whose deletion was interrupted is still recognized."""
+    """Files that identify the folder, in the order of writing. They are deleted last, in reverse order, so
+    that a partially deleted folder is still recognized."""
     patterns: tuple[str, ...]
-    """Everything else that the owner may write: glob patterns of paths relative to the folder. `*` also
-    matches `/`, so that `logs/*` is a whole subfolder."""
+    """Glob patterns of all other files that the owner may write, relative to the folder. `*` also matches
+    `/`, so that `logs/*` is a whole subfolder."""
     finished: str = ""
-    """File that exists when the work is complete; empty if the work can always be extended."""
+    """File that marks complete work; empty if work can always be extended."""
     error: type[CaratError] = RunError
-    """Raised when the folder is refused."""
+    """Exception for a folder that cannot be used."""
     recognizes: Callable[[Path], bool] = lambda folder: True
-    """Whether the content of the markers, which all exist, is the owner's."""
+    """Whether the markers, which all exist, were written by the owner."""
     has_results: Callable[[Path], bool] = lambda folder: True
-    """Whether there is work worth keeping; a folder without is replaced without `--overwrite`."""
+    """Whether the folder has results; without, it is replaced even if not `--overwrite`."""
     shares_folder: bool = False
-    """Whether work is also resumed beside files that the owner does not write, which `--overwrite` refuses in
-    any case."""
+    """Whether work can be resumed in a folder with foreign files; `--overwrite` never accepts them."""
 
     def owns(self, path: str) -> bool:
-        """Whether the owner may have written a file, given its path relative to the folder."""
+        """Return whether the owner may have written a file, given its path relative to the folder."""
         parent, _, name = path.rpartition("/")
         if name == LOCK:
             return not parent or self.has_entry(parent)
@@ -53,7 +52,7 @@ class FolderKind:
         return any(fnmatchcase(written, pattern) for pattern in (*self.markers, *self.patterns))
 
     def foreign_files(self, folder: Path) -> list[str]:
-        """Paths, relative to the folder and sorted, of files that the owner does not write."""
+        """Return the sorted relative paths of files that the owner does not write."""
         foreign = []
         for root, folders, files in os.walk(folder, onerror=_raise):
             inside = Path(root).relative_to(folder)
@@ -65,13 +64,13 @@ class FolderKind:
         return sorted(foreign)
 
     def state(self, folder: Path) -> State | Literal["foreign"]:
-        """What a folder holds; "foreign" if it was not written by the owner, or is no folder."""
+        """Return the state of a folder; "foreign" if the owner did not write it, or if it is a file."""
         if not folder.exists():
             return "new"
         if not folder.is_dir():
             return "foreign"
         started = {LOCK, *self.markers[:-1], *map(unfinished_name, self.markers)}
-        if {path.name for path in folder.iterdir()} <= started:  # perhaps killed while it was set up
+        if {path.name for path in folder.iterdir()} <= started:  # possibly killed during setup
             return "new"
         if not all((folder / name).is_file() for name in self.markers) or not self.recognizes(folder):
             return "foreign"
@@ -80,13 +79,13 @@ class FolderKind:
         return "begun" if self.has_results(folder) else "new"
 
     def described(self, state: str) -> str:
-        """The folder's content with an indefinite article, for messages."""
+        """Describe the content of a folder with an indefinite article, for messages."""
         if state == "begun" and self.finished:
             return f"an unfinished {self.name}"
         return f"an {self.name}" if self.name[0] in "aeiou" else f"a {self.name}"
 
     def has_entry(self, path: str) -> bool:
-        """Whether the owner writes a file or a subfolder of this name directly in the folder."""
+        """Return whether the owner writes the top-level file or subfolder of a relative path."""
         entry = finished_name(path.split("/")[0])
         heads = [pattern.split("/")[0] for pattern in (*self.markers, *self.patterns)]
         return any(fnmatchcase(entry, head) for head in heads)
@@ -103,20 +102,20 @@ def check_folder(
     """Decide how to work in a folder, without changing anything.
 
     Args:
-        kind: what is to be written.
-        folder: where to; it need not exist.
-        overwrite: replace what the folder holds.
-        difference: names what distinguishes the folder's content from the work to be done, e.g. "store"; an
-            empty string if both are the same, so that the work is resumed. None if it cannot be resumed.
-        accept_finished: a finished folder without difference is a valid outcome.
+        kind: kind of folder to write.
+        folder: output folder, which may not exist yet.
+        overwrite: replace existing content.
+        difference: returns the first difference between the existing and the requested work, e.g. "store", or
+            an empty string if they are equal and the work can be resumed. None if it cannot be resumed.
+        accept_finished: accept finished work without a difference.
 
     Returns:
-        "new" if the folder is to be written from scratch (what it holds is to be cleared), "begun" if the
-        work is to be resumed, "finished" if nothing is left to do.
+        "new" to start from scratch (existing content is to be cleared), "begun" to resume, "finished" if
+        nothing is left to do.
 
     Raises:
-        RunError: another process works in the folder.
-        CaratError: of `kind.error`; the folder holds something else, or something that is not to be replaced.
+        RunError: the folder is in use by another process.
+        CaratError: `kind.error`; the folder contains something else, or results that must not be replaced.
     """
     refuse_locked(folder)
     return _decide(kind, folder, overwrite, difference, accept_finished)
@@ -136,20 +135,22 @@ def _decide(
     if overwrite or not resumable:
         difference = None
     foreign = kind.foreign_files(folder) if folder.exists() else []
-    if difference is not None:  # nothing will be deleted
+    if difference is not None:  # nothing is deleted
         foreign = [] if kind.shares_folder else [path for path in foreign if not kind.has_entry(path)]
     if foreign:
         raise kind.error(
             f"{folder}: holds '{foreign[0]}', which is not part of a carat {kind.name}; move it away or "
             f"choose another folder"
         )
-    held = kind.described(state)
+    content = kind.described(state)
     if difference is not None:
         if other := difference():
-            raise kind.error(f"{folder}: holds {held} with another {other} already; --overwrite replaces it")
+            raise kind.error(
+                f"{folder}: holds {content} with another {other} already; --overwrite replaces it"
+            )
         return state
     if state != "new" and not overwrite:
-        raise kind.error(f"{folder}: holds {held} already; --overwrite replaces it")
+        raise kind.error(f"{folder}: holds {content} already; --overwrite replaces it")
     return "new"
 
 
@@ -163,21 +164,21 @@ def claim(
     accept_finished: bool = False,
     clear: bool = True,
 ) -> Iterator[State]:
-    """Hold a folder for this process alone, ready to be written.
+    """Lock an output folder for this process and prepare it for writing (context manager).
 
-    A missing folder is created. What is to be replaced is deleted before the block is entered, once it is
-    certain that all of it is the owner's and that no other process works in the folder.
+    A missing folder is created. Content to be replaced is deleted on entry, after checking that all of it was
+    written by the owner and that no other process uses the folder.
 
     Args:
         kind, folder, overwrite, difference, accept_finished: see `check_folder`.
-        clear: delete what is to be replaced; otherwise the block replaces it.
+        clear: delete content to be replaced; otherwise the caller replaces it.
 
     Yields:
         The state, see `check_folder`.
 
     Raises:
-        RunError: another process works in the folder; nothing was changed.
-        CaratError: of `kind.error`, see `check_folder`; nothing was changed.
+        RunError: the folder is in use by another process; nothing was changed.
+        CaratError: `kind.error`, see `check_folder`; nothing was changed.
     """
 
     check_folder(
@@ -192,12 +193,12 @@ def claim(
 
 
 def clear_folder(kind: FolderKind, folder: Path) -> None:
-    """Delete what a folder holds, except for its lock, which the caller holds; the markers go last.
+    """Delete the content of a folder except for its lock, held by the caller; markers are deleted last.
 
-    The caller has made sure that nothing foreign is in it, see `check_folder`.
+    The caller must have checked for foreign files, see `check_folder`.
 
     Raises:
-        RunError: another process works in a subfolder; nothing was deleted.
+        RunError: a subfolder is in use by another process; nothing was deleted.
     """
     for file in folder.rglob(LOCK):
         if file.parent != folder:
@@ -217,16 +218,16 @@ def _raise(error: OSError) -> None:
 
 
 def check_file(file: Path, overwrite: bool, error: type[CaratError] = RunError) -> None:
-    """Refuse an output file that exists, or whose folder another process works in.
+    """Check that an output file can be written.
 
     Args:
         file: file to write.
         overwrite: replace an existing file.
-        error: what is raised if the file exists.
+        error: exception for an existing file.
 
     Raises:
-        RunError: another process works in the file's folder.
-        CaratError: of `error`; the file exists.
+        RunError: the folder of the file is in use by another process.
+        CaratError: `error`; the file exists.
     """
     if file.is_dir():
         raise error(f"{file}: is a folder; name a file")
@@ -236,10 +237,10 @@ def check_file(file: Path, overwrite: bool, error: type[CaratError] = RunError) 
 
 
 def read_plan(file: Path) -> dict[str, Any]:
-    """The plan that a folder's owner wrote, a JSON object.
+    """Read the plan of an output folder, a JSON object.
 
     Raises:
-        RunError: it cannot be read.
+        RunError: the plan cannot be read.
     """
     try:
         plan = json.loads(file.read_text(encoding="utf-8"))
@@ -251,7 +252,7 @@ def read_plan(file: Path) -> dict[str, Any]:
 
 
 def has_key(file: Path, key: str) -> bool:
-    """Whether a file is a JSON object that has a key, as the owner's marker has."""
+    """Return whether a file is a JSON object with a key."""
     try:
         return key in read_plan(file)
     except RunError:
@@ -259,7 +260,7 @@ def has_key(file: Path, key: str) -> bool:
 
 
 def plan_difference(file: Path, plan: Mapping[str, Any]) -> str:
-    """The dotted key of the first value in which a folder's plan differs from `plan`, for `check_folder`.
+    """Return the dotted key of the first difference of a folder's plan from `plan`, for `check_folder`.
 
     Raises:
         RunError: the folder's plan cannot be read.
@@ -268,7 +269,7 @@ def plan_difference(file: Path, plan: Mapping[str, Any]) -> str:
 
 
 def first_difference(stored: Any, wanted: Any) -> str:
-    """The dotted key of the first value in which two nested dictionaries differ; empty if they are equal.
+    """Return the dotted key of the first difference of two nested dictionaries; empty if they are equal.
 
     >>> first_difference({"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}})
     'b.c'
@@ -278,7 +279,7 @@ def first_difference(stored: Any, wanted: Any) -> str:
     for key in [*wanted, *(key for key in stored if key not in wanted)]:
         if key not in stored or key not in wanted:
             return str(key)
-        below = first_difference(stored[key], wanted[key])
-        if below:
-            return str(key) if below == "value" else f"{key}.{below}"
+        nested = first_difference(stored[key], wanted[key])
+        if nested:
+            return str(key) if nested == "value" else f"{key}.{nested}"
     return ""

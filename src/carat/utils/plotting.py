@@ -18,7 +18,7 @@ COLORS = ("#3b6fb6", "#d9822b", "#3a9a5b", "#b04a9a", "#8c6d46", "#5f6b7a", "#c9
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Make an empty figure of a size in inches, with constrained layout."""
+    """Create an empty figure of a size in inches, with constrained layout."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal or in a notebook, and log lines everywhere else."""
+"""Progress of long operations: a bar on a terminal or in a notebook, otherwise log lines."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from carat.utils.logging import logger
 T = TypeVar("T")
 
 REFRESH = 0.2
-"""Seconds between two states of a bar, at least."""
+"""Minimum seconds between two refreshes of a bar."""
 LINE_EVERY = 5.0
-"""Seconds between two log lines, at least."""
+"""Minimum seconds between two log lines."""
 LINES = 10
-"""Log lines about one piece of work, at most."""
+"""Maximum number of log lines per operation."""
 LINE_EVERY_UNKNOWN = 30.0
-"""Seconds between two log lines where the amount of work is unknown."""
+"""Minimum seconds between two log lines if the number of steps is unknown."""
 
 
 class Bar(ABC):
-    """A bar for one kind of work after another."""
+    """Progress bar that is reused for consecutive operations."""
 
     def __init__(self) -> None:
         self._refreshed = 0.0
 
     @abstractmethod
     def start(self, description: str, total: int | None) -> None:
-        """Show an empty bar for `total` steps; None if their number is unknown."""
+        """Reset the bar to an operation of `total` steps; None if their number is unknown."""
 
     @abstractmethod
     def update(self, done: int, note: str = "") -> None:
-        """Show that `done` steps are finished, with a note beside the bar."""
+        """Show that `done` steps are complete, with a note beside the bar."""
 
-    def close(self) -> None:  # noqa: B027  nothing to stop in most of them
-        """Stop showing progress."""
+    def close(self) -> None:  # noqa: B027  optional
+        """Stop displaying progress."""
 
     def is_due(self) -> bool:
-        """Whether the last refresh was long enough ago; an answer of True counts as one."""
+        """Return whether a refresh is due; True starts the next interval."""
         now = time.monotonic()
         if now - self._refreshed < REFRESH:
             return False
@@ -91,7 +91,7 @@ class TerminalBar(Bar):
 
 
 class NotebookBar(Bar):
-    """An HTML bar below a notebook's cell; needs no widgets.
+    """An HTML progress bar in the output of a notebook cell, without widgets.
 
     Args:
         transient: remove the bar when it is closed.
@@ -103,11 +103,11 @@ class NotebookBar(Bar):
         self._handle: Any = None
         self._description, self._note, self._done = "", "", 0
         self._total: int | None = None
-        self._began = 0.0
+        self._started = 0.0
 
     def start(self, description: str, total: int | None) -> None:
         self._description, self._total, self._done, self._note = description, total, 0, ""
-        self._began = time.monotonic()
+        self._started = time.monotonic()
         self._show()
 
     def update(self, done: int, note: str = "") -> None:
@@ -133,7 +133,7 @@ class NotebookBar(Bar):
         return f'<progress{ends} style="vertical-align: middle"></progress> {html.escape(self._text())}'
 
     def _text(self) -> str:
-        elapsed = time.monotonic() - self._began
+        elapsed = time.monotonic() - self._started
         counted = f"{self._done}/{self._total}" if self._total is not None else str(self._done)
         parts = [f"{self._description} {counted}", format_duration(elapsed)]
         if self._total and 0 < self._done < self._total:
@@ -143,23 +143,23 @@ class NotebookBar(Bar):
 
 
 class LogLines(Bar):
-    """Lines through carat's logger, about one for every tenth of the work; none for work of seconds."""
+    """Log lines, about one per tenth of the steps; none for operations of a few seconds."""
 
     def __init__(self) -> None:
         super().__init__()
         self._description = ""
         self._total: int | None = None
-        self._began = self._last = 0.0
+        self._started = self._last = 0.0
         self._part = self._lines = 0
 
     def start(self, description: str, total: int | None) -> None:
         self._description, self._total = description, total
-        self._began = self._last = time.monotonic()
+        self._started = self._last = time.monotonic()
         self._part = self._lines = 0
 
     def update(self, done: int, note: str = "") -> None:
         now = time.monotonic()
-        elapsed, waited = now - self._began, now - self._last
+        elapsed, waited = now - self._started, now - self._last
         if self._total is None:
             if waited >= LINE_EVERY_UNKNOWN:
                 self._line(now, f"{done} done in {format_duration(elapsed)}")
@@ -180,7 +180,7 @@ class LogLines(Bar):
 
 
 def open_bar(*, transient: bool = False) -> Bar | None:
-    """A bar where someone watches: on a terminal or in a notebook; None elsewhere.
+    """Create a progress bar on a terminal or in a notebook; None elsewhere.
 
     Args:
         transient: remove the bar when it is closed.
@@ -191,24 +191,24 @@ def open_bar(*, transient: bool = False) -> Bar | None:
 
 
 def is_silent() -> bool:
-    """Whether progress is hidden: carat's logger was set to show warnings only, as in worker processes."""
+    """Return whether the logger shows only warnings, as in worker processes."""
     return logger.level > logging.INFO
 
 
 def in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook."""
+    """Return whether this process is a notebook kernel."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return hasattr(shell, "kernel")
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Iterate and show how far it is: a bar on a terminal or in a notebook, log lines elsewhere.
+    """Iterate with progress: a bar on a terminal or in a notebook, log lines elsewhere.
 
     Args:
-        items: what is iterated.
-        description: what is done, e.g. "Scoring test".
-        total: number of items, if it is known.
+        items: items to iterate over.
+        description: name of the operation, e.g. "Scoring test".
+        total: number of items, if known.
 
     Yields:
         The items.
@@ -227,7 +227,7 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds for people, in the unit that leaves one or two digits.
+    """Format a duration in seconds, in the unit that needs one or two digits.
 
     >>> [format_duration(s) for s in (0.4, 41, 100, 735, 9000, 200000)]
     ['0 s', '41 s', '2 min', '12 min', '2.5 h', '56 h']

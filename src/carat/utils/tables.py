@@ -1,4 +1,4 @@
-"""Tables of reports: Markdown, CSV, HTML, pandas and the terminal."""
+"""Tables for reports in Markdown, CSV, HTML, pandas and the terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MARKUP = re.compile(r"[\\|]|<(?=[A-Za-z/!?])")
-"""What Markdown would not show as it is: a cell's border, an escape, the start of an HTML tag."""
+"""Characters with a meaning in Markdown tables: cell border, escape, start of an HTML tag."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Table:
     """Columns and rows, rendered the same way in every report.
 
     Args:
-        columns: headings.
+        columns: column headings.
         rows: cells of each row, one per column: text, numbers, or None for an empty cell.
-        title: shown above the table; CSV has none.
-        digits: decimals of floats in Markdown, HTML and on the terminal; as many as they have when None. CSV
-            and pandas always get the full value.
+        title: title above the table; not written to CSV.
+        digits: decimals of floats in Markdown, HTML and on the terminal; None for full precision, which CSV
+            and pandas always have.
 
     Raises:
         ValueError: no columns, or a row has more or fewer cells than there are columns.
@@ -57,23 +57,23 @@ class Table:
 
     @classmethod
     def from_records(cls, records: Sequence[Mapping[str, Any]], title: str = "") -> Table:
-        """A table with a column for every key, in the order of their first appearance.
+        """Create a table with a column for every key, in order of first appearance.
 
         Args:
-            records: cells by column, one mapping per row; a key that a mapping lacks is an empty cell.
+            records: cells by column, one mapping per row; missing keys become empty cells.
             title: see `Table`.
 
         Raises:
-            ValueError: no keys at all.
+            ValueError: there are no keys.
         """
         columns = list(dict.fromkeys(key for record in records for key in record))
         return cls(columns, [[record.get(key) for key in columns] for record in records], title)
 
     def to_markdown(self, *, aligned: bool = False) -> str:
-        """A GitHub table, without a newline at its end; `|`, `\\`, tags and line breaks are escaped.
+        """Format as a GitHub table without a final newline; `|`, `\\`, tags and line breaks are escaped.
 
         Args:
-            aligned: pad the cells, so that the columns line up in plain text.
+            aligned: pad cells so that columns are aligned in plain text.
         """
         lines = [[_markdown(cell) for cell in row] for row in (self.columns, *self._texts())]
         rule = ["---"] * len(self.columns)
@@ -86,10 +86,10 @@ class Table:
         return "\n".join([f"**{_markdown(self.title)}**", "", *text] if self.title else text)
 
     def to_csv(self, file: str | os.PathLike[str] | None = None) -> str:
-        """Columns and rows as CSV, by RFC 4180.
+        """Format columns and rows as CSV (RFC 4180).
 
         Args:
-            file: where to write them too, in UTF-8; the file appears when it is whole.
+            file: file to write as well, atomically and in UTF-8.
         """
         buffer = io.StringIO(newline="")
         csv.writer(buffer).writerows([self.columns, *self.rows])
@@ -105,10 +105,10 @@ class Table:
         return text
 
     def to_html(self, notes: Sequence[str] = ()) -> str:
-        """A `<table>`, escaped; the first cell of each row is its heading.
+        """Format as an escaped `<table>`; the first cell of each row is its heading.
 
         Args:
-            notes: paragraphs below the table, escaped too.
+            notes: paragraphs below the table, which are escaped as well.
         """
         lines = ["<table>"]
         if self.title:
@@ -126,7 +126,7 @@ class Table:
         return self.to_html()
 
     def to_frame(self) -> pd.DataFrame:
-        """The cells as a pandas data frame.
+        """Convert to a pandas data frame.
 
         Raises:
             CaratError: pandas is not installed.
@@ -147,16 +147,16 @@ class Table:
         """Print the table on the terminal.
 
         Args:
-            align: of all columns but the first, which is on the left.
-            bare: without headings and lines.
-            styles: rich styles of cells by their text, e.g. `{"fail": "red"}`.
+            align: alignment of all columns except the first, which is left-aligned.
+            bare: omit headings and lines.
+            styles: rich styles of cells by text, e.g. `{"fail": "red"}`.
         """
         from rich.box import HEAVY_HEAD
         from rich.console import Console
         from rich.table import Table as Terminal
         from rich.text import Text
 
-        table = Terminal(  # everything as Text: brackets in names are no markup
+        table = Terminal(  # as Text, so that brackets are not parsed as markup
             title=Text(self.title, style="bold") if self.title else None,
             title_justify="left",
             box=None if bare else HEAVY_HEAD,

@@ -9,7 +9,7 @@ DISTRIBUTION = "carat-emotion"
 
 
 def version() -> str:
-    """Version of the installed distribution; "unknown" in a source tree that is not installed."""
+    """Return the version of the installed distribution; "unknown" if the source tree is not installed."""
     try:
         return metadata.version(DISTRIBUTION)
     except metadata.PackageNotFoundError:

@@ -136,8 +136,8 @@ def test_standardization_uses_training_rows_only(folder: Path) -> None:
         ("split", None, "'split' is missing"),
         ("id", [], "id"),
         ("splits", {"train": "train", "validation": "dev"}, "splits.validation"),
-        ("modalities.text.source", "golve", "source 'golve' is none of 'array', 'glove', 'hf'"),
-        ("labels", "sad", "labels: expected keys and values, found 'sad'"),
+        ("modalities.text.source", "golve", "unknown source 'golve', expected one of 'array', 'glove', 'hf'"),
+        ("labels", "sad", "labels: expected a mapping, found 'sad'"),
         (
             "modalities.audio.drop_colums",
             [1],
@@ -148,7 +148,7 @@ def test_standardization_uses_training_rows_only(folder: Path) -> None:
         ("modalities.audio.drop_columns", [-1], "modalities.audio.drop_columns.0"),
         ("modalities", {}, "modalities"),
         ("dtype", "int8", "dtype"),
-        ("table", "${CARAT_NO_SUCH}/t.csv", "needs the environment variable CARAT_NO_SUCH"),
+        ("table", "${CARAT_NO_SUCH}/t.csv", "requires the environment variable CARAT_NO_SUCH"),
     ],
 )
 def test_wrong_recipes(folder: Path, path: str, value: Any, message: str) -> None:
@@ -206,7 +206,7 @@ def test_tokens_without_a_vector_are_counted(folder: Path) -> None:
 
 def test_duplicate_keys_in_a_recipe(folder: Path) -> None:
     (folder / "r.yaml").write_text("name: a\nname: b\n")
-    with pytest.raises(ConfigError, match="line 2: not valid YAML \\(key 'name' occurs twice\\)"):
+    with pytest.raises(ConfigError, match="line 2: not valid YAML \\(duplicate key 'name'\\)"):
         build_store(folder / "r.yaml", folder / "store")
 
 

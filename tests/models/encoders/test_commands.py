@@ -63,8 +63,8 @@ def test_tokens_of_another_tokenizer_are_rejected(
     other = shutil.copytree(text_encoder, tmp_path / "encoder")
     (other / "tokenizer.json").write_text((other / "tokenizer.json").read_text() + " ")
     with pytest.raises(
-        DataError, match=r"text holds tokens by the tokenizer \w+, but the run .* on tokens by"
+        DataError, match=r"text holds tokens of the tokenizer \w+, but the run .* on tokens of"
     ):
         load(text_run.folder).predict_store(make_text_store(tmp_path, other), "test").__next__()
-    with pytest.raises(DataError, match=r"text holds features, but the run .* was trained on tokens by the"):
+    with pytest.raises(DataError, match=r"text holds features, but the run .* was trained on tokens of the"):
         load(text_run.folder).predict_store(store, "test").__next__()

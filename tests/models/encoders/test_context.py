@@ -313,7 +313,7 @@ def test_stores_with_another_context_are_rejected(
     with pytest.raises(DataError, match=r"with 4 tokens of context .* with 8 tokens .* says context: 8"):
         carat.load(calls_run.folder).evaluate(store)
     without = build_store(write_conversations(tmp_path, text_encoder, "context: 0"), tmp_path / "without")
-    with pytest.raises(DataError, match=r"text is read with no context, but the run .* with 8 tokens"):
+    with pytest.raises(DataError, match=r"text has no context, but the run .* with 8 tokens"):
         carat.load(calls_run.folder).evaluate(without)
 
 

@@ -328,7 +328,7 @@ def test_altered_encoder_files_of_a_run_are_rejected(text_run: TrainedRun, tmp_p
         run = shutil.copytree(text_run.folder, tmp_path / name)
         file = run / "encoders" / "text" / name
         file.write_bytes(file.read_bytes()[:-2] + b" }")
-        with pytest.raises(RunError, match=f"{name}: altered since the training finished"):
+        with pytest.raises(RunError, match=f"{name}: modified after training"):
             carat.load(run)
         file.unlink()
         with pytest.raises(RunError, match=f"{name}: cannot be read .No such file"):

@@ -1,1 +1,1 @@
-"""Every method on the same data, tuned, trained and judged alike."""
+"""Leaderboards: all methods tuned, trained and evaluated equally on the same data."""

@@ -1,4 +1,4 @@
-"""From a store to a leaderboard: tune, train with several seeds, judge, write."""
+"""Comparison of methods: tune, train with several seeds, evaluate, write the leaderboard."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from carat.studies.jobs import (
     run_seeds,
     study_kind,
 )
+from carat.studies.leaderboard.evaluation import SelectedTrial, evaluate_methods
 from carat.studies.leaderboard.missing_modalities import measure
 from carat.studies.leaderboard.page import write_page
 from carat.studies.leaderboard.result import Leaderboard
-from carat.studies.leaderboard.standings import SelectedTrial, evaluate_methods
 from carat.studies.leaderboard.tables import About, write_tables
 from carat.studies.leaderboard.tuning import open_study
 from carat.utils.errors import ConfigError, RunError
@@ -39,13 +39,13 @@ COMPARISON = study_kind(
 
 
 def choose_methods(wanted: Sequence[str]) -> list[str]:
-    """Names of methods, in the order of the registry; `all` stands for every method.
+    """Resolve names of methods, in the order of the registry; `all` stands for every method.
 
     Raises:
-        ConfigError: an unknown method, or one whose package fails, or none.
+        ConfigError: no method is given, a method is unknown, or its package cannot be imported.
     """
     if not wanted:
-        raise ConfigError(f"--methods: name one at least of {', '.join(method_names())}")
+        raise ConfigError(f"--methods: specify at least one of {', '.join(method_names())}")
     _check_names(wanted, "--methods")
     return [name for name in method_names() if RESERVED in wanted or name in wanted]
 
@@ -62,16 +62,19 @@ def _check_names(names: Iterable[str], origin: str) -> None:
 def experiments_of(
     methods: Sequence[str], preset: str, settings: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Experiment]:
-    """The experiment that each method starts with.
+    """Build the experiment of each method before tuning.
 
     Args:
-        methods: their names.
-        preset: of every method.
-        settings: changes to the preset by method; those under `all` apply to every method, and a method's own
-            take precedence.
+        methods: names of methods.
+        preset: preset of every method.
+        settings: overrides of the preset by method; those under `all` apply to every method, and a method's
+            own overrides take precedence.
+
+    Returns:
+        Experiments by method.
 
     Raises:
-        ConfigError: a key of `settings` is no method, or a value is wrong.
+        ConfigError: a key of `settings` is not a method, or a value is invalid.
     """
     _check_names(settings, "settings")
     return {
@@ -97,34 +100,35 @@ def compare(
     workers: int = 1,
     overwrite: bool = False,
 ) -> Leaderboard:
-    """Tune, train and judge methods alike, and write leaderboard.md, .csv, .html and costs.csv.
+    """Tune, train and evaluate methods equally, and write leaderboard.md, .csv, .html and costs.csv.
 
-    Every method gets the same number of trials, judged on validation by the experiment's first seed, and the
-    best settings are trained with every seed. The test split is scored, not chosen by. Finished trainings are
-    not repeated: after an interruption the same call resumes and gives the same numbers, except for the costs
-    of what it trains.
+    Every method gets the same number of trials, which are compared on the validation split with the first
+    seed; the best trial is then trained with every seed. Nothing is selected on the test split. Completed
+    training runs are reused: the same call resumes an interrupted comparison, with the same results except
+    for the costs of the runs that it trains.
 
     Args:
-        store: a store or its folder, with splits train, valid and test.
-        out: folder to create or resume.
-        methods: by name, or `all`.
-        preset: where every method starts.
-        settings: see `experiments_of`.
-        seeds: number of seeds, counted from the experiment's.
-        budget: trials of each method, the first of which are the settings it starts with.
-        workers: number of trainings at a time, one core each.
-        overwrite: replace another comparison.
+        store: a store or its folder, with the splits train, valid and test.
+        out: output folder, new or of an interrupted comparison.
+        methods: names of methods, or `all`.
+        preset: preset of every method.
+        settings: overrides of the preset by method; those under `all` apply to every method, and a method's
+            own overrides take precedence.
+        seeds: number of consecutive seeds, starting with the experiment's.
+        budget: number of trials per method, the first of which has the preset's hyperparameters.
+        workers: number of parallel training runs, one core each.
+        overwrite: replace an existing comparison.
 
     Returns:
-        One result per method, the best mean test micro-F1 first; see `Leaderboard.to_frame`.
+        One result per method, sorted by mean test micro-F1 in descending order; see `Leaderboard.to_frame`.
 
     Raises:
         ConfigError: a method or setting is unknown.
         DataError: the store is damaged or lacks a split.
-        RunError: the folder holds something else, another process works in it, or a training failed.
+        RunError: the folder contains other files, is in use by another process, or a training run failed.
 
-    Source: paired bootstrap over groups and seeds; p-values corrected by Holm, Scandinavian Journal of
-        Statistics 6 (1979).
+    Source: paired bootstrap over groups and seeds; p-values corrected by Holm, "A simple sequentially
+        rejective multiple test procedure", Scandinavian Journal of Statistics 6 (1979).
 
     Example:
         board = carat.compare("demo-store", "leaderboard", methods=["prior", "br"], seeds=2)
@@ -133,7 +137,7 @@ def compare(
     folder, path, opened = Path(out), Path(store), open_store(store)
     for split in ("train", "valid", "test"):
         opened.indices(split)
-    starts = experiments_of(choose_methods(methods), preset, settings or {})
+    presets = experiments_of(choose_methods(methods), preset, settings or {})
     plan = {
         "store": opened.manifest.fingerprint,
         "preset": preset,
@@ -141,44 +145,44 @@ def compare(
         "budget": budget,
     }
     with claim_study(COMPARISON, folder, plan, overwrite):
-        finals = _tune(starts, budget, seeds, path, folder, workers)
-        logger.info(f"with the chosen settings: {len(finals) * seeds} trainings")
-        run_seeds([final.jobs for final in finals], folder, workers)
-        standings = evaluate_methods(finals, opened, folder)
-        about = About.of(finals, opened, folder, preset, dict(settings or {}), budget)
-        write_tables(standings, about, folder)
-        write_page(standings, about, folder / PAGE)
-    return Leaderboard(standings)
+        selected = _tune(presets, budget, seeds, path, folder, workers)
+        logger.info(f"training the selected trials: {len(selected) * seeds} training runs")
+        run_seeds([trial.jobs for trial in selected], folder, workers)
+        results = evaluate_methods(selected, opened, folder)
+        about = About.of(selected, opened, folder, preset, dict(settings or {}), budget)
+        write_tables(results, about, folder)
+        write_page(results, about, folder / PAGE)
+    return Leaderboard(results)
 
 
 def _tune(
-    starts: Mapping[str, Experiment],
+    presets: Mapping[str, Experiment],
     budget: int,
     seeds: int,
     store: Path,
     out: Path,
     workers: int,
 ) -> list[SelectedTrial]:
-    """Try settings on validation with the first seed, and plan the best of each method with every seed."""
-    studies = {name: open_study(name, start, budget, out / JOURNAL) for name, start in starts.items()}
+    """Run the trials with the first seed, and select the best of each method on the validation split."""
+    studies = {name: open_study(name, preset, budget, out / JOURNAL) for name, preset in presets.items()}
     trials = {
-        name: [_job(name, number, tried, store) for number, tried in enumerate(study.experiments())]
+        name: [_job(name, number, x, store) for number, x in enumerate(study.experiments())]
         for name, study in studies.items()
     }
     if budget > 1:
-        jobs = [job for tried in trials.values() for job in tried]
-        logger.info(f"tuning: {len(jobs)} trainings")
+        jobs = [job for group in trials.values() for job in group]
+        logger.info(f"tuning: {len(jobs)} training runs")
         run_jobs(jobs, out, workers)
-        for name, tried in trials.items():
-            for number, job in enumerate(tried):
+        for name, group in trials.items():
+            for number, job in enumerate(group):
                 studies[name].tell(number, _validation(job, out))
-    finals = []
+    selected = []
     for name, study in studies.items():
         best = study.best if budget > 1 else 0
-        chosen = trials[name][best].experiment
-        planned = [_job(name, best, chosen, store, seed, measure) for seed in range(seeds)]
-        finals.append(SelectedTrial(name, planned, len(study.trials), study.trials[best]))
-    return finals
+        experiment = trials[name][best].experiment
+        planned = [_job(name, best, experiment, store, seed, measure) for seed in range(seeds)]
+        selected.append(SelectedTrial(name, planned, len(study.trials), study.trials[best]))
+    return selected
 
 
 def _job(
@@ -187,14 +191,14 @@ def _job(
     experiment: Experiment,
     store: Path,
     seed: int = 0,
-    measured: Callable[[Predictor, Store], Arrays] | None = None,
+    measurement: Callable[[Predictor, Store], Arrays] | None = None,
 ) -> Job:
     seeded = experiment.model_copy(update={"seed": experiment.seed + seed})
-    return Job(f"{method}/trial{trial}", seeded, store, measured)
+    return Job(f"{method}/trial{trial}", seeded, store, measurement)
 
 
 def _validation(job: Job, out: Path) -> float | None:
-    """Micro-F1 of a trial; None if it failed."""
+    """Validation micro-F1 of a trial; None if it failed."""
     try:
         value = read_validation(job, out)
     except RunError:

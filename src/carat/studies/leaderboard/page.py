@@ -1,4 +1,4 @@
-"""The leaderboard as one HTML page that needs nothing from outside."""
+"""The leaderboard as a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 
 from carat.evaluation.bootstrap import Paired
 from carat.evaluation.formatting import in_brackets, mean_and_spread
-from carat.studies.leaderboard.missing_modalities import SHARES
-from carat.studies.leaderboard.standings import MethodResult
+from carat.studies.leaderboard.evaluation import MethodResult
+from carat.studies.leaderboard.missing_modalities import DROP_PROBABILITIES
 from carat.studies.leaderboard.tables import (
     About,
     cost_table,
@@ -33,7 +33,13 @@ MARKERS = "os^Dvp*XPh<>"
 
 
 def write_page(results: Sequence[MethodResult], about: About, file: Path) -> None:
-    """Write the page: sortable table with intervals, labels, missing modalities, costs."""
+    """Write the page: a sortable table with intervals, F1 by label, missing modalities and costs.
+
+    Args:
+        results: results of all methods, the best first.
+        about: provenance of the results.
+        file: HTML file to write.
+    """
     import jinja2
 
     environment = jinja2.Environment(
@@ -47,25 +53,25 @@ def write_page(results: Sequence[MethodResult], about: About, file: Path) -> Non
         rows=_rows(results),
         scale=_scale(results),
         tables=[
-            ("With a threshold for each label", threshold_table(results).to_html()),
+            ("Per-label thresholds", threshold_table(results).to_html()),
             ("F1 by label", label_table(results, about.labels).to_html()),
             ("Costs", cost_table(results).to_html()),
         ],
-        pictures=[
-            ("Modalities taken away at random", _svg(_curves(results))),
-            ("Only some modalities at test time", _svg(_subsets(results))),
+        figures=[
+            ("Modalities dropped at random", _svg(_curves(results))),
+            ("Subsets of modalities at test time", _svg(_subsets(results))),
         ],
     )
     write_atomically(file, text + "\n")
 
 
 def _rows(results: Sequence[MethodResult]) -> list[dict[str, Any]]:
-    """Of the main table: what is shown, and what is sorted by."""
+    """Rows of the main table: sort keys and texts."""
     low, high = _scale(results)
     rows = []
     for result in results:
         left, right = result.interval["micro_f1"]
-        place = [
+        positions = [
             float(np.clip((x - low) / (high - low), 0, 1) * 100)
             for x in (left, result.mean("micro_f1"), right)
         ]
@@ -76,7 +82,7 @@ def _rows(results: Sequence[MethodResult]) -> list[dict[str, Any]]:
                 "method": result.method,
                 "micro": (result.mean("micro_f1"), mean_and_spread(result.values("micro_f1"))),
                 "interval": in_brackets((left, right)),
-                "place": place,
+                "positions": positions,
                 "against": (against.difference if against else 0.0, *_lines(against)),
                 "macro": (result.mean("macro_f1"), mean_and_spread(result.values("macro_f1"))),
                 "macro_against": _lines(result.against.get("macro_f1")),
@@ -91,14 +97,14 @@ def _rows(results: Sequence[MethodResult]) -> list[dict[str, Any]]:
 
 
 def _lines(paired: Paired | None) -> tuple[str, str, str]:
-    """A difference, how sure it is, and the class of its colour."""
+    """Difference, its interval and p-value, and the CSS class of its color."""
     text, _, rest = difference(paired).partition(" ")
     low, high = paired.interval if paired else (0.0, 0.0)
     return text, rest, "up" if low > 0 else "down" if high < 0 else ""
 
 
 def _scale(results: Sequence[MethodResult]) -> tuple[float, float]:
-    """Ends of the axis on which the intervals are drawn, in twentieths."""
+    """Bounds of the axis of the intervals, rounded outward to multiples of 0.05."""
     ends = np.array([result.interval["micro_f1"] for result in results])
     finite = ends[np.isfinite(ends)]
     if not len(finite):
@@ -107,26 +113,28 @@ def _scale(results: Sequence[MethodResult]) -> tuple[float, float]:
 
 
 def _curves(results: Sequence[MethodResult]) -> Figure:
+    """Plot micro-F1 over the probability of dropping a modality."""
     figure = new_figure(7.5, 4.6)
     axes = figure.subplots()
-    for place, result in enumerate(results):
-        values = [result.missing.get(f"{share:.0%} away", (0, float("nan")))[1] for share in SHARES]
+    for i, result in enumerate(results):
+        values = [result.missing.get(f"{p:.0%} away", (0, float("nan")))[1] for p in DROP_PROBABILITIES]
         axes.plot(
-            [0.0, *SHARES],
+            [0.0, *DROP_PROBABILITIES],
             [result.mean("micro_f1"), *values],
-            color=COLORS[place % len(COLORS)],
-            marker=MARKERS[place % len(MARKERS)],
+            color=COLORS[i % len(COLORS)],
+            marker=MARKERS[i % len(MARKERS)],
             markersize=5,
-            linestyle="-" if place < len(COLORS) else "--",
+            linestyle="-" if i < len(COLORS) else "--",
             label=result.method,
         )
-    axes.set(xlabel="share of modalities taken away", ylabel="test micro-F1")
+    axes.set(xlabel="probability of dropping a modality", ylabel="test micro-F1")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     return figure
 
 
 def _subsets(results: Sequence[MethodResult]) -> Figure:
+    """Plot micro-F1 of every subset of modalities as a heat map."""
     names = [name for name in results[0].missing if name.startswith("only ")]
     values = np.array([[x.mean("micro_f1"), *(x.missing[name][1] for name in names)] for x in results])
     figure = new_figure(7.5, 1.6 + 0.33 * len(results))
@@ -137,7 +145,7 @@ def _subsets(results: Sequence[MethodResult]) -> Figure:
 
 
 def _svg(figure: Figure) -> str:
-    """As an element of the page."""
+    """Render a figure as an `<svg>` element without metadata."""
     buffer = io.BytesIO()
     save(figure, buffer)
     text = buffer.getvalue().decode()

@@ -1,4 +1,4 @@
-"""The leaderboard as an object, for notebooks and further analysis."""
+"""Result of a comparison, for notebooks and further analysis."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from carat.studies.leaderboard.standings import BASE, COMPARED, MethodResult
+from carat.studies.leaderboard.evaluation import BASE, COMPARED, MethodResult
 from carat.studies.leaderboard.tables import METRICS, score_table
 from carat.utils.tables import Table
 
@@ -32,11 +32,11 @@ class Leaderboard(list[MethodResult]):
         return f"Leaderboard({methods})"
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per method, on the test split.
+        """Convert the test results to a data frame with one row per method.
 
         Returns:
             Columns `method`, `seeds` (their number), for each metric `<metric>` (mean over the seeds),
-            `<metric>_std` and, where it was bootstrapped, `<metric>_low` and `<metric>_high` (95 % by group);
+            `<metric>_std` and, if bootstrapped, `<metric>_low` and `<metric>_high` (95 % interval, by group);
             for micro- and macro-F1 `<metric>_minus_carat` with `_low`, `_high` and `_p` (NaN without CARAT);
             `parameters`, `seconds_per_epoch`, `epochs`, `samples_per_second`, `peak_gb`.
 

@@ -1,4 +1,4 @@
-"""The leaderboard's tables, and its Markdown and CSV files."""
+"""Tables of the leaderboard, and its Markdown and CSV files."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from carat.data.store import Store
 from carat.evaluation.bootstrap import Paired
 from carat.evaluation.formatting import decimal, in_brackets, mean_and_spread, signed
 from carat.studies.jobs import distinct, read_environment
-from carat.studies.leaderboard.standings import BASE, COMPARED, MethodResult, SelectedTrial
+from carat.studies.leaderboard.evaluation import BASE, COMPARED, MethodResult, SelectedTrial
 from carat.utils.files import write_atomically
 from carat.utils.tables import Table
 
 METRICS = ("micro_f1", "macro_f1", "rarest_f1", "accuracy", "precision", "recall")
-"""Columns of leaderboard.csv; `rarest_f1` is that of the rarest label."""
+"""Columns of leaderboard.csv; `rarest_f1` is the F1 of the rarest label."""
 PER_LABEL = METRICS[:3]
-"""Those that are also computed with a threshold for each label."""
+"""Metrics that are also computed with per-label thresholds."""
 COSTS = [
     "method",
     "parameters",
@@ -37,20 +37,21 @@ COSTS = [
 
 @dataclass(frozen=True)
 class About:
-    """What a reader must know to trust a leaderboard, and to make it again."""
+    """Provenance of a leaderboard: data, protocol and environment."""
 
     store: str
     samples: int
     fingerprint: str
     notes: str
-    """Of the store."""
+    """Notes of the store."""
     labels: Sequence[str]
     test: int
+    """Number of test samples."""
     groups: int
-    """Of the test split."""
+    """Number of groups in the test split."""
     seeds: Sequence[int]
     methods: list[str]
-    """As they were named."""
+    """Names of the compared methods."""
     budget: int
     preset: str
     settings: Mapping[str, Any]
@@ -61,15 +62,22 @@ class About:
     @classmethod
     def of(
         cls,
-        finals: Sequence[SelectedTrial],
+        selected: Sequence[SelectedTrial],
         store: Store,
         out: Path,
         preset: str,
         settings: Mapping[str, Any],
         budget: int,
     ) -> About:
-        """Gather it from finished trainings."""
-        runs = [read_environment(job, out) for final in finals for job in final.jobs]
+        """Collect the provenance from complete training runs.
+
+        Args:
+            selected: the selected trial of each method.
+            store: the data.
+            out: output folder of the comparison.
+            preset, settings, budget: see `carat.compare`.
+        """
+        runs = [read_environment(job, out) for trial in selected for job in trial.jobs]
         test = store.indices("test")
         return cls(
             store=store.manifest.name,
@@ -79,8 +87,8 @@ class About:
             labels=store.label_names,
             test=len(test),
             groups=len(set(store.groups[test].tolist())),
-            seeds=[job.experiment.seed for job in finals[0].jobs],
-            methods=[final.method for final in finals],
+            seeds=[job.experiment.seed for job in selected[0].jobs],
+            methods=[trial.method for trial in selected],
             budget=budget,
             preset=preset,
             settings=settings,
@@ -91,7 +99,7 @@ class About:
 
     @property
     def command(self) -> str:
-        """What makes it again."""
+        """Command that reproduces the leaderboard."""
         settings = " --settings SETTINGS.yaml" if self.settings else ""
         every = set(self.methods) == set(method_names())
         return (
@@ -100,23 +108,23 @@ class About:
         )
 
     def paragraphs(self) -> list[str]:
-        """How the numbers came about."""
+        """Description of data, protocol and environment, one string per paragraph."""
         tuned = (
-            f"each method was tuned by {self.budget} trials on validation (learning rate and dropouts, or "
-            "the penalty of a regression)"
+            f"each method was tuned with {self.budget} trials on validation (learning rate and dropout, or "
+            "the L2 penalty of a logistic regression)"
             if self.budget > 1
-            else "nothing was tuned: every method has the settings it starts with"
+            else "no hyperparameters were tuned: every method uses its preset"
         )
         paragraphs = [
             f"{self.samples} samples, {self.test} of them in the test split in {self.groups} groups; seeds "
-            f"{', '.join(map(str, self.seeds))}; {tuned}. Epoch, threshold and settings are chosen on "
-            "validation, never on test. Mean ± standard deviation over the seeds; intervals are 95 %, "
-            "bootstrapped by group.",
+            f"{', '.join(map(str, self.seeds))}; {tuned}. Epoch, threshold and hyperparameters are "
+            "selected on validation, never on test. Mean ± standard deviation over the seeds; intervals are "
+            "95 %, bootstrapped by group.",
             "Minus CARAT: paired bootstrap over groups and seeds; p-values are corrected over all methods "
-            "(Holm). Literature P / R: precision and recall as the field's released evaluation prints them, "
-            "with its arguments in the wrong order; accuracy and F1 do not change by that.",
+            "(Holm). Literature P / R: precision and recall as reported by the released evaluation code of "
+            "the field, which swaps its arguments; accuracy and F1 are not affected.",
             f"Store {self.store}, fingerprint {self.fingerprint[:16]}: {self.notes}. Trained at commit "
-            f"{self.commit}; {self.processor}, torch {self.torch}, one core per training. Made by "
+            f"{self.commit}; {self.processor}, torch {self.torch}, one core per training run. Created by "
             f"`{self.command}`.",
         ]
         if self.settings:
@@ -125,7 +133,7 @@ class About:
 
 
 def difference(paired: Paired | None) -> str:
-    """`+.012 (+.003 … +.021), p .01`; nothing for the base itself."""
+    """Format a difference as `+.012 (+.003 … +.021), p .01`; empty for the base itself."""
     if paired is None:
         return ""
     p = "< .001" if paired.p < 0.001 else decimal(paired.p)
@@ -133,13 +141,13 @@ def difference(paired: Paired | None) -> str:
 
 
 def precision_and_recall(result: MethodResult) -> tuple[str, str]:
-    """Means over the seeds as `P / R`, and as the literature prints them."""
+    """Format precision and recall, means over the seeds, as `P / R` and in the order of the literature."""
     precision, recall = decimal(result.mean("precision")), decimal(result.mean("recall"))
     return f"{precision} / {recall}", f"{recall} / {precision}"
 
 
 def score_table(results: Sequence[MethodResult]) -> Table:
-    """The main table: metrics with intervals and differences to the base, averaged over the seeds."""
+    """Build the main table: mean metrics, their intervals and differences from the base."""
     columns = [
         "method",
         "micro-F1",
@@ -172,13 +180,13 @@ def score_table(results: Sequence[MethodResult]) -> Table:
 
 
 def label_table(results: Sequence[MethodResult], labels: Sequence[str]) -> Table:
-    """F1 of each label, averaged over the seeds."""
+    """Build the table of F1 by label, averaged over the seeds."""
     rows = [[x.method, *(decimal(float(np.mean(x.label_f1(label)))) for label in labels)] for x in results]
     return Table(["method", *labels], rows)
 
 
 def threshold_table(results: Sequence[MethodResult]) -> Table:
-    """Metrics with a threshold for each label."""
+    """Build the table of metrics with per-label thresholds."""
     rows = [
         [x.method, *(mean_and_spread(x.values(name, per_label=True)) for name in PER_LABEL)] for x in results
     ]
@@ -186,15 +194,16 @@ def threshold_table(results: Sequence[MethodResult]) -> Table:
 
 
 def missing_table(results: Sequence[MethodResult]) -> Table:
-    """Micro-F1 by condition, one row per method; the last row is how many samples each condition leaves."""
+    """Build the table of micro-F1 by condition; the last row has the number of samples."""
     conditions = results[0].missing
     rows = [[x.method, *(decimal(value) for _, value in x.missing.values())] for x in results]
     counts = ["samples", *(str(number) for number, _ in conditions.values())]
-    return Table(["method", *conditions], [*rows, counts])
+    headings = [name.replace(" away", " missing") for name in conditions]
+    return Table(["method", *headings], [*rows, counts])
 
 
 def cost_table(results: Sequence[MethodResult]) -> Table:
-    """Size, time and memory, and what tuning changed."""
+    """Build the table of model size, time, memory and tuned hyperparameters."""
     rows = [
         [
             x.method,
@@ -211,7 +220,7 @@ def cost_table(results: Sequence[MethodResult]) -> Table:
 
 
 def seed_table(results: Sequence[MethodResult], labels: Sequence[str]) -> Table:
-    """One row per method and seed, in full precision; differences are over all seeds of a method."""
+    """Build the table with one row per method and seed, in full precision; differences are over all seeds."""
     records: list[dict[str, Any]] = []
     for x in results:
         tests: dict[str, float | None] = {}
@@ -220,17 +229,17 @@ def seed_table(results: Sequence[MethodResult], labels: Sequence[str]) -> Table:
             values = (paired.difference, *paired.interval, paired.p) if paired else (None,) * 4
             ends = ("", "_low", "_high", "_p")
             tests |= {f"{metric}_minus_{BASE}{end}": y for end, y in zip(ends, values, strict=True)}
-        for place, seed in enumerate(x.seeds):
+        for i, seed in enumerate(x.seeds):
             records.append(
                 {
                     "method": x.method,
                     "seed": seed,
                     "parameters": x.parameters,
-                    "validation_micro_f1": x.validation[place],
-                    **{name: x.values(name)[place] for name in METRICS},
+                    "validation_micro_f1": x.validation[i],
+                    **{name: x.values(name)[i] for name in METRICS},
                     **tests,
-                    **{f"per_label_{name}": x.values(name, per_label=True)[place] for name in PER_LABEL},
-                    **{f"f1_{label}": x.label_f1(label)[place] for label in labels},
+                    **{f"per_label_{name}": x.values(name, per_label=True)[i] for name in PER_LABEL},
+                    **{f"f1_{label}": x.label_f1(label)[i] for label in labels},
                     **{f"micro_f1 {name}": value for name, (_, value) in x.missing.items()},
                 }
             )
@@ -238,7 +247,13 @@ def seed_table(results: Sequence[MethodResult], labels: Sequence[str]) -> Table:
 
 
 def write_tables(results: Sequence[MethodResult], about: About, out: Path) -> None:
-    """Write leaderboard.md, leaderboard.csv and costs.csv."""
+    """Write leaderboard.md, leaderboard.csv and costs.csv.
+
+    Args:
+        results: results of all methods, the best first.
+        about: provenance of the results.
+        out: output folder.
+    """
     write_atomically(out / "leaderboard.md", _markdown(results, about))
     seed_table(results, about.labels).to_csv(out / "leaderboard.csv")
     costs = cost_table(results)
@@ -247,7 +262,7 @@ def write_tables(results: Sequence[MethodResult], about: About, out: Path) -> No
 
 
 def _rarest(results: Sequence[MethodResult]) -> str:
-    return f"F1 of the rarest ({results[0].rarest})"
+    return f"F1 of the rarest label ({results[0].rarest})"
 
 
 def _markdown(results: Sequence[MethodResult], about: About) -> str:
@@ -255,15 +270,15 @@ def _markdown(results: Sequence[MethodResult], about: About) -> str:
     parts.append(score_table(results).to_markdown())
     parts += ["## F1 by label", label_table(results, about.labels).to_markdown()]
     parts += [
-        "## With a threshold for each label",
-        "The same trainings, with thresholds searched on validation for each label by its own F1.",
+        "## Per-label thresholds",
+        "The same models; each label's threshold maximizes its F1 on validation.",
         threshold_table(results).to_markdown(),
-        "## With modalities taken away at test time",
+        "## Missing modalities at test time",
         _fill(
-            "Micro-F1, mean over the seeds; thresholds are those of the whole data. `only …`: samples that "
-            "have one of these modalities at least (how many stands below); `… % away`: each modality that a "
-            "sample has is taken away with this probability, but never its last one; the same ones for every "
-            "method."
+            "Micro-F1, mean over the seeds, at the thresholds of the complete data. `only …`: samples that "
+            "have at least one of these modalities (their number is in the last row). `…% missing`: each "
+            "modality of a sample is dropped with this probability, except for its last one; the same "
+            "modalities are dropped for every method."
         ),
         missing_table(results).to_markdown(),
         "## Costs",

@@ -1,4 +1,4 @@
-"""The same number of trials for every method, chosen before the first is trained."""
+"""Search spaces for tuning; all trials are sampled before the first is trained."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from carat.config.baselines import PooledConfig, PriorConfig
 from carat.config.experiment import Experiment
 from carat.studies.study import Study
 
-WIDER = 5.0
-"""The learning rate is tried from its start divided to its start multiplied by this."""
+LEARNING_RATE_FACTOR = 5.0
+"""The learning rate ranges from the preset's divided by this to the preset's multiplied by it."""
 STRENGTHS = (1e-3, 1e2)
-"""Inverse penalties of logistic regressions."""
-LARGEST_DROPOUT = 0.5
+"""Range of the inverse L2 penalty of logistic regressions."""
+MAX_DROPOUT = 0.5
 
 
 @dataclass(frozen=True)
 class Range:
-    """Where a setting is looked for; evenly, or evenly in its logarithm."""
+    """Range of a hyperparameter, uniform or log-uniform."""
 
     low: float
     high: float
@@ -28,9 +28,10 @@ class Range:
 
 
 def search_space(experiment: Experiment) -> dict[str, Range]:
-    """The settings to tune, by key: learning rate and dropouts, or the penalty of a regression.
+    """Build the search space of a method: learning rate and dropout, or the penalty of a regression.
 
-    Empty for a method that has nothing to tune.
+    Returns:
+        Ranges by dotted key; empty for a method without hyperparameters to tune.
     """
     if isinstance(experiment.method, PooledConfig):
         return {"method.strength": Range(*STRENGTHS, log=True)}
@@ -39,8 +40,8 @@ def search_space(experiment: Experiment) -> dict[str, Range]:
     dropouts = _dropouts(experiment.method.model_dump(), "method")
     rate = experiment.training.learning_rate
     return {
-        "training.learning_rate": Range(rate / WIDER, rate * WIDER, log=True),
-        **dict.fromkeys(dropouts, Range(0.0, LARGEST_DROPOUT, log=False)),
+        "training.learning_rate": Range(rate / LEARNING_RATE_FACTOR, rate * LEARNING_RATE_FACTOR, log=True),
+        **dict.fromkeys(dropouts, Range(0.0, MAX_DROPOUT, log=False)),
     }
 
 
@@ -53,7 +54,14 @@ def _dropouts(section: Mapping[str, Any], prefix: str) -> Iterator[str]:
 
 
 def open_study(method: str, experiment: Experiment, budget: int, journal: Path) -> Study:
-    """So many trials of a method, the first of them the experiment itself; one if nothing can be tuned."""
+    """Open the study of a method and sample its trials.
+
+    Args:
+        method: name of the method, and of the study in the journal.
+        experiment: experiment of the preset, the first trial.
+        budget: number of trials; a method without hyperparameters to tune has one.
+        journal: journal file.
+    """
     import optuna
 
     ranges = {

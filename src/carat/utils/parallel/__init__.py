@@ -1,1 +1,1 @@
-"""Worker processes: on this machine, or on a Ray cluster."""
+"""Parallel tasks in local processes or on a Ray cluster."""

@@ -1,4 +1,4 @@
-"""Child processes: how they start, and how they end."""
+"""Start and termination of child processes."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def start_child(target: Callable[..., None], *arguments: Any, name: str | None =
     """Start a fresh Python process that calls `target(*arguments, pipe)`.
 
     Args:
-        target: a function of a module, which gets its end of the pipe as last argument.
-        arguments: picklable.
-        name: of the process, for messages.
+        target: module-level function, which receives its end of the pipe as the last argument.
+        arguments: picklable arguments.
+        name: name of the process, for messages.
     """
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=target, args=(*arguments, theirs), name=name)
+    own_end, child_end = context.Pipe()
+    process = context.Process(target=target, args=(*arguments, child_end), name=name)
     process.start()
-    theirs.close()
-    return Child(process, ours)
+    child_end.close()
+    return Child(process, own_end)
 
 
 def end_children(children: Sequence[Child], patience: float = 0.0) -> None:
@@ -50,7 +50,7 @@ def end_children(children: Sequence[Child], patience: float = 0.0) -> None:
 
 
 def describe_exit(code: int | None) -> str:
-    """How a process ended, for messages.
+    """Describe how a process ended, for messages.
 
     >>> describe_exit(-9), describe_exit(1)
     ('was killed by signal 9', 'ended unexpectedly with exit code 1')
@@ -61,12 +61,12 @@ def describe_exit(code: int | None) -> str:
 
 
 def exit_with_parent(*, quiet: bool = True) -> None:
-    """End this child process as soon as its parent ends, for whatever reason. Called by the child itself.
+    """Exit this child process when its parent exits for any reason. Called in the child process.
 
-    Signals of the terminal reach the parent only.
+    The child leaves the process group of the terminal, whose signals then reach only the parent.
 
     Args:
-        quiet: show no progress and no warnings.
+        quiet: discard progress and warnings.
     """
     os.setpgrp()
     if quiet:
@@ -76,6 +76,7 @@ def exit_with_parent(*, quiet: bool = True) -> None:
 
 
 def _watch() -> None:
+    """Exit when the parent process ends."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])

@@ -1,4 +1,4 @@
-"""Workers as processes of this machine; the task of one that dies is given to another."""
+"""Pool of local worker processes; tasks of dead workers are retried."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from carat.utils.parallel.child import Child, describe_exit, end_children, exit_
 from carat.utils.parallel.tasks import ATTEMPTS, OnReport, Prepare, TaskFunction, TaskResult, attempt
 
 PATIENCE = 10.0
-"""Seconds that a worker without further tasks gets to exit by itself."""
+"""Seconds that an idle worker has to exit by itself."""
 
 
 @dataclass(eq=False)
 class Worker(Child):
-    """A process, and the index of the task that it performs."""
+    """A worker process and the index of its current task."""
 
     index: int = -1
 
@@ -33,7 +33,7 @@ def run_tasks(
     fresh_processes: bool = False,
     attempts: int = ATTEMPTS,
 ) -> Iterator[TaskResult]:
-    """Perform tasks in worker processes, one core each; see `carat.utils.parallel.pool.run_tasks`.
+    """Run tasks in worker processes, one core each; see `carat.utils.parallel.pool.run_tasks`.
 
     Closing the iterator kills the workers.
     """
@@ -41,7 +41,7 @@ def run_tasks(
     started = [0] * len(tasks)
     busy: list[Worker] = []
     idle: list[Worker] = []
-    leaving: list[Worker] = []
+    exiting: list[Worker] = []
     try:
         while waiting or busy:
             while waiting and len(busy) < workers:
@@ -71,15 +71,15 @@ def run_tasks(
                 busy.remove(worker)
                 if fresh_processes:
                     worker.pipe.close()
-                    leaving.append(worker)
+                    exiting.append(worker)
                 else:
                     idle.append(worker)
                 yield TaskResult(worker.index, *content)
         for worker in idle:
             worker.pipe.close()
-        end_children([*idle, *leaving], PATIENCE)
+        end_children([*idle, *exiting], PATIENCE)
     finally:
-        end_children([*busy, *idle, *leaving])
+        end_children([*busy, *idle, *exiting])
 
 
 def _start(prepare: Prepare, arguments: tuple[Any, ...]) -> Worker:
@@ -88,12 +88,12 @@ def _start(prepare: Prepare, arguments: tuple[Any, ...]) -> Worker:
 
 
 def _send(worker: Worker, content: Any) -> None:
-    with contextlib.suppress(BrokenPipeError):  # a dead worker is noticed when its answer is read
+    with contextlib.suppress(BrokenPipeError):  # a dead worker is detected on the next read
         worker.pipe.send(content)
 
 
 def _serve(prepare: Prepare, arguments: tuple[Any, ...], pipe: Connection) -> None:
-    """Perform one task after another, until the parent closes the pipe."""
+    """Run tasks until the parent closes the pipe."""
     import torch
 
     exit_with_parent()

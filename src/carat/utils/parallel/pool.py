@@ -1,4 +1,4 @@
-"""The pool of worker processes: one call for every engine."""
+"""Pool of worker processes, local or on Ray."""
 
 from __future__ import annotations
 
@@ -21,28 +21,27 @@ def run_tasks(
     fresh_processes: bool = False,
     attempts: int = ATTEMPTS,
 ) -> Generator[TaskResult, None, None]:
-    """Perform tasks in worker processes, one core each.
+    """Run tasks in worker processes, one core each.
 
-    The workers end with this process, however it ends. To end them earlier, close the iterator
-    (`contextlib.closing`).
+    Workers exit with this process. To terminate them earlier, close the iterator (`contextlib.closing`).
 
     Args:
-        prepare: called as `prepare(*arguments)` in every worker; returns the function that performs a task.
-        arguments: picklable.
-        tasks: picklable; each is looked up when there is a worker for it.
-        workers: number of tasks at a time.
-        engine: where the workers run.
-        address: of a Ray cluster; None starts one on this machine.
-        on_report: receives what tasks report and decides whether they stop. On Ray the decision reaches a
-            task with its next report.
-        fresh_processes: a process of its own for every task, so that its peak memory can be measured.
-        attempts: how often a task is started whose worker dies, on this machine.
+        prepare: called as `prepare(*arguments)` in every worker; returns the function that runs a task.
+        arguments: picklable arguments of `prepare`.
+        tasks: picklable tasks; each is looked up when a worker is free.
+        workers: number of parallel tasks.
+        engine: local processes or Ray.
+        address: address of a Ray cluster; None starts one on this machine.
+        on_report: receives the reports of tasks and decides whether they stop. On Ray a task receives the
+            decision with its next report.
+        fresh_processes: use a new process for every task, so that its peak memory can be measured.
+        attempts: number of attempts if the worker of a task dies; local processes only.
 
     Yields:
-        The outcome of each task, in the order in which they finish.
+        The result of each task, in order of completion.
 
     Raises:
-        RunError: Ray is not installed, or cannot be reached.
+        RunError: Ray is not installed or not reachable.
     """
     if engine == "local":
         yield from local.run_tasks(

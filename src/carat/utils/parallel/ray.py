@@ -1,4 +1,4 @@
-"""Workers on a Ray cluster, or on a Ray that is started on this machine."""
+"""Pool of workers on a Ray cluster, or on a local Ray instance."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from carat.utils.parallel.tasks import (
 )
 
 POLL = 0.2
-"""Seconds between two collections of reports."""
+"""Interval in seconds for collecting reports."""
 
 
 @contextmanager
@@ -31,17 +31,17 @@ def cluster(address: str | None, workers: int) -> Iterator[Any]:
     """Connect to a Ray cluster, or start one on this machine with `workers` cores if there is no address.
 
     Raises:
-        RunError: Ray is not installed, or nothing answers at the address.
+        RunError: Ray is not installed or not reachable.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # errors are raised as well
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # errors are also raised
     try:
         import ray
     except ImportError as error:
         raise RunError("--engine ray needs Ray: pip install 'carat-emotion[ray]'") from error
-    _knock(address)
-    mine = not ray.is_initialized()
-    if mine:
+    _check_reachable(address)
+    owned = not ray.is_initialized()
+    if owned:
         try:
             ray.init(
                 address=address or "local",
@@ -55,12 +55,12 @@ def cluster(address: str | None, workers: int) -> Iterator[Any]:
     try:
         yield ray
     finally:
-        if mine:
+        if owned:
             ray.shutdown()
 
 
-def _knock(address: str | None) -> None:
-    """Fail at once if nothing listens at an address, where Ray would wait for minutes."""
+def _check_reachable(address: str | None) -> None:
+    """Fail immediately if nothing listens at the address, where Ray would wait for minutes."""
     host, _, port = (address or "").rpartition("/")[2].rpartition(":")
     if not host or not port.isdigit():
         return
@@ -78,13 +78,13 @@ def run_tasks(
     workers: int,
     on_report: OnReport | None = None,
 ) -> Iterator[TaskResult]:
-    """Perform tasks wherever the cluster has room; see `carat.utils.parallel.pool.run_tasks`.
+    """Run tasks as Ray remote functions; see `carat.utils.parallel.pool.run_tasks`.
 
-    Workers are prepared anew for every task.
+    `prepare` is called for every task.
 
     Args:
-        ray: connected, see `cluster`.
-        prepare, arguments, tasks, workers, on_report: see there.
+        ray: connected module, see `cluster`.
+        prepare, arguments, tasks, workers, on_report: see `carat.utils.parallel.pool.run_tasks`.
     """
     mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
     perform = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(_perform)
@@ -123,19 +123,19 @@ def _perform(
 
 
 class Mailbox:
-    """Actor that collects reports, and tells tasks whether to stop."""
+    """Actor that collects reports and passes the decision to stop to tasks."""
 
     def __init__(self) -> None:
         self.reports: list[tuple[int, Any]] = []
         self.stopped: set[int] = set()
 
     def put(self, index: int, content: Any) -> bool:
-        """Add a report; returns whether its task should stop."""
+        """Add a report; return whether its task should stop."""
         self.reports.append((index, content))
         return index in self.stopped
 
     def take(self) -> list[tuple[int, Any]]:
-        """Return and remove the reports that have arrived."""
+        """Return and remove all collected reports."""
         reports, self.reports = self.reports, []
         return reports
 
@@ -151,7 +151,7 @@ def map_tasks(
     tasks: Sequence[Any],
     workers: int,
 ) -> Iterator[TaskResult]:
-    """As `run_tasks`, through Ray Data: workers are prepared once, and reports are dropped."""
+    """Run tasks through Ray Data: `prepare` is called once per worker, and reports are discarded."""
     from ray import data
 
     context = data.DataContext.get_current()
@@ -176,7 +176,7 @@ def map_tasks(
 
 
 class MapWorker:
-    """Performs one task after another."""
+    """Ray Data actor that runs tasks."""
 
     def __init__(self, prepare: Prepare, arguments: tuple[Any, ...]) -> None:
         import torch

@@ -1,4 +1,4 @@
-"""Tasks, reports and results: what the workers of every engine have in common."""
+"""Types and helpers shared by all pools of workers."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from typing import Any, Literal
 from carat.utils.errors import CaratError
 
 Engine = Literal["local", "ray"]
-"""Where workers run: processes of this machine, or a Ray cluster."""
+"""Where workers run: local processes or a Ray cluster."""
 
 Report = Callable[[Any], bool]
-"""Sends an intermediate result to the caller; returns whether the task should stop."""
+"""Sends an intermediate result to the caller; returns whether to stop the task."""
 
 TaskFunction = Callable[[Any, Report], Any]
-"""Performs one task."""
+"""Runs one task."""
 
 Prepare = Callable[..., TaskFunction]
-"""Sets up a worker. A function of a module, so that other processes can import it."""
+"""Sets up a worker. A module-level function, so that other processes can import it."""
 
 OnReport = Callable[[int, Any], bool]
-"""Receives the index of a task and its report; returns whether the task should stop."""
+"""Receives the index of a task and its report; returns whether to stop the task."""
 
 ATTEMPTS = 3
-"""How often a task is started whose worker dies."""
+"""Number of attempts if the worker of a task dies."""
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """The outcome of a task."""
+    """The result of a task."""
 
     index: int
-    """Position of the task."""
+    """Index of the task."""
     result: Any = None
     problem: str = ""
-    """Why there is no result, in one line."""
+    """One-line error message; empty if the task succeeded."""
     died: bool = False
-    """Whether there is none because the worker died."""
+    """Whether the task failed because its worker died."""
 
 
 def attempt(function: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:
-    """Call a function and turn an exception into text: a failing task must not end the others.
+    """Call a function and convert an exception to text, so that other tasks continue.
 
     Returns:
-        The result and an empty string, or None and the problem in one line.
+        The result and an empty string, or None and a one-line error message.
     """
     try:
         return function(*arguments), ""
@@ -55,5 +55,5 @@ def attempt(function: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:
 
 
 def one_line(error: BaseException) -> str:
-    """An unexpected error in one line."""
+    """Format an unexpected exception in one line."""
     return f"{type(error).__name__} {' '.join(str(error).split())[:300]}"

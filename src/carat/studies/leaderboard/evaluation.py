@@ -1,4 +1,4 @@
-"""Results of every method on the test split, from what its trainings measured."""
+"""Evaluation of every method on the test split."""
 
 from __future__ import annotations
 
@@ -17,64 +17,69 @@ from carat.evaluation.thresholds import apply_thresholds, f1_from_counts, search
 from carat.studies.jobs import Arrays, Job, Scored, read_environment, read_scores
 
 BASE = "carat"
-"""The method that all others are compared with."""
+"""The method that all others are tested against."""
 COMPARED = ("micro_f1", "macro_f1")
-"""Metrics whose difference is tested."""
+"""Metrics whose difference from the base is tested."""
 
 
 @dataclass(frozen=True)
 class SelectedTrial:
-    """A method's trainings with the settings that tuning has chosen."""
+    """The best trial of a method, trained with every seed."""
 
     method: str
     jobs: Sequence[Job]
     """One per seed."""
     trials: int
-    """How many settings were tried."""
+    """Number of trials."""
     chosen: Mapping[str, float]
-    """What tuning sets otherwise than the start; nothing if the start was best."""
+    """Tuned hyperparameters by key; empty if the preset was best."""
 
 
 @dataclass(frozen=True)
 class MethodResult:
-    """One method on the test split; every list has one value per seed."""
+    """Test results of one method; sequences have one value per seed."""
 
     method: str
     chosen: Mapping[str, float]
     trials: int
     seeds: Sequence[int]
     validation: Sequence[float]
-    """Micro-F1."""
+    """Validation micro-F1."""
     metrics: Sequence[Metrics]
     rarest: str
     """The label with the fewest positives in training."""
     interval: Mapping[str, Interval]
-    """95 % by group, by metric."""
+    """95 % interval by metric, bootstrapped over groups."""
     against: Mapping[str, Paired]
-    """Minus CARAT, by metric, p-values corrected over all methods (Holm); nothing for CARAT itself."""
+    """Difference from CARAT by metric, p-values corrected over all methods (Holm); empty for CARAT itself."""
     per_label: Sequence[Metrics]
-    """With a threshold for each label, searched on validation."""
+    """Metrics with per-label thresholds, searched on the validation split."""
     missing: Mapping[str, tuple[int, float]]
-    """Samples and micro-F1, mean over the seeds, by condition."""
+    """Number of samples and mean micro-F1 over the seeds, by condition of missing modalities."""
     parameters: int
     seconds_per_epoch: float
-    """Training and validation, median over the seeds."""
+    """Time of training and validation, median over the seeds."""
     epochs: float
     samples_per_second: float
-    """Scoring, median over the seeds."""
+    """Throughput of inference, median over the seeds."""
     peak_gb: float
-    """Memory of the training process, the largest over the seeds."""
+    """Peak memory of the training process in GB, maximum over the seeds."""
 
     def mean(self, metric: str) -> float:
-        """Mean of a metric over the seeds."""
+        """Mean of a metric over the seeds, see `values`."""
         return float(np.mean(self.values(metric)))
 
     def values(self, metric: str, per_label: bool = False) -> list[float]:
-        """A metric by seed; `rarest_f1` is that of the rarest label."""
-        found = self.per_label if per_label else self.metrics
+        """Values of a metric by seed.
+
+        Args:
+            metric: field of `Metrics`, or `rarest_f1` for the F1 of the rarest label.
+            per_label: use per-label thresholds.
+        """
+        by_seed = self.per_label if per_label else self.metrics
         if metric == "rarest_f1":
-            return [m.labels[self.rarest].f1 for m in found]
-        return [float(getattr(m, metric)) for m in found]
+            return [m.labels[self.rarest].f1 for m in by_seed]
+        return [float(getattr(m, metric)) for m in by_seed]
 
     def label_f1(self, label: str) -> list[float]:
         """F1 of one label by seed."""
@@ -82,17 +87,20 @@ class MethodResult:
 
 
 def evaluate_methods(selected: Sequence[SelectedTrial], store: Store, out: Path) -> list[MethodResult]:
-    """Evaluate every method on the test split, the highest mean micro-F1 first.
+    """Evaluate every method on the test split.
 
     Args:
-        selected: the methods, whose trainings are finished.
+        selected: the selected trial of each method, whose jobs are complete.
         store: the data.
-        out: folder of the campaign.
+        out: output folder of the comparison.
+
+    Returns:
+        One result per method, sorted by mean micro-F1 in descending order.
     """
     labels, groups = np.asarray(store.labels), store.groups
     scored = {trial.method: [read_scores(job, out) for job in trial.jobs] for trial in selected}
-    predicted = {m: np.stack([x.predicted for x in found]) for m, found in scored.items()}
-    rows = {m: found[0].rows for m, found in scored.items()}
+    predicted = {m: np.stack([x.predicted for x in seeds]) for m, seeds in scored.items()}
+    rows = {m: seeds[0].rows for m, seeds in scored.items()}
     tested = [m for m in predicted if m != BASE] if BASE in predicted else []
     against: dict[str, dict[str, Paired]] = {m: {} for m in predicted}
     for metric in COMPARED:
@@ -120,7 +128,7 @@ def _evaluate(
 ) -> MethodResult:
     labels, groups, names = np.asarray(store.labels), store.groups, store.label_names
     rows, measured, cards = scored[0].rows, [x.arrays for x in scored], [x.card for x in scored]
-    spent = [read_environment(job, out) for job in trial.jobs]
+    costs = [read_environment(job, out) for job in trial.jobs]
     positives = labels[store.indices("train")].sum(0)
     return MethodResult(
         method=trial.method,
@@ -134,15 +142,16 @@ def _evaluate(
         against=against,
         per_label=[_per_label(x, labels, names) for x in measured],
         missing=_missing(measured, [list(card.thresholds.values()) for card in cards], labels),
-        parameters=int(spent[0]["parameters"]),
-        seconds_per_epoch=float(np.median([x["seconds"] / x["epochs"] for x in spent])),
-        epochs=float(np.mean([x["epochs"] for x in spent])),
+        parameters=int(costs[0]["parameters"]),
+        seconds_per_epoch=float(np.median([x["seconds"] / x["epochs"] for x in costs])),
+        epochs=float(np.mean([x["epochs"] for x in costs])),
         samples_per_second=float(np.median([len(x["rows"]) / x["seconds"] for x in measured])),
-        peak_gb=max(float(x["peak_gb"]) for x in spent),
+        peak_gb=max(float(x["peak_gb"]) for x in costs),
     )
 
 
 def _per_label(measured: Arrays, labels: NDArray[Any], names: Sequence[str]) -> Metrics:
+    """Test metrics with per-label thresholds, searched on the validation split."""
     thresholds = search_thresholds(measured["valid/scores"], labels[measured["valid/rows"]], "per-label")
     scores = measured["scores"]
     return compute_metrics(scores, apply_thresholds(scores, thresholds), labels[measured["rows"]], names)
@@ -153,9 +162,10 @@ def _missing(
     thresholds: Sequence[Sequence[float]],
     labels: NDArray[Any],
 ) -> dict[str, tuple[int, float]]:
+    """Number of samples and mean micro-F1 over the seeds, by condition of missing modalities."""
     suffix = "/scores"
     keys = [k.removesuffix(suffix) for k in measured[0] if k.endswith(suffix) and k != f"valid{suffix}"]
-    found = {}
+    results = {}
     for key in keys:
         rows = measured[0][f"{key}/rows"]
         values = [
@@ -163,9 +173,11 @@ def _missing(
             for x, t in zip(measured, thresholds, strict=True)
             if len(rows)
         ]
-        found[key] = len(rows), float(np.mean(values)) if values else float("nan")
-    return found
+        results[key] = len(rows), float(np.mean(values)) if values else float("nan")
+    return results
 
 
-def _micro_f1(guess: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
-    return float(f1_from_counts((guess & true).sum(), (guess & ~true).sum(), (~guess & true).sum()))
+def _micro_f1(predicted: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
+    return float(
+        f1_from_counts((predicted & true).sum(), (predicted & ~true).sum(), (~predicted & true).sum())
+    )
