@@ -124,11 +124,13 @@ class Lines(logging.Handler):
 
 @pytest.fixture
 def logged() -> Iterator[list[str]]:
-    """What carat logs during a test."""
-    handler = Lines()
+    """What carat logs during a test, at its usual level; a test may change the level."""
+    handler, level = Lines(), logger.level
     logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     yield handler.lines
     logger.removeHandler(handler)
+    logger.setLevel(level)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from carat.data.synthetic import make_synthetic
 from carat.evaluation.bootstrap import paired_test
 from carat.models.build import build_model
 from carat.studies import ablation
-from carat.studies.ablation import FULL, ablate, variants
+from carat.studies.ablation import FULL, Ablation, ablate, variants
 from carat.studies.jobs import Job, read_scores
 from carat.utils.errors import RunError
 from tests.conftest import TINY
@@ -104,6 +104,7 @@ def test_table_contains_the_measured_differences(
     rows = ablate(experiment, store.folder, tmp_path / "o", seeds=2)
     assert [row.name for row in rows] == [FULL, "no contrastive loss", "only text"]
     assert len(logged) == 6
+    _check_frame(rows)
     text = rows[2]
     assert text.samples == int((store.lengths("text")[store.indices("test")] > 0).sum()) < rows[0].samples
     jobs = {
@@ -141,6 +142,22 @@ def test_table_contains_the_measured_differences(
     assert logged[6:] == ["6 of 6 training runs are already complete"]
     with pytest.raises(RunError, match="holds an ablation with another experiment"):
         ablate(load_experiment(preset="small"), store.folder, tmp_path / "o", seeds=2)
+
+
+def _check_frame(rows: Ablation) -> None:
+    pytest.importorskip("pandas")
+    frame = rows.to_frame()
+    assert frame["variant"].tolist() == [row.name for row in rows]
+    assert frame["samples"].tolist() == [row.samples for row in rows]
+    assert frame["micro_f1"].tolist() == [np.mean(row.metrics["micro_f1"]) for row in rows]
+    assert frame["macro_f1_std"].tolist() == [np.std(row.metrics["macro_f1"], ddof=1) for row in rows]
+    assert frame[["difference", "low", "high"]].to_numpy().tolist() == [
+        [row.difference, *row.interval] for row in rows
+    ]
+    page = rows._repr_html_()
+    assert page.count("<tr>") == 4
+    assert '<tr><th scope="row">only text</th>' in page
+    assert repr(rows) == "Ablation(3 variants, 2 seeds)"
 
 
 def test_official_preset_combines_all_deviations() -> None:

@@ -27,6 +27,7 @@ from carat.runs.card import read_run
 from carat.studies.leaderboard.comparison import choose_methods, compare, experiments_of
 from carat.studies.leaderboard.evaluation import BASE, MethodResult
 from carat.studies.leaderboard.missing_modalities import DROP_PROBABILITIES, conditions, subsets
+from carat.studies.leaderboard.result import Leaderboard
 from carat.studies.leaderboard.tuning import LEARNING_RATE_FACTOR, open_study, search_space
 from carat.utils.errors import ConfigError, RunError
 from carat.utils.parallel import local
@@ -102,6 +103,32 @@ def test_the_rarest_label_is_the_one_with_fewest_training_positives(
 ) -> None:
     counts = np.asarray(store.labels)[store.indices("train")].sum(0)
     assert made[1][0].rarest == store.label_names[int(counts.argmin())]
+
+
+def test_the_leaderboard_as_a_frame(made: tuple[Path, list[MethodResult]]) -> None:
+    pytest.importorskip("pandas")
+    board = made[1]
+    assert isinstance(board, Leaderboard)
+    frame = board.to_frame().set_index("method")
+    assert frame.index.tolist() == [x.method for x in board]
+    for result in board:
+        row = frame.loc[result.method]
+        assert row["micro_f1"] == result.mean("micro_f1")
+        assert row["micro_f1_std"] == np.std(result.values("micro_f1"), ddof=1)
+        assert (row["micro_f1_low"], row["micro_f1_high"]) == result.interval["micro_f1"]
+        assert row["rarest_f1"] == result.mean("rarest_f1")
+        assert row["peak_gb"] == result.peak_gb
+        assert row["seeds"] == 2
+        paired = result.against.get("macro_f1")
+        assert np.isnan(row["macro_f1_minus_carat"]) == (paired is None) == (result.method == BASE)
+        if paired:
+            assert row["macro_f1_minus_carat_p"] == paired.p
+            assert row["macro_f1_minus_carat_low"] == paired.interval[0]
+    page = board._repr_html_()
+    assert page.count("<tr>") == 1 + len(board)
+    assert "minus CARAT" in page
+    assert repr(board).startswith(f"Leaderboard({board[0].method} {board[0].mean('micro_f1'):.3f}, ")
+    assert Leaderboard()._repr_html_() == "<p>no methods</p>"
 
 
 def test_files_contain_every_method_and_seed(made: tuple[Path, list[MethodResult]]) -> None:

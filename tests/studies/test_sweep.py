@@ -63,8 +63,29 @@ def test_sweep_writes_its_tables_and_the_best_experiment(
     assert trained == best
     assert card.validation["micro_f1"] == pytest.approx(max(values), abs=1e-4)
     assert [line.split()[0] for line in logged] == ["[1/3]", "[2/3]", "[3/3]"]
+    _check_frame(study, rows)
     assert "| trial | state | micro_f1 |" in (out / "study.md").read_text()
     assert not (out / ".lock").exists()
+
+
+def _check_frame(study: Study, rows: list[dict[str, str]]) -> None:
+    pytest.importorskip("pandas")
+    frame = study.to_frame()
+    assert list(frame) == ["trial", "state", "micro_f1", "epochs", "method.latent", "training.learning_rate"]
+    written = sorted(rows, key=lambda row: int(row["trial"]))
+    assert [f"{value:.4f}" for value in frame["micro_f1"]] == [row["micro_f1"] for row in written]
+    assert [str(value) for value in frame["method.latent"]] == [row["method.latent"] for row in written]
+    assert study._repr_html_().count("<tr>") == 4
+
+
+def test_the_space_and_the_experiment_may_be_mappings(
+    in_this_process: list[Any], store: Store, tiny: Experiment, tmp_path: Path
+) -> None:
+    space = {"method.latent": [4, 6]}
+    study = sweep(space, store, tmp_path / "out", tiny.model_dump(), trials=1)
+    assert study.experiments() == [tiny]
+    with pytest.raises(ConfigError, match=r"space: unknown key 'method.latnt'; did you mean 'method.latent'"):
+        sweep({"method.latnt": [4]}, store, tmp_path / "other", tiny, trials=1)
 
 
 def test_sweep_resumes_and_extends(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import sys
 from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
@@ -34,20 +33,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-@pytest.fixture
-def lines() -> Iterator[list[str]]:
-    """What carat's logger shows, at its usual level."""
-    shown: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: shown.append(record.getMessage())  # type: ignore[method-assign]
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    yield shown
-    logger.removeHandler(handler)
-    logger.setLevel(level)
-
-
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -62,9 +47,9 @@ def work(items: Any, clock: Clock, seconds: float, total: int | None) -> list[An
     return done
 
 
-def test_long_work_without_a_terminal_is_a_line_for_every_tenth(clock: Clock, lines: list[str]) -> None:
+def test_long_work_without_a_terminal_is_a_line_for_every_tenth(clock: Clock, logged: list[str]) -> None:
     assert work(range(40), clock, 3.0, 40) == list(range(40))
-    assert lines == [
+    assert logged == [
         *(
             f"Scoring test: {share}%, about {left} left"
             for share, left in (
@@ -83,9 +68,9 @@ def test_long_work_without_a_terminal_is_a_line_for_every_tenth(clock: Clock, li
     ]
 
 
-def test_lines_are_seconds_apart(clock: Clock, lines: list[str]) -> None:
+def test_lines_are_seconds_apart(clock: Clock, logged: list[str]) -> None:
     work(range(10), clock, 2.0, 10)  # a tenth takes two seconds: a line for every third of them
-    assert [line.split(",")[0] for line in lines] == [
+    assert [line.split(",")[0] for line in logged] == [
         "Scoring test: 30%",
         "Scoring test: 60%",
         "Scoring test: 90%",
@@ -93,39 +78,39 @@ def test_lines_are_seconds_apart(clock: Clock, lines: list[str]) -> None:
     ]
 
 
-def test_short_work_and_no_work_need_no_line(clock: Clock, lines: list[str]) -> None:
+def test_short_work_and_no_work_need_no_line(clock: Clock, logged: list[str]) -> None:
     work(range(40), clock, 0.1, 40)
     work([], clock, 1.0, 0)
-    assert lines == []
+    assert logged == []
 
 
-def test_work_of_unknown_length_is_counted(clock: Clock, lines: list[str]) -> None:
+def test_work_of_unknown_length_is_counted(clock: Clock, logged: list[str]) -> None:
     work(range(7), clock, 10.0, None)
-    assert lines == ["Scoring test: 3 done in 30 s", "Scoring test: 6 done in 60 s"]
+    assert logged == ["Scoring test: 3 done in 30 s", "Scoring test: 6 done in 60 s"]
 
 
-def test_work_that_fails_is_not_finished(clock: Clock, lines: list[str]) -> None:
+def test_work_that_fails_is_not_finished(clock: Clock, logged: list[str]) -> None:
     def broken() -> Iterator[int]:
         yield from range(9)
         raise ValueError("in the middle")
 
     with pytest.raises(ValueError, match="in the middle"):
         work(broken(), clock, 6.0, 10)
-    assert not any("finished" in line for line in lines)
-    assert len(lines) == 9
+    assert not any("finished" in line for line in logged)
+    assert len(logged) == 9
 
 
-def test_workers_are_silent(clock: Clock, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_are_silent(clock: Clock, logged: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Terminal())
     hide_progress()
     assert work(range(40), clock, 3.0, 40) == list(range(40))
-    assert lines == []
+    assert logged == []
     assert sys.stderr.getvalue() == ""
     logger.warning("what matters is shown")
-    assert lines == ["what matters is shown"]
+    assert logged == ["what matters is shown"]
 
 
-def test_quiet_children_hide_their_progress(monkeypatch: pytest.MonkeyPatch, lines: list[str]) -> None:
+def test_quiet_children_hide_their_progress(monkeypatch: pytest.MonkeyPatch, logged: list[str]) -> None:
     monkeypatch.setattr("os.setpgrp", lambda: None)
     monkeypatch.setattr("threading.Thread.start", lambda thread: None)
     monkeypatch.setattr(sys, "stderr", sys.stderr)
@@ -136,7 +121,7 @@ def test_quiet_children_hide_their_progress(monkeypatch: pytest.MonkeyPatch, lin
     sys.stderr.close()
 
 
-def test_a_terminal_gets_a_bar(lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_a_bar(logged: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")
@@ -144,7 +129,7 @@ def test_a_terminal_gets_a_bar(lines: list[str], monkeypatch: pytest.MonkeyPatch
     shown = sys.stderr.getvalue()
     assert "Scoring [red]test" in shown  # brackets in names are no markup
     assert "3/3" in shown
-    assert lines == []
+    assert logged == []
 
 
 @pytest.fixture
@@ -166,7 +151,7 @@ def cell(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     return shown
 
 
-def test_a_notebook_gets_a_bar(cell: list[dict[str, str]], clock: Clock, lines: list[str]) -> None:
+def test_a_notebook_gets_a_bar(cell: list[dict[str, str]], clock: Clock, logged: list[str]) -> None:
     work(range(3), clock, 2.0, 3)
     assert cell[0]["text/html"].startswith('<progress value="0" max="3"')
     assert [state.get("text/plain") for state in cell] == [
@@ -177,7 +162,7 @@ def test_a_notebook_gets_a_bar(cell: list[dict[str, str]], clock: Clock, lines: 
         None,  # the bar is removed
     ]
     assert cell[-1] == {"text/html": ""}
-    assert lines == []
+    assert logged == []
 
 
 def test_a_notebook_is_refreshed_a_few_times_per_second(cell: list[dict[str, str]], clock: Clock) -> None:

@@ -43,9 +43,6 @@ class EpochBar(Callback):
         # reading the loss synchronizes with the device, so read it only when it is displayed
         self.bar.update(batch_idx + 1, _metrics(trainer) if self.bar.is_due() else "")
 
-    def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.bar.start(f"{_epoch(trainer)}, validation", int(sum(trainer.num_val_batches)))
-
     def on_validation_batch_end(
         self,
         trainer: L.Trainer,
@@ -55,11 +52,10 @@ class EpochBar(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self.bar.update(batch_idx + 1)
+        self.bar.update(int(trainer.num_training_batches) + batch_idx + 1)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self._start(trainer)
-        self.bar.update(int(trainer.num_training_batches), _metrics(trainer))
+        self.bar.update(_batches(trainer), _metrics(trainer))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.bar.close()
@@ -68,7 +64,7 @@ class EpochBar(Callback):
         self.bar.close()
 
     def _start(self, trainer: L.Trainer) -> None:
-        self.bar.start(_epoch(trainer), int(trainer.num_training_batches))
+        self.bar.start(f"Epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", _batches(trainer))
 
 
 class EpochLines(Callback):
@@ -101,8 +97,9 @@ class EpochLines(Callback):
         logger.info("epoch %d/%d: %s", done, epochs, ", ".join(parts))
 
 
-def _epoch(trainer: L.Trainer) -> str:
-    return f"Epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+def _batches(trainer: L.Trainer) -> int:
+    """Batches of an epoch: of training, then of validation."""
+    return int(trainer.num_training_batches) + int(sum(trainer.num_val_batches))
 
 
 def _metrics(trainer: L.Trainer) -> str:

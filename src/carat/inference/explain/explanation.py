@@ -72,7 +72,7 @@ def explain(
     Source: t-SNE by van der Maaten and Hinton, JMLR 9 (2008).
 
     Example:
-        files = carat.explain("demo-run", "demo-store", "pictures", points=50)
+        carat.explain("demo-run", "demo-store", "pictures", points=50)
     """
     folder = Path(out)
     check_folder(EXPLANATION, folder, overwrite=overwrite)
