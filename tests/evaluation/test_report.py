@@ -31,6 +31,6 @@ def test_curves_are_written_as_svg(tmp_path: Path) -> None:
     history = [{"epoch": float(e)} | dict.fromkeys(keys, 1 / e) for e in (1, 2, 3)]
     for name in ("a.svg", "b.svg"):
         draw_curves(history, 2, tmp_path / name)
-    picture = (tmp_path / "a.svg").read_text()
-    assert picture.startswith("<?xml")
-    assert len(picture) > 5000
+    svg = (tmp_path / "a.svg").read_text()
+    assert svg.startswith("<?xml")
+    assert len(svg) > 5000
