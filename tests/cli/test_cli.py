@@ -1,4 +1,4 @@
-"""The command line as a person uses it."""
+"""End-to-end tests of the command line."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def experiment(tmp_path: Path) -> Path:
     return file
 
 
-def refused(result: tuple[int, str, str], message: str) -> None:
-    """Exit code 2 and exactly one line that says what is wrong."""
+def assert_error(result: tuple[int, str, str], message: str) -> None:
+    """Assert exit code 2 and a one-line error message."""
     code, out, err = result
     assert code == 2
     assert out == ""
@@ -36,7 +36,7 @@ def refused(result: tuple[int, str, str], message: str) -> None:
     assert message in err
 
 
-def test_the_whole_way(run, tmp_path: Path, experiment: Path) -> None:  # type: ignore[no-untyped-def]
+def test_train_evaluate_and_predict(run, tmp_path: Path, experiment: Path) -> None:  # type: ignore[no-untyped-def]
     store, folder = tmp_path / "store", tmp_path / "run"
     assert run("data", "synth", store, "--samples", 120, "--seed", 4)[0] == 0
     code, out, _ = run("data", "info", store, "--json", "--verify")
@@ -74,7 +74,7 @@ def test_the_whole_way(run, tmp_path: Path, experiment: Path) -> None:  # type: 
     assert "attribution_happy" in rows[0]
 
 
-def test_own_features(run, trained: TrainedRun, store: Store, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_feature_file_is_scored(run, trained: TrainedRun, store: Store, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     sample = store[int(store.indices("test")[0])]
     np.savez(tmp_path / "clip.npz", **sample.features)
     code, _, err = run(
@@ -112,52 +112,54 @@ def test_own_features(run, trained: TrainedRun, store: Store, tmp_path: Path) ->
         ("predict nowhere --data s --out p.csv", "s: no such store or file"),
     ],
 )
-def test_bad_input_is_one_line_and_writes_nothing(  # type: ignore[no-untyped-def]
+def test_invalid_input_is_a_one_line_error_and_writes_nothing(  # type: ignore[no-untyped-def]
     run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    refused(run(*arguments.split()), message)
+    assert_error(run(*arguments.split()), message)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_bad_input_with_a_store(  # type: ignore[no-untyped-def]
+def test_invalid_arguments_with_a_store(  # type: ignore[no-untyped-def]
     run, store: Store, trained: TrainedRun, experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     before = sorted(tmp_path.iterdir())
     common = ["--data", store.folder, "--out", tmp_path / "r"]
-    refused(run("train", experiment, *common, "--training.accelerator", "gpu"), "finds no GPU")
-    refused(run("train", experiment, *common, "--method.encoder.max-length", 5), "but max_length is 5")
-    refused(run("train", experiment, *common, "--data.modalities", "smell"), "no modality 'smell'")
-    refused(run("train", experiment, *common, "--method.hidden", 15), "hidden 15 is not a multiple")
-    refused(run("evaluate", trained.folder, "--data", store.folder, "--split", "tset"), "no split 'tset'")
-    refused(run("data", "synth", store.folder), "holds a store already; --overwrite replaces it")
-    taken = ["--data", store.folder, "--out", trained.folder]
-    refused(run("train", experiment, *taken), "holds a run already; --overwrite replaces it")
+    assert_error(run("train", experiment, *common, "--training.accelerator", "gpu"), "finds no GPU")
+    assert_error(run("train", experiment, *common, "--method.encoder.max-length", 5), "but max_length is 5")
+    assert_error(run("train", experiment, *common, "--data.modalities", "smell"), "no modality 'smell'")
+    assert_error(run("train", experiment, *common, "--method.hidden", 15), "hidden 15 is not a multiple")
+    assert_error(
+        run("evaluate", trained.folder, "--data", store.folder, "--split", "tset"), "no split 'tset'"
+    )
+    assert_error(run("data", "synth", store.folder), "holds a store already; --overwrite replaces it")
+    existing = ["--data", store.folder, "--out", trained.folder]
+    assert_error(run("train", experiment, *existing), "holds a run already; --overwrite replaces it")
     assert sorted(tmp_path.iterdir()) == before
     copy = Path(shutil.copytree(store.folder, tmp_path / "copy"))
     (copy / "labels.npy").write_bytes(b"")
-    refused(run("train", experiment, "--data", copy, "--out", tmp_path / "r"), "labels.npy: truncated")
+    assert_error(run("train", experiment, "--data", copy, "--out", tmp_path / "r"), "labels.npy: truncated")
     assert not (tmp_path / "r").exists()
 
 
 def test_operating_system_errors_are_one_line(run, store: Store, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "file").write_text("")
-    refused(run("data", "synth", tmp_path / "file" / "s"), "file")
-    refused(
+    assert_error(run("data", "synth", tmp_path / "file" / "s"), "file")
+    assert_error(
         run("train", "--preset", "small", "--data", store.folder, "--out", tmp_path / "file" / "r"), "file"
     )
 
 
-def test_options_are_judged_together_with_the_preset(run, store: Store, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_options_are_validated_together_with_the_preset(run, store: Store, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     options = ["--data", store.folder, "--out", tmp_path / "r", "--preset", "small"]
     options += ["--training.epochs", 1, "--data.modalities", "text", "audio"]
     code, _, err = run("train", *options, "--method.hidden", 20)
     assert code == 0, err
-    refused(run("train", *options, "--overwrite", "--method.hidden", 21), "hidden 21 is not a multiple")
+    assert_error(run("train", *options, "--overwrite", "--method.hidden", 21), "hidden 21 is not a multiple")
 
 
-def test_names_with_brackets_are_shown_as_they_are(
+def test_brackets_in_names_are_not_interpreted_as_markup(
     run, trained: TrainedRun, store: Store, tmp_path: Path
 ) -> None:  # type: ignore[no-untyped-def]
     np.savez(tmp_path / "f.npz", **{"[/b] x/text": store.features("text", 1)})
@@ -192,28 +194,28 @@ def test_shell_completion_is_offered(run) -> None:  # type: ignore[no-untyped-de
     assert "--install-completion" in run("--help")[1]
 
 
-def test_starting_is_light() -> None:
-    """Help must not wait for PyTorch: nothing heavy is imported before a command needs it."""
+def test_import_is_fast() -> None:
+    """Heavy packages are imported only by the commands that need them."""
     script = (
         "import sys, carat, carat.cli\n"
         "heavy = {'torch', 'lightning', 'numpy', 'sklearn', 'pyarrow', 'matplotlib'} & set(sys.modules)\n"
         "sys.exit(', '.join(sorted(heavy)) or 0)"
     )
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert found.stderr.strip() == ""
-    assert found.returncode == 0
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert process.stderr.strip() == ""
+    assert process.returncode == 0
 
 
 def test_one_line_per_epoch_when_not_a_terminal(store: Store, experiment: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "carat", "train", str(experiment), "--data", str(store.folder)]
     command += ["--out", str(tmp_path / "r"), "--training.epochs", "1"]
-    found = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert found.stdout == ""
-    lines = found.stderr.splitlines()
-    assert [line.split()[0] for line in lines] == ["epoch", "best", "run", "training"], found.stderr
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert process.stdout == ""
+    lines = process.stderr.splitlines()
+    assert [line.split()[0] for line in lines] == ["epoch", "best", "run", "training"], process.stderr
 
 
-def test_an_interruption_is_said(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_interruption_is_reported(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     def interrupt(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""Every command explains itself, and none is longer than a screen."""
+"""Help texts are complete, and command functions are short."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from carat.config.experiment import experiment_with
 
 CLI = Path(carat.cli.__file__).parent
 LINES = 50
-"""Lines of a command function, at most, without its docstring."""
+"""Maximum number of lines of a command function, without its docstring."""
 PARAMETERS = 8
-"""Its parameters, at most, besides the experiment."""
+"""Maximum number of parameters of a command function, without the experiment."""
 EXPERIMENT = {"experiment", "shared"}
 
 
 def commands(parent: App = app, names: tuple[str, ...] = ()) -> dict[str, App]:
-    """Every command by its words; groups of commands are none."""
-    found: dict[str, App] = {}
+    """All commands by full name, without command groups."""
+    by_name: dict[str, App] = {}
     for name in parent:
         child = parent[name]
         if name.startswith("-"):
             continue
-        inside = commands(child, (*names, name))
-        found |= inside or {" ".join((*names, name)): child}
-    return found
+        subcommands = commands(child, (*names, name))
+        by_name |= subcommands or {" ".join((*names, name)): child}
+    return by_name
 
 
 NAMES = sorted(commands())
 
 
 def options_of(command: App) -> dict[str, str]:
-    """The names of a command's options with their help texts."""
+    """Help texts of the options of a command, by name."""
     arguments = command.assemble_argument_collection(parse_docstring=True)
     return {
         name: argument.parameter.help or ""
@@ -49,26 +49,26 @@ def options_of(command: App) -> dict[str, str]:
     }
 
 
-def shown(text: str) -> str:
-    """A help page as one line, without frames."""
+def plain_text(text: str) -> str:
+    """Join a help page to one line, without frames."""
     return " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split())
 
 
-def test_all_commands_are_there() -> None:
-    own = ["train", "methods", "evaluate", "predict", "explain", "export", "convert"]
-    own += ["ablate", "sweep", "compare"]
-    own += [f"data {name}" for name in ("synth", "build", "import", "check", "info")]
-    assert sorted(own) == NAMES
+def test_all_commands_are_registered() -> None:
+    expected = ["train", "methods", "evaluate", "predict", "explain", "export", "convert"]
+    expected += ["ablate", "sweep", "compare"]
+    expected += [f"data {name}" for name in ("synth", "build", "import", "check", "info")]
+    assert sorted(expected) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_help_lists_every_option_and_has_an_example(
+def test_help_lists_all_options_and_has_examples(
     run: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     code, out, err = run(*name.split(), "--help")
     assert (code, err) == (0, "")
-    page = shown(out)
+    page = plain_text(out)
     assert page.startswith(f"Usage: carat {name}")
     examples = page.split("Examples")[1]
     assert f"carat {name}" in examples
@@ -80,7 +80,7 @@ def test_help_lists_every_option_and_has_an_example(
 
 
 @pytest.mark.parametrize("name", ["train", "ablate", "sweep", "compare"])
-def test_options_of_the_experiment_have_a_group_of_their_own(run: Any, name: str) -> None:
+def test_experiment_options_are_a_separate_group(run: Any, name: str) -> None:
     out = run(name, "--help")[1]
     own, _, experiment = out.partition("─ Experiment ─")
     assert "--training.epochs INT" in experiment
@@ -89,7 +89,7 @@ def test_options_of_the_experiment_have_a_group_of_their_own(run: Any, name: str
     assert "--overwrite" in own
 
 
-def test_options_that_belong_together_are_grouped(run: Any) -> None:
+def test_related_options_are_grouped(run: Any) -> None:
     out = run("predict", "--help")[1]
     groups = re.split(r"╭─ ([^─]+) ─", out)
     by_name = dict(zip(groups[1::2], groups[2::2], strict=True))
@@ -99,7 +99,7 @@ def test_options_that_belong_together_are_grouped(run: Any) -> None:
     assert "--out" in by_name["Parameters"]
 
 
-def test_help_of_another_method_shows_its_options(run: Any) -> None:
+def test_help_shows_the_options_of_the_given_method(run: Any) -> None:
     out = run("train", "--method", "mult", "--help")[1]
     assert "--method.hidden" in out
     assert "--method.latent" not in out
@@ -108,23 +108,23 @@ def test_help_of_another_method_shows_its_options(run: Any) -> None:
 
 
 def command_functions() -> dict[str, ast.FunctionDef]:
-    """Functions that are registered by `@app.command` or `@data.command`, by name."""
-    found = {}
+    """Functions decorated with `@app.command` or `@data.command`, by name."""
+    functions = {}
     for file in CLI.glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef) and any(
                 re.fullmatch(r"(app|data)\.command(\(.*\))?", ast.unparse(x)) for x in node.decorator_list
             ):
-                found[node.name] = node
-    return found
+                functions[node.name] = node
+    return functions
 
 
-def test_every_command_has_one_function() -> None:
+def test_each_command_has_one_function() -> None:
     assert sorted(name.rstrip("_") for name in command_functions()) == sorted(x.split()[-1] for x in NAMES)
 
 
 @pytest.mark.parametrize("name", sorted(command_functions()))
-def test_command_functions_are_no_longer_than_a_screen(name: str) -> None:
+def test_command_functions_are_short(name: str) -> None:
     function = command_functions()[name]
     first = function.body[0]
     assert isinstance(first, ast.Expr), "no docstring"

@@ -1,4 +1,4 @@
-"""A method that this process registers, on the command line and from Python."""
+"""Registered third-party methods, on the command line and in Python."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def registered() -> Iterator[None]:
     METHODS.update(before)
 
 
-def test_it_is_trained_and_used_by_commands(registered: None, run, store: Store, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_registered_method_works_on_the_command_line(
+    registered: None, run, store: Store, tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
     options = ["--data", store.folder, "--training.epochs", 1, "--training.accelerator", "cpu"]
     code, out, _ = run("train", "--method", "text-only", "--help")
     assert code == 0
@@ -83,7 +85,7 @@ def test_it_is_trained_and_used_by_commands(registered: None, run, store: Store,
     assert (code, "Did you mean --method.scale?" in err) == (2, True)
 
 
-def test_it_is_trained_and_used_from_python(registered: None, store: Store, tmp_path: Path) -> None:
+def test_registered_method_works_in_python(registered: None, store: Store, tmp_path: Path) -> None:
     experiment = {
         "preset": "small",
         "method": {"name": "text-only", "scale": 3},
@@ -104,7 +106,7 @@ def test_it_is_trained_and_used_from_python(registered: None, store: Store, tmp_
     "arguments",
     ["train --method broken --data s --out r --method.x 3", "methods broken", "compare --methods broken"],
 )
-def test_a_broken_package_is_one_line(  # type: ignore[no-untyped-def]
+def test_broken_package_is_a_one_line_error(  # type: ignore[no-untyped-def]
     arguments: str, run, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

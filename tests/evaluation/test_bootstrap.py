@@ -16,13 +16,13 @@ def data(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.where(flip, 1 - labels, labels), labels, random.integers(0, 41, N).astype(str)
 
 
-def test_all_groups_once_gives_the_metrics() -> None:
+def test_statistics_of_the_original_data_equal_the_metrics() -> None:
     guess, labels, groups = data()
     counts = group_counts(guess, labels, groups)
     whole = np.ones((1, len(np.unique(groups))))
-    found = statistics({name: whole @ x for name, x in counts.items()})
+    values = statistics({name: whole @ x for name, x in counts.items()})
     metrics = compute_metrics(guess.astype(float), guess, labels, list("abcde"))
-    for name, value in found.items():
+    for name, value in values.items():
         assert value[0] == pytest.approx(getattr(metrics, name)), name
 
 
@@ -39,17 +39,17 @@ def test_resampling_by_hand() -> None:
         assert value[0] == pytest.approx(getattr(expected, name)), name
 
 
-def test_intervals_hold_the_value_and_are_repeatable() -> None:
+def test_intervals_contain_the_metric_and_are_reproducible() -> None:
     guess, labels, groups = data()
     metrics = compute_metrics(guess.astype(float), guess, labels, list("abcde"))
-    found = intervals(guess, labels, groups)
-    assert found == intervals(guess, labels, groups)
-    for name, (low, high) in found.items():
+    by_metric = intervals(guess, labels, groups)
+    assert by_metric == intervals(guess, labels, groups)
+    for name, (low, high) in by_metric.items():
         assert low < getattr(metrics, name) < high, name
 
 
 def test_groups_widen_the_interval() -> None:
-    """Copies of one sample are no new evidence when they share a group."""
+    """Duplicates of a sample in the same group do not narrow the interval."""
     guess, labels, _ = data()
     copies = [np.repeat(x, 9, axis=0) for x in (guess, labels)]
     together, apart = np.repeat(np.arange(N), 9), np.arange(9 * N)
@@ -59,7 +59,7 @@ def test_groups_widen_the_interval() -> None:
 
 
 def test_coverage_of_the_interval() -> None:
-    """Of 95 % intervals for a known recall of .8, about 95 % hold it."""
+    """About 95 % of the intervals contain the true recall of .8."""
     hits = 0
     for seed in range(200):
         random = np.random.default_rng(seed)
@@ -70,7 +70,7 @@ def test_coverage_of_the_interval() -> None:
     assert 180 <= hits <= 198
 
 
-def test_resample_draws_as_many_groups_as_there_are() -> None:
+def test_resamples_have_the_original_number_of_groups() -> None:
     draws = resample(13, 50, seed=1)
     assert draws.shape == (50, 13)
     assert (draws.sum(1) == 13).all()
@@ -79,12 +79,12 @@ def test_resample_draws_as_many_groups_as_there_are() -> None:
 def test_paired_difference() -> None:
     guess, labels, groups = data()
     better = np.where(np.random.default_rng(1).random((N, L)) < 0.5, labels, guess)
-    found = paired_test(better, guess, labels, groups, "micro_f1")
-    value, (low, high) = found.difference, found.interval
-    own, rival = (
+    paired = paired_test(better, guess, labels, groups, "micro_f1")
+    value, (low, high) = paired.difference, paired.interval
+    metric, baseline = (
         compute_metrics(p.astype(float), p, labels, list("abcde")).micro_f1 for p in (better, guess)
     )
-    assert value == pytest.approx(own - rival)
+    assert value == pytest.approx(metric - baseline)
     assert 0 < low < value < high
     same = paired_test(guess, guess, labels, groups, "accuracy")
     assert (same.difference, same.interval, same.p) == (0, (0, 0), 1)

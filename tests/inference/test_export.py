@@ -1,4 +1,4 @@
-"""A run as one file gives PyTorch's numbers, or there is no file."""
+"""Exported files agree with PyTorch, or are not written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from carat.data.store.transform import Transform
 from carat.inference import export as exporting
 from carat.inference.export import KINDS, export
 from carat.inference.export.checks import TOLERANCE, random_batches
-from carat.inference.export.files import CARD_FILE, Flat, foreign
+from carat.inference.export.files import CARD_FILE, PositionalModel, external_errors
 from carat.inference.predictor import Predictor, load
 from carat.models.carat.model import Carat
 from carat.runs.card import ModalityCard, RunCard, write_weights
@@ -35,19 +35,19 @@ WIDTHS = {"text": 11, "visual": 5, "audio": 7}
 
 
 def make_run(folder: Path, widths: dict[str, int] = WIDTHS, **method: Any) -> Path:
-    """A run with random weights and prototypes, without training."""
+    """Write a run with random weights and prototypes, without training."""
     experiment = load_experiment(overrides={**TINY, "method": TINY["method"] | method})
     labels = ["joy", "fear"]
-    made = Carat(widths, labels, experiment.method)
+    model = Carat(widths, labels, experiment.method)
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape) * 0.5)
-        for buffer in made.network.buffers():
+        for buffer in model.network.buffers():
             buffer.copy_(torch.randn(buffer.shape))
     folder.mkdir()
     write_json(folder / ENVIRONMENT, {})
     write_experiment(folder, experiment)
-    write_weights(folder, made.state_dict())
+    write_weights(folder, model.state_dict())
     transform = Transform(width=13, drop_columns=[2, 3], mean=[0.5] * 11, deviation=[2.0] * 11)
     cards = {m: ModalityCard(width=d, source="") for m, d in widths.items()}
     cards["text"] = ModalityCard(width=11, source="", transform=transform, pad_to=4)
@@ -70,47 +70,47 @@ def untrained(tmp_path: Path) -> Path:
 
 
 def samples(store: Store, rows: Sequence[int]) -> list[dict[str, NDArray[Any]]]:
-    """Of each row the features that it has."""
-    found = [{m: store.features(m, row) for m in store.modalities} for row in rows]
-    return [{m: x for m, x in sample.items() if len(x)} for sample in found]
+    """Features of the present modalities of each row."""
+    rows_features = [{m: store.features(m, row) for m in store.modalities} for row in rows]
+    return [{m: x for m, x in sample.items() if len(x)} for sample in rows_features]
 
 
-def feed(given: list[dict[str, NDArray[Any]]], card: dict[str, Any]) -> dict[str, NDArray[Any]]:
-    """Samples as the file's description asks for them, by NumPy alone."""
-    fed: dict[str, NDArray[Any]] = {}
+def feed(inputs: list[dict[str, NDArray[Any]]], card: dict[str, Any]) -> dict[str, NDArray[Any]]:
+    """Prepare samples as the description of the file specifies, with NumPy only."""
+    arrays: dict[str, NDArray[Any]] = {}
     for modality in card["modalities"]:
         name, width = modality["name"], modality["width"]
-        longest = max(1, *(len(sample.get(name, ())) for sample in given))
-        fed[name] = np.full((len(given), longest, width), 9, dtype=np.float32)  # padding is not read
-        fed[f"{name}_mask"] = np.zeros((len(given), longest), dtype=bool)
-        for i, sample in enumerate(given):
+        max_length = max(1, *(len(sample.get(name, ())) for sample in inputs))
+        arrays[name] = np.full((len(inputs), max_length, width), 9, dtype=np.float32)  # padding is not read
+        arrays[f"{name}_mask"] = np.zeros((len(inputs), max_length), dtype=bool)
+        for i, sample in enumerate(inputs):
             steps = len(sample.get(name, ()))
-            fed[name][i, :steps] = sample.get(name, 0)
-            fed[f"{name}_mask"][i, :steps] = True
-    return fed
+            arrays[name][i, :steps] = sample.get(name, 0)
+            arrays[f"{name}_mask"][i, :steps] = True
+    return arrays
 
 
-def same_as_predicted(
+def assert_equals_prediction(
     predictor: Predictor,
-    given: list[dict[str, NDArray[Any]]],
+    inputs: list[dict[str, NDArray[Any]]],
     card: dict[str, Any],
     scores: NDArray[Any],
     attribution: NDArray[Any],
 ) -> None:
-    """The file's outputs, named by its own description, are what the run predicts of each sample alone."""
-    assert scores.shape == attribution.shape == (len(given), len(card["labels"]))
+    """Compare outputs of the file, named by its description, with predictions of single samples."""
+    assert scores.shape == attribution.shape == (len(inputs), len(card["labels"]))
     assert attribution.dtype == np.int64
-    for sample, row, carriers in zip(given, scores, attribution, strict=True):
+    for sample, row, indices in zip(inputs, scores, attribution, strict=True):
         expected = predictor.predict(sample)
-        named = dict(zip(card["labels"], row.tolist(), strict=True))
-        assert named == pytest.approx(expected.scores, abs=TOLERANCE)
-        assert [name for name, x in named.items() if x > card["thresholds"][name]] == expected.labels
-        modalities = [card["modalities"][i]["name"] for i in carriers]
+        by_label = dict(zip(card["labels"], row.tolist(), strict=True))
+        assert by_label == pytest.approx(expected.scores, abs=TOLERANCE)
+        assert [name for name, x in by_label.items() if x > card["thresholds"][name]] == expected.labels
+        modalities = [card["modalities"][i]["name"] for i in indices]
         assert modalities == list(expected.attribution.values())
 
 
 @pytest.mark.slow
-def test_an_onnx_file_is_used_without_carat(  # type: ignore[no-untyped-def]
+def test_onnx_file_is_used_without_carat(  # type: ignore[no-untyped-def]
     run, trained: TrainedRun, store: Store, tmp_path: Path
 ) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -130,13 +130,13 @@ def test_an_onnx_file_is_used_without_carat(  # type: ignore[no-untyped-def]
     assert {x["max_length"] for x in card["modalities"]} == {64}
     assert card["fingerprint"] == store.manifest.fingerprint
     assert len(card["weights"]) == 64
-    everyone = store.indices("test").tolist()
-    for rows in (everyone[:1], everyone[1:3], everyone):
-        given = samples(store, rows)
-        same_as_predicted(predictor, given, card, *session.run(None, feed(given, card)))
+    test_rows = store.indices("test").tolist()
+    for rows in (test_rows[:1], test_rows[1:3], test_rows):
+        inputs = samples(store, rows)
+        assert_equals_prediction(predictor, inputs, card, *session.run(None, feed(inputs, card)))
     m = list(predictor.widths)[1]
-    for given in ([{m: np.ones((1, predictor.widths[m]))}], [{m: np.ones((64, predictor.widths[m]))}] * 2):
-        same_as_predicted(predictor, given, card, *session.run(None, feed(given, card)))
+    for inputs in ([{m: np.ones((1, predictor.widths[m]))}], [{m: np.ones((64, predictor.widths[m]))}] * 2):
+        assert_equals_prediction(predictor, inputs, card, *session.run(None, feed(inputs, card)))
     report = predictor.evaluate(store, "valid").metrics
     assert card["f1"] == {
         "split": "valid",
@@ -157,29 +157,29 @@ def load_program(file: Path) -> tuple[Any, dict[str, Any]]:
     return module, json.loads(extra[CARD_FILE])
 
 
-def test_a_program_is_used_without_carat(run, untrained: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_program_is_used_without_carat(run, untrained: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     code, _, err = run("export", untrained, tmp_path / "model.pt2")
     assert code == 0, err
     module, card = load_program(tmp_path / "model.pt2")
     predictor = load(untrained, device="cpu")
     for inputs in random_batches(predictor):
         with torch.inference_mode():
-            expected = Flat(predictor.model, list(WIDTHS))(*inputs)
-            found = module(*inputs)
-        torch.testing.assert_close(found[0], expected[0], rtol=0, atol=TOLERANCE)
-        assert torch.equal(found[1], expected[1])
+            expected = PositionalModel(predictor.model, list(WIDTHS))(*inputs)
+            outputs = module(*inputs)
+        torch.testing.assert_close(outputs[0], expected[0], rtol=0, atol=TOLERANCE)
+        assert torch.equal(outputs[1], expected[1])
     text, *others = card["modalities"]
     assert text["pad_to"] == 4
     assert text["transform"]["drop_columns"] == [2, 3]
     assert [x["transform"] for x in others] == [None, None]
     notes = "\n".join(card["notes"])
-    assert "text: features as the extractor gave them must be transformed" in notes
-    assert "text: a shorter sequence gets zeros up to step 4, with mask True" in notes
+    assert "text: features as extracted must be transformed" in notes
+    assert "text: pad shorter sequences with zeros to 4 steps, with mask True" in notes
     assert card["f1"] is None
     assert str(Path.cwd()).encode() not in (tmp_path / "model.pt2").read_bytes()
 
 
-def test_random_batches_try_every_combination_and_the_longest(untrained: Path) -> None:
+def test_random_batches_cover_all_combinations_and_the_maximum_length(untrained: Path) -> None:
     predictor = load(untrained, device="cpu")
     batches = list(random_batches(predictor))
     masks = [inputs[1::2] for inputs in batches]
@@ -192,8 +192,8 @@ def test_random_batches_try_every_combination_and_the_longest(untrained: Path) -
     assert [[bool(x.any()) for x in batch].index(False) for batch in masks[3:]] == [0, 1, 2]
 
 
-class Fake:
-    """A kind of file that gives PyTorch's outputs, altered by `change`."""
+class FakeFile:
+    """Export format that returns the outputs of PyTorch, altered by `change`."""
 
     needs: ClassVar[tuple[str, ...]] = ()
     change: ClassVar[Any] = None
@@ -202,7 +202,7 @@ class Fake:
         self.predictor, self.noise = predictor, noise
 
     @classmethod
-    def make(cls, predictor: Predictor, inputs: list[str], outputs: list[str]) -> Fake:
+    def make(cls, predictor: Predictor, inputs: list[str], outputs: list[str]) -> FakeFile:
         return cls(predictor)
 
     def write(self, file: Path, card: str) -> None:
@@ -210,44 +210,44 @@ class Fake:
 
     def open(self, file: Path) -> Any:
         assert file.is_file()
-        flat = Flat(self.predictor.model, list(self.predictor.widths))
+        model = PositionalModel(self.predictor.model, list(self.predictor.widths))
         change = type(self).change or (lambda scores, attribution: (scores, attribution))
 
         @torch.inference_mode()
         def score(inputs: Sequence[Tensor]) -> Any:
-            scores, attribution = (x.numpy().copy() for x in flat(*inputs))
+            scores, attribution = (x.numpy().copy() for x in model(*inputs))
             return change(scores + np.float32(self.noise), attribution)
 
         return score
 
-    def quantise(self, scratch: Path) -> Fake:
+    def quantize(self, scratch: Path) -> FakeFile:
         assert scratch.is_file()
-        return Fake(self.predictor, noise=0.25)
+        return FakeFile(self.predictor, noise=0.25)
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
-    monkeypatch.setattr(Fake, "change", None)
+def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeFile]:
+    monkeypatch.setattr(FakeFile, "change", None)
     for kind in KINDS:
-        monkeypatch.setitem(KINDS, kind, Fake)
-    return Fake
+        monkeypatch.setitem(KINDS, kind, FakeFile)
+    return FakeFile
 
 
-def broken(scores: NDArray[Any], attribution: NDArray[Any]) -> Any:
+def raise_error(scores: NDArray[Any], attribution: NDArray[Any]) -> Any:
     raise RuntimeError("no kernel\nin this runtime")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda scores, carried: (scores + 3 * np.float32(TOLERANCE), carried), r"by 3\.\de-05, more"),
-        (lambda scores, carried: (scores * np.nan, carried), "differ from PyTorch's by nan"),
-        (lambda scores, carried: (scores, 1 - carried), "% of the exported file's attribution differ"),
-        (broken, r"cannot score \(1, 1, 11\), \(1, 1, 5\), \(1, 1, 7\) \(no kernel\)"),
+        (lambda s, a: (s + 3 * np.float32(TOLERANCE), a), r"by up to 3\.\de-05, expected at most 1e-05"),
+        (lambda s, a: (s * np.nan, a), "differ from PyTorch by up to nan"),
+        (lambda s, a: (s, 1 - a), "% of the exported file's attribution differs"),
+        (raise_error, r"cannot score inputs of shapes \(1, 1, 11\), \(1, 1, 5\), \(1, 1, 7\) \(no kernel\)"),
     ],
 )  # fmt: skip
-def test_other_numbers_leave_no_file(
-    fake: type[Fake], untrained: Path, tmp_path: Path, change: Any, message: str
+def test_different_outputs_are_rejected_without_writing_a_file(
+    fake: type[FakeFile], untrained: Path, tmp_path: Path, change: Any, message: str
 ) -> None:
     fake.change = staticmethod(change)
     out = tmp_path / "out" / "model.onnx"
@@ -264,8 +264,8 @@ def test_other_numbers_leave_no_file(
     assert json.loads(out.read_text())["int8"] is False
 
 
-def test_other_labels_on_the_data_leave_no_file(
-    fake: type[Fake], trained: TrainedRun, store: Store, tmp_path: Path
+def test_different_labels_are_rejected_without_writing_a_file(
+    fake: type[FakeFile], trained: TrainedRun, store: Store, tmp_path: Path
 ) -> None:
     fake.change = lambda scores, attribution: (1 - scores, attribution)
     with pytest.raises(
@@ -275,8 +275,8 @@ def test_other_labels_on_the_data_leave_no_file(
     assert not list(tmp_path.iterdir())
 
 
-def test_what_int8_costs_is_said_and_kept(  # type: ignore[no-untyped-def]
-    run, fake: type[Fake], trained: TrainedRun, store: Store, tmp_path: Path
+def test_f1_of_int8_is_logged_and_stored(  # type: ignore[no-untyped-def]
+    run, fake: type[FakeFile], trained: TrainedRun, store: Store, tmp_path: Path
 ) -> None:
     out = tmp_path / "model.onnx"
     code, _, err = run("export", trained.folder, out, "--int8", "--data", store.folder, "--split", "test")
@@ -291,36 +291,41 @@ def test_what_int8_costs_is_said_and_kept(  # type: ignore[no-untyped-def]
     assert "largest difference from PyTorch's scores: 2.5e-01" in err
 
 
-def test_refusals(run, fake: type[Fake], trained: TrainedRun, store: Store, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    unfinished, taken = tmp_path / "unfinished", tmp_path / "taken.onnx"
+def test_invalid_arguments_are_rejected(
+    run, fake: type[FakeFile], trained: TrainedRun, store: Store, tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
+    unfinished, existing = tmp_path / "unfinished", tmp_path / "existing.onnx"
     shutil.copytree(trained.folder, unfinished)
     (unfinished / CARD).unlink()
-    taken.write_text("mine")
-    stranger = make_run(tmp_path / "stranger")
+    existing.write_text("mine")
+    other_run = make_run(tmp_path / "other_run")
     folder, out = trained.folder, tmp_path / "model.onnx"
     for arguments, message in [
         ((folder, tmp_path / "model.pb"), "model.pb: unknown ending '.pb'; use .onnx, .pt2"),
         ((folder, tmp_path / "model"), "model: unknown ending ''; use .onnx, .pt2"),
-        ((folder, taken), "taken.onnx: exists already; --overwrite replaces it"),
-        ((folder, out, "--int8"), "--int8 needs --data to report what it costs"),
-        ((folder, tmp_path / "m.pt2", "--int8", "--data", store.folder), "m.pt2: --int8 is for .onnx only"),
+        ((folder, existing), "existing.onnx: exists already; --overwrite replaces it"),
+        ((folder, out, "--int8"), "--int8 needs --data to measure the loss of F1"),
+        (
+            (folder, tmp_path / "m.pt2", "--int8", "--data", store.folder),
+            "m.pt2: --int8 is supported for .onnx only",
+        ),
         ((unfinished, out), "unfinished: the training did not finish"),
         ((tmp_path / "none", out), "none: no such run"),
         ((folder, out, "--data", tmp_path / "none"), "none: no such store"),
         ((folder, out, "--data", store.folder, "--split", "vald"), "no split 'vald'"),
-        ((stranger, out, "--data", store.folder), "was trained on joy, fear"),
+        ((other_run, out, "--data", store.folder), "was trained on joy, fear"),
     ]:
         code, _, err = run("export", *arguments)
         assert code == 2
         assert message in err
         assert err.startswith("carat: error: ")
         assert err.count("\n") == 1
-    assert taken.read_text() == "mine"
+    assert existing.read_text() == "mine"
     assert not list(tmp_path.glob(".*"))
     assert not out.exists()
 
 
-def test_missing_packages_are_named_with_their_extra(
+def test_missing_packages_are_reported_with_their_extra(
     trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporting.importlib.util, "find_spec", lambda name: None)
@@ -329,30 +334,30 @@ def test_missing_packages_are_named_with_their_extra(
         export(trained.folder, tmp_path / "model.onnx")
 
 
-def test_two_inputs_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_duplicate_input_names_are_rejected(tmp_path: Path) -> None:
     for name in ("text_mask", "scores"):
         folder = make_run(tmp_path / name, {"text": 11, name: 3})
         with pytest.raises(ExportError, match=f"two inputs or outputs would be named '{name}'"):
             export(folder, tmp_path / "model.pt2")
 
 
-def test_what_exporters_raise_is_one_line_and_their_warnings_are_dropped() -> None:
-    with foreign("a"):
+def test_external_errors_are_one_line_and_warnings_are_suppressed() -> None:
+    with external_errors("a"):
         warnings.warn("the exporter will change", FutureWarning, stacklevel=1)
-    with pytest.raises(ExportError, match=r"^b \(ValueError\)$"), foreign("b"):
+    with pytest.raises(ExportError, match=r"^b \(ValueError\)$"), external_errors("b"):
         raise ValueError
-    with pytest.raises(ExportError, match=r"^inner$"), foreign("c"):
+    with pytest.raises(ExportError, match=r"^inner$"), external_errors("c"):
         raise ExportError("inner")
 
 
-def test_what_pytorch_cannot_export_is_said(
-    untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def cannot(*_: object, **__: object) -> None:
+def test_failed_export_is_reported(untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no such operation")
 
-    monkeypatch.setattr(torch.export, "export", cannot)
-    with pytest.raises(ExportError, match=r"untrained: PyTorch .* cannot export it \(no such operation\)"):
+    monkeypatch.setattr(torch.export, "export", fail)
+    with pytest.raises(
+        ExportError, match=r"untrained: PyTorch .* cannot export the model \(no such operation\)"
+    ):
         export(untrained, tmp_path / "out" / "model.pt2")
     assert not (tmp_path / "out").exists()
 
@@ -360,14 +365,14 @@ def test_what_pytorch_cannot_export_is_said(
 @pytest.mark.slow
 def test_int8_on_a_real_model(trained: TrainedRun, store: Store, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
-    made = export(trained.folder, tmp_path / "model.onnx", int8=True, store=store.folder)
-    graph = onnx.load(made.path).graph
-    rounded = [x for x in graph.initializer if x.data_type == onnx.TensorProto.UINT8 and len(x.dims) == 2]
-    assert len(rounded) == 3 * 6 + 2  # encoders and label attention of each modality, aggregation
-    assert TOLERANCE < made.largest_difference < 0.05
+    exported = export(trained.folder, tmp_path / "model.onnx", int8=True, store=store.folder)
+    graph = onnx.load(exported.path).graph
+    quantized = [x for x in graph.initializer if x.data_type == onnx.TensorProto.UINT8 and len(x.dims) == 2]
+    assert len(quantized) == 3 * 6 + 2  # encoders and label attention of each modality, aggregation
+    assert TOLERANCE < exported.largest_difference < 0.05
     expected = load(trained.folder, device="cpu").evaluate(store, "valid").metrics
-    assert made.f1["float"] == {"micro_f1": expected.micro_f1, "macro_f1": expected.macro_f1}
-    assert made.f1["int8"]["micro_f1"] == pytest.approx(expected.micro_f1, abs=0.05)
+    assert exported.f1["float"] == {"micro_f1": expected.micro_f1, "macro_f1": expected.macro_f1}
+    assert exported.f1["int8"]["micro_f1"] == pytest.approx(expected.micro_f1, abs=0.05)
 
 
 @pytest.mark.slow
@@ -382,10 +387,12 @@ def test_int8_on_a_real_model(trained: TrainedRun, store: Store, tmp_path: Path)
         pytest.param(WIDTHS, {"levels": 0, "encoder": {"max_lengths": {"visual": 1, "audio": 2}}}, id="1, 2"),
     ],
 )  # fmt: skip
-def test_every_geometry(tmp_path: Path, kind: str, widths: dict[str, int], method: dict[str, Any]) -> None:
+def test_export_of_all_model_variants(
+    tmp_path: Path, kind: str, widths: dict[str, int], method: dict[str, Any]
+) -> None:
     pytest.importorskip("onnxruntime")
     encoder = TINY["method"]["encoder"] | method.get("encoder", {})  # type: ignore[index]
     folder = make_run(tmp_path / "run", widths, **method | {"encoder": encoder})
-    made = export(folder, tmp_path / f"model{kind}")
-    assert made.largest_difference <= TOLERANCE
-    assert list(made.inputs) == [name for m in widths for name in (m, f"{m}_mask")]
+    exported = export(folder, tmp_path / f"model{kind}")
+    assert exported.largest_difference <= TOLERANCE
+    assert list(exported.inputs) == [name for m in widths for name in (m, f"{m}_mask")]

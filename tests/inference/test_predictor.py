@@ -33,36 +33,36 @@ def test_public_names() -> None:
         carat.laod  # noqa: B018
 
 
-def test_one_sample_equals_the_store(predictor: Predictor, store: Store) -> None:
+def test_predictions_of_samples_equal_those_of_the_store(predictor: Predictor, store: Store) -> None:
     by_id = dict(predictor.predict_store(store, "test"))
     rows = store.indices("test")
     assert list(by_id) == store.ids[rows].tolist()
     for row in rows[:9]:
         sample = store[row]
-        alone = predictor.predict(sample.features)
-        together = by_id[sample.id]
-        assert list(alone.scores) == store.label_names
-        assert alone.scores == pytest.approx(together.scores, abs=1e-5)
-        assert alone.attribution == together.attribution
-        assert set(alone.attribution.values()) <= set(sample.features)
+        single = predictor.predict(sample.features)
+        batched = by_id[sample.id]
+        assert list(single.scores) == store.label_names
+        assert single.scores == pytest.approx(batched.scores, abs=1e-5)
+        assert single.attribution == batched.attribution
+        assert set(single.attribution.values()) <= set(sample.features)
         thresholds = predictor.card.thresholds
-        assert alone.labels == [n for n in store.label_names if alone.scores[n] > thresholds[n]]
+        assert single.labels == [n for n in store.label_names if single.scores[n] > thresholds[n]]
 
 
-def test_scores_in_bf16_are_near(trained: TrainedRun, store: Store) -> None:
+def test_scores_in_bf16_are_close(trained: TrainedRun, store: Store) -> None:
     _, exact, _ = load(trained.folder).score(store, "test")
-    _, near, _ = load(trained.folder, precision="bf16").score(store, "test")
-    assert near.dtype == np.float32
-    assert 0 < np.abs(near - exact).max() < 0.03
+    _, approximate, _ = load(trained.folder, precision="bf16").score(store, "test")
+    assert approximate.dtype == np.float32
+    assert 0 < np.abs(approximate - exact).max() < 0.03
 
 
-def test_batch_and_empty_modality(predictor: Predictor, store: Store) -> None:
+def test_empty_modality_is_absent(predictor: Predictor, store: Store) -> None:
     text = store.features("text", int(np.argmax(store.lengths("text"))))
     pair = [{"text": text}, {"text": text.tolist(), "audio": np.zeros((0, 20))}]
-    found = predictor.predict_batch(pair * 20)
-    assert len(found) == 40
-    assert found[0].scores == pytest.approx(found[1].scores, abs=1e-6)
-    assert set(found[0].attribution.values()) == {"text"}
+    predictions = predictor.predict_batch(pair * 20)
+    assert len(predictions) == 40
+    assert predictions[0].scores == pytest.approx(predictions[1].scores, abs=1e-6)
+    assert set(predictions[0].attribution.values()) == {"text"}
 
 
 @pytest.mark.parametrize(
@@ -73,18 +73,20 @@ def test_batch_and_empty_modality(predictor: Predictor, store: Store) -> None:
         ({"txt": np.ones((2, 24))}, r"unknown modality 'txt'; did you mean 'text'\?"),
         ({"text": np.ones((2, 23))}, r"text: expected numbers \(T, 24\), found float64 \(2, 23\)"),
         ({"text": np.ones(24)}, r"text: expected numbers \(T, 24\)"),
-        ({"text": np.full((1, 24), np.inf)}, "text: inf or NaN among the features"),
+        ({"text": np.full((1, 24), np.inf)}, "text: the features contain inf or NaN"),
         ({"text": np.ones((2, 26))}, r"text: expected numbers \(T, 24\), found float64 \(2, 26\)$"),
-        ({"text": np.full((1, 24), 1e300)}, "text: inf or NaN among the features"),
-        ({"text": np.ones((65, 24))}, "text: 65 steps, but max_length is 64; cut it"),
+        ({"text": np.full((1, 24), 1e300)}, "text: the features contain inf or NaN"),
+        ({"text": np.ones((65, 24))}, "text: 65 steps, but max_length is 64; truncate the sequence"),
     ],
 )
-def test_bad_samples(predictor: Predictor, sample: dict[str, np.ndarray], message: str) -> None:
+def test_invalid_samples_are_rejected(
+    predictor: Predictor, sample: dict[str, np.ndarray], message: str
+) -> None:
     with pytest.raises(DataError, match=message):
         predictor.predict(sample)
 
 
-def test_evaluating_twice_gives_identical_numbers(predictor: Predictor, store: Store) -> None:
+def test_evaluation_is_reproducible(predictor: Predictor, store: Store) -> None:
     first, second = (json.dumps(predictor.evaluate(store, "test").to_json()) for _ in range(2))
     again = json.dumps(load(predictor.folder).evaluate(store, "test").to_json())
     assert first == second == again
@@ -97,7 +99,7 @@ def test_evaluation_uses_the_validation_threshold(predictor: Predictor, store: S
     assert report.metrics.micro_f1 == pytest.approx(predictor.card.validation["micro_f1"])
 
 
-def test_loading_leaves_the_users_randomness_alone(trained: TrainedRun) -> None:
+def test_loading_leaves_the_random_state_unchanged(trained: TrainedRun) -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
@@ -113,7 +115,7 @@ def other_store(path: Path, labels: list[str], widths: dict[str, int]) -> Store:
     return carat.open_store(path)
 
 
-def test_stores_that_do_not_fit(predictor: Predictor, tmp_path: Path) -> None:
+def test_stores_that_do_not_fit_are_rejected(predictor: Predictor, tmp_path: Path) -> None:
     labels = predictor.labels
     with pytest.raises(DataError, match=r"text has width 9, but the run .* was trained on 24"):
         predictor.evaluate(other_store(tmp_path / "a", labels, {"text": 9}))
@@ -125,13 +127,13 @@ def test_stores_that_do_not_fit(predictor: Predictor, tmp_path: Path) -> None:
     report = predictor.evaluate(fewer)
     assert report.samples == 3
     assert report.metrics.notes == [
-        "text comes from elsewhere, the run was trained on synthetic:3",
-        "the store has no visual: it counts as absent from every sample",
-        "the store has no audio: it counts as absent from every sample",
+        "text comes from elsewhere, but the run was trained on synthetic:3",
+        "the store has no visual: it is absent from every sample",
+        "the store has no audio: it is absent from every sample",
     ]
 
 
-def test_runs_that_cannot_be_loaded(trained: TrainedRun, tmp_path: Path) -> None:
+def test_invalid_runs_are_rejected(trained: TrainedRun, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no such run"):
         load(tmp_path / "nothing")
     with pytest.raises(RunError, match="not a carat run"):
@@ -142,7 +144,7 @@ def test_runs_that_cannot_be_loaded(trained: TrainedRun, tmp_path: Path) -> None
         "garbled": "run.json: cannot be read",
         "newer": r"written by a newer version of carat \(schema 9\); upgrade carat",
         "other": r"experiment.yaml: modified after training \(SHA-256 mismatch\)",
-        "early": "weights.safetensors: damaged or of another experiment",
+        "early": "weights.safetensors: corrupt, or does not match the experiment",
     }.items():
         copy = Path(shutil.copytree(trained.folder, tmp_path / damage))
         if damage == "unfinished":
@@ -153,7 +155,7 @@ def test_runs_that_cannot_be_loaded(trained: TrainedRun, tmp_path: Path) -> None
             (copy / "run.json").write_text("[")
         elif damage == "newer":
             (copy / "run.json").write_text('{"schema_version": 9}')
-        elif damage == "early":  # as a carat wrote it that knew no digests
+        elif damage == "early":  # written before runs had digests
             card = json.loads((copy / "run.json").read_text())
             del card["digests"]
             (copy / "run.json").write_text(json.dumps(card))
@@ -166,7 +168,7 @@ def test_runs_that_cannot_be_loaded(trained: TrainedRun, tmp_path: Path) -> None
         assert "\n" not in str(error.value)
 
 
-def test_prediction_files_agree(predictor: Predictor, store: Store, tmp_path: Path) -> None:
+def test_prediction_files_have_equal_content(predictor: Predictor, store: Store, tmp_path: Path) -> None:
     expected = list(predictor.predict_store(store, "test"))
     for name in ("p.csv", "p.jsonl", "p.parquet"):
         assert write_predictions(iter(expected), tmp_path / name) == len(expected)
@@ -181,7 +183,7 @@ def test_prediction_files_agree(predictor: Predictor, store: Store, tmp_path: Pa
         assert {n: row[f"attribution_{n}"] for n in store.label_names} == prediction.attribution
 
 
-def test_a_failed_prediction_leaves_no_file(tmp_path: Path) -> None:
+def test_failed_prediction_writes_no_file(tmp_path: Path) -> None:
     def broken():  # type: ignore[no-untyped-def]
         raise DataError("in the middle")
         yield
@@ -189,7 +191,7 @@ def test_a_failed_prediction_leaves_no_file(tmp_path: Path) -> None:
     for ending in ("csv", "jsonl", "parquet"):
         with pytest.raises(DataError, match="in the middle"):
             write_predictions(broken(), tmp_path / f"p.{ending}")
-        with pytest.raises(RunError, match="nothing to write, there are no samples"):
+        with pytest.raises(RunError, match="no samples to write"):
             write_predictions([], tmp_path / f"p.{ending}")
     with pytest.raises(RunError, match=r"unknown ending '.xlsx'; use .csv, .parquet, .jsonl"):
         write_predictions([], tmp_path / "p.xlsx")
@@ -199,7 +201,7 @@ def test_a_failed_prediction_leaves_no_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["q.csv"]
 
 
-def test_raw_features_are_cleaned_as_the_recipe_did(trained: TrainedRun, store: Store) -> None:
+def test_raw_features_are_transformed_like_the_store(trained: TrainedRun, store: Store) -> None:
     predictor = load(trained.folder)
     card = predictor.card.modalities["text"]
     shift = Transform(width=25, drop_columns=[3], mean=[2.0] * 24, deviation=[0.5] * 24)
@@ -216,17 +218,17 @@ def test_raw_features_are_cleaned_as_the_recipe_did(trained: TrainedRun, store: 
     samples, notes = predictor.own_features({"a": {"text": stored, "smell": stored}}, raw=False)
     assert list(samples["a"]) == ["text"]
     assert notes[0] == "the run does not use: smell"
-    assert notes[1].startswith("the recipe cleaned text; if the file holds features as the extractor")
+    assert notes[1].startswith("the recipe transformed text; if the file holds features as extracted")
 
 
-def test_feature_files(tmp_path: Path) -> None:
+def test_feature_files_are_read(tmp_path: Path) -> None:
     one, several = {"text": np.ones((2, 3))}, {"a/text": np.ones((2, 3)), "b/c/audio": np.zeros((1, 2))}
     np.savez(tmp_path / "clip.npz", **one)
     np.savez(tmp_path / "many.npz", **several)
     np.savez(tmp_path / "mixed.npz", **one, **several)
     assert list(read_features(tmp_path / "clip.npz")) == ["clip"]
-    found = read_features(tmp_path / "many.npz")
-    assert {id: list(sample) for id, sample in found.items()} == {"a": ["text"], "b/c": ["audio"]}
+    samples = read_features(tmp_path / "many.npz")
+    assert {id: list(sample) for id, sample in samples.items()} == {"a": ["text"], "b/c": ["audio"]}
     with pytest.raises(DataError, match="must be all 'modality' or all 'id/modality'"):
         read_features(tmp_path / "mixed.npz")
     (tmp_path / "broken.npz").write_bytes(b"no zip")

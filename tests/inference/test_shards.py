@@ -23,7 +23,7 @@ def parts(out: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(out.glob("part-*"))}
 
 
-def test_shards_hold_every_sample_in_order(
+def test_shards_contain_all_samples_in_order(
     in_this_process: list[Any], trained: TrainedRun, store: Store, tmp_path: Path
 ) -> None:
     count = predict_in_shards(trained.folder, store.folder, tmp_path / "o", size=50)
@@ -34,11 +34,11 @@ def test_shards_hold_every_sample_in_order(
     for row, (_, prediction) in zip(rows, expected, strict=True):
         assert row["labels"] == prediction.labels
         assert {n: row[f"score_{n}"] for n in prediction.scores} == pytest.approx(prediction.scores, abs=1e-6)
-    only = predict_in_shards(
+    test_count = predict_in_shards(
         trained.folder, store.folder, tmp_path / "t", size=7, split="test", ending=".csv"
     )
-    assert only == len(load(trained.folder).rows(store, "test"))
-    assert len(parts(tmp_path / "t")) == -(-only // 7)
+    assert test_count == len(load(trained.folder).rows(store, "test"))
+    assert len(parts(tmp_path / "t")) == -(-test_count // 7)
 
 
 def test_finished_shards_are_not_scored_again(
@@ -56,7 +56,7 @@ def test_finished_shards_are_not_scored_again(
     logged.clear()
     assert predict_in_shards(trained.folder, store.folder, out, size=50) == count
     assert in_this_process == []
-    assert f"{len(whole)} of {len(whole)} shards are finished already" in logged
+    assert f"{len(whole)} of {len(whole)} shards already finished" in logged
     (out / "part-00001.parquet").write_bytes(whole["part-00001.parquet"][:-9])
     (out / "part-00002.parquet").unlink()
     (out / ".part-00003.parquet.unfinished").touch()
@@ -75,7 +75,7 @@ def test_finished_shards_are_not_scored_again(
     assert len(in_this_process) == len(parts(out))
 
 
-def test_what_is_refused(
+def test_invalid_arguments_and_folders_are_rejected(
     in_this_process: list[Any], trained: TrainedRun, store: Store, tmp_path: Path
 ) -> None:
     (tmp_path / "o").mkdir()
@@ -109,19 +109,19 @@ def test_what_is_refused(
     assert not (tmp_path / "p").exists()
 
 
-def test_the_command(run: Any, trained: TrainedRun, store: Store, tmp_path: Path) -> None:
-    given = ("predict", trained.folder, "--data", store.folder, "--split", "test")
-    code, _, err = run(*given, "--out", tmp_path / "o", "--workers", 1, "--format", "jsonl")
+def test_command_line(run: Any, trained: TrainedRun, store: Store, tmp_path: Path) -> None:
+    arguments = ("predict", trained.folder, "--data", store.folder, "--split", "test")
+    code, _, err = run(*arguments, "--out", tmp_path / "o", "--workers", 1, "--format", "jsonl")
     assert code == 0, err
     assert f"predictions → {tmp_path / 'o'}" in err
     assert (tmp_path / "o" / "part-00000.jsonl").is_file()
-    code, _, err = run(*given, "--out", tmp_path / "o.csv", "--engine", "ray")
+    code, _, err = run(*arguments, "--out", tmp_path / "o.csv", "--engine", "ray")
     assert code == 2
     assert "writes a folder" in err
 
 
 def killing(job: shards.PredictionJob) -> Any:
-    """A worker that is killed at every shard, once, in the middle of writing."""
+    """Prepare a worker that is killed once per shard, while writing it."""
     work, write = PREPARE(job), shards.write_file
 
     def task(shard: shards.Shard, report: Any) -> Any:
@@ -148,7 +148,7 @@ PREPARE = shards.prepare_worker
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["local", "ray"])
-def test_the_same_files_whatever_happens(
+def test_files_do_not_depend_on_engine_and_killed_workers(
     engine: Any, trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if engine == "ray":

@@ -1,4 +1,4 @@
-"""Texts of a user's own: files, tokens, words that carry a label, the command."""
+"""Prediction of texts: files, tokenization, word attribution, command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 import carat
 from carat.data.store import Store
-from carat.inference.text import strongest, without_each_word
+from carat.inference.text import occlude_words, rank_words
 from carat.inference.text_files import Columns, Text, read_texts
 from carat.training.train import TrainedRun
 from carat.utils.errors import DataError, RunError
@@ -23,7 +23,7 @@ __all__ = ["text_encoder", "text_run", "text_store"]  # fixtures
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "found"),
+    ("name", "content", "expected"),
     [
         ("a.txt", "so glad\n\n  tears \n", [("1", "so glad"), ("2", ""), ("3", "tears")]),
         ("a.csv", 'text,x\n"so, glad",1\n,2\nfun,3\n', [("1", "so, glad"), ("2", ""), ("3", "fun")]),
@@ -35,9 +35,11 @@ __all__ = ["text_encoder", "text_run", "text_store"]  # fixtures
         ),
     ],
 )
-def test_files_of_texts(name: str, content: str, found: list[tuple[str, str]], tmp_path: Path) -> None:
+def test_text_files_are_read(
+    name: str, content: str, expected: list[tuple[str, str]], tmp_path: Path
+) -> None:
     (tmp_path / name).write_text(content)
-    assert list(read_texts(tmp_path / name, Columns("text"))) == [Text(*x) for x in found]
+    assert list(read_texts(tmp_path / name, Columns("text"))) == [Text(*x) for x in expected]
 
 
 @pytest.mark.parametrize(
@@ -47,28 +49,32 @@ def test_files_of_texts(name: str, content: str, found: list[tuple[str, str]], t
         ("a.jsonl", '{"text": "so", "call": "x", "turn": 2}\n{"text": "glad", "turn": "1.5"}\n'),
     ],
 )
-def test_conversations_in_files(name: str, content: str, tmp_path: Path) -> None:
+def test_conversations_are_read(name: str, content: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
-    found = list(read_texts(tmp_path / name, Columns("text", "call", "turn")))
-    assert found == [Text("1", "so", "x", 2.0), Text("2", "glad", "", 1.5)]
+    texts = list(read_texts(tmp_path / name, Columns("text", "call", "turn")))
+    assert texts == [Text("1", "so", "x", 2.0), Text("2", "glad", "", 1.5)]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "text,call,turn\nso,x,2\nglad,x,\n", "data row 2: '' is no number to order by"),
-        ("a.csv", "text,call,turn\nso,x,nan\n", "data row 1: 'nan' is no number to order by"),
+        ("a.csv", "text,call,turn\nso,x,2\nglad,x,\n", "data row 2: expected a finite number, found ''"),
+        ("a.csv", "text,call,turn\nso,x,nan\n", "data row 1: expected a finite number, found 'nan'"),
         (
             "a.csv",
             "text,call,turns\nso,x,1\n",
-            "no column 'turn'; did you mean 'turns'.; --order names another",
+            "no column 'turn'; did you mean 'turns'.; select another with --order",
         ),
-        ("a.jsonl", '{"text": "so", "call": "x"}\n', "line 1: '' is no number to order by"),
-        ("a.jsonl", '{"text": "so", "turn": 1}\n', "no line has 'call'; --conversation names another key"),
-        ("a.txt", "so\n", "lines have no column 'call'; a .csv, .tsv or .jsonl has"),
+        ("a.jsonl", '{"text": "so", "call": "x"}\n', "line 1: expected a finite number, found ''"),
+        (
+            "a.jsonl",
+            '{"text": "so", "turn": 1}\n',
+            "no line has the key 'call'; select another with --conversation",
+        ),
+        ("a.txt", "so\n", "a .txt file has no column 'call'; use .csv, .tsv or .jsonl"),
     ],
 )
-def test_conversations_that_are_refused(name: str, content: str, message: str, tmp_path: Path) -> None:
+def test_invalid_conversations_are_rejected(name: str, content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=message):
         list(read_texts(tmp_path / name, Columns("text", "call", "turn")))
@@ -79,15 +85,15 @@ def test_conversations_that_are_refused(name: str, content: str, message: str, t
     [
         ("a.doc", b"", "unknown ending '.doc'; use .txt, .csv, .tsv, .jsonl"),
         ("a.txt", b"\xff\xfe\xfa", "a.txt: cannot be read"),
-        ("a.csv", b"texts,x\n", "no column 'text'; did you mean 'texts'.; --column names another"),
-        ("a.jsonl", b'{"text": 1}', "line 1: no text under 'text'; --column names another key"),
+        ("a.csv", b"texts,x\n", "no column 'text'; did you mean 'texts'.; select another with --column"),
+        ("a.jsonl", b'{"text": 1}', "line 1: no text under key 'text'; select another with --column"),
         ("a.jsonl", b'{"text": "a"}\n{', "line 2: not JSON"),
-        ("a.jsonl", b"[]", "line 1: no text under 'text'"),
-        ("a.txt", b" \n\n", "a.txt: no texts, or nothing but empty ones"),
-        ("a.csv", b"text\n", "a.csv: no texts, or nothing but empty ones"),
+        ("a.jsonl", b"[]", "line 1: no text under key 'text'"),
+        ("a.txt", b" \n\n", "a.txt: no texts, or only empty ones"),
+        ("a.csv", b"text\n", "a.csv: no texts, or only empty ones"),
     ],
 )
-def test_files_that_are_refused(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+def test_invalid_text_files_are_rejected(name: str, content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
         list(read_texts(tmp_path / name, Columns("text")))
@@ -96,41 +102,41 @@ def test_files_that_are_refused(name: str, content: bytes, message: str, tmp_pat
 
 
 def test_words_are_left_out_one_by_one() -> None:
-    assert without_each_word(" so  very glad") == [
+    assert occlude_words(" so  very glad") == [
         ("so", "very glad"),
         ("very", "so  glad"),
         ("glad", "so  very"),
     ]
-    assert without_each_word("") == []
+    assert occlude_words("") == []
 
 
-def test_strongest_words() -> None:
-    falls = np.array([0.1, -0.2, 0.3, 0.0])
-    assert strongest(["so", "not", "(glad),", "a"], falls, 3) == ["glad", "so"]
-    assert strongest(["so"], np.array([0.004]), 1) == []
-    assert without_each_word("so — glad") == [("so", "— glad"), ("glad", "so —")]
+def test_words_are_ranked_by_drop() -> None:
+    drops = np.array([0.1, -0.2, 0.3, 0.0])
+    assert rank_words(["so", "not", "(glad),", "a"], drops, 3) == ["glad", "so"]
+    assert rank_words(["so"], np.array([0.004]), 1) == []
+    assert occlude_words("so — glad") == [("so", "— glad"), ("glad", "so —")]
 
 
-def test_texts_score_as_their_store_does(text_run: TrainedRun, text_store: Store) -> None:
+def test_scores_of_texts_equal_those_of_their_store(text_run: TrainedRun, text_store: Store) -> None:
     predictor = carat.load(text_run.folder)
     expected = dict(predictor.predict_store(text_store, "test"))
     rows = {text_store.ids[row]: row for row in text_store.indices("test")}
     texts = [text_store.transcript(rows[id]) for id in expected]
-    for found, stored in zip(predictor.predict_text(texts), expected.values(), strict=True):
-        assert found.labels == stored.labels
-        assert found.scores == pytest.approx(stored.scores, abs=1e-6)
-        assert found.words == {}
+    for prediction, stored in zip(predictor.predict_text(texts), expected.values(), strict=True):
+        assert prediction.labels == stored.labels
+        assert prediction.scores == pytest.approx(stored.scores, abs=1e-6)
+        assert prediction.words == {}
     assert [x.text for x in predictor.predict_text(texts)] == texts
 
 
-def test_long_texts_are_cut(text_run: TrainedRun) -> None:
+def test_long_texts_are_truncated(text_run: TrainedRun) -> None:
     predictor = carat.load(text_run.folder)
-    long, cut, short = predictor.predict_text(["so " * 50, "so " * 11, "so"])  # and two special tokens
-    assert long.scores == cut.scores != short.scores
-    assert predictor.reader.cut == 2
+    long, full, short = predictor.predict_text(["so " * 50, "so " * 11, "so"])  # and two special tokens
+    assert long.scores == full.scores != short.scores
+    assert predictor.reader.truncated == 2
 
 
-def test_the_words_that_carry_a_label(text_run: TrainedRun) -> None:
+def test_labels_are_attributed_to_words(text_run: TrainedRun) -> None:
     glad, alone = carat.load(text_run.folder).predict_text(["We are so glad here", "tears"], words=2)
     assert glad.labels == ["happy"]
     assert glad.words["happy"][0] == "glad"
@@ -138,20 +144,22 @@ def test_the_words_that_carry_a_label(text_run: TrainedRun) -> None:
     assert alone.words["sad"] == ["tears"]
 
 
-def test_what_cannot_be_read(text_run: TrainedRun, trained: TrainedRun) -> None:
-    with pytest.raises(RunError, match="trained on features, so it reads no texts; that needs a store whose"):
+def test_invalid_texts_and_runs_are_rejected(text_run: TrainedRun, trained: TrainedRun) -> None:
+    with pytest.raises(
+        RunError, match="trained on features, so it cannot read texts; train on a store whose"
+    ):
         carat.load(trained.folder).predict_text(["glad"])
-    with pytest.raises(DataError, match="text 2 of 2: no words"):
+    with pytest.raises(DataError, match="text 2 of 2: expected a non-empty string, found ' '"):
         carat.load(text_run.folder).predict_text(["glad", " "])
-    with pytest.raises(DataError, match="text 1 of 1: no words"):
+    with pytest.raises(DataError, match="text 1 of 1: expected a non-empty string, found 3"):
         carat.load(text_run.folder).predict_text([3])  # type: ignore[list-item]
-    with pytest.raises(DataError, match="words is -1"):
+    with pytest.raises(DataError, match="words must not be negative, found -1"):
         carat.load(text_run.folder).predict_text(["glad"], words=-1)
     assert carat.load(text_run.folder).predict_text([]) == []
     assert carat.load(text_run.folder).predict_text("so glad")[0].text == "so glad"
 
 
-def test_tokens_of_ones_own(text_run: TrainedRun) -> None:
+def test_token_ids_are_scored_and_validated(text_run: TrainedRun) -> None:
     predictor = carat.load(text_run.folder)
     ids = np.array([[2], [17], [3]])
     assert predictor.predict({"text": ids}).scores == pytest.approx(
@@ -162,7 +170,7 @@ def test_tokens_of_ones_own(text_run: TrainedRun) -> None:
             predictor.predict({"text": wrong})
 
 
-def test_text_on_the_command_line(run, text_run: TrainedRun) -> None:  # type: ignore[no-untyped-def]
+def test_command_line_with_texts(run, text_run: TrainedRun) -> None:  # type: ignore[no-untyped-def]
     code, out, _ = run("predict", text_run.folder, "--text", "We are so glad", "such tears")
     assert code == 0
     assert "We are so glad" in out
@@ -171,10 +179,10 @@ def test_text_on_the_command_line(run, text_run: TrainedRun) -> None:  # type: i
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
-def test_files_on_the_command_line(run, ending: str, text_run: TrainedRun, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    (tmp_path / "in.csv").write_text("id,said\na,so glad\nb,\nc,I hate tears\n")
+def test_command_line_with_files(run, ending: str, text_run: TrainedRun, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "in.csv").write_text("id,utterance\na,so glad\nb,\nc,I hate tears\n")
     out = tmp_path / f"out.{ending}"
-    settings = ("--file", tmp_path / "in.csv", "--column", "said", "--words", 1, "--out", out)
+    settings = ("--file", tmp_path / "in.csv", "--column", "utterance", "--words", 1, "--out", out)
     code, _, err = run("predict", text_run.folder, *settings)
     assert code == 0, err
     assert "2 predictions → " in err
@@ -197,21 +205,21 @@ def test_files_on_the_command_line(run, ending: str, text_run: TrainedRun, tmp_p
         (("--data", "store"), "--data needs --out"),
         (("--file", "b.txt", "--out", "x.csv"), "b.txt: cannot be read (No such file or directory)"),
         (("--text",), "--text needs a text"),
-        (("--text", " "), "text 1 of 1: no words"),
+        (("--text", " "), "text 1 of 1: expected a non-empty string, found ' '"),
         (("--text", "a", "--split", "test"), "--split, --raw and --engine are for --data"),
     ],
 )
-def test_one_line_for_what_is_wrong(run, arguments, message: str, text_run: TrainedRun) -> None:  # type: ignore[no-untyped-def]
+def test_invalid_arguments_are_one_line_errors(run, arguments, message: str, text_run: TrainedRun) -> None:  # type: ignore[no-untyped-def]
     code, _, err = run("predict", text_run.folder, *arguments)
     assert code == 2
     assert message in err
     assert len(err.splitlines()) == 1
 
 
-def test_many_texts_come_out_in_order(
+def test_order_of_texts_is_kept(
     run, text_run: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr("carat.cli.predict_text.AT_ONCE", 7)
+    monkeypatch.setattr("carat.cli.predict_text.CHUNK", 7)
     lines = [" ".join(["so"] * (1 + i % 5) + [["glad", "tears"][i % 2]]) for i in range(30)]
     (tmp_path / "lines.txt").write_text("\n".join(lines))
     code, _, _ = run(
@@ -224,6 +232,6 @@ def test_many_texts_come_out_in_order(
     assert [float(row["score_happy"]) > float(row["score_sad"]) for row in rows] == [True, False] * 15
 
 
-def test_a_run_alone_is_enough(text_run: TrainedRun, tmp_path: Path) -> None:
+def test_run_folder_can_be_moved(text_run: TrainedRun, tmp_path: Path) -> None:
     moved = shutil.copytree(text_run.folder, tmp_path / "moved")
     assert carat.load(moved).predict_text(["so glad"])[0].labels == ["happy"]

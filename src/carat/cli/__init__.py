@@ -1,4 +1,4 @@
-"""The command line: commands only, nothing imports it."""
+"""The command-line interface."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from carat.config.experiment import experiment_with
 from carat.utils.errors import CaratError, Interrupted
 from carat.utils.logging import show_progress
 
-offer("carat")  # until a command line names another method
+offer("carat")  # the default; `main` repeats it for the method of the command line
 
 
 def main() -> None:
-    """Entry point: bad input ends with one line on standard error and exit code 2."""
-    if "RANK" in os.environ:  # in one of several processes a modality may be absent, which PyTorch warns of
+    """Run the command line. Invalid input ends with a one-line error and exit code 2."""
+    if "RANK" in os.environ:  # PyTorch warns if a modality is absent in one of several processes
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     show_progress(force=True)
     arguments = sys.argv[1:]
@@ -55,7 +55,7 @@ def _one_line(error: Exception, method: str) -> str:
     if isinstance(error, OSError):
         return f"{error.filename or 'system'}: {error.strerror or error}"
     cause: BaseException | None = None if isinstance(error, CaratError) else error
-    while cause is not None:  # cyclopts wraps what pydantic finds in options
+    while cause is not None:  # cyclopts wraps the errors of pydantic
         if isinstance(cause, ValidationError):
             return explain_invalid(cause, experiment_with(method))
         cause = cause.__cause__

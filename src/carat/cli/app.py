@@ -1,4 +1,4 @@
-"""The application, and what its commands share."""
+"""The cyclopts application and helpers shared by its commands."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ app = App(
     Start: `carat data synth demo-store`, then `carat train --preset small --data demo-store --out demo-run`,
     then `carat evaluate demo-run --data demo-store`.
 
-    Errors are one line; `--debug` with any command shows the traceback too.
+    Errors are one line; add `--debug` to any command for the traceback.
     """,
     version=f"carat {version()}",
     help_format="markdown",
@@ -35,10 +35,10 @@ app = App(
 )
 app.register_install_completion_command()
 
-Overwrite = Annotated[bool, Parameter(help="Replace what is there.", negative=())]
+Overwrite = Annotated[bool, Parameter(help="Replace existing output.", negative=())]
 AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON instead of tables.", negative=())]
 Workers = Annotated[int | None, Parameter(validator=Number(gte=1))]
-"""A number of processes; see `cores`."""
+"""Number of processes; see `cores`."""
 
 EXPERIMENT = Group(
     "Experiment", sort_key=9, help="Keys of an experiment file; options take precedence over it."
@@ -47,23 +47,23 @@ Options = Annotated[Experiment | None, Parameter(name="*", group=EXPERIMENT)]
 """Every field of an experiment as an option; `offer` sets the method."""
 
 Shared = Annotated[SharedSettings | None, Parameter(name="*", group=EXPERIMENT)]
-"""Settings that all methods have, as options."""
+"""Settings shared by all methods, as options."""
 
 RENAMED_OPTIONS = {"convert": {"--layout": "--trained-on"}}
-"""By command, options of carat 0.1 under their current names; they work until the next release."""
+"""By command, current names of renamed options of carat 0.1, which work until the next release."""
 
 F = TypeVar("F", bound=Callable[..., None])
 _COMMANDS: list[Callable[..., None]] = []
 
 
 def takes_experiment(command: F) -> F:
-    """Marks a command whose parameter `experiment` is `Options`."""
+    """Register a command whose parameter `experiment` has the type `Options`."""
     _COMMANDS.append(command)
     return command
 
 
 def named_method(arguments: Sequence[str]) -> str:
-    """The method that a command line or its experiment file names; CARAT if none or an unknown one."""
+    """Find the method of a command line or its experiment file; "carat" if none or unknown."""
     named, file = "", ""
     for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
         key, _, value = argument.partition("=")
@@ -74,17 +74,17 @@ def named_method(arguments: Sequence[str]) -> str:
     if not named and file:
         try:
             section = read_yaml(file).get("method")
-        except ConfigError:  # raised again where the file is read in earnest
+        except ConfigError:  # raised again by the command
             return "carat"
         named = section if isinstance(section, str) else (section or {}).get("name", "")
     return named if named in METHODS or (named and named in method_names()) else "carat"
 
 
 def offer(method: str) -> None:
-    """Give the commands that take an experiment the options of this method.
+    """Set the experiment options of all registered commands to those of a method.
 
     Raises:
-        ConfigError: the package that offers the method fails.
+        ConfigError: the package of the method cannot be imported.
     """
     for command in _COMMANDS:
         fields = experiment_with(method)
@@ -93,10 +93,10 @@ def offer(method: str) -> None:
 
 
 def refuse_renamed(arguments: Sequence[str]) -> None:
-    """Name the current option for one of an earlier version.
+    """Reject options that were renamed since an earlier version.
 
     Raises:
-        ConfigError: an option was renamed.
+        ConfigError: an option was renamed; the message has its current name.
     """
     for argument in arguments:
         key = argument.partition("=")[0].removeprefix("--")
@@ -105,7 +105,7 @@ def refuse_renamed(arguments: Sequence[str]) -> None:
 
 
 def rename_options(arguments: Sequence[str]) -> list[str]:
-    """Replace options of an earlier version by their current names, each with a notice."""
+    """Replace deprecated options by their current names, and log each."""
     names = RENAMED_OPTIONS.get(arguments[0], {}) if arguments else {}
     renamed = []
     for argument in arguments:
@@ -123,14 +123,14 @@ def resolve(
     default: str = "",
     method: str | None = None,
 ) -> Experiment:
-    """Preset, experiment file and command line; `default` is the preset where none of them names one."""
+    """Merge preset, experiment file and command line; `default` is the preset if none is given."""
     overrides = options.model_dump(exclude_unset=True) if options else {}
     if method is not None:
         overrides = merge(overrides, {"method": {"name": method}})
-    named = file is not None and "preset" in read_yaml(file)
-    return load_experiment(file, preset=preset or (None if named else default), overrides=overrides)
+    file_has_preset = file is not None and "preset" in read_yaml(file)
+    return load_experiment(file, preset=preset or (None if file_has_preset else default), overrides=overrides)
 
 
 def cores(workers: int | None) -> int:
-    """The number of worker processes: as many as there are cores, unless it was given."""
+    """Number of worker processes; defaults to the number of cores."""
     return workers or os.cpu_count() or 1

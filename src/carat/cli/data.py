@@ -1,4 +1,4 @@
-"""`carat data …`: make and inspect stores."""
+"""`carat data`: create, import and inspect stores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from carat.cli.app import AsJson, Overwrite, app
 from carat.utils.errors import ConfigError, DataError
 from carat.utils.logging import logger
 
-data = App(name="data", help="Make and inspect stores: checked data sets that training and evaluation read.")
+data = App(
+    name="data", help="Create, import and inspect stores: validated data sets for training and evaluation."
+)
 app.command(data)
 
 FormatName = Literal["mosei-aligned", "mosei-unaligned", "mmsa", "csd", "m3ed", "erc", "mosei-labels"]
@@ -25,14 +27,14 @@ Verify = Annotated[bool, Parameter(help="Read every byte and compare it with the
 @Parameter(name="*", group=Group("Labels and samples", sort_key=1))
 @dataclass(frozen=True)
 class CorpusOptions:
-    """Where labels come from, and what a sample is."""
+    """Source of the labels, and definition of a sample."""
 
     labels: Path | None = None
     """Table with video, segment or times, and six intensities; or the aligned file; csd: label sequence."""
     by_index: Flag = False
-    """mosei-unaligned: pair with the aligned file by position; refused if the data contradicts it."""
+    """mosei-unaligned: pair with the aligned file by position; an error if the data contradicts it."""
     level: Literal["dialogue", "utterance"] = "dialogue"
-    """m3ed and erc: what a sample is."""
+    """m3ed and erc: unit of a sample."""
     as_released: Flag = False
     """m3ed: swap audio and visual as the published reader does."""
 
@@ -51,7 +53,7 @@ class SequenceFiles:
     audio: Path | None = None
     """Audio sequence."""
     folds: Path | None = None
-    """Videos of train, valid and test: JSON or a table."""
+    """Videos of the splits train, valid and test: JSON or a table."""
     unaligned: Flag = False
     """Keep visual and audio as they are, instead of one average per word."""
 
@@ -59,7 +61,7 @@ class SequenceFiles:
 @Parameter(name="*", group=Group("Store", sort_key=3))
 @dataclass(frozen=True)
 class StoreOptions:
-    """How features are stored."""
+    """Storage of features."""
 
     keep_padding: Flag = False
     """Keep zeros before and after sequences."""
@@ -71,7 +73,7 @@ class StoreOptions:
 def synth(
     store: Path, /, *, samples: int = 3000, seed: int = 0, missing: float = 0.05, overwrite: Overwrite = False
 ) -> None:
-    """Make the built-in benchmark: learnable, with three modalities of unequal length and correlated labels.
+    """Create the synthetic benchmark: three modalities of unequal length, and correlated labels.
 
     **Examples**
 
@@ -92,13 +94,13 @@ def synth(
     """
     from carat.data.synthetic import make_synthetic
 
-    made = make_synthetic(store, samples=samples, seed=seed, missing=missing, overwrite=overwrite)
-    logger.info(f"{made!r} → {store}")
+    created = make_synthetic(store, samples=samples, seed=seed, missing=missing, overwrite=overwrite)
+    logger.info(f"{created!r} → {store}")
 
 
 @data.command
 def build(recipe: Path, store: Path, /, *, overwrite: Overwrite = False) -> None:
-    """Build a checked store from your own table and features by a recipe.
+    """Build a store from your own table and features, as described by a recipe.
 
     **Examples**
 
@@ -109,15 +111,15 @@ def build(recipe: Path, store: Path, /, *, overwrite: Overwrite = False) -> None
     Parameters
     ----------
     recipe
-        YAML: the table, its id, split and label columns, and the source of each modality; every key:
+        YAML of the table, its id, split and label columns, and the source of each modality; see
         docs/reference/file_formats.md.
     store
         Folder to create.
     """
     from carat.data.recipes.build import build_store
 
-    made = build_store(recipe, store, overwrite=overwrite)
-    logger.info(f"{made!r} → {store}")
+    created = build_store(recipe, store, overwrite=overwrite)
+    logger.info(f"{created!r} → {store}")
 
 
 @data.command(name="import")
@@ -132,10 +134,10 @@ def import_(
     options: StoreOptions | None = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Import a published data file as a checked store; pickles are read without running code.
+    """Import a published data file as a store; pickles are read without running code.
 
-    Zeros before and after a sequence are stripped; inf and NaN become 0 and are counted. Where each file
-    comes from: docs/how-to/corpora.md.
+    Zeros before and after a sequence are stripped; inf and NaN are replaced by 0 and counted. Sources
+    of the files: docs/how-to/corpora.md.
 
     **Examples**
 
@@ -158,7 +160,7 @@ def import_(
     format
         Format of the file.
     file
-        The data file; left out for csd, which names each of its files.
+        The data file; omitted for csd, whose files are given by options.
     store
         Folder of the store to create.
     """
@@ -166,15 +168,15 @@ def import_(
 
     sources = Sources(**vars(corpus or CorpusOptions()), **vars(sequences or SequenceFiles()))
     source, target = (file, store) if store is not None else (None, file)
-    made = import_data(
+    imported = import_data(
         format, source, target, sources, **vars(options or StoreOptions()), overwrite=overwrite
     )
-    for m, described in made.manifest.modalities.items():
-        for line in described.cleaning:
+    for m, info in imported.manifest.modalities.items():
+        for line in info.cleaning:
             logger.info(f"{m}: {line}")
-    for note in made.manifest.notes:
+    for note in imported.manifest.notes:
         logger.warning(f"note: {note}")
-    logger.info(f"{made!r} → {made.folder}")
+    logger.info(f"{imported!r} → {imported.folder}")
 
 
 @data.command
@@ -190,7 +192,7 @@ def check(
 ) -> None:
     """Check a store or a data file, with a verdict and advice for each check.
 
-    The exit code is 1 if any check fails, 2 for a wrong command.
+    The exit code is 1 if any check fails, 2 for invalid arguments.
 
     **Examples**
 
@@ -203,12 +205,12 @@ def check(
     Parameters
     ----------
     store
-        Folder of a store; or a data file, which is first imported to a temporary folder.
+        Folder of a store, or a data file, which is imported to a temporary folder.
     known
-        Published data set that it must equal; by default the one with the same labels, whose other sizes are
-        only warned about.
+        Published data set to compare with, where differences are failures; by default the one with the same
+        labels, where they are warnings.
     format
-        Format of a data file, as for `carat data import`; by default it is recognized by the content.
+        Format of a data file, as for `carat data import`; by default detected from the content.
     labels
         Labels of a data file, as for `carat data import`.
     by_index

@@ -1,4 +1,4 @@
-"""`carat explain`: figures of what a run has learned."""
+"""`carat explain`: figures that explain a run."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def explain(
     sweep: Path | None = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Draw what a run does: t-SNE of its latents, which modality carries which label, label attention.
+    """Explain a run in figures: t-SNE of latents, contributions of modalities, label attention.
 
-    Figures are SVG, with their numbers as CSV beside them: latents, contributions, co_occurrence,
-    attention_<id>, and sensitivity if there is a sweep.
+    Writes SVG figures with their data as CSV: latents, contributions, co_occurrence, attention_<id>, and
+    sensitivity if --sweep is given.
 
     **Examples**
 
@@ -41,23 +41,23 @@ def explain(
     Parameters
     ----------
     run
-        Folder made by `carat train`.
+        Folder created by `carat train`.
     data
-        Folder of a store with the run's labels.
+        Folder of a store with the labels of the run.
     out
         Folder to create.
     split
-        Split whose samples are drawn.
+        Split of the store.
     samples
-        Ids of samples whose attention is drawn; by default three, those predicted exactly first.
+        IDs of samples whose attention is drawn; defaults to three, preferably predicted exactly.
     points
-        Number of t-SNE points.
+        Maximum number of t-SNE points.
     sweep
-        Folder of runs whose settings differ: draws how validation micro-F1 depends on each.
+        Folder of runs with different settings, for the sensitivity of validation micro-F1 to each.
     """
-    from carat.inference.explain.explanation import explain as draw
+    from carat.inference.explain.explanation import explain as run_explain
 
-    for file in draw(
+    for file in run_explain(
         run, data, out, split=split, samples=samples, points=points, sweep=sweep, overwrite=overwrite
     ):
         logger.info(str(file))

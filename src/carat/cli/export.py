@@ -1,4 +1,4 @@
-"""`carat export` and `carat convert`: from and to runs."""
+"""`carat export` and `carat convert`: export runs, and import released weights."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def export(
     split: str = "valid",
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a run as one file that needs no carat: ONNX, or a program of torch.export.
+    """Export a run to a single file that is used without carat: ONNX, or a torch.export program.
 
-    Batch size and lengths stay free, modalities may be absent. The file holds labels, thresholds and what
-    else is needed to use it, and is compared with PyTorch on random batches before it gets its name. That
-    takes seconds for a small network, up to a minute for a large one.
+    Batch size and lengths are dynamic, and modalities may be absent. The file includes labels, thresholds and
+    everything else that is needed to use it. Its outputs are verified against PyTorch on random batches,
+    which takes seconds for a small network, up to a minute for a large one.
 
     **Examples**
 
@@ -39,32 +39,32 @@ def export(
     Parameters
     ----------
     run
-        Folder made by `carat train`.
+        Folder created by `carat train`.
     out
         File to write: .onnx or .pt2.
     int8
-        Quantise the linear layers of an .onnx: a smaller file with other scores. Needs --data.
+        Quantize the linear layers of an .onnx: a smaller file with slightly different scores. Needs --data.
     data
-        Folder of a store with the run's labels: what F1 the file has there.
+        Folder of a store with the labels of the run, on which F1 of the file is measured.
     split
-        Which split of it.
+        Split of the store.
     """
-    from carat.inference.export import export as write
+    from carat.inference.export import export as run_export
 
-    made = write(run, out, int8=int8, store=data, split=split, overwrite=overwrite)
-    for note in made.notes:
+    exported = run_export(run, out, int8=int8, store=data, split=split, overwrite=overwrite)
+    for note in exported.notes:
         logger.warning(f"note: {note}")
-    for kind, named in (("input", made.inputs), ("output", made.outputs)):
-        for name, shape in named.items():
+    for kind, specs in (("input", exported.inputs), ("output", exported.outputs)):
+        for name, shape in specs.items():
             logger.info(f"{kind} {name} {shape}")
-    logger.info(f"largest difference from PyTorch's scores: {made.largest_difference:.1e}")
-    for kind, f1 in made.f1.items():
-        shown = (
+    logger.info(f"largest difference from PyTorch's scores: {exported.largest_difference:.1e}")
+    for kind, f1 in exported.f1.items():
+        values = (
             f"{name.replace('_f1', '-F1')} {'undefined' if x is None else f'{x:.4f}'}"
             for name, x in f1.items()
         )
-        logger.info(f"{split}, {kind}: {', '.join(shown)}")
-    logger.info(f"{made.size / 1e6:.2f} MB → {made.path}")
+        logger.info(f"{split}, {kind}: {', '.join(values)}")
+    logger.info(f"{exported.size / 1e6:.2f} MB → {exported.path}")
 
 
 @app.command
@@ -76,10 +76,10 @@ def convert(
     trained_on: Literal["mosei-aligned", "mosei-unaligned", "m3ed"],
     overwrite: Overwrite = False,
 ) -> None:
-    """Turn weights of the authors' released code into a run, to evaluate or predict with.
+    """Convert weights of the authors' released code to a run, for evaluation and prediction.
 
-    Missing, unknown and misshapen keys of the state dictionary are refused; pickled files are read without
-    running code. Labels get the published threshold .25.
+    Missing and unknown keys and wrong shapes in the state dictionary are errors; pickled files are read
+    without running code. The published threshold .25 is used for all labels.
 
     **Examples**
 
@@ -90,12 +90,12 @@ def convert(
     Parameters
     ----------
     official
-        State dictionary with the released code's names: .bin, .pt or .safetensors.
+        State dictionary of the released code: .bin, .pt or .safetensors.
     run
         Folder of the run to create.
     trained_on
-        Corpus that the weights were trained on: sets the labels, their order, and whether visual and audio
-        are aligned first.
+        Corpus that the weights were trained on, which determines the labels, their order, and whether visual
+        and audio are aligned first.
     """
     from carat.runs.official_weights import convert as convert_weights
 

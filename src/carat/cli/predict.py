@@ -1,4 +1,4 @@
-"""`carat evaluate` and `carat predict`: use a trained run on a store, on texts or on own features."""
+"""`carat evaluate` and `carat predict`: inference on a store, texts or feature files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Precision = Literal["float32", "bf16"]
 SHOWN = 5
-"""Predictions that are printed."""
+"""Number of predictions that are printed."""
 
 
 @Parameter(name="*", group=Group("What to score", sort_key=1))
@@ -38,20 +38,20 @@ class Input:
     split: str | None = None
     """With a store: only this split."""
     raw: Annotated[bool, Parameter(negative=())] = False
-    """With an `.npz` file: it holds features as the extractor gave them; clean them as the recipe did."""
+    """With an `.npz` file: features are as extracted; apply the transform of the training store's recipe."""
 
 
 @Parameter(name="*", group=Group("Folder of predictions", sort_key=3))
 @dataclass(frozen=True)
 class FolderOptions:
-    """How a store is scored in parallel into many files, with an `--out` without ending."""
+    """Options for scoring a store in parallel into many files, with an `--out` without extension."""
 
     engine: Literal["local", "ray"] = "local"
     """Processes of this machine, or Ray (pip install 'carat-emotion[ray]')."""
     address: str | None = None
-    """Address of a Ray cluster; by default one is started here."""
+    """Address of a Ray cluster; by default one is started on this machine."""
     workers: Workers = None
-    """Files at a time; by default as many as there are cores."""
+    """Number of files scored in parallel; defaults to the number of cores."""
     format: Literal["parquet", "csv", "jsonl"] = "parquet"
     """Format of the files."""
 
@@ -79,9 +79,9 @@ def evaluate(
     Parameters
     ----------
     run
-        Folder made by `carat train`.
+        Folder created by `carat train`.
     data
-        Folder of a store with the run's labels.
+        Folder of a store with the labels of the run.
     split
         Split to evaluate.
     precision
@@ -110,7 +110,7 @@ def predict(
     precision: Precision = "float32",
     overwrite: Overwrite = False,
 ) -> None:
-    """Score samples: each label's score, which labels are present, and which modality carried each.
+    """Score samples: the score of each label, the predicted labels, and the modality they are attributed to.
 
     **Examples**
 
@@ -122,7 +122,7 @@ def predict(
 
         carat predict text-run --file lines.txt --out scores.csv
 
-        carat predict text-run --file reviews.csv --column said --words 3 --out scores.jsonl
+        carat predict text-run --file reviews.csv --column review --words 3 --out scores.jsonl
 
         carat predict text-run --file calls.csv --conversation call --order turn --out scores.csv
 
@@ -137,13 +137,13 @@ def predict(
     Parameters
     ----------
     run
-        Folder made by `carat train`.
+        Folder created by `carat train`.
     out
-        File to write: .csv, .parquet or .jsonl. With a store, a name without ending is a folder of many
-        files, scored in parallel; after an interruption the same command scores those that are missing.
+        File to write: .csv, .parquet or .jsonl. With a store, a name without extension is a folder of many
+        files, scored in parallel; after an interruption the same command resumes.
     precision
-        Arithmetic of the forward pass: bf16 is faster on processors that support it; `evaluate` shows what
-        it costs.
+        Arithmetic of the forward pass: bf16 is faster on hardware that supports it; compare metrics with
+        `evaluate`.
     """
     source, texts, folder = source or Input(), texts or TextOptions(), folder or FolderOptions()
     if sum(x is not None for x in (source.data, source.text, source.file)) != 1:
@@ -178,7 +178,9 @@ def _write_folder(
 
     _check_exists(data)
     if not data.is_dir():
-        raise ConfigError(f"--out {out}: a folder is for stores; end it in .csv, .parquet or .jsonl")
+        raise ConfigError(
+            f"--out {out}: a folder needs a store; use a file name that ends in .csv, .parquet or .jsonl"
+        )
     return predict_in_shards(
         run,
         data,
@@ -202,7 +204,7 @@ def _write_file(
     precision: Precision,
     overwrite: bool,
 ) -> int:
-    """Score a store or an `.npz` file into one file, show some; returns the number of predictions."""
+    """Score a store or an `.npz` file into one file and print the first predictions; returns their number."""
     from carat.cli.tables import show_predictions
     from carat.data.store import open_store
     from carat.inference.features import read_features
@@ -212,7 +214,7 @@ def _write_file(
     check_output(out, overwrite)
     _check_exists(data)
     if folder.engine == "ray":
-        raise ConfigError(f"--engine ray writes a folder, but {out} is a file; leave the ending out")
+        raise ConfigError(f"--engine ray writes a folder, but {out} is a file; remove the extension")
     if source.split and not data.is_dir():
         raise ConfigError(f"--split needs a store, but {data} is a file")
     predictor = load(run, precision=precision)
@@ -224,12 +226,12 @@ def _write_file(
     else:
         samples, notes = predictor.own_features(read_features(data), source.raw)
         names = [f"{data}, '{id}'" for id in samples]
-        found = predictor.predict_batch(list(samples.values()), names=names, raw=source.raw)
-        stream = zip(samples, found, strict=True)
+        predictions = predictor.predict_batch(list(samples.values()), names=names, raw=source.raw)
+        stream = zip(samples, predictions, strict=True)
     for note in notes:
         logger.warning(f"note: {note}")
     first: list[tuple[str, Prediction]] = []
-    count = write_predictions(_keep(stream, first), out, overwrite=overwrite)
+    count = write_predictions(_keep_first(stream, first), out, overwrite=overwrite)
     show_predictions(first)
     return count
 
@@ -239,10 +241,10 @@ def _check_exists(data: Path) -> None:
         raise CaratError(f"{data}: no such store or file")
 
 
-def _keep(
+def _keep_first(
     stream: Iterator[tuple[str, Prediction]], first: list[tuple[str, Prediction]]
 ) -> Iterator[tuple[str, Prediction]]:
-    """The stream, whose first items are appended to `first` as they pass."""
+    """Yield the items of the stream, and append the first ones to `first`."""
     for item in stream:
         if len(first) < SHOWN:
             first.append(item)

@@ -21,40 +21,40 @@ if TYPE_CHECKING:
     from carat.inference.predictor import Predictor
     from carat.inference.text_files import Columns, Text
 
-AT_ONCE = 1024
-"""Texts of a file that are scored at once: sorted by length, they leave little padding."""
-SHOWN = 3
-"""Words that are shown with each label."""
+CHUNK = 1024
+"""Texts of a file that are scored at a time; they are sorted by length to reduce padding."""
+DEFAULT_WORDS = 3
+"""Default number of words per label with `--text`."""
 
 
 @Parameter(name="*", group=Group("Texts", sort_key=2))
 @dataclass(frozen=True)
 class TextOptions:
-    """How texts are read and explained."""
+    """Options for reading and explaining texts."""
 
     column: str | None = None
-    """Column of the table, or key of the objects, that holds the text; by default `text`."""
+    """Column (or JSON key) of the text; defaults to `text`."""
     conversation: str | None = None
-    """Column or key that names each text's conversation, for a run that reads texts in context. The texts of
-    a conversation may be apart, but must be in the order in which they were said, or see --order; a text
-    without a name is read alone."""
+    """Column (or JSON key) of the conversation name, for a run that uses context. Conversations may be
+    interleaved, but their texts must be in order unless --order is given; a text without a name is read
+    without context."""
     order: str | None = None
-    """Column or key of numbers that order the texts of a conversation."""
+    """Column (or JSON key) of numbers by which the texts of a conversation are sorted."""
     together: bool = False
-    """All texts are one conversation, in the given order."""
+    """Treat all texts as one conversation, in the order given."""
     words: Annotated[int | None, Parameter(validator=Number(gte=0))] = None
-    """Number of words, at most, that carried each label: 3 with --text, else none. They are found by leaving
-    out each word once, so a text takes as many times longer as it has words; `[context]` is what was said
-    before and after it."""
+    """Maximum number of words to which each label is attributed; defaults to 3 with --text, 0 with --file.
+    Words are left out one at a time (occlusion), which takes one forward pass per word; `[context]` stands
+    for the context of the text."""
 
     @property
     def names_columns(self) -> bool:
-        """Whether any option needs a file with columns."""
+        """Whether any option applies only to files with columns."""
         return any(x is not None for x in (self.column, self.conversation, self.order))
 
     @property
     def columns(self) -> Columns:
-        """Where the file holds texts, conversations and their order."""
+        """Columns of text, conversation and order."""
         from carat.inference.text_files import Columns
 
         return Columns(self.column or "text", self.conversation, self.order)
@@ -69,12 +69,16 @@ def predict_texts(
     precision: Literal["float32", "bf16"],
     overwrite: bool,
 ) -> None:
-    """Score texts or those of a file, and print or write the predictions.
+    """Score texts, or the texts of a file, and print or write the predictions.
 
     Args:
         run: folder of the run.
-        texts, file, out, options, precision, overwrite: as given to `carat predict`; one of `texts` and
-            `file` is None.
+        texts: texts to score, or None if `file` is given.
+        file: file of texts, or None if `texts` is given.
+        out: file to write; optional with `texts`, whose predictions are printed by default.
+        options: options of texts.
+        precision: arithmetic of the forward pass.
+        overwrite: replace an existing file.
 
     Raises:
         ConfigError: the options contradict each other.
@@ -85,91 +89,97 @@ def predict_texts(
 
     if file is None and options.names_columns:
         raise ConfigError(
-            "--column, --conversation and --order are of --file; --together makes one of all texts"
+            "--column, --conversation and --order are for --file; for a conversation use --together"
         )
     if out is not None:
         check_output(out, overwrite)
-    _check(texts, file, out, options)
+    _check_options(texts, file, out, options)
     predictor = load(run, precision=precision)
     in_context = options.conversation is not None or options.together
-    several = file is not None or len(texts or []) > 1
-    if several and predictor.reader.context and not in_context:
+    has_several = file is not None or len(texts or []) > 1
+    if has_several and predictor.reader.context_tokens and not in_context:
         logger.warning(
-            "note: each text is read by itself; with --conversation COLUMN or --together this run reads what "
-            "was said before and after it too"
+            "note: each text is read without context; to use the context of this run, add --conversation "
+            "COLUMN or --together"
         )
     if file is None:
-        given = texts or []
-        contexts = predictor.reader.contexts(given) if options.together else None
-        words = SHOWN if options.words is None else options.words
-        predictions = predictor.predict_text(given, words=words, contexts=contexts)
+        texts = texts or []
+        contexts = predictor.reader.contexts(texts) if options.together else None
+        words = DEFAULT_WORDS if options.words is None else options.words
+        predictions = predictor.predict_text(texts, words=words, contexts=contexts)
         if out is None:
             show_texts(predictions)
-            _report_cuts(predictor)
+            _report_truncation(predictor)
             return
-        named: Iterator[tuple[str, Prediction]] = ((str(i), x) for i, x in enumerate(predictions, start=1))
+        identified: Iterator[tuple[str, Prediction]] = (
+            (str(i), x) for i, x in enumerate(predictions, start=1)
+        )
     else:
-        named = _scored(predictor, file, options)
+        identified = _score_file(predictor, file, options)
     assert out is not None
-    count = write_predictions(named, out, overwrite=overwrite)
-    _report_cuts(predictor)
+    count = write_predictions(identified, out, overwrite=overwrite)
+    _report_truncation(predictor)
     logger.info(f"{count} predictions → {out}")
 
 
-def _check(texts: list[str] | None, file: Path | None, out: Path | None, options: TextOptions) -> None:
-    """Refuse options that contradict each other."""
+def _check_options(
+    texts: list[str] | None, file: Path | None, out: Path | None, options: TextOptions
+) -> None:
+    """Raise ConfigError if options are missing or contradict each other."""
     if file is None and not texts:
         raise ConfigError(
-            '--text needs a text, e.g. --text "so glad"; one that begins with a dash as --text="- …"'
+            '--text needs a text, e.g. --text "so glad"; write --text="- …" if it begins with a dash'
         )
     if options.conversation is not None and options.together:
-        raise ConfigError("give --conversation or --together, not both: --together makes one of all texts")
+        raise ConfigError(
+            "--conversation and --together exclude each other; --together makes all texts one conversation"
+        )
     if options.order is not None and options.conversation is None and not options.together:
-        raise ConfigError("--order is of texts in a conversation; add --conversation COLUMN or --together")
+        raise ConfigError("--order needs conversations; add --conversation COLUMN or --together")
     if file is not None and out is None:
         raise ConfigError("--file needs --out, e.g. --out scores.csv")
 
 
-def _report_cuts(predictor: Predictor) -> None:
-    if predictor.reader.cut:
+def _report_truncation(predictor: Predictor) -> None:
+    if predictor.reader.truncated:
         logger.warning(
-            f"note: texts are cut at {predictor.reader.longest} tokens, as those of the training store were"
+            f"note: texts are truncated to {predictor.reader.max_length} tokens, as in the training store"
         )
 
 
-def _scored(predictor: Predictor, file: Path, options: TextOptions) -> Iterator[tuple[str, Prediction]]:
-    """Ids and predictions of a file's texts; empty texts are left out."""
+def _score_file(predictor: Predictor, file: Path, options: TextOptions) -> Iterator[tuple[str, Prediction]]:
+    """Yield IDs and predictions of the texts of a file; empty texts are skipped."""
     from carat.utils.progress import track
 
-    texts, total, contexts = _read(predictor, file, options)
+    texts, total, contexts = _read_file(predictor, file, options)
     stream = iter(track(texts, f"Scoring {file.name}", total=total))
     done = 0
-    while some := list(islice(stream, AT_ONCE)):
-        some_contexts = None if contexts is None else contexts[done : done + len(some)]
+    while chunk := list(islice(stream, CHUNK)):
+        chunk_contexts = None if contexts is None else contexts[done : done + len(chunk)]
         predictions = predictor.predict_text(
-            [x.text for x in some], words=options.words or 0, contexts=some_contexts
+            [x.text for x in chunk], words=options.words or 0, contexts=chunk_contexts
         )
-        done += len(some)
-        yield from zip((x.id for x in some), predictions, strict=True)
+        done += len(chunk)
+        yield from zip((x.id for x in chunk), predictions, strict=True)
 
 
-def _read(
+def _read_file(
     predictor: Predictor, file: Path, options: TextOptions
 ) -> tuple[Iterable[Text], int, list[Context] | None]:
-    """A file's texts that have words, their number, and their contexts if they are read in context."""
+    """Read the non-empty texts of a file, their number, and their contexts if conversations are given."""
     from carat.inference.text_files import read_texts
 
     columns, together = options.columns, options.together
     in_context = together or columns.conversation is not None
-    given: Iterable[Text] = read_texts(file, columns)
-    if in_context:  # what follows a text is needed too
-        given = list(given)
-    counts = Counter(x.has_words for x in given)
-    if counts[False]:
-        logger.warning(f"note: left out as empty: {counts[False]} of {counts.total()} texts")
+    all_texts: Iterable[Text] = read_texts(file, columns)
+    if in_context:  # the context includes the following texts
+        all_texts = list(all_texts)
+    counts = Counter(x.is_empty for x in all_texts)
+    if counts[True]:
+        logger.warning(f"note: skipped {counts[True]} empty texts of {counts.total()}")
     if not in_context:
-        return (x for x in read_texts(file, columns) if x.has_words), counts[True], None
-    texts = [x for x in given if x.has_words]
+        return (x for x in read_texts(file, columns) if not x.is_empty), counts[False], None
+    texts = [x for x in all_texts if not x.is_empty]
     names = None if together else [x.conversation for x in texts]
     order = None if columns.order is None else [x.order for x in texts]
     return texts, len(texts), predictor.reader.contexts([x.text for x in texts], names, order)

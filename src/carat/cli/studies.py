@@ -1,4 +1,4 @@
-"""`carat ablate`, `sweep` and `compare`: many trainings."""
+"""`carat ablate`, `sweep` and `compare`: studies of many training runs."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ class StartOptions:
     """The experiment of the first trial."""
 
     experiment_file: Path | None = None
-    """YAML of what all trials have in common, as for `carat train`."""
+    """YAML of the settings shared by all trials, as for `carat train`."""
     method: str | None = None
-    """Method to tune, carat by default."""
+    """Method to tune; defaults to carat."""
     preset: str | None = None
-    """Starting point: paper (the default), official, small or text."""
+    """Preset: paper (default), official, small or text."""
 
 
 @Parameter(name="*", group=Group("Search", sort_key=1))
 @dataclass(frozen=True)
 class SearchOptions:
-    """How trials are drawn and ended."""
+    """Sampling and pruning of trials."""
 
     trials: Count = 20
-    """Number of settings, including the experiment itself."""
+    """Number of trials, including the experiment itself."""
     sampler: Literal["random", "tpe"] = "random"
     """random gives the same trials on every machine; tpe (Optuna) learns from the finished ones."""
     prune: bool = True
@@ -45,29 +45,29 @@ class SearchOptions:
 @Parameter(name="*", group=Group("Workers", sort_key=2))
 @dataclass(frozen=True)
 class WorkerOptions:
-    """Where trainings run."""
+    """Workers that run the trials."""
 
     workers: Workers = None
-    """Trainings at a time, one core each; by default as many as there are cores."""
+    """Number of parallel training runs, one core each; defaults to the number of cores."""
     engine: Literal["local", "ray"] = "local"
     """Processes of this machine, or Ray (pip install 'carat-emotion[ray]')."""
     address: str | None = None
-    """Address of a Ray cluster, e.g. ray://head:10001 or auto; by default one is started here."""
+    """Address of a Ray cluster, e.g. ray://head:10001 or auto; by default one is started on this machine."""
 
 
 @Parameter(name="*", group=Group("Methods", sort_key=1))
 @dataclass(frozen=True)
 class CompareOptions:
-    """What is compared, and from where each method starts."""
+    """Methods to compare, and their settings."""
 
     methods: list[str] | None = None
-    """Names, as `carat methods` lists them; all by default."""
+    """Names of methods, see `carat methods`; defaults to all."""
     preset: str = "small"
     """Preset of every method: small or paper."""
     settings: Path | None = None
-    """YAML of changes to the preset: parts of an experiment under `all` or the name of a method."""
+    """YAML of changes to the preset: sections of an experiment under `all` or the name of a method."""
     budget: Count = 1
-    """Trials of each method on validation; the first one is its preset."""
+    """Number of trials of each method on validation; the first is its preset."""
 
 
 @app.command
@@ -86,8 +86,8 @@ def ablate(
 ) -> None:
     """Train CARAT without each component, with fewer modalities, and with each released-code deviation.
 
-    Writes test metrics with the paired difference to the full method: ablation.md, .csv and .svg. Finished
-    trainings are not repeated: after an interruption the same command resumes.
+    Writes test metrics with the paired difference to the full method: ablation.md, .csv and .svg. After an
+    interruption the same command resumes.
 
     **Examples**
 
@@ -104,11 +104,11 @@ def ablate(
     out
         Folder to create or resume.
     preset
-        Starting point of the full method: small (the default here), paper, or another.
+        Preset of the full method; defaults to small.
     seeds
-        Trainings of each variant, with seeds counted from the experiment's.
+        Number of training runs of each variant, with consecutive seeds from that of the experiment.
     workers
-        Trainings at a time, one core each; by default as many as there are cores.
+        Number of parallel training runs, one core each; defaults to the number of cores.
     """
     from carat.studies.ablation import ablate as run_ablation
 
@@ -116,7 +116,7 @@ def ablate(
     run_ablation(full, data, out, seeds=seeds, workers=cores(workers), overwrite=overwrite)
     print((out / "ablation.md").read_text(encoding="utf-8"))
     logger.info(f"table → {out / 'ablation.md'}, {out / 'ablation.csv'}")
-    logger.info(f"picture → {out / 'ablation.svg'}")
+    logger.info(f"figure → {out / 'ablation.svg'}")
 
 
 @app.command
@@ -133,10 +133,10 @@ def sweep(
     overwrite: Overwrite = False,
     experiment: Options = None,
 ) -> None:
-    """Try many settings of a method on validation, and write a table and the best experiment file.
+    """Tune the settings of a method on validation, and write a table and the best experiment file.
 
-    The first trial is the experiment itself. After an interruption, or when a worker dies, the same command
-    resumes; with more --trials it continues a finished sweep. The space is YAML, choices or a range by key:
+    The first trial is the experiment itself. After an interruption the same command resumes; with more
+    --trials it continues a finished sweep. The search space is YAML, with choices or a range by key:
 
         method.latent: [32, 64, 128]
         training.learning_rate: {low: 1.0e-5, high: 1.0e-3, log: true}
@@ -154,11 +154,11 @@ def sweep(
     Parameters
     ----------
     space
-        YAML file of the settings to try.
+        YAML file of the search space.
     data
         Folder of the store, with splits train and valid.
     out
-        Folder to create or resume; on a cluster one that all machines share.
+        Folder to create or resume; on a cluster, on a shared file system.
     """
     from carat.studies.sweep import sweep as run_sweep
 
@@ -191,11 +191,11 @@ def compare(
     overwrite: Overwrite = False,
     shared: Shared = None,
 ) -> None:
-    """Tune, train and evaluate methods alike, and write a leaderboard: Markdown, CSV and one HTML page.
+    """Tune, train and evaluate methods under equal conditions, and write a leaderboard (Markdown, CSV, HTML).
 
-    Every method gets the same number of trials on validation, then every seed. Test metrics come with 95 %
-    intervals, the paired difference to CARAT, F1 by label, and results with missing modalities. Finished
-    trainings are not repeated: after an interruption the same command resumes.
+    Every method gets the same number of trials on validation, and the same seeds. Reports test metrics with
+    95 % intervals, the paired difference to CARAT, F1 by label, and results with missing modalities. After
+    an interruption the same command resumes.
 
     **Examples**
 
@@ -212,9 +212,9 @@ def compare(
     out
         Folder to create or resume.
     seeds
-        Trainings of each method with its best settings, with seeds counted from the experiment's.
+        Number of training runs of each method with its best settings, with consecutive seeds.
     workers
-        Trainings at a time, one core each; by default as many as there are cores.
+        Number of parallel training runs, one core each; defaults to the number of cores.
     """
     from carat.studies.leaderboard.comparison import compare as run_comparison
 

@@ -11,18 +11,18 @@ from carat.config.methods import find_method, method_names
 from carat.utils.errors import ConfigError
 from carat.utils.tables import Table
 
-if TYPE_CHECKING:  # some tables need no PyTorch
+if TYPE_CHECKING:  # imported lazily, since some tables need no PyTorch
     from carat.data.checks.store import Finding
     from carat.evaluation.report import Report
     from carat.inference.prediction import Prediction
 
 DIGITS = 4
 VERDICTS = {"ok": "green", "warn": "yellow", "fail": "red"}
-"""Colors of a check's verdict."""
+"""Colors of the verdicts of checks."""
 
 
 def show_summary(summary: dict[str, Any]) -> None:
-    """Print what `carat.data.summary.summarize` returns."""
+    """Print the summary of a store, see `carat.data.summary.summarize`."""
     print(f"{summary['name']}: {summary['samples']} samples in {summary['groups']} groups")
     print(f"fingerprint {summary['fingerprint']}" + (" (verified)" if "verified" in summary else ""))
     for table in (_label_table(summary), _co_occurrence_table(summary), _modality_table(summary)):
@@ -43,14 +43,14 @@ def _label_table(summary: dict[str, Any]) -> Table:
     rows = [["samples", *splits.values()]]
     rows += [[name, *(by_split[s]["positives"][name] for s in splits)] for name in summary["co_occurrence"]]
     rows += [["labels per sample", *(by_split[s]["cardinality"] for s in splits)]]
-    rows += [["share without label", *(by_split[s]["without_label"] for s in splits)]]
+    rows += [["fraction without label", *(by_split[s]["without_label"] for s in splits)]]
     return Table(["", *splits], rows, "Labels", DIGITS)
 
 
 def _co_occurrence_table(summary: dict[str, Any]) -> Table:
-    together = summary["co_occurrence"]
-    rows = [[label, *(others[other] for other in together)] for label, others in together.items()]
-    return Table(["", *together], rows, "Co-occurrence")
+    counts = summary["co_occurrence"]
+    rows = [[label, *(others[other] for other in counts)] for label, others in counts.items()]
+    return Table(["", *counts], rows, "Co-occurrence")
 
 
 def _modality_table(summary: dict[str, Any]) -> Table:
@@ -69,7 +69,7 @@ def show_findings(findings: list[Finding]) -> None:
 
 
 def show_report(report: Report) -> None:
-    """Print metrics with intervals, then label by label."""
+    """Print the metrics with intervals, then the metrics of each label."""
     metrics = report.metrics
     rows = []
     for name, value in vars(metrics).items():
@@ -89,23 +89,23 @@ def show_report(report: Report) -> None:
 
 
 def show_predictions(named: list[tuple[str, Prediction]]) -> None:
-    """Print some predictions with their ids."""
+    """Print predictions with their IDs."""
     if not named:
         return
     names = list(named[0][1].scores)
     rows = [[id, *(f"{_score(x, name)} {x.attribution.get(name, '')}" for name in names)] for id, x in named]
-    attributed = "; then the modality that carried it" if named[0][1].attribution else ""
-    Table(["id", *names], rows, f"First predictions (* present{attributed})").show()
+    legend = "; then the attributed modality" if named[0][1].attribution else ""
+    Table(["id", *names], rows, f"First predictions (* predicted{legend})").show()
 
 
 def show_texts(predictions: list[Prediction]) -> None:
-    """Print each text with its labels, the highest score first, and the words that carried them."""
+    """Print the scores of each text, the highest first, with the words to which they are attributed."""
     for prediction in predictions:
         ranked = sorted(prediction.scores, key=lambda name: -prediction.scores[name])
         rows = [
             [name, _score(prediction, name), ", ".join(prediction.words.get(name, []))] for name in ranked
         ]
-        Table(["label", "score (* present)", "words that carried it"], rows, prediction.text).show()
+        Table(["label", "score (* predicted)", "attributed words"], rows, prediction.text).show()
 
 
 def _score(prediction: Prediction, name: str) -> str:
@@ -113,7 +113,7 @@ def _score(prediction: Prediction, name: str) -> str:
 
 
 def show_methods() -> None:
-    """Print every method with its summary; for one whose package fails, the reason."""
+    """Print every method with its summary, or with the error if its package cannot be imported."""
     rows = [[name, _summary(name)] for name in method_names()]
     Table(["name", "description"], rows, "Methods, for carat train --method NAME").show(align="left")
 
@@ -126,7 +126,7 @@ def _summary(name: str) -> str:
 
 
 def show_method(name: str) -> None:
-    """Print a method's summary, presets and keys, as `--method.KEY` takes them."""
+    """Print the summary, presets and keys of a method; keys are set with `--method.KEY`."""
     method = find_method(name)
     print(f"{name}: {method.summary()}")
     print(f"Presets: {', '.join(method.config_class().PRESETS)}. Keys and their defaults:")

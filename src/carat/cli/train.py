@@ -33,14 +33,14 @@ def train(
     Values come from the preset, then the experiment file, then the command line; later ones win. The epoch
     and the threshold are chosen on the validation split; the test split is not used.
 
-    After an interruption the same command resumes the training, and ends with the same weights as if nothing
-    had happened. Ctrl-C and SIGTERM save the state first; a second one does not.
+    After an interruption the same command resumes the training, with the same weights as without the
+    interruption. Ctrl-C and SIGTERM save the state first; a second one stops at once.
 
     **Examples**
 
         carat train --preset small --data demo-store --out demo-run
 
-        carat train --method mult --data mosei --out rival --method.hidden 64
+        carat train --method mult --data mosei --out mult-run --method.hidden 64
 
         carat train my-experiment.yaml --data mosei --out run1 --seed 1 --training.epochs 10
 
@@ -57,18 +57,18 @@ def train(
     Parameters
     ----------
     experiment_file
-        YAML with what differs from the preset; docs/reference/configuration.md describes every key.
+        YAML of the changes to the preset; keys are described in docs/reference/configuration.md.
     data
         Folder of the store, with splits train and valid.
     out
         Folder of the run to create or resume.
     method
-        Method to train, carat by default: `carat methods` lists them. With `--help` its options are shown.
+        Method to train, see `carat methods`; defaults to carat. With --help, shows the options of the method.
     preset
-        Starting point: paper (the default, the method as published), official (as the authors' released
-        code), small (a minute on a laptop) or text (behind a pretrained text encoder).
+        Preset: paper (default, the published method), official (the authors' released code), small (a minute
+        on a laptop) or text (with a pretrained text encoder).
     devices
-        Processes that share every batch, one core or GPU each; short for `--training.devices`.
+        Number of data-parallel processes, one core or GPU each; short for `--training.devices`.
     resume
         Exit successfully if this run is already complete, for jobs that are requeued; or extend a complete
         run to more epochs.
@@ -78,19 +78,22 @@ def train(
 
     resolved = resolve(experiment_file, preset, experiment, method=method)
     if devices is not None:
-        changed = resolved.training.model_copy(update={"devices": devices})
-        resolved = resolved.model_copy(update={"training": changed})
-    made = run_training(resolved, data, out, overwrite=overwrite, resume=resume)
-    joined = started_by_launcher()
-    if joined is not None and not joined.is_global_zero:
+        training = resolved.training.model_copy(update={"devices": devices})
+        resolved = resolved.model_copy(update={"training": training})
+    trained = run_training(resolved, data, out, overwrite=overwrite, resume=resume)
+    launched = started_by_launcher()
+    if launched is not None and not launched.is_global_zero:
         return
-    card = made.card
+    card = trained.card
     thresholds = sorted(set(card.thresholds.values()))
-    shown = f"{thresholds[0]:.2f}" if len(thresholds) == 1 else f"{thresholds[0]:.2f}…{thresholds[-1]:.2f}"
+    threshold = (
+        f"{thresholds[0]:.2f}" if len(thresholds) == 1 else f"{thresholds[0]:.2f}…{thresholds[-1]:.2f}"
+    )
     for note in card.notes:
         logger.warning(f"note: {note}")
     logger.info(
-        f"best epoch {card.epoch}: validation micro-F1 {card.validation['micro_f1']:.4f} at threshold {shown}"
+        f"best epoch {card.epoch}: validation micro-F1 {card.validation['micro_f1']:.4f} "
+        f"at threshold {threshold}"
     )
     logger.info(f"run → {out}")
     logger.info(f"training curves → {out / 'curves.svg'}")
@@ -98,7 +101,7 @@ def train(
 
 @app.command
 def methods(name: str | None = None, /) -> None:
-    """List the methods that `carat train --method NAME` trains, or describe one of them.
+    """List the methods for `carat train --method NAME`, or describe one of them.
 
     **Examples**
 
@@ -109,7 +112,7 @@ def methods(name: str | None = None, /) -> None:
     Parameters
     ----------
     name
-        The method to describe: what it is, its presets, and every key of its section with the default.
+        Method to describe: its summary, presets, and configuration keys with defaults.
     """
     from carat.cli.tables import show_method, show_methods
 

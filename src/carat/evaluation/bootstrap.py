@@ -113,7 +113,7 @@ class Paired:
 
 def paired_test(
     predicted: NDArray[Any],
-    rival: NDArray[Any],
+    baseline: NDArray[Any],
     labels: NDArray[Any],
     groups: NDArray[Any],
     metric: str,
@@ -126,7 +126,7 @@ def paired_test(
 
     Args:
         predicted: see `intervals`.
-        rival: predictions to compare with; the number of seeds may differ.
+        baseline: predictions to compare with; the number of seeds may differ.
         labels: see `intervals`.
         groups: see `intervals`.
         metric: a key of `statistics`.
@@ -134,20 +134,28 @@ def paired_test(
             same number of seeds.
         resamples: see `intervals`.
         seed: see `intervals`.
+
+    Returns:
+        Difference of the metric, its interval and p-value.
     """
-    ours, theirs = (_bootstrap(p, labels, groups, resamples, seed)[metric] for p in (predicted, rival))
-    difference = float(ours[:, 0].mean() - theirs[:, 0].mean())
-    ours, theirs = ours[:, 1:], theirs[:, 1:]
+    values, baseline_values = (
+        _bootstrap(p, labels, groups, resamples, seed)[metric] for p in (predicted, baseline)
+    )
+    difference = float(values[:, 0].mean() - baseline_values[:, 0].mean())
+    values, baseline_values = values[:, 1:], baseline_values[:, 1:]
     if over_seeds:
         random = np.random.default_rng((seed, 1))
-        drawn = random.integers(len(ours), size=ours.shape)
-        rivals = drawn if len(theirs) == len(ours) else random.integers(len(theirs), size=theirs.shape)
-        ours = np.take_along_axis(ours, drawn, axis=0)
-        theirs = np.take_along_axis(theirs, rivals, axis=0)
-    drawn_differences = ours.mean(0) - theirs.mean(0)
-    other_side = min((drawn_differences <= 0).mean(), (drawn_differences >= 0).mean())
-    p = float(np.clip(2 * other_side, 1 / resamples, 1))
-    return Paired(difference, _percentiles(drawn_differences), p)
+        seeds = random.integers(len(values), size=values.shape)
+        is_paired = len(baseline_values) == len(values)
+        baseline_seeds = (
+            seeds if is_paired else random.integers(len(baseline_values), size=baseline_values.shape)
+        )
+        values = np.take_along_axis(values, seeds, axis=0)
+        baseline_values = np.take_along_axis(baseline_values, baseline_seeds, axis=0)
+    differences = values.mean(0) - baseline_values.mean(0)
+    smaller_tail = min((differences <= 0).mean(), (differences >= 0).mean())
+    p = float(np.clip(2 * smaller_tail, 1 / resamples, 1))
+    return Paired(difference, _percentiles(differences), p)
 
 
 def holm(p: Sequence[float]) -> list[float]:

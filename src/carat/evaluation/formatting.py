@@ -1,4 +1,4 @@
-"""How numbers are written in reports: three decimals, without the zero before the point."""
+"""Number formatting in reports: three decimals, without the leading zero."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def short(text: str) -> str:
 
 
 def decimal(value: float) -> str:
-    """A number as `.123`.
+    """Format a number as `.123`.
 
     >>> decimal(0.25), decimal(float("nan"))
     ('.250', 'nan')
@@ -29,7 +29,7 @@ def decimal(value: float) -> str:
 
 
 def signed(value: float) -> str:
-    """A number with its sign, as `+.123` or `-.123`.
+    """Format a number with its sign, as `+.123` or `-.123`.
 
     >>> signed(0.25)
     '+.250'
@@ -38,7 +38,7 @@ def signed(value: float) -> str:
 
 
 def mean_and_spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation as `.123 ± .004`; only the mean of a single value.
+    """Format mean and standard deviation as `.123 ± .004`; for a single value, only the mean.
 
     >>> mean_and_spread([0.5, 0.75]), mean_and_spread([-0.25])
     ('.625 ± .177', '-.250')
@@ -48,7 +48,7 @@ def mean_and_spread(values: Sequence[float]) -> str:
 
 
 def in_brackets(interval: Interval, signed: bool = False) -> str:
-    """An interval as `.123 – .456`, or with signs as `-.012 … +.345`.
+    """Format an interval as `.123 – .456`, or with signs as `-.012 … +.345`.
 
     >>> in_brackets((0.25, 1.5)), in_brackets((-0.25, 0.5), signed=True)
     ('.250 – 1.500', '-.250 … +.500')

@@ -1,4 +1,4 @@
-"""Figures of training curves and of differences between methods, as SVG."""
+"""SVG figures of training curves and of differences between methods."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from carat.utils.plotting import new_figure, save
 
 
 def draw_curves(history: Sequence[Mapping[str, float]], best_epoch: int, file: Path) -> None:
-    """Training loss and validation metrics by epoch, the kept epoch marked, as SVG.
+    """Draw training loss and validation metrics by epoch, and mark the best epoch.
 
     Args:
         history: one mapping per epoch with `epoch`, `train/total`, `valid/micro_f1`, `valid/macro_f1` and
             `valid/accuracy`.
-        best_epoch: the epoch that was kept.
+        best_epoch: epoch of the checkpoint that was kept.
         file: SVG file to write.
     """
     epochs = [row["epoch"] for row in history]
@@ -36,7 +36,7 @@ def draw_curves(history: Sequence[Mapping[str, float]], best_epoch: int, file: P
 
 
 def draw_differences(differences: Mapping[str, tuple[float, Interval]], file: Path) -> None:
-    """Differences of micro-F1 to a base with their 95 % intervals, one line each, as SVG.
+    """Draw differences in micro-F1 from a baseline with their 95 % intervals.
 
     Args:
         differences: difference and interval by name, in the order from top to bottom.
@@ -44,16 +44,15 @@ def draw_differences(differences: Mapping[str, tuple[float, Interval]], file: Pa
     """
     figure = new_figure(8, 1.2 + 0.28 * len(differences))
     axes = figure.subplots()
-    for place, (difference, (low, high)) in enumerate(differences.values()):
-        sure = low > 0 or high < 0
-        color = "#888" if not sure else "#2a7" if low > 0 else "#c33"
-        axes.plot([low, high], [place, place], color=color, linewidth=2)
-        axes.plot([difference], [place], "o", color=color)
+    for y, (difference, (low, high)) in enumerate(differences.values()):
+        color = "#2a7" if low > 0 else "#c33" if high < 0 else "#888"
+        axes.plot([low, high], [y, y], color=color, linewidth=2)
+        axes.plot([difference], [y], "o", color=color)
     axes.axvline(0, color="#444", linewidth=1)
     axes.set_yticks(range(len(differences)), list(differences))
     axes.set_ylim(len(differences) - 0.4, -0.6)
     axes.set(
-        title="Difference to the full method (grey: the interval holds 0)",
+        title="Difference from the full method (gray: the interval includes 0)",
         xlabel="test micro-F1, 95 % interval (paired bootstrap)",
     )
     axes.grid(alpha=0.3, axis="x")

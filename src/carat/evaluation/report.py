@@ -24,12 +24,12 @@ class Report:
     """Metrics of a split with 95 % intervals resampled by group.
 
     Args:
-        split: which split.
-        samples: number of its samples that were scored.
-        groups: number of their groups (videos or dialogues).
-        thresholds: by label, in [0, 1], searched on validation.
-        metrics: of the whole split, and label by label in `metrics.labels`.
-        intervals: (low, high) by metric; nan with a single group.
+        split: split of the store.
+        samples: number of scored samples.
+        groups: number of groups (videos or dialogues) of these samples.
+        thresholds: by label, in [0, 1], chosen on validation.
+        metrics: metrics of the split, and of each label in `metrics.labels`.
+        intervals: (low, high) by metric; NaN if there is a single group.
 
     Example:
         report = carat.evaluate("demo-run", "demo-store")
@@ -41,12 +41,12 @@ class Report:
     samples: int
     groups: int
     thresholds: dict[str, float]
-    """By label; searched on validation."""
+    """By label, chosen on validation."""
     metrics: Metrics
     intervals: dict[str, Interval]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data; undefined values are None, since JSON has no nan."""
+        """Convert to plain data; undefined values are None, since JSON has no NaN."""
         plain = _plain(asdict(self))
         assert isinstance(plain, dict)
         return plain
@@ -92,7 +92,16 @@ def make_report(
     thresholds: Mapping[str, float],
     notes: Sequence[str] = (),
 ) -> Report:
-    """Evaluate scores (N, L) against labels (N, L) with thresholds by label name."""
+    """Compute metrics and intervals of a split.
+
+    Args:
+        split: name of the split.
+        scores: (N, L), in [0, 1].
+        labels: (N, L), 0 or 1.
+        groups: (N,) group names.
+        thresholds: by label, in the order of the L axis.
+        notes: notes to append to those of the metrics.
+    """
     predicted = apply_thresholds(scores, np.array(list(thresholds.values())))
     metrics = compute_metrics(scores, predicted, labels, list(thresholds))
     metrics.notes.extend(notes)

@@ -1,1 +1,1 @@
-"""A finished run in use."""
+"""Inference with finished runs: prediction, evaluation, explanation and export."""

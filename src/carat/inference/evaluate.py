@@ -1,4 +1,4 @@
-"""A run measured on a store."""
+"""Evaluation of a run on a store."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ def evaluate(
     device: str | None = None,
     precision: Precision = "float32",
 ) -> Report:
-    """Metrics of a run on a split, with the thresholds that were searched on validation in training.
+    """Evaluate a run on a split, with the thresholds that were chosen on validation during training.
 
     Args:
-        run: folder of a run, a `TrainedRun`, or a `Predictor`, which is used as it is.
-        store: a store with the run's labels, or its folder.
-        split: which split of the store.
-        device: where to score, e.g. "cpu" or "cuda:1"; a GPU if there is one, by default.
-        precision: "float32" or "bf16", see `load`.
+        run: folder of a run, a `TrainedRun`, or a `Predictor`, whose device and precision are kept.
+        store: store with the labels of the run, or its folder.
+        split: split of the store.
+        device: PyTorch device, e.g. "cpu" or "cuda:1"; defaults to a GPU if one is available.
+        precision: "float32" or "bf16", see `carat.load`.
 
     Returns:
         Metrics with 95 % intervals, bootstrapped by group (video or dialogue).
 
     Raises:
-        RunError: no run, or an unfinished or damaged one.
-        DataError: the store is damaged, does not fit the run, or has no such split.
+        RunError: there is no run, or it is unfinished or corrupt.
+        DataError: the store is corrupt, does not fit the run, or has no such split.
 
     Example:
         report = carat.evaluate("demo-run", "demo-store", split="valid")

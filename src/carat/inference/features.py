@@ -1,4 +1,4 @@
-"""Samples of a user's own: read from a file, and compared with what a run expects."""
+"""Reading and validation of feature arrays for prediction."""
 
 from __future__ import annotations
 
@@ -15,14 +15,22 @@ from carat.runs.card import ModalityCard
 from carat.utils.errors import DataError, did_you_mean
 
 Sample = dict[str, NDArray[Any]]
-"""(T, d) by modality."""
+"""Features (T, d) by modality."""
 
 
 def read_features(file: str | os.PathLike[str]) -> dict[str, Sample]:
-    """Samples by id from an `.npz`: arrays named `modality` (one sample) or `id/modality` (several).
+    """Read samples from an `.npz` file.
+
+    Arrays (T, d) are named `modality`, or `id/modality` if there are several samples.
+
+    Args:
+        file: the `.npz` file.
+
+    Returns:
+        Samples by ID; the file name without extension is the ID of a single sample.
 
     Raises:
-        DataError: the file cannot be read or mixes both forms.
+        DataError: the file cannot be read, or mixes both forms of names.
     """
     path = Path(file)
     loaded = load_arrays(path)
@@ -41,55 +49,90 @@ def check_sample(
     sample: Mapping[str, ArrayLike],
     name: str,
     cards: Mapping[str, ModalityCard],
-    longest: Mapping[str, int],
+    max_length: Mapping[str, int],
     *,
     truncation: bool,
     raw: bool,
 ) -> Sample:
-    """A sample as a batch takes it.
+    """Validate a sample and convert it to the arrays of a batch.
 
     Args:
-        sample: (T, d) by modality; absent ones left out.
-        name: what errors call it.
+        sample: (T, d) by modality, without absent modalities.
+        name: name of the sample for error messages.
         cards: what the run expects, by modality.
-        longest: time steps that its method can read, by modality.
-        truncation: cut longer sequences; otherwise they are an error.
-        raw: clean features as the recipe of the run's store did.
+        max_length: maximum number of time steps of the model, by modality.
+        truncation: truncate longer sequences; if False, they are an error.
+        raw: apply the transform of the run's recipe first.
+
+    Returns:
+        float32 features or int32 tokens (T, d) by modality.
 
     Raises:
-        DataError: names the modality, what was found and what was expected.
+        DataError: unknown modality, wrong shape or type, non-finite features, too long, or no modality is
+            present.
     """
     arrays = {}
-    for m, given in sample.items():
+    for m, values in sample.items():
         if m not in cards:
             hint = did_you_mean(m, cards) or f"; the run knows: {', '.join(cards)}"
             raise DataError(f"{name}: unknown modality '{m}'{hint}")
-        array = _check_numbers(np.asarray(given), f"{name}, {m}", cards[m], raw)
-        if len(array) > longest[m]:
+        array = _check_array(np.asarray(values), f"{name}, {m}", cards[m], raw)
+        if len(array) > max_length[m]:
             if not truncation:
-                raise DataError(f"{name}, {m}: {len(array)} steps, but max_length is {longest[m]}; cut it")
-            array = array[: longest[m]]
+                raise DataError(
+                    f"{name}, {m}: {len(array)} steps, but max_length is {max_length[m]}; truncate the "
+                    f"sequence"
+                )
+            array = array[: max_length[m]]
         arrays[m] = array
     if not any(len(array) for array in arrays.values()):
         raise DataError(f"{name}: no modality is present; at least one of {', '.join(cards)} is needed")
     return arrays
 
 
-def _check_numbers(array: NDArray[Any], what: str, card: ModalityCard, raw: bool) -> NDArray[Any]:
-    transform, numbers = card.transform, array.dtype.kind in "fiu"
-    if raw and transform and array.ndim == 2 and numbers:
-        array = transform.apply(array, what)
-    if array.ndim != 2 or array.shape[1] != card.width or not numbers:
-        found = f"expected numbers (T, {card.width}), found {array.dtype} {array.shape}"
+def select_modalities(
+    samples: Mapping[str, Mapping[str, NDArray[Any]]], cards: Mapping[str, ModalityCard], raw: bool
+) -> tuple[dict[str, Sample], list[str]]:
+    """Drop the modalities that a run does not use, if every sample has at least one that it uses.
+
+    Args:
+        samples: features (T, d) by sample ID and modality.
+        cards: what the run expects, by modality.
+        raw: whether the transform of the run's recipe will be applied.
+
+    Returns:
+        The samples, and notes on dropped modalities and on a transform that `raw` would apply.
+    """
+    notes = []
+    unused = {m for sample in samples.values() for m in sample} - cards.keys()
+    if unused and all(sample.keys() & cards.keys() for sample in samples.values()):
+        samples = {id: {m: x for m, x in sample.items() if m in cards} for id, sample in samples.items()}
+        notes.append(f"the run does not use: {', '.join(sorted(unused))}")
+    transformed = [m for m, card in cards.items() if card.transform and card.transform.changes_values]
+    if transformed and not raw:
+        notes.append(
+            f"the recipe transformed {', '.join(transformed)}; if the file holds features as extracted, add "
+            f"--raw"
+        )
+    return {id: dict(sample) for id, sample in samples.items()}, notes
+
+
+def _check_array(array: NDArray[Any], where: str, card: ModalityCard, raw: bool) -> NDArray[Any]:
+    transform, is_numeric = card.transform, array.dtype.kind in "fiu"
+    if raw and transform and array.ndim == 2 and is_numeric:
+        array = transform.apply(array, where)
+    if array.ndim != 2 or array.shape[1] != card.width or not is_numeric:
         fits_raw = transform is not None and array.ndim == 2 and array.shape[1] == transform.width
         hint = "; are they raw features (raw=True, --raw)?" if fits_raw and not raw else ""
-        raise DataError(f"{what}: {found}{hint}")
+        raise DataError(
+            f"{where}: expected numbers (T, {card.width}), found {array.dtype} {array.shape}{hint}"
+        )
     if card.tokens is not None:
         if not card.tokens.is_valid(array):
-            raise DataError(f"{what}: expected {card.tokens.expected}")
+            raise DataError(f"{where}: expected {card.tokens.expected}")
         return array.astype(np.int32)
     with np.errstate(over="ignore"):
         array = array.astype(np.float32)
     if not np.isfinite(array).all():
-        raise DataError(f"{what}: inf or NaN among the features")
+        raise DataError(f"{where}: the features contain inf or NaN")
     return array

@@ -1,4 +1,4 @@
-"""Scores and labels of one sample."""
+"""Prediction of one sample: scores, labels and attribution."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Prediction:
     Args:
         scores: by label, in [0, 1].
         labels: labels whose score is above the threshold searched on validation.
-        attribution: by label, the present modality with the strongest evidence for it; empty for a method
+        attribution: by label, the present modality with the strongest evidence for it; empty for methods
             without attribution.
         text: the text that was scored; empty for other samples.
-        words: by label, the words of the text without which its score drops most, if they were asked for.
+        words: by label, the words of the text with the largest attribution by occlusion, if requested.
 
     Example:
         store = carat.open_store("demo-store")
@@ -38,14 +38,15 @@ class Prediction:
     labels: list[str]
     """Labels whose score is above the threshold searched on validation."""
     attribution: dict[str, str]
-    """By label, the present modality with the strongest evidence for it; empty for a method without."""
+    """By label, the present modality with the strongest evidence for it; empty for methods without
+    attribution."""
     text: str = ""
     """The text that was scored; empty for other samples."""
     words: dict[str, list[str]] = field(default_factory=dict)
-    """By label, the words of the text without which its score drops most, if they were asked for."""
+    """By label, the words of the text with the largest attribution by occlusion, if requested."""
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per label: `label`, `score`, `present`, and where known `attribution` and `words`.
+        """One row per label: `label`, `score`, `present`, and if available `attribution` and `words`.
 
         Raises:
             CaratError: pandas is not installed.
@@ -54,9 +55,8 @@ class Prediction:
 
     def _repr_html_(self) -> str:
         columns, rows = self._rows()
-        shown = [["✓" if cell is True else "" if cell is False else cell for cell in row] for row in rows]
         return Table(
-            columns, [[_joined(cell) for cell in row] for row in shown], self.text, digits=3
+            columns, [[_format(cell) for cell in row] for row in rows], self.text, digits=3
         ).to_html()
 
     def _rows(self) -> tuple[list[str], list[list[Any]]]:
@@ -78,13 +78,16 @@ def make_predictions(
     thresholds: Mapping[str, float],
     modalities: Sequence[str],
 ) -> list[Prediction]:
-    """Scores (B, L) and attribution (B, L) by name.
+    """Convert the outputs of a batch to predictions.
 
     Args:
-        scores: in [0, 1].
-        attribution: places of modalities; −1 where the method has none.
+        scores: (B, L), in [0, 1].
+        attribution: (B, L) indices of modalities; −1 for methods without attribution.
         thresholds: by label, in the order of the L axis.
-        modalities: in the order of the M axis.
+        modalities: names of the modalities, in the order of the M axis.
+
+    Returns:
+        B predictions.
 
     >>> make_predictions(np.array([[0.9, 0.2]]), np.array([[1, -1]]), {"a": 0.5, "b": 0.5}, ["x", "y"])
     [Prediction(scores={'a': 0.9, 'b': 0.2}, labels=['a'], attribution={'a': 'y'}, text='', words={})]
@@ -93,11 +96,13 @@ def make_predictions(
         Prediction(
             scores={name: float(x) for name, x in zip(thresholds, row, strict=True)},
             labels=[name for (name, t), x in zip(thresholds.items(), row, strict=True) if x > t],
-            attribution={name: modalities[m] for name, m in zip(thresholds, places, strict=True) if m >= 0},
+            attribution={name: modalities[m] for name, m in zip(thresholds, indices, strict=True) if m >= 0},
         )
-        for row, places in zip(scores, attribution, strict=True)
+        for row, indices in zip(scores, attribution, strict=True)
     ]
 
 
-def _joined(cell: Any) -> Any:
+def _format(cell: Any) -> Any:
+    if isinstance(cell, bool):
+        return "✓" if cell else ""
     return ", ".join(cell) if isinstance(cell, list) else cell

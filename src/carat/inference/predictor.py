@@ -1,4 +1,4 @@
-"""Use a trained run: scores, labels, and which modality carried each label."""
+"""Inference with a trained run: scores, labels, and the modality to which each label is attributed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from carat.data.loader import check_lengths, make_loader, usable_rows
 from carat.data.store import Store
 from carat.data.summary import exclusion_notes, leakage_notes
 from carat.data.tokenizer import Context
-from carat.inference.features import check_sample
+from carat.inference.features import Sample, check_sample, select_modalities
 from carat.inference.prediction import Prediction, make_predictions
-from carat.inference.text import Reader, carriers, check_texts, without_each_part
+from carat.inference.text import TextReader, attribute_to_words, check_texts, occlude
 from carat.models.base import Model
 from carat.models.build import build
 from carat.runs.card import RunCard, check_files, read_run, read_weights
@@ -41,14 +41,14 @@ Precision = Literal["float32", "bf16"]
 
 
 class Predictor:
-    """A trained method, ready to use. Make one with `load`; whatever takes a run's folder takes it too.
+    """A trained model for inference, created by `load`. It is accepted wherever the folder of a run is.
 
     Args:
-        folder: of the run.
-        card: labels, modalities, thresholds.
-        experiment: as it was trained.
-        model: with its trained weights.
-        precision: of the arithmetic, see `load`.
+        folder: folder of the run.
+        card: labels, modalities and thresholds of the run.
+        experiment: experiment that the model was trained with.
+        model: model with trained weights.
+        precision: arithmetic of the forward pass, see `load`.
     """
 
     def __init__(
@@ -70,21 +70,22 @@ class Predictor:
 
     @property
     def widths(self) -> dict[str, int]:
-        """Features per time step by modality, in the order of the M axis."""
+        """Number of features per time step by modality, in the order of the M axis."""
         return {m: modality.width for m, modality in self.card.modalities.items()}
 
     @cached_property
-    def reader(self) -> Reader:
-        """What turns texts into the run's tokens.
+    def reader(self) -> TextReader:
+        """Tokenizer of the run, with extraction of contexts.
 
         Raises:
             RunError: the run was not trained on tokens.
+            DataError: the tokenizer cannot be read.
         """
-        return Reader(self.folder, self.card, self.model.max_length)
+        return TextReader(self.folder, self.card, self.model.max_length)
 
     @property
     def device(self) -> torch.device:
-        """Where the method is."""
+        """Device of the model."""
         return next(chain(self.model.parameters(), self.model.buffers())).device
 
     def __fspath__(self) -> str:
@@ -103,12 +104,15 @@ class Predictor:
         """Score one sample.
 
         Args:
-            features: (T, d) by modality; absent modalities are left out, but not all.
-            raw: they are as the extractor gave them, and are cleaned as the recipe of the training store
-                did (columns dropped, standardised); otherwise they are as a store holds them.
+            features: (T, d) by modality. Absent modalities are left out; at least one must be present.
+            raw: the features are as extracted, and the transform of the training store's recipe (dropped
+                columns, standardization) is applied first. If False, they are as a store holds them.
+
+        Returns:
+            Scores, labels and attribution.
 
         Raises:
-            DataError: names the modality, what was found and what was expected.
+            DataError: the features do not fit the run, see `carat.inference.features.check_sample`.
         """
         return self.predict_batch([features], raw=raw)[0]
 
@@ -119,12 +123,18 @@ class Predictor:
         names: Sequence[str] | None = None,
         raw: bool = False,
     ) -> list[Prediction]:
-        """Score several samples; the batch size is the experiment's.
+        """Score several samples, in batches of the experiment's batch size.
 
         Args:
-            samples: each as for `predict`.
-            names: what errors call the samples; their place by default.
-            raw: as for `predict`.
+            samples: samples, see `predict`.
+            names: names of the samples for error messages; defaults to their indices.
+            raw: see `predict`.
+
+        Returns:
+            One prediction per sample, in order.
+
+        Raises:
+            DataError: see `predict`.
         """
         names = names or [f"sample {i}" for i in range(len(samples))]
         cards, max_length = self.card.modalities, self.model.max_length
@@ -134,11 +144,11 @@ class Predictor:
             for sample, name in zip(samples, names, strict=True)
         ]
         size = self.experiment.data.batch_size
-        out: list[Prediction] = []
+        predictions: list[Prediction] = []
         for start in range(0, len(checked), size):
             batch = collate(checked[start : start + size], self.widths, self._pad_to).to(self.device)
-            out += self._name(*self._score(batch))
-        return out
+            predictions += self._to_predictions(*self._score(batch))
+        return predictions
 
     def predict_text(
         self,
@@ -148,75 +158,73 @@ class Predictor:
         contexts: Sequence[Context] | None = None,
         conversations: Sequence[Hashable] | None = None,
     ) -> list[Prediction]:
-        """Score texts by a run that reads tokens; its other modalities are absent.
+        """Score texts with a run that was trained on tokens; its other modalities are absent.
 
         Args:
-            texts: not empty ones; or a single one.
-            words: name so many words at most that carried each label: those without which its score falls
-                most. Every word is left out once, so this takes as many times longer as a text has words.
-                What was said before and after counts as one more word, `AROUND`.
-            contexts: what was said before and after each, see `Reader.contexts`; nothing by default.
-            conversations: instead, a name of each text's conversation, whose texts are given in the order in
-                which they were said; "", None or NaN where a text stands alone.
+            texts: non-empty texts, or a single one.
+            words: maximum number of words to which each label is attributed by occlusion: every word is left
+                out in turn, and the words with the largest drop of the score are kept. This takes one
+                forward pass per word. The context counts as one more word, named `[context]`.
+            contexts: context of each text, see `TextReader.contexts`; defaults to none.
+            conversations: conversation name of each text, from which contexts are extracted; the texts of a
+                conversation must be in order. A text whose name is "", None or NaN has no context. Excludes
+                `contexts`.
+
+        Returns:
+            One prediction per text, in order, with `text` and, if requested, `words`.
 
         Raises:
-            RunError: the run was not trained on tokens, or reads no contexts.
-            DataError: a text is empty, there are not as many contexts or conversations as texts, or both.
+            RunError: the run was not trained on tokens, or uses no context.
+            DataError: a text is empty, the numbers of texts and contexts or conversations differ, or both
+                contexts and conversations are given.
 
         Example:
-            said = ["Where is he?", "Gone.", "I miss him"]
-            carat.load("run").predict_text(said, words=3, conversations=["call"] * 3)[2].words
+            turns = ["Where is he?", "Gone.", "I miss him"]
+            carat.load("run").predict_text(turns, words=3, conversations=["call"] * 3)[2].words
         """
         texts = [texts] if isinstance(texts, str) else texts
         check_texts(texts, words)
-        said = self.reader.told(texts, contexts, conversations)
-        taken_apart = [without_each_part(*pair) if words else [] for pair in zip(texts, said, strict=True)]
-        rests = [(text, context) for parts in taken_apart for _, text, context in parts]
-        found = self._predict_tokens(
-            [*texts, *(text for text, _ in rests)], [*said, *(context for _, context in rests)]
+        contexts = self.reader.resolve_contexts(texts, contexts, conversations)
+        occlusions = [occlude(*pair) if words else [] for pair in zip(texts, contexts, strict=True)]
+        flat = list(chain.from_iterable(occlusions))
+        predictions = self._predict_tokens(
+            [*texts, *(occlusion.text for occlusion in flat)],
+            [*contexts, *(occlusion.context for occlusion in flat)],
         )
-        rest = (x.scores for x in found[len(texts) :])
-        without = [[(word, next(rest)) for word, *_ in parts] for parts in taken_apart]
-        return [
-            replace(whole, text=text, words=carriers(whole.scores, parts, words))
-            for whole, text, parts in zip(found, texts, without, strict=False)
-        ]
+        occluded_scores = (prediction.scores for prediction in predictions[len(texts) :])
+        results = []
+        for text, prediction, parts in zip(texts, predictions, occlusions, strict=False):
+            occluded = [(part.word, next(occluded_scores)) for part in parts]
+            attributed = attribute_to_words(prediction.scores, occluded, words)
+            results.append(replace(prediction, text=text, words=attributed))
+        return results
 
     def _predict_tokens(self, texts: Sequence[str], contexts: Sequence[Context]) -> list[Prediction]:
-        """In order; similar lengths are scored together. Texts may be empty."""
-        read = self.reader.read(texts, contexts)
-        samples = [{self.reader.modality: ids} for ids in read]
-        order = np.argsort([len(ids) for ids in read], kind="stable")
-        found = self.predict_batch([samples[i] for i in order])
-        return [found[place] for place in np.argsort(order)]
+        """Score texts, which may be empty, in batches of similar lengths; predictions are in order."""
+        tokens = self.reader.tokenize(texts, contexts)
+        samples = [{self.reader.modality: ids} for ids in tokens]
+        order = np.argsort([len(ids) for ids in tokens], kind="stable")
+        predictions = self.predict_batch([samples[i] for i in order])
+        return [predictions[i] for i in np.argsort(order)]
 
     def own_features(
         self, samples: Mapping[str, Mapping[str, NDArray[Any]]], raw: bool
-    ) -> tuple[dict[str, dict[str, NDArray[Any]]], list[str]]:
-        """Samples by id without modalities that the run does not use, and what a user should know of that."""
-        notes = []
-        unused = {m for sample in samples.values() for m in sample} - self.widths.keys()
-        if unused and all(sample.keys() & self.widths.keys() for sample in samples.values()):
-            samples = {
-                id: {m: x for m, x in sample.items() if m in self.widths} for id, sample in samples.items()
-            }
-            notes.append(f"the run does not use: {', '.join(sorted(unused))}")
-        transforms = {m: card.transform for m, card in self.card.modalities.items()}
-        cleaned = [m for m, transform in transforms.items() if transform and transform.changes_values]
-        if cleaned and not raw:
-            notes.append(
-                f"the recipe cleaned {', '.join(cleaned)}; if the file holds features as the extractor gave "
-                f"them, add --raw"
-            )
-        return {id: dict(sample) for id, sample in samples.items()}, notes
+    ) -> tuple[dict[str, Sample], list[str]]:
+        """Drop modalities that the run does not use, see `carat.inference.features.select_modalities`."""
+        return select_modalities(samples, self.card.modalities, raw)
 
     def predict_store(self, store: Store, split: str | None = None) -> Iterator[tuple[str, Prediction]]:
-        """Score a store, or one split of it: ids and predictions, in the store's order.
+        """Score a store, or one of its splits. Samples that have none of the run's modalities are skipped.
 
-        Samples that have none of the run's modalities are left out.
+        Args:
+            store: store that fits the run.
+            split: split to score; defaults to all.
+
+        Yields:
+            Sample IDs and predictions, in the order of the store.
 
         Raises:
-            DataError: the store does not fit the run.
+            DataError: the store does not fit the run, or has no such split.
         """
         for split_name in [split] if split else list(store.manifest.splits):
             yield from self.predict_rows(store, split_name)
@@ -224,46 +232,51 @@ class Predictor:
     def predict_rows(
         self, store: Store, split: str, start: int = 0, stop: int | None = None
     ) -> Iterator[tuple[str, Prediction]]:
-        """Score a part of a split: ids and predictions of `rows(store, split)[start:stop]`.
-
-        Raises:
-            DataError: the store does not fit the run.
-        """
+        """Score the samples `rows(store, split)[start:stop]` of a split; see `predict_store`."""
         for batch in self.batches(store, split, slice(start, stop)):
             ids = store.ids[batch.rows.cpu().numpy()].tolist()
-            yield from zip(ids, self._name(*self._score(batch)), strict=True)
+            yield from zip(ids, self._to_predictions(*self._score(batch)), strict=True)
 
     def rows(self, store: Store, split: str) -> NDArray[np.int64]:
-        """Rows of a split (N,) that can be scored, in the store's order.
-
-        Raises:
-            DataError: the store does not fit the run, or has no such split.
-        """
+        """Rows (N,) of the samples of a split that have a modality of the run, in the order of the store."""
         return usable_rows(store, split, self._shared(store))
 
     def score(
-        self, store: Store, split: str, seen: NDArray[np.bool_] | None = None
+        self, store: Store, split: str, modality_mask: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.uint8]]:
-        """Rows of the store (N,), scores (N, L) and true labels (N, L) of the samples that can be scored.
+        """Score a split as arrays.
 
         Args:
-            store: the data.
-            split: of it.
-            seen: which modalities may be seen, (rows of the store, M) in the order of the run's; samples
-                that are left without any are left out. All by default.
+            store: store with the labels of the run.
+            split: split of the store.
+            modality_mask: (rows of the store, M), modalities in the order of the run; False masks a
+                modality, and samples without any are skipped. Defaults to no masking.
+
+        Returns:
+            Rows of the store (N,), scores (N, L) in [0, 1] and true labels (N, L), 0 or 1.
 
         Raises:
             DataError: the store does not fit the run, or has no such split.
         """
         self.check_labels(store)
-        found = self._score_store(store, split, seen)
-        scored = [(batch.rows.cpu().numpy(), scores) for batch, scores, _ in found]
-        rows = np.concatenate([np.zeros(0, np.int64), *(rows for rows, _ in scored)])
-        scores = np.concatenate([np.zeros((0, len(self.labels)), np.float32), *(x for _, x in scored)])
+        row_parts, score_parts = [np.zeros(0, np.int64)], [np.zeros((0, len(self.labels)), np.float32)]
+        for batch in self.batches(store, split):
+            masked = batch if modality_mask is None else mask_modalities(batch, modality_mask)
+            if len(masked.rows):
+                row_parts.append(masked.rows.cpu().numpy())
+                score_parts.append(self._score(masked)[0])
+        rows, scores = np.concatenate(row_parts), np.concatenate(score_parts)
         return rows, scores, np.asarray(store.labels)[rows]
 
     def evaluate(self, store: Store, split: str = "test") -> Report:
-        """Metrics of a split, with the thresholds found on validation when the run was trained.
+        """Evaluate a split with the thresholds that were chosen on validation during training.
+
+        Args:
+            store: store with the labels of the run.
+            split: split of the store.
+
+        Returns:
+            Metrics with 95 % intervals.
 
         Raises:
             DataError: the store does not fit the run, or has no such split.
@@ -275,43 +288,39 @@ class Predictor:
         return make_report(split, scores, labels, store.groups[rows], self.card.thresholds, notes)
 
     def notes(self, store: Store, splits: Sequence[str]) -> list[str]:
-        """What a user should know before trusting this run on these splits of a store."""
+        """Caveats of results on these splits: missing modalities, other sources, skipped samples, leakage."""
         notes = []
         for m, expected in self.card.modalities.items():
             if m not in store.modalities:
-                notes.append(f"the store has no {m}: it counts as absent from every sample")
+                notes.append(f"the store has no {m}: it is absent from every sample")
             elif (source := store.manifest.modalities[m].source) != expected.source:
-                notes.append(f"{m} comes from {source}, the run was trained on {expected.source}")
+                notes.append(f"{m} comes from {source}, but the run was trained on {expected.source}")
         self._shared(store)
         notes += [note for split in splits for note in exclusion_notes(store, split, list(self.widths))]
         return notes + leakage_notes(store)
 
     def _shared(self, store: Store) -> list[str]:
-        """The run's modalities that the store has.
-
-        Raises:
-            DataError: none, or one of another width.
-        """
-        check_fit(str(self.folder), self.card, str(store.folder), None, store.manifest.modalities)
+        """Modalities of both the run and the store, which must exist and have equal widths."""
+        self._check_fit(store, None)
         return [m for m in self.widths if m in store.modalities]
 
     def check_labels(self, store: Store) -> None:
-        """Refuse a store whose labels or widths are not the run's.
+        """Raise DataError if the labels or feature widths of a store differ from those of the run."""
+        self._check_fit(store, store.label_names)
 
-        Raises:
-            DataError: says what differs.
-        """
-        check_fit(
-            str(self.folder), self.card, str(store.folder), store.label_names, store.manifest.modalities
-        )
+    def _check_fit(self, store: Store, labels: list[str] | None) -> None:
+        check_fit(str(self.folder), self.card, str(store.folder), labels, store.manifest.modalities)
 
     def batches(self, store: Store, split: str, part: slice = slice(None)) -> Iterator[Batch]:
-        """The samples of a split that can be scored, on the method's device, with every modality of the run.
+        """Load batches of a split on the device of the model; modalities that the store lacks are masked.
 
         Args:
-            store: the data.
-            split: of it.
-            part: of `rows(store, split)`.
+            store: store that fits the run.
+            split: split of the store.
+            part: slice of `rows(store, split)`.
+
+        Yields:
+            Batches with all modalities of the run, in the order of the store.
 
         Raises:
             DataError: the store does not fit the run, or has no such split.
@@ -335,26 +344,18 @@ class Predictor:
             masks = {m: batch.masks.get(m, torch.zeros(size, 1, dtype=torch.bool)) for m in self.widths}
             yield Batch(features, masks, batch.labels, batch.rows).to(self.device)
 
-    def _score_store(
-        self, store: Store, split: str, seen: NDArray[np.bool_] | None = None
-    ) -> Iterator[tuple[Batch, NDArray[np.float32], NDArray[np.int64]]]:
-        for batch in self.batches(store, split):
-            left = batch if seen is None else mask_modalities(batch, seen)
-            if left.rows.shape[0]:
-                yield left, *self._score(left)
-
     @torch.inference_mode()
     def _score(self, batch: Batch) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             outputs = self.model.score(batch.features, batch.masks)
         scores = outputs.scores.float().cpu().numpy()
         if not np.isfinite(scores).all():
-            raise DataError(
-                f"{self.folder}: scores are not finite; the features are far from those of training"
-            )
+            raise DataError(f"{self.folder}: scores are not finite; check the scale of the features")
         return scores, outputs.attribution.cpu().numpy()
 
-    def _name(self, scores: NDArray[np.float32], attribution: NDArray[np.int64]) -> list[Prediction]:
+    def _to_predictions(
+        self, scores: NDArray[np.float32], attribution: NDArray[np.int64]
+    ) -> list[Prediction]:
         thresholds = {name: self.card.thresholds[name] for name in self.labels}
         return make_predictions(scores, attribution, thresholds, list(self.widths))
 
@@ -362,19 +363,19 @@ class Predictor:
 def load(
     run: str | os.PathLike[str], device: str | None = None, precision: Precision = "float32"
 ) -> Predictor:
-    """Load a finished run; the store that it was trained on is not needed.
+    """Load a finished run for inference; the training store is not needed.
 
     Args:
-        run: folder made by `carat train`, or a `TrainedRun`.
-        device: where to score, e.g. "cpu" or "cuda:1"; a GPU when there is one, by default.
-        precision: "float32", with which thresholds were searched, or "bf16", which is faster on processors
-            that know it and moves scores by about a hundredth.
+        run: folder created by `carat train`, or a `TrainedRun`.
+        device: PyTorch device, e.g. "cpu" or "cuda:1"; defaults to a GPU if one is available.
+        precision: "float32", in which thresholds were chosen, or "bf16", which is faster on hardware that
+            supports it and changes scores by about 0.01.
 
     Returns:
-        The predictor, with the model on the device.
+        Predictor with the model on the device.
 
     Raises:
-        RunError: no run, an unfinished or a damaged one.
+        RunError: there is no run, or it is unfinished or corrupt.
 
     Example:
         carat.load("demo-run", device="cpu").labels
@@ -382,12 +383,16 @@ def load(
     folder = Path(run)
     card, experiment = read_run(folder)
     check_files(folder, card)
-    with torch.random.fork_rng(devices=[]):  # weights that are replaced cost the user no randomness
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # the initial weights, which are replaced, leave the random state unchanged
         model = build(experiment.method, experiment.encoders, card.labels, card.modalities, folder)
     try:
         model.load_state_dict(read_weights(folder, card))
     except (SafetensorError, OSError, RuntimeError) as error:
         problem = str(error).splitlines()[0]
-        raise RunError(f"{folder / WEIGHTS}: damaged or of another experiment ({problem})") from error
+        raise RunError(
+            f"{folder / WEIGHTS}: corrupt, or does not match the experiment ({problem})"
+        ) from error
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return Predictor(folder, card, experiment, model.to(device), precision)

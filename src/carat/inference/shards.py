@@ -1,4 +1,4 @@
-"""Predictions for a whole store in shards: scored in parallel, and not repeated once they are written."""
+"""Prediction of a whole store in shards: parallel, and resumable after an interruption."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from carat.utils.parallel.tasks import Engine, Report, TaskFunction
 PLAN = "shards.json"
 DONE = "done.jsonl"
 PARTS = tuple(f"part-{'[0-9]' * digits}{ending}" for digits in range(5, 9) for ending in WRITERS)
-"""Patterns of the names of shards."""
+"""Glob patterns of shard files."""
 SIZE = 4096
-"""Samples per shard."""
+"""Default number of samples per shard."""
 
 PREDICTIONS = FolderKind(
     name="prediction set",
@@ -42,19 +42,19 @@ PREDICTIONS = FolderKind(
 
 @dataclass(frozen=True)
 class Shard:
-    """Samples that are written to one file."""
+    """Contiguous samples of a split that are written to one file."""
 
     number: int
     split: str
     start: int
-    """Index of the first sample, among those of the split that can be scored."""
+    """Index of the first sample, in `Predictor.rows`."""
     stop: int
-    """Index after the last sample."""
+    """Index of the last sample, exclusive."""
 
 
 @dataclass(frozen=True)
 class PredictionJob:
-    """What all workers have in common."""
+    """Settings shared by all workers."""
 
     run: Path
     store: Path
@@ -77,30 +77,30 @@ def predict_in_shards(
     precision: Precision = "float32",
     overwrite: bool = False,
 ) -> int:
-    """Score a store into a folder of files, `part-00000.parquet` and so on, in the store's order.
+    """Score a store into a folder of files `part-00000.parquet`, …, in the order of the store.
 
-    The files do not depend on the engine or the number of workers. Each appears when it is complete; after an
-    interruption the same call writes those that are missing. The shard of a worker that dies is given to
-    another. Memory does not grow with the store.
+    The files do not depend on the engine or the number of workers. They are written atomically; after an
+    interruption the same call writes the missing ones. If a worker dies, its shard is retried by another.
+    Memory use is independent of the size of the store.
 
     Args:
         run: folder of a finished run.
-        store: folder of the data; for a cluster, like the others, where all its machines see it.
+        store: folder of the store; on a cluster, all folders must be on a shared file system.
         out: folder to create or resume.
-        split: of the store; all by default.
-        ending: .parquet, .csv or .jsonl.
+        split: split to score; defaults to all.
+        ending: file extension: .parquet, .csv or .jsonl.
         size: samples per shard.
-        workers: number of shards at a time.
-        engine: processes of this machine, or Ray Data.
-        address: of a Ray cluster; None starts one on this machine.
-        precision: see `carat.inference.predictor.load`.
-        overwrite: replace other predictions.
+        workers: number of shards scored in parallel.
+        engine: "local" for processes of this machine, "ray" for Ray Data.
+        address: address of a Ray cluster; defaults to one started on this machine.
+        precision: arithmetic of the forward pass, see `carat.load`.
+        overwrite: replace predictions of other settings.
 
     Returns:
-        Number of samples that were scored.
+        Number of samples scored, including those of earlier calls.
 
     Raises:
-        RunError: the folder holds something else, another process works in it, or a shard failed.
+        RunError: the folder holds something else, another process is writing to it, or a shard failed.
         DataError: the store does not fit the run.
     """
     if ending not in WRITERS:
@@ -110,7 +110,7 @@ def predict_in_shards(
     opened.verify()
     for note in predictor.notes(opened, [split] if split else list(opened.manifest.splits)):
         logger.warning(f"note: {note}")
-    shards = list(_cut(predictor, opened, split, size))
+    shards = list(_make_shards(predictor, opened, split, size))
     plan = {
         "run": hashlib.sha256((job.run / CARD).read_bytes()).hexdigest(),
         "store": opened.manifest.fingerprint,
@@ -127,20 +127,20 @@ def predict_in_shards(
     ):
         write_json(job.out / PLAN, plan)
         done = _read_done(job)
-        _tidy(job, done)
-        todo = [shard for shard in shards if shard.number not in done]
-        if len(todo) < len(shards):
-            logger.info(f"{len(shards) - len(todo)} of {len(shards)} shards are finished already")
-        results = run_tasks(prepare_worker, (job,), todo, workers, engine=engine, address=address)
+        _clean_up(job, done)
+        pending = [shard for shard in shards if shard.number not in done]
+        if len(pending) < len(shards):
+            logger.info(f"{len(shards) - len(pending)} of {len(shards)} shards already finished")
+        results = run_tasks(prepare_worker, (job,), pending, workers, engine=engine, address=address)
         with closing(results):
             for result in results:
-                shard = todo[result.index]
+                shard = pending[result.index]
                 if result.problem:
-                    raise RunError(f"{_file(job, shard.number)}: {result.problem}")
+                    raise RunError(f"{_shard_file(job, shard.number)}: {result.problem}")
                 done[shard.number] = result.result
                 with (job.out / DONE).open("a", encoding="utf-8") as log:
                     log.write(_done_line(shard.number, result.result))
-                logger.info(f"[{len(done)}/{len(shards)}] {_file(job, shard.number).name}")
+                logger.info(f"[{len(done)}/{len(shards)}] {_shard_file(job, shard.number).name}")
     return sum(entry["samples"] for entry in done.values())
 
 
@@ -148,7 +148,7 @@ def _has_parts(folder: Path) -> bool:
     return any(folder.glob("part-[0-9]*"))
 
 
-def _cut(predictor: Predictor, store: Store, split: str | None, size: int) -> Iterator[Shard]:
+def _make_shards(predictor: Predictor, store: Store, split: str | None, size: int) -> Iterator[Shard]:
     number = 0
     for name in [split] if split else list(store.manifest.splits):
         count = len(predictor.rows(store, name))
@@ -157,12 +157,12 @@ def _cut(predictor: Predictor, store: Store, split: str | None, size: int) -> It
             number += 1
 
 
-def _file(job: PredictionJob, number: int) -> Path:
+def _shard_file(job: PredictionJob, number: int) -> Path:
     return job.out / f"part-{number:05}{job.ending}"
 
 
 def _read_done(job: PredictionJob) -> dict[int, dict[str, Any]]:
-    """The shards that were completed and not changed since, by number: samples and checksum."""
+    """Read the log of finished shards: number of samples and checksum by number, if the file is intact."""
     done = {}
     try:
         lines = (job.out / DONE).read_text(encoding="utf-8").splitlines()
@@ -171,7 +171,7 @@ def _read_done(job: PredictionJob) -> dict[int, dict[str, Any]]:
     for line in lines:
         try:
             entry = json.loads(line)
-            file = _file(job, entry.pop("shard"))
+            file = _shard_file(job, entry.pop("shard"))
             unchanged = hashlib.sha256(file.read_bytes()).hexdigest() == entry["sha256"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # the line is incomplete, or its file is missing
@@ -180,9 +180,9 @@ def _read_done(job: PredictionJob) -> dict[int, dict[str, Any]]:
     return done
 
 
-def _tidy(job: PredictionJob, done: dict[int, dict[str, Any]]) -> None:
-    """Remove what a killed process left: incomplete and damaged shards, and lines about them."""
-    kept = {PLAN, DONE, *(_file(job, number).name for number in done)}
+def _clean_up(job: PredictionJob, done: dict[int, dict[str, Any]]) -> None:
+    """Delete incomplete and corrupt shards of an interrupted process, and their lines in the log."""
+    kept = {PLAN, DONE, *(_shard_file(job, number).name for number in done)}
     for path in job.out.iterdir():
         if path.is_file() and path.name not in kept and PREDICTIONS.owns(path.name) and path.name != LOCK:
             path.unlink()
@@ -195,11 +195,11 @@ def _done_line(number: int, entry: dict[str, Any]) -> str:
 
 
 def prepare_worker(job: PredictionJob) -> TaskFunction:
-    """Set up a worker that loads the run once, then scores shard after shard."""
+    """Load the run once per worker process; the returned function scores one shard."""
     predictor, store = load(job.run, precision=job.precision), open_store(job.store)
 
     def work(shard: Shard, report: Report) -> dict[str, Any]:
-        file = _file(job, shard.number)
+        file = _shard_file(job, shard.number)
         predictions = predictor.predict_rows(store, shard.split, shard.start, shard.stop)
         samples = write_file(predictions, file)
         return {"samples": samples, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}

@@ -1,11 +1,11 @@
-"""Texts of a user's own: turned into a run's tokens, and taken apart word by word."""
+"""Tokenization of texts for a run, and attribution of scores to words by occlusion."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,40 +16,40 @@ from carat.runs.card import RunCard
 from carat.utils.errors import DataError, RunError
 
 WORD = re.compile(r"\S*\w\S*")
-AROUND = "[context]"
-"""What was said before and after a text, among the words that carry its labels."""
-LEAST = 0.005
-"""How far a score must fall without a word that carried it."""
+CONTEXT_NAME = "[context]"
+"""Name of a text's context where it is listed among the words."""
+MIN_DROP = 0.005
+"""Minimum drop of a score for a word to be listed."""
 
 
-class Reader:
-    """Turns texts into tokens as a run's training store did.
+class TextReader:
+    """Tokenizes texts as the training store of a run did.
 
     Args:
-        folder: of the run.
-        card: of the run.
-        longest: tokens that its method can read, by modality; longer texts are cut.
+        folder: folder of the run.
+        card: card of the run.
+        max_lengths: maximum length in tokens that the model accepts, by modality.
 
     Raises:
         RunError: the run has no modality of tokens, or more than one.
-        DataError: its tokenizer cannot be read.
+        DataError: the tokenizer cannot be read.
     """
 
-    def __init__(self, folder: Path, card: RunCard, longest: Mapping[str, int]) -> None:
-        found = {m: x.tokens for m, x in card.modalities.items() if x.tokens is not None}
-        if len(found) != 1:
-            has = "features" if not found else f"the tokens of {' and '.join(found)}"
+    def __init__(self, folder: Path, card: RunCard, max_lengths: Mapping[str, int]) -> None:
+        token_modalities = {m: x.tokens for m, x in card.modalities.items() if x.tokens is not None}
+        if len(token_modalities) != 1:
+            inputs = f"the tokens of {' and '.join(token_modalities)}" if token_modalities else "features"
             raise RunError(
-                f"{folder}: it was trained on {has}, so it reads no texts; that needs a store whose recipe "
-                f"has one source 'tokens'"
+                f"{folder}: the run was trained on {inputs}, so it cannot read texts; train on a store whose "
+                f"recipe has one source 'tokens'"
             )
-        ((self.modality, tokens),) = found.items()
-        self.longest = min(tokens.longest, longest[self.modality])
-        """Tokens at which texts are cut."""
-        self.context = tokens.context
-        """Tokens on either side that are read along."""
-        self.cut = 0
-        """Texts so far that have as many of their own, or more."""
+        ((self.modality, tokens),) = token_modalities.items()
+        self.max_length = min(tokens.longest, max_lengths[self.modality])
+        """Length in tokens to which texts are truncated, including special tokens and context."""
+        self.context_tokens = tokens.context
+        """Maximum number of context tokens on each side of a text; 0 if the run uses no context."""
+        self.truncated = 0
+        """Texts so far that reached `max_length` without their context."""
         self._folder = folder
         self._tokenizer = ContextTokenizer(folder / ENCODERS / self.modality, tokens.longest, tokens.context)
 
@@ -59,122 +59,165 @@ class Reader:
         conversations: Sequence[Hashable] | None = None,
         order: Sequence[float] | None = None,
     ) -> list[Context]:
-        """The context of each text.
+        """Extract the context of each text.
 
         Args:
-            texts: those of a conversation in the order in which they were said, with or without others
-                between them.
-            conversations: a name of each text's; "", None or NaN where it stands alone. All are one by
-                default.
-            order: numbers by which those of a conversation follow one another instead.
+            texts: n texts; conversations may be interleaved.
+            conversations: n conversation names; a text whose name is "", None or NaN has no context.
+                Defaults to a single conversation.
+            order: n numbers by which the texts of a conversation are sorted; defaults to the order given.
+
+        Returns:
+            n contexts, for `Predictor.predict_text`.
 
         Raises:
-            RunError: the run reads every text by itself.
-            DataError: not as many names or numbers as texts.
+            RunError: the run uses no context.
+            DataError: the lengths of the arguments differ.
         """
-        self._check_context()
+        self._check_uses_context()
         texts = [texts] if isinstance(texts, str) else texts
         names = [0] * len(texts) if conversations is None else conversations
         return self._tokenizer.contexts(texts, names, order)
 
-    def read(
+    def tokenize(
         self, texts: Sequence[str], contexts: Sequence[Context] | None = None
     ) -> list[NDArray[np.int32]]:
-        """Tokens of each text, special ones included, as a store of the run has them.
+        """Tokenize texts.
+
+        Args:
+            texts: n texts; they may be empty.
+            contexts: n contexts; defaults to none.
+
+        Returns:
+            For each text, token IDs (T, 1), or with context IDs and token types (T, 2), including special
+            tokens.
 
         Raises:
-            DataError: not as many contexts as texts.
+            DataError: the numbers of texts and contexts differ.
         """
-        found = [steps[: self.longest] for steps in self._tokenizer.encode(texts, contexts)]
-        self.cut += sum(len(drop_context(steps)) == self.longest for steps in found)
-        return found
+        tokens = [steps[: self.max_length] for steps in self._tokenizer.encode(texts, contexts)]
+        self.truncated += sum(len(drop_context(steps)) == self.max_length for steps in tokens)
+        return tokens
 
-    def told(
+    def resolve_contexts(
         self,
         texts: Sequence[str],
         contexts: Sequence[Context] | None,
         conversations: Sequence[Hashable] | None,
     ) -> Sequence[Context]:
-        """The context of each text, from either of the two; `NO_CONTEXT` without them.
+        """Validate contexts, or extract them from conversations.
+
+        Args:
+            texts: n texts.
+            contexts: n contexts, see `contexts`.
+            conversations: n conversation names, see `contexts`.
+
+        Returns:
+            n contexts; `NO_CONTEXT` if neither is given.
 
         Raises:
-            DataError: both are given, not as many as texts, or something else.
-            RunError: the run reads every text by itself.
+            DataError: both are given, their number is not n, or `contexts` holds something else.
+            RunError: the run uses no context.
         """
         if conversations is not None:
             if contexts is not None:
-                raise DataError("contexts follow from conversations; give one of them")
+                raise DataError("contexts and conversations exclude each other; give one of them")
             return self.contexts(texts, conversations)
         if contexts is None:
             return [NO_CONTEXT] * len(texts)
-        self._check_context()
+        self._check_uses_context()
         if not all(isinstance(context, Context) for context in contexts):
-            raise DataError("contexts are what reader.contexts(texts, conversations) gives; names go there")
+            raise DataError(
+                "contexts: expected the result of reader.contexts(texts, conversations); pass names as "
+                "`conversations`"
+            )
         if len(contexts) != len(texts):
-            raise DataError(f"{len(texts)} texts, but the contexts of {len(contexts)}")
+            raise DataError(f"{len(texts)} texts, but {len(contexts)} contexts")
         return contexts
 
-    def _check_context(self) -> None:
-        if not self.context:
+    def _check_uses_context(self) -> None:
+        if not self.context_tokens:
             raise RunError(
-                f"{self._folder}: this run reads every text by itself, so it takes no conversations; one "
-                f"trained on a store whose recipe sets context does"
+                f"{self._folder}: the run reads each text without context, so it takes no conversations; "
+                f"train on a store whose recipe sets `context`"
             )
 
-    def spell(self, ids: NDArray[Any]) -> list[str]:
-        """What tokens (T,) are called."""
+    def convert_ids_to_tokens(self, ids: NDArray[Any]) -> list[str]:
+        """Convert token IDs (T,) to tokens."""
         return self._tokenizer.convert_ids_to_tokens(ids)
 
 
-def without_each_word(text: str) -> list[tuple[str, str]]:
-    """Every word of a text, with the text that is left without it.
+class Occlusion(NamedTuple):
+    """A text without one of its words, or without its context."""
 
-    >>> without_each_word("so  glad")
+    word: str
+    """The word that was left out, or `CONTEXT_NAME`."""
+    text: str
+    context: Context
+
+
+def occlude_words(text: str) -> list[tuple[str, str]]:
+    """Leave out each word of a text in turn: the word, and the remaining text.
+
+    >>> occlude_words("so  glad")
     [('so', 'glad'), ('glad', 'so')]
     """
-    found = list(WORD.finditer(text))
-    return [(x.group(), f"{text[: x.start()]}{text[x.end() :].lstrip()}".strip()) for x in found]
+    return [
+        (match.group(), f"{text[: match.start()]}{text[match.end() :].lstrip()}".strip())
+        for match in WORD.finditer(text)
+    ]
 
 
-def without_each_part(text: str, context: Context) -> list[tuple[str, str, Context]]:
-    """Every word of a text, with the text that is left without it and its context; then, if there is any,
-    `AROUND`, with the text and without context."""
-    parts = [(word, rest, context) for word, rest in without_each_word(text)]
-    return parts if context == NO_CONTEXT else [*parts, (AROUND, text, NO_CONTEXT)]
+def occlude(text: str, context: Context) -> list[Occlusion]:
+    """Leave out each word of a text in turn, then its context, if it has any."""
+    occlusions = [Occlusion(word, remaining, context) for word, remaining in occlude_words(text)]
+    return occlusions if context == NO_CONTEXT else [*occlusions, Occlusion(CONTEXT_NAME, text, NO_CONTEXT)]
 
 
-def strongest(words: Sequence[str], falls: NDArray[Any], most: int) -> list[str]:
-    """At most so many words without which a score falls by `LEAST`, the largest fall first.
+def rank_words(words: Sequence[str], drops: NDArray[Any], max_words: int) -> list[str]:
+    """Rank words by the drop of a score without them, without surrounding punctuation.
 
     Args:
-        words: of a text, in order.
-        falls: (words,), score of the whole text minus that of the text without the word.
-        most: how many.
+        words: W words of a text, in order.
+        drops: (W,) score of the text minus its score without the word.
+        max_words: maximum number of words to return.
+
+    Returns:
+        Words whose drop is at least `MIN_DROP`, the largest drop first.
     """
-    order = np.argsort(-falls, kind="stable")[:most]
-    return [words[i].strip(".,;:!?\"'()…") for i in order if falls[i] >= LEAST]
+    order = np.argsort(-drops, kind="stable")[:max_words]
+    return [words[i].strip(".,;:!?\"'()…") for i in order if drops[i] >= MIN_DROP]
 
 
-def carriers(
-    whole: Mapping[str, float], parts: Sequence[tuple[str, Mapping[str, float]]], most: int
+def attribute_to_words(
+    scores: Mapping[str, float], occluded: Sequence[tuple[str, Mapping[str, float]]], max_words: int
 ) -> dict[str, list[str]]:
-    """By label, at most so many words that carried it: from a text's scores, and those without each word."""
-    words = [word for word, _ in parts]
+    """Attribute the scores of a text to its words by occlusion.
+
+    Args:
+        scores: scores of the text by label, in [0, 1].
+        occluded: for each word of the text, the word and the scores without it.
+        max_words: maximum number of words per label.
+
+    Returns:
+        By label, see `rank_words`; empty if `occluded` is.
+    """
+    words = [word for word, _ in occluded]
     return {
-        name: strongest(words, score - np.array([rest[name] for _, rest in parts]), most)
-        for name, score in whole.items()
+        name: rank_words(words, score - np.array([without[name] for _, without in occluded]), max_words)
+        for name, score in scores.items()
         if words
     }
 
 
 def check_texts(texts: Sequence[str], words: int) -> None:
-    """Refuse what cannot be scored, or not taken apart into so many words.
+    """Validate the arguments of `Predictor.predict_text`.
 
     Raises:
-        DataError: a text is empty, or there are fewer than no words.
+        DataError: a text is empty or not a string, or `words` is negative.
     """
     if words < 0:
-        raise DataError(f"words is {words}, but is to be 0 or more")
+        raise DataError(f"words must not be negative, found {words}")
     for i, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
-            raise DataError(f"text {i + 1} of {len(texts)}: no words")
+            raise DataError(f"text {i + 1} of {len(texts)}: expected a non-empty string, found {text!r}")

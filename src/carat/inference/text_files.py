@@ -1,4 +1,4 @@
-"""Files of texts that a user wants scored."""
+"""Reading of text files for prediction: plain text, CSV, TSV and JSON lines."""
 
 from __future__ import annotations
 
@@ -14,111 +14,118 @@ from carat.utils.errors import DataError, did_you_mean
 
 
 class Text(NamedTuple):
-    """One text and what it is called."""
+    """A text of a file."""
 
     id: str
     text: str
     conversation: str = ""
-    """Name of its conversation; none where it stands alone."""
+    """Name of the conversation; empty for none."""
     order: float = 0.0
-    """By which it follows others of its conversation."""
+    """Sort key within the conversation."""
 
     @property
-    def has_words(self) -> bool:
-        """Whether there is anything to score."""
-        return bool(self.text.strip())
+    def is_empty(self) -> bool:
+        """Whether the text is empty or only whitespace."""
+        return not self.text.strip()
 
 
 class Columns(NamedTuple):
-    """Where a file holds what belongs to a text: columns of a table, or keys of objects."""
+    """Columns of a table, or keys of JSON objects."""
 
     text: str
     conversation: str | None = None
-    """What names the text's; it stands alone where that is missing or empty."""
+    """Conversation name; a text without one is read without context."""
     order: str | None = None
-    """Numbers by which those of a conversation follow one another."""
+    """Number by which the texts of a conversation are sorted."""
+
+
+COLUMN_OPTIONS = ("--column", "--conversation", "--order")
+"""Command-line options for the fields of `Columns`."""
 
 
 def read_texts(file: Path, columns: Columns) -> Iterator[Text]:
-    """Texts of a file, empty ones too: lines of `.txt`, rows of `.csv` or `.tsv`, objects of `.jsonl`.
+    """Read texts, including empty ones: lines of `.txt`, rows of `.csv` or `.tsv`, objects of `.jsonl`.
 
-    Ids are those of a column or key `id` where there is one, else the numbers of lines or rows from 1.
+    IDs are those of a column or key `id` if there is one, else the numbers of lines or rows, from 1.
 
     Args:
-        file: UTF-8.
-        columns: see there.
+        file: UTF-8 file.
+        columns: columns or keys to read.
 
     Raises:
-        DataError: unknown ending, it cannot be read, a column is missing, or no text has any words; names the
-            line.
+        DataError: unknown file extension, the file cannot be read, a column is missing, or all texts are
+            empty.
     """
     if file.suffix not in READERS:
         raise DataError(f"{file}: unknown ending '{file.suffix}'; use {', '.join(READERS)}")
     try:
         with file.open(encoding="utf-8-sig", newline="") as opened:
-            words = False
-            for found in READERS[file.suffix](opened, file, columns):
-                words |= found.has_words
-                yield found
+            all_empty = True
+            for text in READERS[file.suffix](opened, file, columns):
+                all_empty &= text.is_empty
+                yield text
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    if not words:
-        raise DataError(f"{file}: no texts, or nothing but empty ones")
+    if all_empty:
+        raise DataError(f"{file}: no texts, or only empty ones")
 
 
-def _lines(opened: Any, file: Path, columns: Columns) -> Iterator[Text]:
-    for wanted in (columns.conversation, columns.order):
-        if wanted is not None:
-            raise DataError(f"{file}: lines have no column '{wanted}'; a .csv, .tsv or .jsonl has")
+def _read_lines(opened: Any, file: Path, columns: Columns) -> Iterator[Text]:
+    for column in (columns.conversation, columns.order):
+        if column is not None:
+            raise DataError(f"{file}: a .txt file has no column '{column}'; use .csv, .tsv or .jsonl")
     for number, line in enumerate(opened, start=1):
         yield Text(str(number), line.strip())
 
 
-def _rows(opened: Any, file: Path, columns: Columns) -> Iterator[Text]:
+def _read_rows(opened: Any, file: Path, columns: Columns) -> Iterator[Text]:
     rows = csv.DictReader(opened, delimiter="\t" if file.suffix == ".tsv" else ",")
-    has = list(rows.fieldnames or [])
-    for option, wanted in zip(OPTIONS, columns, strict=True):
-        if wanted is not None and wanted not in has:
-            hint = did_you_mean(wanted, has) or f"; it has: {', '.join(has)}"
-            raise DataError(f"{file}: no column '{wanted}'{hint}; {option} names another")
+    names = list(rows.fieldnames or [])
+    for option, column in zip(COLUMN_OPTIONS, columns, strict=True):
+        if column is not None and column not in names:
+            hint = did_you_mean(column, names) or f"; the columns are: {', '.join(names)}"
+            raise DataError(f"{file}: no column '{column}'{hint}; select another with {option}")
     for number, row in enumerate(rows, start=1):
-        named = row[columns.conversation] or "" if columns.conversation is not None else ""
-        place = 0.0 if columns.order is None else _number(row[columns.order], file, f"data row {number}")
-        yield Text(row.get("id") or str(number), row[columns.text] or "", named, place)
+        conversation = row[columns.conversation] or "" if columns.conversation is not None else ""
+        order = 0.0 if columns.order is None else _parse_order(row[columns.order], file, f"data row {number}")
+        yield Text(row.get("id") or str(number), row[columns.text] or "", conversation, order)
 
 
-def _number(written: Any, file: Path, where: str) -> float:
-    with contextlib.suppress(TypeError, ValueError):
-        if math.isfinite(number := float(written)):
-            return number
-    raise DataError(f"{file}, {where}: '{'' if written is None else written}' is no number to order by")
-
-
-def _objects(opened: Any, file: Path, columns: Columns) -> Iterator[Text]:
-    named = columns.conversation is None
+def _read_objects(opened: Any, file: Path, columns: Columns) -> Iterator[Text]:
+    has_conversation = columns.conversation is None
     for number, line in enumerate(opened, start=1):
         if not line.strip():
             continue
         try:
-            found = json.loads(line)
+            content = json.loads(line)
         except ValueError as error:
             raise DataError(f"{file}, line {number}: not JSON ({error})") from error
-        text = found.get(columns.text, 0) if isinstance(found, dict) else 0
+        text = content.get(columns.text, 0) if isinstance(content, dict) else 0
         text = "" if text is None else text
         if not isinstance(text, str):
             raise DataError(
-                f"{file}, line {number}: no text under '{columns.text}'; --column names another key"
+                f"{file}, line {number}: no text under key '{columns.text}'; select another with --column"
             )
-        name = None if columns.conversation is None else found.get(columns.conversation)
-        named |= name is not None
-        place = 0.0 if columns.order is None else _number(found.get(columns.order), file, f"line {number}")
-        yield Text(str(found.get("id", number)), text, "" if name is None else str(name), place)
-    if not named:
-        raise DataError(f"{file}: no line has '{columns.conversation}'; --conversation names another key")
+        conversation = None if columns.conversation is None else content.get(columns.conversation)
+        has_conversation |= conversation is not None
+        order = 0.0
+        if columns.order is not None:
+            order = _parse_order(content.get(columns.order), file, f"line {number}")
+        yield Text(
+            str(content.get("id", number)), text, "" if conversation is None else str(conversation), order
+        )
+    if not has_conversation:
+        raise DataError(
+            f"{file}: no line has the key '{columns.conversation}'; select another with --conversation"
+        )
 
 
-OPTIONS = ("--column", "--conversation", "--order")
-"""Of the command line, that name `Columns`."""
+def _parse_order(value: Any, file: Path, where: str) -> float:
+    with contextlib.suppress(TypeError, ValueError):
+        if math.isfinite(number := float(value)):
+            return number
+    raise DataError(f"{file}, {where}: expected a finite number, found '{'' if value is None else value}'")
 
 
-READERS = {".txt": _lines, ".csv": _rows, ".tsv": _rows, ".jsonl": _objects}
+READERS = {".txt": _read_lines, ".csv": _read_rows, ".tsv": _read_rows, ".jsonl": _read_objects}
+"""Readers by file extension."""

@@ -20,14 +20,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CHUNK = 1024
+"""Rows per row group of a Parquet file."""
 Named = tuple[str, Prediction]
+"""Sample ID and prediction."""
 
 
 def check_output(file: Path, overwrite: bool) -> None:
-    """Refuse an output file that cannot or must not be written, before anything is scored.
+    """Check that an output file can be written, before anything is scored.
+
+    Args:
+        file: file to write.
+        overwrite: allow the file to exist.
 
     Raises:
-        RunError: unknown ending, the file exists, or another process works in its folder.
+        RunError: unknown file extension, the file exists, or another process is writing to its folder.
     """
     if file.suffix not in WRITERS:
         raise RunError(f"{file}: unknown ending '{file.suffix}'; use {', '.join(WRITERS)}")
@@ -35,27 +41,32 @@ def check_output(file: Path, overwrite: bool) -> None:
 
 
 def write_predictions(predictions: Iterable[Named], file: Path, *, overwrite: bool = False) -> int:
-    """Write predictions, in constant memory; the file appears when it is whole.
+    """Write predictions as a stream, atomically.
 
-    Columns: `id`, `labels` (CSV: joined by ';'), then per label `score_<label>` and `attribution_<label>`; of
-    texts also `text`, and `words_<label>` where words were asked for (as `labels`).
+    Columns: `id`, `text` (of texts), `labels`, then `score_<label>`, `attribution_<label>` and, if requested,
+    `words_<label>` for each label. CSV joins lists by ";".
+
+    Args:
+        predictions: sample IDs and predictions.
+        file: file to write: .csv, .parquet or .jsonl.
+        overwrite: replace an existing file.
 
     Returns:
-        How many were written.
+        Number of predictions written.
 
     Raises:
-        RunError: nothing to write, or see `check_output`.
+        RunError: there are no predictions, or see `check_output`.
     """
     check_output(file, overwrite)
     return write_file(predictions, file)
 
 
 def write_file(predictions: Iterable[Named], file: Path) -> int:
-    """As `write_predictions`, with an existing file replaced unasked."""
+    """Write predictions as `write_predictions` does, replacing an existing file."""
     stream = iter(predictions)
-    first = list(islice(stream, 1))  # what is wrong with the data shows before a folder is made
+    first = list(islice(stream, 1))  # errors in the data are raised before a folder is created
     if not first:
-        raise RunError(f"{file}: nothing to write, there are no samples")
+        raise RunError(f"{file}: no samples to write")
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(unfinished_name(file.name))
     try:
@@ -69,15 +80,15 @@ def write_file(predictions: Iterable[Named], file: Path) -> int:
 
 
 def to_frame(predictions: Iterable[Prediction | Named]) -> pd.DataFrame:
-    """Many predictions as a pandas data frame, one row per sample.
+    """Convert predictions to a pandas DataFrame, one row per sample.
 
     Args:
-        predictions: of one run, with or without ids, e.g. `Predictor.predict_store(…)` or
+        predictions: predictions of one run, with or without IDs, e.g. `Predictor.predict_store(…)` or
             `Predictor.predict_batch(…)`.
 
     Returns:
-        Columns `id` where there are ids, `text` of texts, `labels` (lists), then per label
-        `score_<label>`, `attribution_<label>` and, where words were asked for, `words_<label>` (lists).
+        Columns `id` (if given), `text` (of texts), `labels` (lists), then `score_<label>`,
+        `attribution_<label>` and, if requested, `words_<label>` (lists) for each label.
 
     Raises:
         CaratError: pandas is not installed.
@@ -89,15 +100,17 @@ def to_frame(predictions: Iterable[Prediction | Named]) -> pd.DataFrame:
     """
     records = []
     for item in predictions:
-        row = as_row(*item) if isinstance(item, tuple) else as_row("", item)
-        if not isinstance(item, tuple):
+        if isinstance(item, tuple):
+            records.append(as_row(*item))
+        else:
+            row = as_row("", item)
             del row["id"]
-        records.append(row)
+            records.append(row)
     return Table.from_records(records).to_frame()
 
 
 def as_row(id: str, prediction: Prediction) -> dict[str, Any]:
-    """One prediction as a flat row."""
+    """Flatten a prediction to a row."""
     row: dict[str, Any] = {"id": id} | ({"text": prediction.text} if prediction.text else {})
     row["labels"] = prediction.labels
     row |= {f"score_{name}": score for name, score in prediction.scores.items()}
@@ -138,8 +151,8 @@ def _write_parquet(predictions: Iterator[Named], file: Path) -> int:
     try:
         while rows := [as_row(*named) for named in islice(predictions, CHUNK)]:
             if writer is None:
-                kinds = {list: pa.list_(pa.string()), float: pa.float64(), str: pa.string()}
-                fields = [(key, kinds[type(value)]) for key, value in rows[0].items()]
+                types = {list: pa.list_(pa.string()), float: pa.float64(), str: pa.string()}
+                fields = [(key, types[type(value)]) for key, value in rows[0].items()]
                 writer = pa.parquet.ParquetWriter(file, pa.schema(fields))
             writer.write_table(pa.Table.from_pylist(rows, schema=writer.schema))
             count += len(rows)
@@ -154,3 +167,4 @@ WRITERS: dict[str, Callable[[Iterator[Named], Path], int]] = {
     ".parquet": _write_parquet,
     ".jsonl": _write_json_lines,
 }
+"""Writers by file extension."""

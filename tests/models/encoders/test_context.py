@@ -21,7 +21,7 @@ from carat.data.tokenizer import NO_CONTEXT
 from carat.inference.explain.attention import draw_attention
 from carat.inference.export import export
 from carat.inference.export.card import describe
-from carat.inference.text import AROUND, LEAST
+from carat.inference.text import CONTEXT_NAME, MIN_DROP
 from carat.models.encoders.pretrained import PretrainedEncoder
 from carat.training.train import TrainedRun, train
 from carat.utils.errors import ConfigError, DataError, RunError
@@ -185,34 +185,39 @@ def test_attribution_to_words_and_context(calls_run: TrainedRun) -> None:
     plain = predictor.predict_text(texts, contexts=predictor.reader.contexts(texts))
     explained = predictor.predict_text(texts, contexts=predictor.reader.contexts(texts), words=3)
     assert [x.scores for x in explained] == [pytest.approx(x.scores, abs=1e-6) for x in plain]
-    assert {word for words in explained[0].words.values() for word in words} <= {"we", "glad", "so", AROUND}
-    assert {word for words in explained[1].words.values() for word in words} <= {"we", "so", AROUND}
+    assert {word for words in explained[0].words.values() for word in words} <= {
+        "we",
+        "glad",
+        "so",
+        CONTEXT_NAME,
+    }
+    assert {word for words in explained[1].words.values() for word in words} <= {"we", "so", CONTEXT_NAME}
     alone = predictor.predict_text("so we", words=3)[0]
-    assert AROUND not in {word for words in alone.words.values() for word in words}
+    assert CONTEXT_NAME not in {word for words in alone.words.values() for word in words}
     other = predictor.predict_text(["we tears", "so we"], conversations=["a", "a"], words=3)
     predictions = [explained[1], other[1]]
-    by_context = [(x, name) for x in predictions for name in x.words if AROUND in x.words[name]]
+    by_context = [(x, name) for x in predictions for name in x.words if CONTEXT_NAME in x.words[name]]
     assert by_context
     for x in predictions:
         for name, score in x.scores.items():
-            assert ((x, name) in by_context) == (score - alone.scores[name] >= LEAST)
+            assert ((x, name) in by_context) == (score - alone.scores[name] >= MIN_DROP)
 
 
 def test_invalid_contexts_are_rejected(calls_run: TrainedRun, text_run: TrainedRun) -> None:
     predictor = carat.load(calls_run.folder)
     contexts = predictor.reader.contexts(["so", "we"])
     assert predictor.reader.contexts("so we") == [NO_CONTEXT]
-    with pytest.raises(DataError, match="1 texts, but the contexts of 2"):
+    with pytest.raises(DataError, match="1 texts, but 2 contexts"):
         predictor.predict_text(["so"], contexts=contexts)
     with pytest.raises(DataError, match="2 texts, but 1 conversation names"):
         predictor.reader.contexts(["so", "we"], ["a"])
     with pytest.raises(DataError, match=r"2 texts, but an order of shape \(3,\)"):
         predictor.reader.contexts(["so", "we"], order=[1, 2, 3])
-    with pytest.raises(DataError, match="contexts are what reader"):
+    with pytest.raises(DataError, match="contexts: expected the result of reader"):
         predictor.predict_text(["so", "we"], contexts=["a", "a"])  # type: ignore[list-item]
     with pytest.raises(DataError, match="give one of them"):
         predictor.predict_text(["so", "we"], contexts=contexts, conversations=["a", "a"])
-    with pytest.raises(RunError, match="reads every text by itself"):
+    with pytest.raises(RunError, match="reads each text without context"):
         carat.load(text_run.folder).predict_text(["so", "we"], contexts=contexts)
 
 
@@ -251,15 +256,15 @@ def test_command_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("carat.cli.predict_text.AT_ONCE", 3)
+    monkeypatch.setattr("carat.cli.predict_text.CHUNK", 3)
     table = "utterance,call,turn\nwe glad,a,2\nwe tears,b,0\n,a,1\nso we,a,3\nso we,b,9\nso we,,0\nso we,,0\n"
     (tmp_path / "calls.csv").write_text(table)
     out = tmp_path / "out.csv"
     options = ("--file", tmp_path / "calls.csv", "--column", "utterance", "--out", out)
     code, _, err = run("predict", calls_run.folder, *options, "--conversation", "call")
     assert code == 0, err
-    assert "note: left out as empty: 1 of 7 texts" in err
-    assert "read by itself" not in err
+    assert "note: skipped 1 empty texts of 7" in err
+    assert "read without context" not in err
     rows = list(csv.DictReader(out.read_text().splitlines()))
     labels = [row["labels"] for row in rows]
     assert labels[2:4] == ["happy", "sad"]
@@ -273,7 +278,10 @@ def test_command_line(
     assert [row["score_sad"] for row in reordered[:4]] == [row["score_sad"] for row in rows[:4]]
     code, _, err = run("predict", calls_run.folder, *options[:-2])
     assert code == 0
-    assert "note: each text is read by itself; with --conversation COLUMN or --together" in err
+    assert (
+        "note: each text is read without context; to use the context of this run, add --conversation COLUMN"
+        in err
+    )
     (tmp_path / "texts.txt").write_text("we tears\n\nso we\n")
     file = ("--file", tmp_path / "texts.txt", "--together", "--out", tmp_path / "lines.csv")
     assert run("predict", calls_run.folder, *file)[0] == 0
@@ -282,16 +290,16 @@ def test_command_line(
     code, shown, _ = run("predict", calls_run.folder, "--text", "we glad", "so we", "--together")
     assert code == 0
     assert shown.count("happy") >= 1
-    assert AROUND in shown
+    assert CONTEXT_NAME in shown
     wrong = [
-        (("--text", "so", "--conversation", "call"), "--conversation and --order are of --file"),
-        ((*options, "--together"), "give --conversation or --together, not both"),
+        (("--text", "so", "--conversation", "call"), "--conversation and --order are for --file"),
+        ((*options, "--together"), "--conversation and --together exclude each other"),
         ((*options[:-2], "--order", "turn"), "add --conversation COLUMN or --together"),
         (("--data", tmp_path, "--together", "--out", "x.csv"), "are for --text and --file"),
         ((*options[:-1], "cal"), "no column 'cal'; did you mean 'call'"),
         (
             ("--file", tmp_path / "texts.txt", "--conversation", "call", "--out", "x.csv"),
-            "lines have no column 'call'",
+            "a .txt file has no column 'call'",
         ),
     ]
     for arguments, message in wrong:
@@ -300,8 +308,8 @@ def test_command_line(
         assert message in err
     code, _, err = run("predict", text_run.folder, "--text", "so", "we", "--together")
     assert code == 2
-    assert "this run reads every text by itself, so it takes no conversations; one trained on a store" in err
-    assert "whose recipe sets context does" in err
+    assert "the run reads each text without context, so it takes no conversations; train on a store" in err
+    assert "whose recipe sets `context`" in err
 
 
 def test_stores_with_another_context_are_rejected(

@@ -1,1 +1,1 @@
-"""Pictures of what a trained method does, each with its numbers as CSV."""
+"""Explanation of a trained model in figures, each with its data as CSV."""

@@ -1,4 +1,4 @@
-"""What the pictures need of a run on a split, collected in one pass."""
+"""Collection of model outputs on a split for all figures, in one pass."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from carat.inference.predictor import Predictor
 
 
 @dataclass(frozen=True)
-class Gathered:
-    """N samples of a split that can be scored, in the store's order."""
+class SplitOutputs:
+    """Outputs of a model on the N scorable samples of a split, in the order of the store."""
 
     split: str
     labels: list[str]
@@ -24,48 +24,50 @@ class Gathered:
     modalities: list[str]
     """Names, in the order of the M axis."""
     rows: NDArray[np.int64]
-    """(N,) of the store."""
+    """(N,) rows of the store."""
     truth: NDArray[np.bool_]
-    """(N, L)."""
+    """(N, L) true labels."""
     predicted: NDArray[np.bool_]
-    """(N, L), with the thresholds found on validation."""
+    """(N, L) predicted labels, with the thresholds chosen on validation."""
     modality_mask: NDArray[np.bool_]
-    """(N, M)."""
+    """(N, M), present = True."""
     attribution: NDArray[np.int64]
-    """(N, L)."""
+    """(N, L) indices of modalities."""
     weights: NDArray[np.float32]
-    """(N, M, L): softmax over the present modalities of the scored level's logits."""
+    """(N, M, L) softmax of the logits of the scored level over the present modalities."""
     kept: NDArray[np.int64]
-    """(K,) places among the N samples, of which features and latents are kept."""
+    """(K,) indices among the N samples, of those whose features and latents are kept."""
     features: NDArray[np.float32]
-    """(K, M, L, D): original label-specific features u, before the contrast's space."""
+    """(K, M, L, D) label-specific features u, before the projection to the contrastive space."""
     latents: NDArray[np.float32]
-    """(K, M, L, P): their latents z, of unit length, which the contrast shapes."""
+    """(K, M, L, P) latents z in the contrastive space, with unit norm."""
 
 
 @torch.inference_mode()
-def gather(predictor: Predictor, store: Store, split: str, keep: int, seed: int) -> Gathered | None:
-    """Run the method over a split.
+def collect_outputs(
+    predictor: Predictor, store: Store, split: str, keep: int, seed: int
+) -> SplitOutputs | None:
+    """Run the model on a split.
 
     Args:
-        predictor: of the run.
-        store: data that fits the run.
-        split: which split.
-        keep: of how many samples, drawn at random, to keep features and latents.
-        seed: of the drawing.
+        predictor: predictor of the run.
+        store: store that fits the run.
+        split: split of the store.
+        keep: number of randomly drawn samples whose features and latents are kept.
+        seed: random seed of the draw.
 
     Returns:
-        None if the method has no latents and logits by modality, as CARAT has.
+        The outputs; None for models without label-specific features by modality, unlike CARAT.
 
     Raises:
         DataError: the store does not fit the run, or has no such split.
     """
     predictor.check_labels(store)
     batches = list(predictor.batches(store, split))
-    number = sum(len(batch.rows) for batch in batches)
+    num_samples = sum(len(batch.rows) for batch in batches)
     random = np.random.default_rng(seed)
-    chosen = np.zeros(number, dtype=bool)
-    chosen[random.choice(number, min(keep, number), replace=False)] = True
+    chosen = np.zeros(num_samples, dtype=bool)
+    chosen[random.choice(num_samples, min(keep, num_samples), replace=False)] = True
     parts: dict[str, list[NDArray[Any]]] = {}
     start = 0
     for batch in batches:
@@ -75,7 +77,7 @@ def gather(predictor: Predictor, store: Store, split: str, keep: int, seed: int)
         mask = torch.from_numpy(chosen[start : start + len(batch.rows)]).to(outputs.scores.device)
         start += len(batch.rows)
         logits = outputs.logits[:, -1].masked_fill(~outputs.modality_mask[..., None], float("-inf"))
-        found = {
+        tensors = {
             "rows": batch.rows,
             "truth": batch.labels.bool(),
             "scores": outputs.scores,
@@ -85,15 +87,15 @@ def gather(predictor: Predictor, store: Store, split: str, keep: int, seed: int)
             "features": outputs.features[mask, 0],
             "latents": torch.nn.functional.normalize(outputs.latents[mask, 0], dim=-1),
         }
-        for name, value in found.items():
+        for name, value in tensors.items():
             parts.setdefault(name, []).append(value.cpu().numpy())
-    whole: dict[str, Any] = {name: np.concatenate(values) for name, values in parts.items()}
+    arrays: dict[str, Any] = {name: np.concatenate(values) for name, values in parts.items()}
     thresholds = np.array(list(predictor.card.thresholds.values()))
-    return Gathered(
+    return SplitOutputs(
         split=split,
         labels=predictor.labels,
         modalities=list(predictor.widths),
-        predicted=apply_thresholds(whole.pop("scores"), thresholds),
+        predicted=apply_thresholds(arrays.pop("scores"), thresholds),
         kept=np.flatnonzero(chosen),
-        **whole,
+        **arrays,
     )

@@ -1,4 +1,4 @@
-"""Which modality carries which label, and which labels go together."""
+"""Contributions of modalities to labels, and co-occurrence of labels."""
 
 from __future__ import annotations
 
@@ -8,76 +8,81 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from carat.inference.explain.collect import Gathered
+from carat.inference.explain.collect import SplitOutputs
 from carat.utils.plotting import heat_map, new_figure, save
 from carat.utils.tables import Table
 
 
-def contributions(gathered: Gathered) -> tuple[NDArray[Any], NDArray[Any], int]:
-    """How often each modality wins the max, its mean softmax weight, (M, L) each, and of how many samples.
+def modality_contributions(outputs: SplitOutputs) -> tuple[NDArray[Any], NDArray[Any], int]:
+    """Compute how much each modality contributes to each label, over the samples with all modalities.
 
-    Only samples that have all modalities count: elsewhere some could not win.
+    Returns:
+        Fraction of samples attributed to the modality (M, L), mean softmax weight (M, L), and the number of
+        samples; NaN if there are none.
     """
-    whole = gathered.modality_mask.all(1)
-    if not whole.any():
-        nothing = np.full((len(gathered.modalities), len(gathered.labels)), np.nan)
-        return nothing, nothing, 0
-    winners = gathered.attribution[whole]  # (N, L)
-    wins = np.stack([(winners == m).mean(0) for m in range(len(gathered.modalities))])
-    return wins, gathered.weights[whole].mean(0), int(whole.sum())
+    complete = outputs.modality_mask.all(1)
+    if not complete.any():
+        undefined = np.full((len(outputs.modalities), len(outputs.labels)), np.nan)
+        return undefined, undefined, 0
+    attribution = outputs.attribution[complete]  # (N, L)
+    wins = np.stack([(attribution == m).mean(0) for m in range(len(outputs.modalities))])
+    return wins, outputs.weights[complete].mean(0), int(complete.sum())
 
 
-def draw_contributions(gathered: Gathered, out: Path) -> list[Path]:
-    """Write `contributions.svg` and `.csv`; nothing for a single modality or where no sample has all."""
-    wins, weights, samples = contributions(gathered)
-    if not samples or len(gathered.modalities) < 2:
+def draw_contributions(outputs: SplitOutputs, out: Path) -> list[Path]:
+    """Write `contributions.svg` and `.csv`, unless there is one modality or no sample has all of them."""
+    wins, weights, samples = modality_contributions(outputs)
+    if not samples or len(outputs.modalities) < 2:
         return []
-    size = (3.2 + 1.5 * len(gathered.labels), 1.8 + 0.5 * len(gathered.modalities))
+    size = (3.2 + 1.5 * len(outputs.labels), 1.8 + 0.5 * len(outputs.modalities))
     figure = new_figure(*size)
     figure.suptitle(
-        f"Which modality carries which label ({samples} samples with all modalities, {gathered.split})"
+        f"Contributions of modalities to labels ({samples} samples with all modalities, {outputs.split})"
     )
-    titles = ("share of samples in which it wins the max", "mean softmax weight over the modalities")
+    titles = ("fraction of samples attributed to the modality", "mean softmax weight over the modalities")
     for axes, values, title in zip(figure.subplots(1, 2), (wins, weights), titles, strict=True):
-        heat_map(axes, values, gathered.modalities, gathered.labels)
+        heat_map(axes, values, outputs.modalities, outputs.labels)
         axes.set_title(title, fontsize=10)
     save(figure, out / "contributions.svg")
     rows = [
-        [gathered.modalities[m], gathered.labels[label], share, weights[m, label], samples]
-        for (m, label), share in np.ndenumerate(wins)
+        [outputs.modalities[m], outputs.labels[label], fraction, weights[m, label], samples]
+        for (m, label), fraction in np.ndenumerate(wins)
     ]
     columns = ["modality", "label", "share_of_wins", "mean_weight", "samples"]
     Table(columns, rows).to_csv(out / "contributions.csv")
     return [out / "contributions.svg", out / "contributions.csv"]
 
 
-def draw_co_occurrence(gathered: Gathered, out: Path) -> list[Path]:
-    """Write `co_occurrence.svg` and `.csv`: of the samples with one label, which share has another."""
-    labels = gathered.labels
+def draw_co_occurrence(outputs: SplitOutputs, out: Path) -> list[Path]:
+    """Write `co_occurrence.svg` and `.csv`: fraction of the samples with one label that have another."""
+    labels = outputs.labels
     figure = new_figure(3.4 + 1.4 * len(labels), 2.2 + 0.5 * len(labels))
     figure.suptitle(
-        f"Labels that go together ({len(gathered.truth)} samples, {gathered.split}): of the samples with the "
-        f"label of the row, the share that has that of the column"
+        f"Co-occurrence of labels ({len(outputs.truth)} samples, {outputs.split}): fraction of the samples "
+        f"with the label of the row that have the label of the column"
     )
     counts = {}
-    for axes, (what, marked) in zip(
+    for axes, (name, labels_present) in zip(
         figure.subplots(1, 2),
-        {"truth": gathered.truth, "prediction": gathered.predicted}.items(),
+        {"truth": outputs.truth, "prediction": outputs.predicted}.items(),
         strict=True,
     ):
-        together = marked.T.astype(np.int64) @ marked.astype(np.int64)  # (L, L)
-        counts[what] = together
-        own = together.diagonal().astype(float)
-        shares = np.divide(
-            together, own[:, None], out=np.full(together.shape, np.nan), where=own[:, None] > 0
+        co_occurrences = labels_present.T.astype(np.int64) @ labels_present.astype(np.int64)  # (L, L)
+        counts[name] = co_occurrences
+        totals = co_occurrences.diagonal().astype(float)
+        fractions = np.divide(
+            co_occurrences,
+            totals[:, None],
+            out=np.full(co_occurrences.shape, np.nan),
+            where=totals[:, None] > 0,
         )
-        np.fill_diagonal(shares, np.nan)
-        named = [f"{name} ({n:.0f})" for name, n in zip(labels, own, strict=True)]
-        heat_map(axes, shares, named, labels)
-        axes.set_title(what, fontsize=10)
+        np.fill_diagonal(fractions, np.nan)
+        row_names = [f"{label} ({n:.0f})" for label, n in zip(labels, totals, strict=True)]
+        heat_map(axes, fractions, row_names, labels)
+        axes.set_title(name, fontsize=10)
     save(figure, out / "co_occurrence.svg")
     rows = [
-        [first, second, *(int(together[i, j]) for together in counts.values())]
+        [first, second, *(int(co_occurrences[i, j]) for co_occurrences in counts.values())]
         for i, first in enumerate(labels)
         for j, second in enumerate(labels)
     ]

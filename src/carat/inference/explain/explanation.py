@@ -1,4 +1,4 @@
-"""All pictures of a run in one call."""
+"""Explanation of a run: all figures in one call."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from carat.data.store import Store, open_store
 from carat.inference.explain.attention import draw_attention, find_rows
-from carat.inference.explain.collect import Gathered, gather
+from carat.inference.explain.collect import SplitOutputs, collect_outputs
 from carat.inference.explain.contributions import draw_co_occurrence, draw_contributions
 from carat.inference.explain.latents import draw_latents
 from carat.inference.explain.sensitivity import draw_sensitivity, read_sweep
@@ -28,11 +28,11 @@ EXPLANATION = FolderKind(
     ),
     error=ConfigError,
 )
-"""A folder of pictures and their numbers."""
+"""A folder of figures and their data."""
 SAMPLES = 3
-"""Samples whose attention is drawn when none are named."""
+"""Default number of samples whose attention is drawn."""
 KEPT = 2000
-"""Samples whose features may become points."""
+"""Maximum number of samples from which t-SNE points are drawn."""
 
 
 def explain(
@@ -47,29 +47,32 @@ def explain(
     seed: int = 0,
     overwrite: bool = False,
 ) -> list[Path]:
-    """Draw what a run does on a split: pictures as SVG, their numbers as CSV.
+    """Explain a run on a split in figures (SVG), each with its data (CSV).
+
+    Draws t-SNE of features and latents, contributions of modalities, co-occurrence of labels, label
+    attention of single samples, and the sensitivity to settings if a sweep is given.
 
     Args:
         run: folder of the run, or a `TrainedRun` or `Predictor`.
-        store: a store with the run's labels, or its folder.
-        out: folder to make.
-        split: which split.
-        samples: ids whose attention is drawn; by default three, those that the run gets right and that have
-            several labels first.
-        points: how many points t-SNE shows.
-        sweep: folder of runs on the run's data whose settings differ, for curves of sensitivity.
-        seed: of drawing and t-SNE.
-        overwrite: replace another explanation.
+        store: store with the labels of the run, or its folder.
+        out: folder to create.
+        split: split of the store.
+        samples: IDs of samples whose attention is drawn; defaults to three, preferably predicted exactly and
+            with several labels.
+        points: maximum number of t-SNE points.
+        sweep: folder of runs on the same data with different settings, for sensitivity curves.
+        seed: random seed of sampling and t-SNE.
+        overwrite: replace an existing explanation.
 
     Returns:
-        The files that were written.
+        The files written.
 
     Raises:
-        ConfigError: the folder is taken, or the run's method has nothing to draw.
+        ConfigError: the folder holds something else, or there is nothing to draw for the method.
         DataError: the store does not fit the run, or has no such split or sample.
-        RunError: no run, no sweep, or another process works in the folder.
+        RunError: there is no run or no sweep, or another process is writing to the folder.
 
-    Source: t-SNE by van der Maaten and Hinton, JMLR 9 (2008).
+    Source: van der Maaten and Hinton, "Visualizing Data using t-SNE", JMLR 9 (2008).
 
     Example:
         carat.explain("demo-run", "demo-store", "pictures", points=50)
@@ -79,26 +82,28 @@ def explain(
     opened, predictor = open_store(store), load(run)
     curves = read_sweep(Path(sweep), predictor.card.fingerprint) if sweep is not None else None
     rows = find_rows(opened, samples) if samples else None
-    gathered = gather(predictor, opened, split, KEPT, seed)
-    if gathered is None and curves is None:
+    outputs = collect_outputs(predictor, opened, split, KEPT, seed)
+    if outputs is None and curves is None:
         name = predictor.experiment.method.name
-        raise ConfigError(f"{folder}: {name} has no label features by modality, nothing to draw but --sweep")
+        raise ConfigError(
+            f"{folder}: {name} has no label-specific features by modality, so only --sweep can be drawn"
+        )
     files: list[Path] = []
     with claim(EXPLANATION, folder, overwrite=overwrite):
-        if gathered is not None:
-            files += draw_latents(gathered, opened, folder, points, seed)
-            files += draw_contributions(gathered, folder)
-            files += draw_co_occurrence(gathered, folder)
-            for row in typical(gathered) if rows is None else rows:
+        if outputs is not None:
+            files += draw_latents(outputs, opened, folder, points, seed)
+            files += draw_contributions(outputs, folder)
+            files += draw_co_occurrence(outputs, folder)
+            for row in select_samples(outputs) if rows is None else rows:
                 files += draw_attention(predictor, opened, row, folder)
         if curves is not None:
             files += draw_sensitivity(curves, folder)
     return files
 
 
-def typical(gathered: Gathered) -> list[int]:
-    """Rows of samples worth a look: labels exactly right and many, modalities as many as there are."""
-    right = (gathered.predicted == gathered.truth).all(1)
-    worth = gathered.truth.sum(1) + 100 * right + 10 * gathered.modality_mask.sum(1)
-    best = np.argsort(-worth, kind="stable")[:SAMPLES]
-    return [int(row) for row in gathered.rows[best]]
+def select_samples(outputs: SplitOutputs) -> list[int]:
+    """Select rows of samples with exact predictions, then many modalities, then many labels."""
+    exact = (outputs.predicted == outputs.truth).all(1)
+    priority = outputs.truth.sum(1) + 100 * exact + 10 * outputs.modality_mask.sum(1)
+    best = np.argsort(-priority, kind="stable")[:SAMPLES]
+    return [int(row) for row in outputs.rows[best]]

@@ -1,4 +1,4 @@
-"""How validation micro-F1 depends on a setting, from the runs of a sweep."""
+"""Sensitivity of validation micro-F1 to settings, from the runs of a sweep."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ Results = dict[str, dict[float, list[float]]]
 
 
 def read_sweep(folder: Path, fingerprint: str) -> Results:
-    """Settings that differ between the finished runs below a folder that were trained on the same data.
+    """Read validation micro-F1 by setting from all finished runs below a folder.
 
     Args:
-        folder: of the runs.
-        fingerprint: of the store that they were trained on.
+        folder: folder of runs, searched recursively.
+        fingerprint: fingerprint of the training store; runs on other data are skipped.
+
+    Returns:
+        Results of the numeric settings that differ between runs.
 
     Raises:
-        RunError: no folder, or no setting differs.
+        RunError: there is no folder, or no setting differs.
     """
     if not folder.is_dir():
         raise RunError(f"{folder}: no such folder of runs")
@@ -35,10 +38,10 @@ def read_sweep(folder: Path, fingerprint: str) -> Results:
         try:
             card, experiment = read_run(card_file.parent)
         except CaratError:
-            continue  # unfinished or damaged: not a result
+            continue  # unfinished or corrupt
         score = card.validation.get("micro_f1")
         if score is not None and card.fingerprint == fingerprint:
-            runs.append((_numbers(experiment.model_dump(include={"method", "training"})), score))
+            runs.append((_flatten_numbers(experiment.model_dump(include={"method", "training"})), score))
     settings = sorted({name for values, _ in runs for name in values})
     results: Results = {}
     for name in settings:
@@ -49,17 +52,20 @@ def read_sweep(folder: Path, fingerprint: str) -> Results:
         if len(by_value) > 1:
             results[name] = dict(sorted(by_value.items()))
     if not results:
-        raise RunError(f"{folder}: {len(runs)} finished runs on the same data; a curve needs two that differ")
+        raise RunError(
+            f"{folder}: {len(runs)} finished runs on the same data; expected at least two with different "
+            f"settings"
+        )
     return results
 
 
 def draw_sensitivity(results: Results, out: Path) -> list[Path]:
-    """Write `sensitivity.svg` and `.csv`: a curve for each setting that differs; see `read_sweep`."""
+    """Write `sensitivity.svg` and `.csv`, with a curve for each setting; see `read_sweep`."""
     columns = min(3, len(results))
-    lines = -(-len(results) // columns)
-    figure = new_figure(4.2 * columns, 0.6 + 3 * lines)
+    num_rows = -(-len(results) // columns)
+    figure = new_figure(4.2 * columns, 0.6 + 3 * num_rows)
     figure.suptitle("Validation micro-F1 by setting; points are runs, the line is their mean")
-    grid = figure.subplots(lines, columns, squeeze=False).ravel()
+    grid = figure.subplots(num_rows, columns, squeeze=False).ravel()
     for axes, (name, by_value) in zip(grid, results.items(), strict=False):
         for value, scores in by_value.items():
             axes.plot([value] * len(scores), scores, "o", color=COLORS[0], alpha=0.4, markersize=4)
@@ -84,12 +90,12 @@ def draw_sensitivity(results: Results, out: Path) -> list[Path]:
     return [out / "sensitivity.svg", out / "sensitivity.csv"]
 
 
-def _numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Numbers of a nested mapping by dotted name."""
-    found: dict[str, float] = {}
+def _flatten_numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Collect the numbers of a nested mapping by dotted name."""
+    numbers: dict[str, float] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            found |= _numbers(value, f"{prefix}{key}.")
+            numbers |= _flatten_numbers(value, f"{prefix}{key}.")
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            found[f"{prefix}{key}"] = float(value)
-    return found
+            numbers[f"{prefix}{key}"] = float(value)
+    return numbers

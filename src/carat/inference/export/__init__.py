@@ -1,4 +1,4 @@
-"""A run as one file that needs no carat: ONNX, or a program of `torch.export`."""
+"""Export of a run to a single file that is used without carat: ONNX, or a `torch.export` program."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from carat.data.store import Store, open_store
 from carat.inference.export.card import describe, describe_inputs, describe_outputs
-from carat.inference.export.checks import F1, check, compare
+from carat.inference.export.checks import F1, check_outputs, compare_f1
 from carat.inference.export.files import KINDS
 from carat.inference.predictor import load
 from carat.utils.errors import ExportError
@@ -19,20 +19,21 @@ from carat.utils.output_folder import check_file
 
 @dataclass(frozen=True)
 class Exported:
-    """What `export` wrote."""
+    """Result of `export`."""
 
     path: Path
     size: int
     """In bytes."""
     inputs: dict[str, str]
-    """By name, in order: shape and type."""
+    """Shape and type by name, in order."""
     outputs: dict[str, str]
+    """Shape and type by name, in order."""
     largest_difference: float
-    """Of a score from PyTorch's, over random batches."""
+    """Maximum absolute difference of a score from PyTorch, over random batches."""
     f1: dict[str, F1]
-    """On the data: of `float`, and of `int8` if that was asked for; empty without data."""
+    """F1 on the data of the `float` model, and of the `int8` model if requested; empty without data."""
     notes: list[str]
-    """What a user should know before trusting the numbers on the data."""
+    """Caveats of the results on the data."""
 
 
 def export(
@@ -44,29 +45,29 @@ def export(
     split: str = "valid",
     overwrite: bool = False,
 ) -> Exported:
-    """Write a run as one file; it gets its name when it has given PyTorch's numbers.
+    """Export a run to a single file, after verifying its outputs against PyTorch.
 
-    Inputs are for each modality its features `<modality>` (B, T, d) float32 and their mask `<modality>_mask`
-    (B, T) bool, valid = True. B is any number, T any up to the modality's max_length; a sample lacks a
-    modality where its mask is all False. Outputs are `scores` (B, L) float32 in [0, 1] and `attribution`
-    (B, L) int64, the place of a modality. The file holds labels, thresholds and what else is needed to use
-    it alone, as JSON.
+    Inputs are, for each modality, features `<modality>` (B, T, d) float32 (token IDs: int64) and their mask
+    `<modality>_mask` (B, T) bool, valid = True. B and T are dynamic, with T up to the modality's max_length;
+    a modality is absent from a sample if its mask is all False. Outputs are `scores` (B, L) float32 in
+    [0, 1] and `attribution` (B, L) int64, indices of modalities. Labels, thresholds and everything else that
+    is needed to use the file are embedded as JSON.
 
     Args:
-        run: folder made by `carat train`, or a `TrainedRun` or `Predictor`.
-        out: file to write, `.onnx`, or `.pt2` for `torch.export.load`.
-        int8: quantise the linear layers of an `.onnx`; needs `store`.
-        store: a store, or its folder, on which the file's F1 is measured; unless `int8`, the labels that it
-            predicts there must be the run's.
-        split: which split of the store.
+        run: folder created by `carat train`, or a `TrainedRun` or `Predictor`.
+        out: file to write: `.onnx`, or `.pt2` for `torch.export.load`.
+        int8: quantize the linear layers of an `.onnx`; requires `store`.
+        store: store, or its folder, on which F1 is measured; unless `int8` is set, the exported file must
+            predict the same labels there as the run.
+        split: split of the store.
         overwrite: replace an existing file.
 
     Returns:
-        The file, its inputs and outputs, and how far its scores are from PyTorch's.
+        The file, its inputs and outputs, and the difference of its scores from PyTorch.
 
     Raises:
-        ExportError: it cannot be, or the file gives other numbers; nothing is left then.
-        RunError: no run, an unfinished one, or another process works in the folder of `out`.
+        ExportError: the export failed, or the outputs differ from PyTorch; no file is written.
+        RunError: there is no run, it is unfinished, or another process is writing to the folder of `out`.
         DataError: the store does not fit the run.
 
     Example:
@@ -78,7 +79,9 @@ def export(
     predictor = load(run, device="cpu")
     inputs, outputs = describe_inputs(predictor), describe_outputs(predictor)
     opened = None if store is None else open_store(store)
-    truth = None if opened is None else predictor.score(opened, split)[1:]  # refuses what does not fit
+    truth = (
+        None if opened is None else predictor.score(opened, split)[1:]
+    )  # also checks that the store fits the run
     model = KINDS[file.suffix].make(predictor, list(inputs), list(outputs))
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.stem}.unfinished{file.suffix}")
@@ -86,14 +89,14 @@ def export(
     try:
         if int8:
             model.write(temporary, "")
-            check(model.open(temporary), predictor)  # before its weights are rounded
-            model = model.quantise(temporary)
+            check_outputs(model.open(temporary), predictor)  # before quantization
+            model = model.quantize(temporary)
         if opened is not None and truth is not None:
             model.write(temporary, "")
-            f1 = compare(model.open(temporary), predictor, opened, split, *truth, exact=not int8)
+            f1 = compare_f1(model.open(temporary), predictor, opened, split, *truth, exact=not int8)
         card = describe(predictor, int8, {"split": split, **f1} if f1 else None)
         model.write(temporary, json.dumps(card, ensure_ascii=False))
-        difference = check(model.open(temporary), predictor, exact=not int8)
+        difference = check_outputs(model.open(temporary), predictor, exact=not int8)
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
@@ -102,18 +105,19 @@ def export(
 
 
 def check_request(file: Path, int8: bool, data: bool, overwrite: bool) -> None:
-    """Refuse what can be refused before a run is read.
+    """Validate the arguments of `export` before the run is read.
 
     Raises:
-        ExportError: unknown ending, `int8` without ONNX or data, the file exists, or packages are missing.
-        RunError: another process works in the file's folder.
+        ExportError: unknown file extension, `int8` without ONNX or data, the file exists, or packages are
+            missing.
+        RunError: another process is writing to the folder of the file.
     """
     if file.suffix not in KINDS:
         raise ExportError(f"{file}: unknown ending '{file.suffix}'; use {', '.join(KINDS)}")
     if int8 and file.suffix != ".onnx":
-        raise ExportError(f"{file}: --int8 is for .onnx only")
+        raise ExportError(f"{file}: --int8 is supported for .onnx only")
     if int8 and not data:
-        raise ExportError("--int8 needs --data to report what it costs")
+        raise ExportError("--int8 needs --data to measure the loss of F1")
     check_file(file, overwrite, ExportError)
     missing = [name for name in KINDS[file.suffix].needs if importlib.util.find_spec(name) is None]
     if missing:

@@ -1,4 +1,4 @@
-"""What an exported file says of itself: all that is needed to use it alone."""
+"""Description embedded in an exported file: everything that is needed to use it without carat."""
 
 from __future__ import annotations
 
@@ -13,74 +13,78 @@ from carat.utils.version import version
 
 
 def describe_inputs(predictor: Predictor) -> dict[str, str]:
-    """Name of every input, in order, with shape and type.
+    """Shape and type of each input by name, in order.
 
     Raises:
-        ExportError: two would have the same name.
+        ExportError: two inputs or outputs would have the same name.
     """
     inputs: dict[str, str] = {}
     for m, width in predictor.widths.items():
-        longest = predictor.model.max_length[m]
-        kind = "float32" if predictor.card.modalities[m].tokens is None else "int64"
-        named = {m: f"(B, T ≤ {longest}, {width}) {kind}", f"{m}_mask": f"(B, T ≤ {longest}) bool"}
-        taken = named.keys() & (inputs.keys() | describe_outputs(predictor).keys())
-        if taken:
-            raise ExportError(f"{predictor.folder}: two inputs or outputs would be named '{min(taken)}'")
-        inputs |= named
+        max_length = predictor.model.max_length[m]
+        dtype = "float32" if predictor.card.modalities[m].tokens is None else "int64"
+        specs = {m: f"(B, T ≤ {max_length}, {width}) {dtype}", f"{m}_mask": f"(B, T ≤ {max_length}) bool"}
+        duplicates = specs.keys() & (inputs.keys() | describe_outputs(predictor).keys())
+        if duplicates:
+            raise ExportError(f"{predictor.folder}: two inputs or outputs would be named '{min(duplicates)}'")
+        inputs |= specs
     return inputs
 
 
 def describe_outputs(predictor: Predictor) -> dict[str, str]:
-    """Name of every output, in order, with shape and type."""
+    """Shape and type of each output by name, in order."""
     size = f"(B, {len(predictor.labels)})"
     return {"scores": f"{size} float32", "attribution": f"{size} int64"}
 
 
 def describe(predictor: Predictor, int8: bool, f1: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The description as plain data.
+    """Describe an exported run as plain data.
 
     Args:
-        predictor: the run.
-        int8: whether the file is quantised.
-        f1: what was measured on data, if it was.
+        predictor: predictor of the run.
+        int8: whether the file is quantized.
+        f1: split and F1 by kind of arithmetic, if measured.
+
+    Returns:
+        Data that can be serialized as JSON.
     """
     card = predictor.card
     notes = [
-        "a label is present where its score is above its threshold",
-        "attribution counts modalities in the order given here; every sample needs one at least",
+        "a label is predicted if its score is greater than its threshold",
+        "attribution holds indices of modalities, in the order listed here; at least one must be present in "
+        "each sample",
     ]
     modalities: list[dict[str, Any]] = []
-    for m, known in card.modalities.items():
-        transform = known.transform if known.transform and known.transform.changes_values else None
+    for m, info in card.modalities.items():
+        transform = info.transform if info.transform and info.transform.changes_values else None
         modalities.append(
             {
                 "name": m,
-                "width": known.width,
+                "width": info.width,
                 "max_length": predictor.model.max_length[m],
-                "pad_to": known.pad_to,
+                "pad_to": info.pad_to,
                 "transform": transform.model_dump() if transform else None,
-                "tokenizer": known.tokens.tokenizer if known.tokens else None,
+                "tokenizer": info.tokens.tokenizer if info.tokens else None,
             }
         )
-        if known.tokens:
+        if info.tokens:
             notes.append(
-                f"{m}: token ids by the tokenizer.json whose SHA-256 is {known.tokens.tokenizer}, special "
-                f"tokens included, {known.tokens.longest} at most"
+                f"{m}: token IDs from the tokenizer.json with SHA-256 {info.tokens.tokenizer}, including "
+                f"special tokens, at most {info.tokens.longest}"
             )
-            if known.tokens.context:
+            if info.tokens.context:
                 notes.append(
-                    f"{m}: beside each id, 0 for the text's own tokens, which come first, and 1 for its "
-                    f"context: at most {known.tokens.context} tokens of what was said before it, the closing "
-                    f"special token, as many of what was said after it, the closing token again; nothing "
-                    f"where nothing was said"
+                    f"{m}: each ID is paired with a token type, 0 for the text and then 1 for its context: "
+                    f"at most {info.tokens.context} tokens before the text, the closing special token, at "
+                    f"most {info.tokens.context} tokens after the text, the closing special token; no tokens "
+                    f"of type 1 if there is no context"
                 )
         if transform:
             notes.append(
-                f"{m}: features as the extractor gave them must be transformed: leave out drop_columns, then "
-                f"(x - mean) / deviation where there is a mean, 0 for inf and NaN"
+                f"{m}: features as extracted must be transformed: remove drop_columns, then (x - mean) / "
+                f"deviation if there is a mean, and replace inf and NaN by 0"
             )
-        if known.pad_to:
-            notes.append(f"{m}: a shorter sequence gets zeros up to step {known.pad_to}, with mask True")
+        if info.pad_to:
+            notes.append(f"{m}: pad shorter sequences with zeros to {info.pad_to} steps, with mask True")
     return {
         "carat": version(),
         "weights": hashlib.sha256((predictor.folder / WEIGHTS).read_bytes()).hexdigest(),

@@ -1,4 +1,4 @@
-"""Whether an exported file gives PyTorch's numbers, and what its labels are worth."""
+"""Verification of exported files against PyTorch, and their F1 on a store."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from torch import Tensor
 from carat.data.store import Store
 from carat.evaluation.metrics import compute_metrics
 from carat.evaluation.thresholds import apply_thresholds
-from carat.inference.export.files import Flat, Score, draw_inputs, foreign
+from carat.inference.export.files import PositionalModel, Score, external_errors, random_features
 from carat.inference.predictor import Predictor
 from carat.utils.errors import ExportError
 
 TOLERANCE = 1e-5
-"""Largest difference of a score from PyTorch's."""
-TIES = 0.01
-"""Share of `attribution` that may differ: between modalities of equal evidence rounding decides."""
-LONGEST = 512
-"""Steps up to which the longest sequences are tried."""
-PATTERNS = 31
-"""How many combinations of present modalities are tried."""
+"""Maximum absolute difference of a score from PyTorch."""
+MAX_TIES = 0.01
+"""Maximum fraction of `attribution` that may differ: ties between modalities are decided by rounding."""
+MAX_STEPS = 512
+"""Maximum number of time steps in the random batches."""
+MAX_PATTERNS = 31
+"""Maximum number of combinations of present modalities in the random batches."""
 
 F1 = dict[str, float | None]
 """`micro_f1` and `macro_f1`; None where undefined."""
 
 
 def random_batches(predictor: Predictor) -> Iterator[list[Tensor]]:
-    """Inputs that try what may go wrong: T = 1, the longest T, modalities that samples or a batch lack."""
+    """Generate inputs for edge cases: T = 1, maximum T, modalities absent from samples or a whole batch."""
     modalities = list(predictor.widths)
-    longest = {m: min(LONGEST, predictor.model.max_length[m]) for m in modalities}
+    max_steps = {m: min(MAX_STEPS, predictor.model.max_length[m]) for m in modalities}
     generator = torch.Generator().manual_seed(0)
 
     def draw(modality_mask: list[tuple[bool, ...]], steps: dict[str, int]) -> list[Tensor]:
@@ -43,54 +43,61 @@ def random_batches(predictor: Predictor) -> Iterator[list[Tensor]]:
             lengths = torch.randint(1, steps[m] + 1, (len(modality_mask),), generator=generator)
             lengths[0] = steps[m]
             mask = torch.arange(steps[m]) < (lengths * torch.tensor(present))[:, None]
-            inputs += [draw_inputs(predictor, m, mask.shape, generator), mask]
+            inputs += [random_features(predictor, m, mask.shape, generator), mask]
         return inputs
 
-    def any_steps() -> dict[str, int]:
-        return {m: int(torch.randint(1, n + 1, (), generator=generator)) for m, n in longest.items()}
+    def random_steps() -> dict[str, int]:
+        return {m: int(torch.randint(1, n + 1, (), generator=generator)) for m, n in max_steps.items()}
 
-    everything = (True,) * len(modalities)
+    all_present = (True,) * len(modalities)
     patterns = itertools.product((True, False), repeat=len(modalities))
-    yield draw([everything], dict.fromkeys(modalities, 1))
-    yield draw([everything] * 2, longest)
-    yield draw([p for p in itertools.islice(patterns, PATTERNS) if any(p)], any_steps())
+    yield draw([all_present], dict.fromkeys(modalities, 1))
+    yield draw([all_present] * 2, max_steps)
+    yield draw([p for p in itertools.islice(patterns, MAX_PATTERNS) if any(p)], random_steps())
     for absent in modalities if len(modalities) > 1 else ():
-        yield draw([tuple(m != absent for m in modalities)] * 3, any_steps() | {absent: 1})
+        yield draw([tuple(m != absent for m in modalities)] * 3, random_steps() | {absent: 1})
 
 
-def check(score: Score, predictor: Predictor, *, exact: bool = True) -> float:
-    """Largest difference of a score from PyTorch's, over random batches.
+def check_outputs(score: Score, predictor: Predictor, *, exact: bool = True) -> float:
+    """Compare the outputs of an exported file with PyTorch on random batches.
 
     Args:
-        score: the exported file.
-        predictor: the run in PyTorch.
-        exact: refuse a difference above `TOLERANCE`; otherwise only scores that are no numbers.
+        score: function that runs the exported file.
+        predictor: predictor of the run.
+        exact: require scores within `TOLERANCE` and attribution within `MAX_TIES`; if False, require only
+            that the differences are not NaN.
+
+    Returns:
+        Maximum absolute difference of a score.
 
     Raises:
-        ExportError: other numbers, or the file cannot be used.
+        ExportError: the outputs differ, or the file cannot be run.
     """
-    flat = Flat(predictor.model, list(predictor.widths))
-    difference, moved = 0.0, []
+    model = PositionalModel(predictor.model, list(predictor.widths))
+    difference, changed = 0.0, []
     for inputs in random_batches(predictor):
         shapes = ", ".join(str(tuple(x.shape)) for x in inputs[::2])
-        with foreign(f"{predictor.folder}: the exported file cannot score {shapes}"):
+        with external_errors(f"{predictor.folder}: the exported file cannot score inputs of shapes {shapes}"):
             scores, attribution = score(inputs)
         with torch.inference_mode():
-            expected, carriers = (x.numpy() for x in flat(*inputs))
-        difference = float(np.maximum(difference, np.abs(scores - expected).max()))  # nan stays nan
-        moved.append(attribution != carriers)
+            expected_scores, expected_attribution = (x.numpy() for x in model(*inputs))
+        difference = float(np.maximum(difference, np.abs(scores - expected_scores).max()))  # keeps NaN
+        changed.append(attribution != expected_attribution)
     if not difference <= (TOLERANCE if exact else math.inf):
         raise ExportError(
-            f"{predictor.folder}: scores of the exported file differ from PyTorch's by {difference:.1e}, "
-            f"more than {TOLERANCE:.0e}"
+            f"{predictor.folder}: scores of the exported file differ from PyTorch by up to {difference:.1e}, "
+            f"expected at most {TOLERANCE:.0e}"
         )
-    share = float(np.concatenate(moved).mean())
-    if exact and share > TIES:
-        raise ExportError(f"{predictor.folder}: {share:.0%} of the exported file's attribution differ")
+    changed_fraction = float(np.concatenate(changed).mean())
+    if exact and changed_fraction > MAX_TIES:
+        raise ExportError(
+            f"{predictor.folder}: {changed_fraction:.0%} of the exported file's attribution differs from "
+            f"PyTorch, expected at most {MAX_TIES:.0%}"
+        )
     return difference
 
 
-def compare(
+def compare_f1(
     score: Score,
     predictor: Predictor,
     store: Store,
@@ -100,40 +107,43 @@ def compare(
     *,
     exact: bool,
 ) -> dict[str, F1]:
-    """F1 on a split with the run's thresholds: of an `exact` file `float`, of another also `int8`.
+    """Compute F1 of an exported file on a split, with the thresholds of the run.
 
     Args:
-        score: the exported file.
-        predictor: the run in PyTorch.
-        store: the data.
-        split: of the store.
-        expected: scores (N, L) of the run, in the order of `Predictor.batches`.
-        labels: the true ones (N, L).
-        exact: refuse a file that predicts other labels than the run.
+        score: function that runs the exported file.
+        predictor: predictor of the run.
+        store: store with the labels of the run.
+        split: split of the store.
+        expected: (N, L) scores of the run, in the order of `Predictor.batches`.
+        labels: (N, L) true labels, 0 or 1.
+        exact: require that the file predicts the same labels as the run; False for a quantized file.
+
+    Returns:
+        F1 of `float`; unless `exact`, also of `int8`.
 
     Raises:
-        ExportError: it does, or the file cannot be used.
+        ExportError: the predicted labels differ, or the file cannot be run.
     """
     thresholds = np.array([predictor.card.thresholds[name] for name in predictor.labels])
     parts = []
     for batch in predictor.batches(store, split):
         inputs = [x for m in predictor.widths for x in (batch.features[m], batch.masks[m])]
-        with foreign(f"{store.folder}, {split}: the exported file cannot score it"):
+        with external_errors(f"{store.folder}, {split}: the exported file cannot score the split"):
             parts.append(score(inputs)[0])
-    found = np.concatenate(parts)
+    exported = np.concatenate(parts)
 
     def f1(scores: NDArray[np.float32]) -> F1:
         metrics = compute_metrics(scores, apply_thresholds(scores, thresholds), labels, predictor.labels)
-        both = {"micro_f1": metrics.micro_f1, "macro_f1": metrics.macro_f1}
-        return {name: x if math.isfinite(x) else None for name, x in both.items()}
+        values = {"micro_f1": metrics.micro_f1, "macro_f1": metrics.macro_f1}
+        return {name: x if math.isfinite(x) else None for name, x in values.items()}
 
     if not exact:
-        return {"float": f1(expected), "int8": f1(found)}
-    other = apply_thresholds(found, thresholds) != apply_thresholds(expected, thresholds)
-    other &= np.abs(expected - thresholds) > TOLERANCE  # at the threshold itself rounding decides
-    if other.any():
+        return {"float": f1(expected), "int8": f1(exported)}
+    differs = apply_thresholds(exported, thresholds) != apply_thresholds(expected, thresholds)
+    differs &= np.abs(expected - thresholds) > TOLERANCE  # at the threshold, rounding decides
+    if differs.any():
         raise ExportError(
             f"{store.folder}, {split}: the exported file predicts other labels than the run for "
-            f"{int(other.any(1).sum())} of {len(other)} samples"
+            f"{int(differs.any(1).sum())} of {len(differs)} samples"
         )
-    return {"float": f1(found)}
+    return {"float": f1(exported)}

@@ -1,4 +1,4 @@
-"""From a run's method to a file, and the file at work without carat."""
+"""Export formats: writing a model to ONNX or `torch.export` files, and running them."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from carat.models.base import Model
 from carat.utils.errors import CaratError, ExportError
 
 CARD = "carat"
-"""Key of an ONNX model's metadata under which it describes itself."""
+"""Key of the description in the metadata of an ONNX model."""
 CARD_FILE = "carat.json"
-"""The same within a `.pt2`."""
+"""File of the description within a `.pt2` archive."""
 FATAL = 4
-"""What onnxruntime may print; its errors are raised as well."""
+"""Log severity of onnxruntime; its errors are also raised, so they are not printed."""
 
 Score = Callable[[Sequence[Tensor]], tuple[NDArray[np.float32], NDArray[np.int64]]]
-"""A file at work: its inputs in order → scores and attribution, (B, L) each."""
+"""Function that runs a file: inputs in order → scores and attribution, (B, L) each."""
 
 
-class Flat(nn.Module):
-    """A method that takes and gives tensors only, as a file must.
+class PositionalModel(nn.Module):
+    """Model with positional tensors as inputs and outputs, as export formats require.
 
     Args:
-        method: in eval mode.
-        modalities: in the order of the M axis.
+        model: model in eval mode.
+        modalities: names of the modalities, in the order of the M axis.
     """
 
     def __init__(self, model: Model, modalities: Sequence[str]) -> None:
@@ -44,21 +44,31 @@ class Flat(nn.Module):
         self.model, self.modalities = model, list(modalities)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Of each modality features (B, T, d) and mask (B, T) → scores and attribution, (B, L) each."""
+        """Map features (B, T, d) and mask (B, T) of each modality to scores and attribution, (B, L) each."""
         features = dict(zip(self.modalities, inputs[0::2], strict=True))
         masks = dict(zip(self.modalities, inputs[1::2], strict=True))
         for m, x in features.items():
-            _same(x.shape[0], inputs[0].shape[0])
-            _same(masks[m].shape[0], inputs[0].shape[0])
-            _same(masks[m].shape[1], x.shape[1])
-        found = self.model.score(features, masks)
-        return found.scores, found.attribution
+            _assert_equal(x.shape[0], inputs[0].shape[0])
+            _assert_equal(masks[m].shape[0], inputs[0].shape[0])
+            _assert_equal(masks[m].shape[1], x.shape[1])
+        outputs = self.model.score(features, masks)
+        return outputs.scores, outputs.attribution
 
 
-def draw_inputs(
+def random_features(
     predictor: Predictor, modality: str, size: Sequence[int], generator: torch.Generator | None = None
 ) -> Tensor:
-    """Numbers (B, T, d) as a batch of a modality holds them, at random: (B, T) is the size."""
+    """Draw random features or token IDs of a modality.
+
+    Args:
+        predictor: predictor of the run.
+        modality: modality of the run.
+        size: (B, T).
+        generator: random generator; defaults to the global one.
+
+    Returns:
+        (B, T, d).
+    """
     card = predictor.card.modalities[modality]
     if card.tokens is not None:
         ids = torch.randint(card.tokens.vocabulary, tuple(size), generator=generator)
@@ -67,39 +77,44 @@ def draw_inputs(
     return torch.randn(*size, card.width, generator=generator)
 
 
-def _same(size: int, other: int) -> None:
-    """Tell PyTorch before it meets them: sizes that it finds equal later leave guards that refuse T = 1."""
+def _assert_equal(size: int, other: int) -> None:
+    """Assert equal sizes up front; otherwise PyTorch infers equality later, with guards that reject T = 1."""
     torch._check(size == other)  # type: ignore[no-untyped-call]
 
 
 def capture(predictor: Predictor) -> ExportedProgram:
-    """The graph of a run's method, for any B and any T up to the modality's max_length.
+    """Export the model of a run with dynamic B, and dynamic T up to each modality's max_length.
 
     Raises:
-        ExportError: PyTorch cannot.
+        ExportError: PyTorch cannot export the model.
     """
     model = predictor.model
     shapes: list[dict[int, Any]] = []
     example: list[Tensor] = []
     batch = Dim("B", min=1)
-    for place, m in enumerate(predictor.widths):
-        longest = model.max_length[m]
-        steps = Dim(f"T_{m.replace('-', '_')}", min=1, max=longest) if longest > 1 else None
+    for i, m in enumerate(predictor.widths):
+        max_length = model.max_length[m]
+        steps = Dim(f"T_{m.replace('-', '_')}", min=1, max=max_length) if max_length > 1 else None
         shapes += 2 * [{0: batch, 1: steps}]
-        size = (3, min(longest, 5 + place))
-        example += [draw_inputs(predictor, m, size), torch.ones(size, dtype=torch.bool)]
-    flat = Flat(model, list(predictor.widths)).eval()
-    with foreign(f"{predictor.folder}: PyTorch {torch.__version__} cannot export it"), _any_length(model):
-        # strict: otherwise `len(x)` in a model would fix the batch size
-        program = torch.export.export(flat, tuple(example), dynamic_shapes=(tuple(shapes),), strict=True)
+        size = (3, min(max_length, 5 + i))
+        example += [random_features(predictor, m, size), torch.ones(size, dtype=torch.bool)]
+    positional = PositionalModel(model, list(predictor.widths)).eval()
+    with (
+        external_errors(f"{predictor.folder}: PyTorch {torch.__version__} cannot export the model"),
+        _dynamic_lstm(model),
+    ):
+        # strict, since `len(x)` in a model would make the batch size static
+        program = torch.export.export(
+            positional, tuple(example), dynamic_shapes=(tuple(shapes),), strict=True
+        )
     for part in program.graph_module.modules():
         for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
-            node.meta.pop("stack_trace", None)  # names folders of this machine
+            node.meta.pop("stack_trace", None)  # contains paths of this machine
     return program
 
 
-def _any_length(model: Model) -> AbstractContextManager[None]:
-    """What PyTorch needs to export an LSTM for any number of steps; it stays one operation of the graph."""
+def _dynamic_lstm(model: Model) -> AbstractContextManager[None]:
+    """Let PyTorch export an LSTM with dynamic length, as a single operation of the graph."""
     if not any(isinstance(part, nn.LSTM) for part in model.modules()):
         return nullcontext()
     from torch.export._patches import register_lstm_while_loop_decomposition
@@ -109,38 +124,54 @@ def _any_length(model: Model) -> AbstractContextManager[None]:
 
 
 class ModelFile(Protocol):
-    """A model in the form of one kind of file."""
+    """Model in an export format."""
 
     needs: ClassVar[tuple[str, ...]]
-    """Packages that carat does without otherwise."""
+    """Required packages that carat does not depend on."""
 
     @classmethod
     def make(cls, predictor: Predictor, inputs: list[str], outputs: list[str]) -> ModelFile:
-        """From a run, with names of inputs and outputs where the kind has such.
+        """Export the model of a run.
+
+        Args:
+            predictor: predictor of the run.
+            inputs: names of the inputs, if the format has names.
+            outputs: names of the outputs, if the format has names.
 
         Raises:
-            ExportError: PyTorch cannot.
+            ExportError: PyTorch cannot export the model.
         """
 
     def write(self, file: Path, card: str) -> None:
-        """Write it with what it says of itself."""
-
-    def open(self, file: Path) -> Score:
-        """Read such a file as its user will."""
-
-    def quantise(self, scratch: Path) -> ModelFile:
-        """The same with the weights of linear layers in 8 bits; `scratch` is overwritten.
+        """Write the model with an embedded description.
 
         Raises:
-            ExportError: this kind of file cannot.
+            ExportError: the file cannot be written.
+        """
+
+    def open(self, file: Path) -> Score:
+        """Load a written file as a user would.
+
+        Raises:
+            ExportError: the file cannot be loaded.
+        """
+
+    def quantize(self, scratch: Path) -> ModelFile:
+        """Quantize the weights of linear layers to 8 bits.
+
+        Args:
+            scratch: temporary file, which is overwritten.
+
+        Raises:
+            ExportError: the format does not support quantization.
         """
 
 
 class ProgramFile:
-    """A program of `torch.export`.
+    """A `torch.export` program, `.pt2`.
 
     Args:
-        program: of a run.
+        program: exported program.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -153,13 +184,13 @@ class ProgramFile:
         return cls(capture(predictor))
 
     def write(self, file: Path, card: str) -> None:
-        content = io.BytesIO()  # a path would name the archive after the unfinished file
-        with foreign(f"{file}: cannot be written"):
+        content = io.BytesIO()  # with a path, the archive would be named after the temporary file
+        with external_errors(f"{file}: cannot be written"):
             torch.export.save(self.program, content, extra_files={CARD_FILE: card})
         file.write_bytes(content.getvalue())
 
     def open(self, file: Path) -> Score:
-        with foreign(f"{file}: cannot be read back"):
+        with external_errors(f"{file}: cannot be loaded"):
             module = torch.export.load(file).module()
 
         @torch.inference_mode()
@@ -169,16 +200,16 @@ class ProgramFile:
 
         return score
 
-    def quantise(self, scratch: Path) -> ModelFile:
-        raise ExportError(f"{scratch}: only ONNX is quantised")
+    def quantize(self, scratch: Path) -> ModelFile:
+        raise ExportError(f"{scratch}: quantization is supported for .onnx only")
 
 
 class OnnxFile:
-    """An ONNX model.
+    """An ONNX model, `.onnx`.
 
     Args:
-        proto: of the model.
-        names: of its inputs, in order.
+        proto: the `onnx.ModelProto`.
+        names: names of the inputs, in order.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("onnx", "onnxscript", "onnxruntime")
@@ -189,16 +220,16 @@ class OnnxFile:
     @classmethod
     def make(cls, predictor: Predictor, inputs: list[str], outputs: list[str]) -> OnnxFile:
         program = capture(predictor)
-        problem = f"{predictor.folder}: PyTorch {torch.__version__} cannot turn it into ONNX"
-        with foreign(problem), _any_length(predictor.model):
-            made = torch.onnx.export(
+        problem = f"{predictor.folder}: PyTorch {torch.__version__} cannot convert the model to ONNX"
+        with external_errors(problem), _dynamic_lstm(predictor.model):
+            onnx_program = torch.onnx.export(
                 program, dynamo=True, input_names=inputs, output_names=outputs, verbose=False
             )
-            assert made is not None
-            proto: Any = made.model_proto
+            assert onnx_program is not None
+            proto: Any = onnx_program.model_proto
         graph = proto.graph
         for part in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
-            part.ClearField("metadata_props")  # where it came from in PyTorch; larger than small weights
+            part.ClearField("metadata_props")  # PyTorch stack traces, larger than small weights
         return cls(proto, inputs)
 
     def write(self, file: Path, card: str) -> None:
@@ -213,42 +244,42 @@ class OnnxFile:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = FATAL
-        with foreign(f"{file}: cannot be read back"):
+        with external_errors(f"{file}: cannot be loaded"):
             session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
         def score(inputs: Sequence[Tensor]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-            fed = {name: x.numpy() for name, x in zip(self.names, inputs, strict=True)}
-            scores, attribution = session.run(None, fed)
+            feed = {name: x.numpy() for name, x in zip(self.names, inputs, strict=True)}
+            scores, attribution = session.run(None, feed)
             return scores, attribution
 
         return score
 
-    def quantise(self, scratch: Path) -> ModelFile:
+    def quantize(self, scratch: Path) -> ModelFile:
         import onnx
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         graph = self.proto.graph
-        stacked = {x.name for x in graph.initializer if len(x.dims) > 2}  # weights of all modalities in one
-        with foreign(f"{scratch}: cannot be quantised"):
+        stacked = {x.name for x in graph.initializer if len(x.dims) > 2}  # weights stacked over modalities
+        with external_errors(f"{scratch}: cannot be quantized"):
             quantize_dynamic(
                 self.proto,
                 scratch,
-                op_types_to_quantize=["MatMul"],  # onnxruntime makes one of every Gemm
+                op_types_to_quantize=["MatMul"],  # onnxruntime converts Gemm to MatMul
                 nodes_to_exclude=[node.name for node in graph.node if stacked & set(node.input)],
-                per_channel=True,  # which the runtime has for matrices only
-                weight_type=QuantType.QUInt8,  # signed ones saturate on CPUs without VNNI
+                per_channel=True,  # supported for matrices only
+                weight_type=QuantType.QUInt8,  # QInt8 saturates on CPUs without VNNI
             )
         return OnnxFile(onnx.load(scratch), self.names)
 
 
 KINDS: dict[str, type[ModelFile]] = {".onnx": OnnxFile, ".pt2": ProgramFile}
-"""By the ending of the file."""
+"""Formats by file extension."""
 
 
 @contextmanager
-def foreign(problem: str) -> Iterator[None]:
-    """Exporters and runtimes at work: warnings for their developers are dropped, errors become one line."""
-    silenced = logging.root.manager.disable
+def external_errors(problem: str) -> Iterator[None]:
+    """Suppress the warnings of exporters and runtimes, and convert their errors to one-line `ExportError`."""
+    previous_level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
@@ -257,8 +288,8 @@ def foreign(problem: str) -> Iterator[None]:
             yield
     except CaratError:
         raise
-    except Exception as error:  # they raise anything
+    except Exception as error:  # of any type
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ExportError(f"{problem} ({reason})") from error
     finally:
-        logging.disable(silenced)
+        logging.disable(previous_level)
