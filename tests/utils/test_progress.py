@@ -1,4 +1,4 @@
-"""Progress: bars where someone watches, lines in logs, silence in workers."""
+"""Progress: bars on terminals and in notebooks, log lines, and silent workers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from carat.utils.progress import NotebookBar, open_bar, track
 
 
 class Clock:
-    """Time that passes only when it is told to."""
+    """Clock that advances only on request."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -36,7 +36,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def lines() -> Iterator[list[str]]:
-    """What carat's logger shows, at its usual level."""
+    """Messages of the logger at its default level."""
     shown: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: shown.append(record.getMessage())  # type: ignore[method-assign]
@@ -54,7 +54,7 @@ class Terminal(io.StringIO):
 
 
 def work(items: Any, clock: Clock, seconds: float, total: int | None) -> list[Any]:
-    """Iterate with progress, so many seconds per item."""
+    """Iterate with progress, advancing the clock per item."""
     done = []
     for item in track(items, "Scoring test", total):
         clock.now += seconds
@@ -62,7 +62,7 @@ def work(items: Any, clock: Clock, seconds: float, total: int | None) -> list[An
     return done
 
 
-def test_long_work_without_a_terminal_is_a_line_for_every_tenth(clock: Clock, lines: list[str]) -> None:
+def test_one_line_per_tenth_without_a_terminal(clock: Clock, lines: list[str]) -> None:
     assert work(range(40), clock, 3.0, 40) == list(range(40))
     assert lines == [
         *(
@@ -83,7 +83,7 @@ def test_long_work_without_a_terminal_is_a_line_for_every_tenth(clock: Clock, li
     ]
 
 
-def test_lines_are_seconds_apart(clock: Clock, lines: list[str]) -> None:
+def test_lines_have_a_minimum_interval(clock: Clock, lines: list[str]) -> None:
     work(range(10), clock, 2.0, 10)  # a tenth takes two seconds: a line for every third of them
     assert [line.split(",")[0] for line in lines] == [
         "Scoring test: 30%",
@@ -93,18 +93,18 @@ def test_lines_are_seconds_apart(clock: Clock, lines: list[str]) -> None:
     ]
 
 
-def test_short_work_and_no_work_need_no_line(clock: Clock, lines: list[str]) -> None:
+def test_short_and_empty_operations_have_no_lines(clock: Clock, lines: list[str]) -> None:
     work(range(40), clock, 0.1, 40)
     work([], clock, 1.0, 0)
     assert lines == []
 
 
-def test_work_of_unknown_length_is_counted(clock: Clock, lines: list[str]) -> None:
+def test_operation_of_unknown_length_is_counted(clock: Clock, lines: list[str]) -> None:
     work(range(7), clock, 10.0, None)
     assert lines == ["Scoring test: 3 done in 30 s", "Scoring test: 6 done in 60 s"]
 
 
-def test_work_that_fails_is_not_finished(clock: Clock, lines: list[str]) -> None:
+def test_failed_operation_is_not_reported_as_finished(clock: Clock, lines: list[str]) -> None:
     def broken() -> Iterator[int]:
         yield from range(9)
         raise ValueError("in the middle")
@@ -136,7 +136,7 @@ def test_quiet_children_hide_their_progress(monkeypatch: pytest.MonkeyPatch, lin
     sys.stderr.close()
 
 
-def test_a_terminal_gets_a_bar(lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bar_on_a_terminal(lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")
@@ -149,7 +149,7 @@ def test_a_terminal_gets_a_bar(lines: list[str], monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def cell(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
-    """What a notebook's cell shows, state by state; IPython as far as it is used."""
+    """Outputs of a notebook cell over time, with a minimal IPython."""
     shown: list[dict[str, str]] = []
     ipython, display = ModuleType("IPython"), ModuleType("IPython.display")
 
@@ -166,7 +166,7 @@ def cell(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     return shown
 
 
-def test_a_notebook_gets_a_bar(cell: list[dict[str, str]], clock: Clock, lines: list[str]) -> None:
+def test_bar_in_a_notebook(cell: list[dict[str, str]], clock: Clock, lines: list[str]) -> None:
     work(range(3), clock, 2.0, 3)
     assert cell[0]["text/html"].startswith('<progress value="0" max="3"')
     assert [state.get("text/plain") for state in cell] == [
@@ -180,7 +180,7 @@ def test_a_notebook_gets_a_bar(cell: list[dict[str, str]], clock: Clock, lines: 
     assert lines == []
 
 
-def test_a_notebook_is_refreshed_a_few_times_per_second(cell: list[dict[str, str]], clock: Clock) -> None:
+def test_notebook_refresh_rate_is_limited(cell: list[dict[str, str]], clock: Clock) -> None:
     work(range(1000), clock, 0.01, 1000)
     assert 40 <= len(cell) <= 55
     assert cell[-2]["text/plain"].startswith("Scoring test 1000/1000")
@@ -201,7 +201,7 @@ def test_names_in_a_notebook_are_escaped(cell: list[dict[str, str]], clock: Cloc
     }
 
 
-def test_ipython_on_a_terminal_is_no_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ipython_on_a_terminal_is_not_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     ipython = ModuleType("IPython")
     ipython.get_ipython = lambda: SimpleNamespace()  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "IPython", ipython)
