@@ -1,4 +1,4 @@
-"""Faults of a real machine, injected into the command line; the guarantees: docs/concepts/reliability.md."""
+"""Fault injection into the command line; guarantees are listed in docs/concepts/reliability.md."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SETTINGS = (
     *("--training.ema_decay", "0.9", "--training.modality-dropout", "0.1", "--resume"),
 )
 FIRST = ("experiment.yaml", "step-*.ckpt")
-"""What a training writes first, and first of its states."""
+"""First file of a training run, and its first checkpoint."""
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
@@ -54,13 +54,13 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """End a process and those that it has started."""
+    """Kill a process and its children."""
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 
 
 def when_there(process: subprocess.Popen[str], out: Path, name: str) -> float:
-    """Wait until a training has written a file; the moment."""
+    """Wait until a training run has written a file; return the time."""
     while not list(out.rglob(name)):
         time.sleep(0.01)
         assert process.poll() is None
@@ -68,7 +68,7 @@ def when_there(process: subprocess.Popen[str], out: Path, name: str) -> float:
 
 
 def clean(finished: subprocess.CompletedProcess[str], message: str = "") -> None:
-    """It was refused, in one line that says this."""
+    """Assert that the command failed with this message in one line."""
     assert finished.returncode == 2, finished.stderr
     assert "Traceback" not in finished.stderr
     lines = [line for line in finished.stderr.splitlines() if line.startswith("carat: error: ")]
@@ -89,7 +89,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("devices", "kills"), [(1, KILLS), (2, KILLS_OF_TWO)])
-def test_killed_at_random_moments(devices: int, kills: int, data: Path, tmp_path: Path) -> None:
+def test_training_resumes_after_random_kills(devices: int, kills: int, data: Path, tmp_path: Path) -> None:
     settings = (*SETTINGS, "--data", data, "--devices", devices, "--training.epochs", 6)
     whole = tmp_path / "whole"
     process = start("train", *settings, "--out", whole)
@@ -116,7 +116,7 @@ def test_killed_at_random_moments(devices: int, kills: int, data: Path, tmp_path
     assert resumed >= kills / 4  # and not all of them before the first state or after the end
 
 
-def test_a_killed_process_of_two_ends_the_training(data: Path, tmp_path: Path) -> None:
+def test_killed_rank_ends_the_training(data: Path, tmp_path: Path) -> None:
     settings = (*SETTINGS, "--data", data, "--devices", 2, "--out", tmp_path / "run")
     process = start("train", *settings)
     when_there(process, tmp_path, "step-*.ckpt")
@@ -144,7 +144,7 @@ def test_signals_have_their_exit_codes(number: int, code: int, data: Path, tmp_p
     assert errors.strip() == "carat: interrupted: the state is saved; the same command resumes"
 
 
-def test_two_trainings_into_one_folder(data: Path, tmp_path: Path) -> None:
+def test_concurrent_training_into_one_folder_is_refused(data: Path, tmp_path: Path) -> None:
     settings = (*SETTINGS, "--data", data, "--out", tmp_path / "run", "--training.epochs", 90)
     first = start("train", *settings)
     when_there(first, tmp_path, "step-*.ckpt")
@@ -157,7 +157,7 @@ def test_two_trainings_into_one_folder(data: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """A disk of a given size; called again, of another size."""
+    """Factory of a small file system; another call resizes it."""
     folder = tmp_path / "disk"
     folder.mkdir()
 
@@ -175,7 +175,9 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 
 @pytest.mark.parametrize("size", ["4k", "64k", "700k", "1500k", "2500k"])
-def test_a_full_disk(size: str, small_disk: Callable[[str], Path], data: Path, tmp_path: Path) -> None:
+def test_full_disk_is_reported(
+    size: str, small_disk: Callable[[str], Path], data: Path, tmp_path: Path
+) -> None:
     settings = (*SETTINGS, "--data", data)
     assert run("train", *settings, "--out", tmp_path / "whole").returncode == 0
     out = small_disk(size) / "run"
@@ -186,7 +188,7 @@ def test_a_full_disk(size: str, small_disk: Callable[[str], Path], data: Path, t
     assert digests(out) == digests(tmp_path / "whole")
 
 
-def test_a_folder_that_may_not_be_written(data: Path, tmp_path: Path) -> None:
+def test_read_only_folder_is_reported(data: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     clean(run("train", *SETTINGS, "--data", data, "--out", tmp_path / "file" / "run"), "Not a directory")
     if os.geteuid():
@@ -197,7 +199,7 @@ def test_a_folder_that_may_not_be_written(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_killed_while_a_store_is_written(seed: int, tmp_path: Path) -> None:
+def test_store_is_complete_or_absent_after_a_kill(seed: int, tmp_path: Path) -> None:
     out, dice = tmp_path / "store", random.Random(seed)
     making = ("data", "synth", out, "--samples", 5000)
     began = time.monotonic()
@@ -222,7 +224,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_killed_while_exporting(seed: int, trained: Path, tmp_path: Path) -> None:
+def test_export_is_complete_or_absent_after_a_kill(seed: int, trained: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     out = tmp_path / "one.onnx"
     process = start("export", trained, out)
@@ -238,14 +240,14 @@ def test_killed_while_exporting(seed: int, trained: Path, tmp_path: Path) -> Non
 
 
 def damaged(content: bytes) -> Iterator[bytes]:
-    """One byte, the end missing, nothing left."""
+    """Flip a byte, truncate, and empty the content."""
     middle = len(content) // 2
     yield content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
     yield content[: -max(1, len(content) // 4)]
     yield b""
 
 
-def test_every_damaged_file_of_a_run(trained: Path, data: Path, tmp_path: Path) -> None:
+def test_corrupt_files_of_a_run_are_detected(trained: Path, data: Path, tmp_path: Path) -> None:
     expected = run("evaluate", trained, "--data", data, "--json").stdout
     refused = set()
     for file in sorted(path for path in trained.rglob("*") if path.is_file()):
@@ -263,7 +265,7 @@ def test_every_damaged_file_of_a_run(trained: Path, data: Path, tmp_path: Path) 
     assert refused == {"run.json", "experiment.yaml", "weights.safetensors"}
 
 
-def test_every_damaged_file_of_a_store(data: Path, tmp_path: Path) -> None:
+def test_corrupt_files_of_a_store_are_detected(data: Path, tmp_path: Path) -> None:
     store = open_store(data)
     for file in sorted(path for path in data.rglob("*") if path.is_file()):
         name = file.relative_to(data)
@@ -276,7 +278,7 @@ def test_every_damaged_file_of_a_store(data: Path, tmp_path: Path) -> None:
 
 
 def open_if_whole(folder: Path) -> Store | None:
-    """A store, unless it is refused."""
+    """Open a store; None if it is refused."""
     try:
         opened = open_store(folder)
         opened.verify()
@@ -285,7 +287,7 @@ def open_if_whole(folder: Path) -> Store | None:
     return opened
 
 
-def test_a_clock_that_goes_back(
+def test_clock_that_goes_backwards(
     store: Store, tiny: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(tiny, store, tmp_path / "whole")

@@ -1,4 +1,4 @@
-"""Products by oneDNN give what PyTorch's own give."""
+"""oneDNN products equal those of PyTorch."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_value_and_gradients(monkeypatch: pytest.MonkeyPatch, rows: int, needs: 
 
 
 @pytest.mark.parametrize("why", ["processor", "operator", "float64", "autocast"])
-def test_pytorch_own_product_where_onednn_is_none(monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+def test_fallback_without_onednn(monkeypatch: pytest.MonkeyPatch, why: str) -> None:
     def gone(*_: object) -> None:
         raise AttributeError("no such operator")
 

@@ -1,4 +1,4 @@
-"""The claim on output folders: nothing of others is deleted, and nothing that a process works on."""
+"""Output folders: states, locks, and protection of foreign files."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @contextmanager
 def locked_by_another_process(folder: Path) -> Iterator[int]:
-    """Another process holds the lock of a folder; yields its id."""
+    """Lock a folder in another process; yields its process ID."""
     code = (
         "import sys, pathlib, carat.utils.locking as c\n"
         "with c.lock(pathlib.Path(sys.argv[1])):\n"
@@ -101,7 +101,7 @@ def test_states(names: tuple[str, ...], state: str, tmp_path: Path) -> None:
     assert KIND.state(fill(tmp_path, *names)) == state
 
 
-def test_states_of_what_is_no_folder(tmp_path: Path) -> None:
+def test_states_of_missing_paths_and_files(tmp_path: Path) -> None:
     assert KIND.state(tmp_path / "absent") == "new"
     (tmp_path / "file").write_text("mine")
     assert KIND.state(tmp_path / "file") == "foreign"
@@ -113,7 +113,7 @@ def test_states_of_what_is_no_folder(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_foreign_files_are_found_in_subfolders(tmp_path: Path) -> None:
+def test_foreign_files_in_subfolders(tmp_path: Path) -> None:
     fill(tmp_path, *BEGUN, "parts/.b.bin.unfinished", "parts/.lock", "logs/deep/events", "table.csv")
     assert KIND.foreign_files(tmp_path) == []
     fill(tmp_path, "parts/notes.txt", "other/x", ".table.csv", "parts/.c.txt.unfinished")
@@ -123,7 +123,7 @@ def test_foreign_files_are_found_in_subfolders(tmp_path: Path) -> None:
     assert KIND.foreign_files(tmp_path) == foreign
 
 
-def test_what_is_refused_and_what_is_decided(tmp_path: Path) -> None:
+def test_check_folder_decides_or_refuses(tmp_path: Path) -> None:
     def same() -> str:
         return ""
 
@@ -164,7 +164,7 @@ def test_foreign_files_and_resuming(shares_folder: bool, tmp_path: Path) -> None
         check_folder(kind, tmp_path, difference=lambda: "")
 
 
-def test_results_of_a_kind_without_end_can_always_be_extended(tmp_path: Path) -> None:
+def test_work_without_a_finished_marker_can_be_extended(tmp_path: Path) -> None:
     kind = FolderKind("set", ("plan.json",), ("part-*",), has_results=lambda f: any(f.glob("part-*")))
     fill(tmp_path, "plan.json")
     assert check_folder(kind, tmp_path, difference=lambda: "store") == "new"  # nothing worth keeping
@@ -174,7 +174,7 @@ def test_results_of_a_kind_without_end_can_always_be_extended(tmp_path: Path) ->
         check_folder(kind, tmp_path, difference=lambda: "store")
 
 
-def test_a_claim_clears_what_it_replaces_and_keeps_what_it_resumes(tmp_path: Path) -> None:
+def test_claim_clears_replaced_and_keeps_resumed_content(tmp_path: Path) -> None:
     out = fill(tmp_path / "a" / "out", *BEGUN, "logs/deep/events")
     (out / "mine").mkdir()
     with claim(KIND, out, difference=lambda: "") as state:
@@ -191,7 +191,7 @@ def test_a_claim_clears_what_it_replaces_and_keeps_what_it_resumes(tmp_path: Pat
         assert state == "new"
 
 
-def test_links_are_removed_and_not_what_they_lead_to(tmp_path: Path) -> None:
+def test_links_are_removed_but_not_their_targets(tmp_path: Path) -> None:
     out = fill(tmp_path / "out", "first.json", "second.json")
     (out / "logs").symlink_to(fill(tmp_path / "elsewhere", "events"))
     with claim(KIND, out, overwrite=True):
@@ -199,7 +199,7 @@ def test_links_are_removed_and_not_what_they_lead_to(tmp_path: Path) -> None:
     assert contents(tmp_path / "elsewhere") == {"events": b"events"}
 
 
-def test_a_killed_deletion_leaves_a_folder_that_is_recognized(
+def test_partially_deleted_folder_is_still_recognized(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = (*BEGUN, "done.json", "table.csv", "logs/events")
@@ -227,7 +227,7 @@ def test_a_killed_deletion_leaves_a_folder_that_is_recognized(
             assert contents(out) == {}
 
 
-def test_the_holder_of_a_lock_is_named(tmp_path: Path) -> None:
+def test_lock_message_names_the_holder(tmp_path: Path) -> None:
     with locked_by_another_process(tmp_path) as process:
         message = rf"in use by another carat process \(process {process} on .+\)"
         for refuse in (refuse_locked, lambda folder: check_folder(KIND, folder)):
@@ -244,7 +244,7 @@ def test_the_holder_of_a_lock_is_named(tmp_path: Path) -> None:
     refuse_locked(tmp_path / "absent")
 
 
-def test_a_lock_of_a_folder_that_was_renamed_away_leaves_the_new_one(tmp_path: Path) -> None:
+def test_releasing_a_lock_keeps_that_of_a_new_folder(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with lock(tmp_path / "a"):
         (tmp_path / "a").rename(tmp_path / "b")
@@ -275,7 +275,7 @@ def test_plans_are_compared_as_json(tmp_path: Path) -> None:
             plan_difference(file, {})
 
 
-def test_the_first_difference_is_named() -> None:
+def test_first_difference() -> None:
     assert first_difference({"a": {"b": 1}, "c": [1]}, {"a": {"b": 1}, "c": [1]}) == ""
     assert first_difference({"a": {"b": {"c": 1}}}, {"a": {"b": {"c": 2}}}) == "a.b.c"
     assert first_difference({"a": 1, "b": 1}, {"a": 1}) == "b"
@@ -330,7 +330,7 @@ FILES = ["export", "file of predictions"]
 
 
 @pytest.mark.parametrize("replace", FOLDERS + FILES, indirect=True)
-def test_overwrite_refuses_a_folder_at_work_and_deletes_nothing(
+def test_overwrite_refuses_a_locked_folder_and_deletes_nothing(
     replace: tuple[Path, Callable[[], object]],
 ) -> None:
     out, call = replace
@@ -355,7 +355,7 @@ def test_overwrite_refuses_foreign_files_and_deletes_nothing(
     assert contents(out) == before
 
 
-def test_a_conversion_replaces_a_run(trained: TrainedRun, tmp_path: Path) -> None:
+def test_conversion_replaces_a_run(trained: TrainedRun, tmp_path: Path) -> None:
     torch.save(released(), tmp_path / "official.bin")
     out = Path(shutil.copytree(trained.folder, tmp_path / "out"))
     with pytest.raises(RunError, match="holds a run already; --overwrite replaces it"):
@@ -366,7 +366,7 @@ def test_a_conversion_replaces_a_run(trained: TrainedRun, tmp_path: Path) -> Non
     assert RUN.foreign_files(out) == []
 
 
-def test_a_store_behind_a_link_is_replaced(store: Store, tmp_path: Path) -> None:
+def test_store_behind_a_link_is_replaced(store: Store, tmp_path: Path) -> None:
     out = Path(shutil.copytree(store.folder, tmp_path / "out"))
     (tmp_path / "link").symlink_to(out)
     make_synthetic(tmp_path / "link", samples=150, overwrite=True)
@@ -374,9 +374,7 @@ def test_a_store_behind_a_link_is_replaced(store: Store, tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "out"]
 
 
-def test_a_store_that_was_locked_while_another_was_written_is_not_replaced(
-    store: Store, tmp_path: Path
-) -> None:
+def test_store_locked_during_the_write_is_not_replaced(store: Store, tmp_path: Path) -> None:
     out = Path(shutil.copytree(store.folder, tmp_path / "out"))
     writer = StoreWriter(out, "new", ["a"], {"text": "x"}, ["train"], overwrite=True)
     at_work = pytest.raises(RunError, match="in use by another carat process")

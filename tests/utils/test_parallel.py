@@ -1,4 +1,4 @@
-"""The same tasks on this machine and on Ray."""
+"""Pools of workers: local and Ray."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def cluster() -> Iterator[Any]:
 
 @pytest.fixture(params=["local", pytest.param("tasks", marks=pytest.mark.slow)])
 def engine(request: pytest.FixtureRequest) -> Engine:
-    """Both engines whose tasks report."""
+    """Both engines that support reports."""
     if request.param == "local":
         return local.run_tasks
     return partial(ray.run_tasks, request.getfixturevalue("cluster"))
 
 
 def prepare(folder: Path) -> TaskFunction:
-    """Squares; tasks below 0 fail, each in its own way, the others report their square."""
+    """Report and return squares; negative tasks fail in different ways."""
 
     def work(task: int, report: Report) -> Any:
         with (folder / "begun").open("a") as file:
@@ -59,7 +59,7 @@ def prepare(folder: Path) -> TaskFunction:
     return work
 
 
-def test_tasks_are_done_whatever_happens_to_workers(engine: Engine, tmp_path: Path) -> None:
+def test_tasks_complete_despite_failures_and_dead_workers(engine: Engine, tmp_path: Path) -> None:
     tasks = [3, -1, -2, -3, -4, 5, 6]
     reports = set()
 
@@ -82,31 +82,31 @@ def test_tasks_are_done_whatever_happens_to_workers(engine: Engine, tmp_path: Pa
     assert reports == {(0, 3, 9), (4, -4, 16), (5, 5, 25), (6, 6, 36)}
 
 
-def test_a_worker_is_prepared_once_and_serves_on(tmp_path: Path) -> None:
+def test_worker_is_prepared_once(tmp_path: Path) -> None:
     found = list(local.run_tasks(count, (), [0] * 5, 1))
     assert [o.result for o in found] == [1, 2, 3, 4, 5]
     assert list(local.run_tasks(count, (), [], 1)) == []
 
 
 def count() -> TaskFunction:
-    """Counts the tasks of this worker."""
+    """Count the tasks of a worker."""
     calls = iter(range(1, 100))
     return lambda task, report: next(calls)
 
 
-def test_every_task_may_have_a_fresh_process(tmp_path: Path) -> None:
+def test_fresh_processes(tmp_path: Path) -> None:
     found = list(run_tasks(count, (), [0] * 3, 2, fresh_processes=True))
     assert [o.result for o in found] == [1, 1, 1]
     assert active_children() == []
 
 
-def test_a_task_is_given_up_after_its_attempts(tmp_path: Path) -> None:
+def test_task_fails_after_its_attempts(tmp_path: Path) -> None:
     (found,) = run_tasks(prepare, (tmp_path,), [-3], 1, attempts=1)
     assert found == TaskResult(0, None, "its worker was killed by signal 9", died=True)
     assert (tmp_path / "begun").read_text() == "-3\n"
 
 
-def test_closing_ends_the_workers(tmp_path: Path) -> None:
+def test_closing_the_iterator_kills_the_workers(tmp_path: Path) -> None:
     results = run_tasks(sleep, (), [0, 60], 2)
     assert next(results).index == 0
     results.close()
@@ -114,11 +114,11 @@ def test_closing_ends_the_workers(tmp_path: Path) -> None:
 
 
 def sleep() -> TaskFunction:
-    """Tasks that take a number of seconds."""
+    """Run tasks that sleep for a number of seconds."""
     return lambda task, report: time.sleep(task)
 
 
-def test_the_ray_engine_needs_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_engine_without_ray_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RunError, match=r"needs Ray: pip install 'carat\[ray\]'"):
         list(run_tasks(count, (), [0], 1, engine="ray"))
@@ -134,7 +134,7 @@ def test_children_have_names_and_exit_codes() -> None:
     assert (child.process.name, child.process.exitcode) == ("process 1 of 2", 3)
 
 
-def test_what_cannot_be_prepared_is_said(tmp_path: Path) -> None:
+def test_failure_to_prepare_is_reported(tmp_path: Path) -> None:
     assert [o.problem for o in local.run_tasks(refuse, (), [1, 2], 1)] == ["no such run"] * 2
 
 
@@ -149,7 +149,7 @@ def test_mapping_on_ray(cluster: Any, tmp_path: Path) -> None:
     assert found[1].problem.split() == ["no", "such", "number"]
 
 
-def test_ray_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unavailable_ray_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with (
         pytest.raises(RunError, match=r"needs Ray: pip install 'carat-emotion\[ray\]'"),
@@ -158,7 +158,7 @@ def test_ray_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
-def test_nobody_at_this_address() -> None:
+def test_unreachable_address_is_reported() -> None:
     pytest.importorskip("ray")
     for address in ("127.0.0.1:1", "ray://127.0.0.1:1"):
         with pytest.raises(RunError, match=f"no Ray cluster at {address}: "), ray.cluster(address, 1):

@@ -1,8 +1,9 @@
-"""Progress: bars where someone watches, lines in logs, silence in workers."""
+"""Progress: bars on terminals and in notebooks, log lines, and silent workers."""
 
 from __future__ import annotations
 
 import io
+import logging
 import sys
 from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
@@ -17,7 +18,7 @@ from carat.utils.progress import NotebookBar, open_bar, track
 
 
 class Clock:
-    """Time that passes only when it is told to."""
+    """Clock that advances only on request."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -33,13 +34,27 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """Messages of the logger at its default level."""
+    shown: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: shown.append(record.getMessage())  # type: ignore[method-assign]
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield shown
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
 
 
 def work(items: Any, clock: Clock, seconds: float, total: int | None) -> list[Any]:
-    """Iterate with progress, so many seconds per item."""
+    """Iterate with progress, advancing the clock per item."""
     done = []
     for item in track(items, "Scoring test", total):
         clock.now += seconds
@@ -47,9 +62,9 @@ def work(items: Any, clock: Clock, seconds: float, total: int | None) -> list[An
     return done
 
 
-def test_long_work_without_a_terminal_is_a_line_for_every_tenth(clock: Clock, logged: list[str]) -> None:
+def test_one_line_per_tenth_without_a_terminal(clock: Clock, lines: list[str]) -> None:
     assert work(range(40), clock, 3.0, 40) == list(range(40))
-    assert logged == [
+    assert lines == [
         *(
             f"Scoring test: {share}%, about {left} left"
             for share, left in (
@@ -68,9 +83,9 @@ def test_long_work_without_a_terminal_is_a_line_for_every_tenth(clock: Clock, lo
     ]
 
 
-def test_lines_are_seconds_apart(clock: Clock, logged: list[str]) -> None:
+def test_lines_have_a_minimum_interval(clock: Clock, lines: list[str]) -> None:
     work(range(10), clock, 2.0, 10)  # a tenth takes two seconds: a line for every third of them
-    assert [line.split(",")[0] for line in logged] == [
+    assert [line.split(",")[0] for line in lines] == [
         "Scoring test: 30%",
         "Scoring test: 60%",
         "Scoring test: 90%",
@@ -78,39 +93,39 @@ def test_lines_are_seconds_apart(clock: Clock, logged: list[str]) -> None:
     ]
 
 
-def test_short_work_and_no_work_need_no_line(clock: Clock, logged: list[str]) -> None:
+def test_short_and_empty_operations_have_no_lines(clock: Clock, lines: list[str]) -> None:
     work(range(40), clock, 0.1, 40)
     work([], clock, 1.0, 0)
-    assert logged == []
+    assert lines == []
 
 
-def test_work_of_unknown_length_is_counted(clock: Clock, logged: list[str]) -> None:
+def test_operation_of_unknown_length_is_counted(clock: Clock, lines: list[str]) -> None:
     work(range(7), clock, 10.0, None)
-    assert logged == ["Scoring test: 3 done in 30 s", "Scoring test: 6 done in 60 s"]
+    assert lines == ["Scoring test: 3 done in 30 s", "Scoring test: 6 done in 60 s"]
 
 
-def test_work_that_fails_is_not_finished(clock: Clock, logged: list[str]) -> None:
+def test_failed_operation_is_not_reported_as_finished(clock: Clock, lines: list[str]) -> None:
     def broken() -> Iterator[int]:
         yield from range(9)
         raise ValueError("in the middle")
 
     with pytest.raises(ValueError, match="in the middle"):
         work(broken(), clock, 6.0, 10)
-    assert not any("finished" in line for line in logged)
-    assert len(logged) == 9
+    assert not any("finished" in line for line in lines)
+    assert len(lines) == 9
 
 
-def test_workers_are_silent(clock: Clock, logged: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_are_silent(clock: Clock, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Terminal())
     hide_progress()
     assert work(range(40), clock, 3.0, 40) == list(range(40))
-    assert logged == []
+    assert lines == []
     assert sys.stderr.getvalue() == ""
     logger.warning("what matters is shown")
-    assert logged == ["what matters is shown"]
+    assert lines == ["what matters is shown"]
 
 
-def test_quiet_children_hide_their_progress(monkeypatch: pytest.MonkeyPatch, logged: list[str]) -> None:
+def test_quiet_children_hide_their_progress(monkeypatch: pytest.MonkeyPatch, lines: list[str]) -> None:
     monkeypatch.setattr("os.setpgrp", lambda: None)
     monkeypatch.setattr("threading.Thread.start", lambda thread: None)
     monkeypatch.setattr(sys, "stderr", sys.stderr)
@@ -121,7 +136,7 @@ def test_quiet_children_hide_their_progress(monkeypatch: pytest.MonkeyPatch, log
     sys.stderr.close()
 
 
-def test_a_terminal_gets_a_bar(logged: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bar_on_a_terminal(lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")
@@ -129,12 +144,12 @@ def test_a_terminal_gets_a_bar(logged: list[str], monkeypatch: pytest.MonkeyPatc
     shown = sys.stderr.getvalue()
     assert "Scoring [red]test" in shown  # brackets in names are no markup
     assert "3/3" in shown
-    assert logged == []
+    assert lines == []
 
 
 @pytest.fixture
 def cell(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
-    """What a notebook's cell shows, state by state; IPython as far as it is used."""
+    """Outputs of a notebook cell over time, with a minimal IPython."""
     shown: list[dict[str, str]] = []
     ipython, display = ModuleType("IPython"), ModuleType("IPython.display")
 
@@ -151,7 +166,7 @@ def cell(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     return shown
 
 
-def test_a_notebook_gets_a_bar(cell: list[dict[str, str]], clock: Clock, logged: list[str]) -> None:
+def test_bar_in_a_notebook(cell: list[dict[str, str]], clock: Clock, lines: list[str]) -> None:
     work(range(3), clock, 2.0, 3)
     assert cell[0]["text/html"].startswith('<progress value="0" max="3"')
     assert [state.get("text/plain") for state in cell] == [
@@ -162,10 +177,10 @@ def test_a_notebook_gets_a_bar(cell: list[dict[str, str]], clock: Clock, logged:
         None,  # the bar is removed
     ]
     assert cell[-1] == {"text/html": ""}
-    assert logged == []
+    assert lines == []
 
 
-def test_a_notebook_is_refreshed_a_few_times_per_second(cell: list[dict[str, str]], clock: Clock) -> None:
+def test_notebook_refresh_rate_is_limited(cell: list[dict[str, str]], clock: Clock) -> None:
     work(range(1000), clock, 0.01, 1000)
     assert 40 <= len(cell) <= 55
     assert cell[-2]["text/plain"].startswith("Scoring test 1000/1000")
@@ -186,7 +201,7 @@ def test_names_in_a_notebook_are_escaped(cell: list[dict[str, str]], clock: Cloc
     }
 
 
-def test_ipython_on_a_terminal_is_no_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ipython_on_a_terminal_is_not_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     ipython = ModuleType("IPython")
     ipython.get_ipython = lambda: SimpleNamespace()  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "IPython", ipython)

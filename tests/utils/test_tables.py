@@ -1,4 +1,4 @@
-"""One table, written as Markdown, CSV, HTML, a data frame and on the terminal."""
+"""Tables in Markdown, CSV, HTML, pandas and on the terminal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ODD = [
     "p < .001",
     "[red]",
 ]
-"""Texts that some format would not show as they are."""
+"""Texts that need escaping in some format."""
 
 
 def markdown_cells(line: str) -> list[str]:
@@ -39,7 +39,7 @@ def markdown_cells(line: str) -> list[str]:
     return [x.strip() for x in (*cells, cell)]
 
 
-def test_markdown_cells_come_back_whatever_they_hold() -> None:
+def test_markdown_cells_round_trip() -> None:
     table = Table(["name", "x|y"], [[text, i] for i, text in enumerate(ODD)])
     head, rule, *lines = table.to_markdown().splitlines()
     assert markdown_cells(head) == ["name", "x|y"]
@@ -50,7 +50,7 @@ def test_markdown_cells_come_back_whatever_they_hold() -> None:
     assert "p < .001" in table.to_markdown()
 
 
-def test_markdown_title_stands_above() -> None:
+def test_markdown_title_is_above_the_table() -> None:
     text = Table(["a"], [["b"]], title="One | two").to_markdown()
     assert text.splitlines() == ["**One \\| two**", "", "| a |", "|---|", "| b |"]
 
@@ -116,7 +116,7 @@ def test_csv_round_trip(tmp_path: Path) -> None:
         assert (line[3], line[4]) == ("", str(row[4]))
 
 
-def test_a_csv_file_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_csv_is_written_atomically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "t.csv"
     Table(["a"], [[1]]).to_csv(file)
 
@@ -130,7 +130,7 @@ def test_a_csv_file_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.Mo
     assert file.read_text() == "a\n1\n"
 
 
-def test_an_empty_table_has_its_headings() -> None:
+def test_empty_table_has_headings() -> None:
     table = Table(["label", "F1"], [])
     assert table.to_markdown() == "| label | F1 |\n|---|---|"
     assert table.to_markdown(aligned=True) == "| label | F1  |\n|-------|-----|"
@@ -139,7 +139,7 @@ def test_an_empty_table_has_its_headings() -> None:
     assert list(table.to_frame().columns) == ["label", "F1"]
 
 
-def test_rows_fit_the_columns() -> None:
+def test_rows_must_match_the_columns() -> None:
     with pytest.raises(ValueError, match="row 2 has 1 cells, expected 2"):
         Table(["a", "b"], [[1, 2], [3]])
     with pytest.raises(ValueError, match="needs columns"):
@@ -148,7 +148,7 @@ def test_rows_fit_the_columns() -> None:
         Table.from_records([])
 
 
-def test_records_may_lack_keys() -> None:
+def test_missing_keys_of_records_are_empty_cells() -> None:
     table = Table.from_records([{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25, "late": 7}])
     assert list(csv.reader(io.StringIO(table.to_csv()))) == [
         ["epoch", "loss", "late"],
@@ -157,26 +157,26 @@ def test_records_may_lack_keys() -> None:
     ]
 
 
-def test_digits_are_of_floats_alone() -> None:
+def test_digits_apply_to_floats_only() -> None:
     cells = [1, True, 0.5, np.float32(0.25), np.int64(3), "0.123456", None, float("nan")]
     table = Table([str(i) for i in range(len(cells))], [cells], digits=2)
     (line,) = table.to_markdown().splitlines()[2:]
     assert markdown_cells(line) == ["1", "True", "0.50", "0.25", "3", "0.123456", "", "nan"]
 
 
-def test_a_frame_has_the_values_themselves() -> None:
+def test_frame_has_unformatted_values() -> None:
     frame = Table(["label", "f1"], [["happy", 1 / 3], ["sad", 0.5]], digits=1).to_frame()
     assert frame["f1"].tolist() == [1 / 3, 0.5]
     assert frame["label"].tolist() == ["happy", "sad"]
 
 
-def test_without_pandas_there_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pandas_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(CaratError, match="pip install pandas"):
         Table(["a"], []).to_frame()
 
 
-def test_the_terminal_shows_brackets_and_fits(
+def test_terminal_shows_brackets_and_fits_the_width(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "41")
@@ -189,7 +189,7 @@ def test_the_terminal_shows_brackets_and_fits(
     assert max(map(len, shown.splitlines())) == 41
 
 
-def test_a_bare_table_has_neither_headings_nor_lines(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bare_table_has_neither_headings_nor_lines(capsys: pytest.CaptureFixture[str]) -> None:
     table = Table(["verdict", "check"], [["ok", "content"], ["fail", "labels"]])
     table.show(align="left", bare=True, styles={"fail": "red"})
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [

@@ -1,4 +1,4 @@
-"""The contract of every model: scores, losses and what training calls."""
+"""Base class of all models, their outputs, and the training hooks."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from carat.models.layers.masking import masked_max, masked_mean
 from carat.utils.errors import ConfigError
 
 UNLIMITED = 1 << 20
-"""`Model.max_length` of a modality whose positions have no embedding."""
+"""`Model.max_length` of a modality without position embeddings."""
 
 Sequences = Mapping[str, Tensor]
-"""One tensor per modality, (B, T_m, …)."""
+"""Tensors (B, T_m, …) by modality."""
 
 
 class Outputs(Protocol):
-    """What `forward` of every model returns; a model may add to it."""
+    """Protocol of the outputs of `Model.forward`, which may have more fields."""
 
     scores: Tensor
-    """(B, L), in [0, 1]."""
+    """(B, L), probabilities in [0, 1]."""
     attribution: Tensor
-    """(B, L), index of the modality with the strongest evidence for each label; −1 where unknown."""
+    """(B, L), index of the modality with the strongest evidence for each label; −1 if unknown."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What `Model.score` returns."""
+    """Outputs of `Model.score`."""
 
     scores: Tensor
     """(B, L), in [0, 1]."""
@@ -42,34 +42,34 @@ class Scores:
 
 @dataclass
 class ModelOutputs:
-    """Outputs of a model that needs nothing but logits; derive from it to add what your losses need."""
+    """Outputs of a model whose loss needs only logits; subclass it to add further fields."""
 
     scores: Tensor
     """(B, L), in [0, 1]."""
     attribution: Tensor
     """(B, L), as in `Outputs`."""
     logits: Tensor
-    """(B, L), of the scores."""
+    """(B, L), logits of the scores."""
 
     @classmethod
     def from_logits(cls, logits: Tensor, **others: Any) -> Self:
-        """Outputs without attribution.
+        """Create outputs without attribution.
 
         Args:
             logits: (B, L).
-            others: fields of a derived class.
+            others: fields of a subclass.
         """
         unknown = torch.full(logits.shape, -1, device=logits.device)
         return cls(logits.sigmoid(), unknown, logits, **others)
 
     @classmethod
     def from_modality_logits(cls, logits: Tensor, modality_mask: Tensor, **others: Any) -> Self:
-        """Mean over the present modalities; a label is attributed to the modality with the largest logit.
+        """Average logits over the present modalities; the largest logit determines the attribution.
 
         Args:
-            logits: (B, M, L), of each modality.
+            logits: (B, M, L), logits of each modality.
             modality_mask: (B, M), present = True.
-            others: fields of a derived class.
+            others: fields of a subclass.
         """
         mean = masked_mean(logits, modality_mask, dim=1)
         return cls(mean.sigmoid(), masked_max(logits, modality_mask)[1], mean, **others)
@@ -80,16 +80,16 @@ class TrainingData:
     """The training split, for `Model.prepare`."""
 
     labels: Tensor
-    """(N, L) float32, 0 or 1."""
+    """(N, L) float32, binary labels."""
     batches: Iterable[tuple[Sequences, Sequences, Tensor]]
-    """Features (B, T_m, d_m), masks (B, T_m) and labels (B, L); every sample once, ordered as `labels`."""
+    """Features (B, T_m, d_m), masks (B, T_m) and labels (B, L) of every sample, in the order of `labels`."""
 
 
 class Model(nn.Module, ABC):
     """A multi-label classifier of multimodal sequences, with its losses.
 
-    A subclass defines `forward` and `losses`; everything else has a default. It is constructed as
-    ``Model(widths, labels, config=None)``, where None stands for its configuration's default values.
+    Subclasses implement `forward` and `losses`; all other methods have defaults. Models are constructed as
+    ``Model(widths, labels, config=None)``, where None means the default configuration.
 
     Args:
         widths: features per time step by modality, in the order of the M axis.
@@ -106,10 +106,10 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Any:
-        """Score a batch; changes no state.
+        """Score a batch, without changing state.
 
         Args:
-            features: (B, T_m, d_m) by modality; padding may hold anything.
+            features: (B, T_m, d_m) by modality; padding may have any values.
             masks: (B, T_m) bool by modality, valid = True; a sample may lack modalities, but not all.
 
         Returns:
@@ -120,19 +120,19 @@ class Model(nn.Module, ABC):
     def losses(
         self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """Loss terms.
+        """Compute the loss terms.
 
         Args:
-            outputs: of `forward`.
-            labels: (B, L) float32, 0 or 1.
-            generator: source of randomness.
+            outputs: outputs of `forward`.
+            labels: (B, L) float32, binary labels.
+            generator: random number generator; None uses the global one.
 
         Returns:
             Scalars by name; `total` is minimized, the others are logged.
         """
 
     def score(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Scores:
-        """Scores and attribution as of `forward`, without what only the losses need."""
+        """Compute only the scores and attribution of `forward`, see there."""
         outputs: Outputs = self(features, masks)
         return Scores(outputs.scores, outputs.attribution)
 
@@ -149,11 +149,11 @@ class Model(nn.Module, ABC):
         """Epoch-dependent schedule; epochs count from 0. Calling it again within an epoch has no effect."""
 
     def learning_rates(self) -> Iterable[tuple[nn.Parameter, float]]:
-        """Parameters whose peak learning rate differs from the experiment's, with that rate."""
+        """Return parameters with a peak learning rate other than the experiment's, and that learning rate."""
         return ()
 
     def extra_files(self) -> dict[str, Path]:
-        """Files that a run needs besides the weights: their current paths by their paths within the run."""
+        """Return files that a run needs besides the weights: source paths by their paths within the run."""
         return {}
 
     @property
@@ -163,20 +163,27 @@ class Model(nn.Module, ABC):
 
     @property
     def num_parameters(self) -> int:
-        """Number of trainable parameters; of buffers, which `prepare` fits, if there are none."""
+        """Number of trainable parameters; for models fitted by `prepare`, number of elements of buffers."""
         trainable = sum(p.numel() for p in self.parameters() if p.requires_grad)
         return trainable or sum(x.numel() for x in self.buffers())
 
     def attention(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Attention of each label over time, (B, L, T_m) by modality; zeros where absent, {} without any."""
+        """Compute the attention of each label over time.
+
+        Args:
+            features, masks: see `forward`.
+
+        Returns:
+            (B, L, T_m) by modality, zeros for absent modalities; {} for models without attention.
+        """
         return {}
 
     def compile_step(self, mode: str) -> None:
-        """Compile what a training step computes, in place; `mode` is `torch.compile`'s."""
+        """Compile the training step in place; `mode` is that of `torch.compile`."""
         self.compile(mode=mode)
 
     def no_decay_parameters(self) -> Iterable[nn.Parameter]:
-        """Parameters without weight decay: biases and LayerNorms."""
+        """Return parameters without weight decay: biases and LayerNorms."""
         for part in self.modules():
             for name, parameter in part.named_parameters(recurse=False):
                 if isinstance(part, nn.LayerNorm) or name.startswith("bias"):
@@ -184,21 +191,29 @@ class Model(nn.Module, ABC):
 
 
 def check_modalities(widths: Mapping[str, int]) -> None:
-    """Refuse names that `torch.nn.ModuleDict` reserves.
+    """Check that no modality has a name reserved by `torch.nn.ModuleDict`.
 
     Raises:
-        ConfigError: names the modality.
+        ConfigError: a name is reserved.
     """
     for m in widths:
         if hasattr(nn.ModuleDict, m):
-            raise ConfigError(f"modality '{m}': the name is taken by PyTorch, build the store with another")
+            raise ConfigError(
+                f"modality '{m}': the name is reserved by PyTorch; build the store with another name"
+            )
 
 
 def check_heads(width: int, heads: int, of: str = "hidden", by: str = "encoder.heads") -> None:
-    """Refuse a width that is not a multiple of the number of heads.
+    """Check that a width is divisible by the number of attention heads.
+
+    Args:
+        width: width of the attention layer.
+        heads: number of attention heads.
+        of: key of the width, relative to `method`, for messages.
+        by: key of the heads, for messages.
 
     Raises:
-        ConfigError: names both keys, which are relative to `method`.
+        ConfigError: the width is not divisible.
     """
     if width % heads:
         raise ConfigError(f"method.{of} {width} is not a multiple of {by} {heads}")

@@ -1,4 +1,4 @@
-"""From a configuration to a model, with pretrained encoders in front of it where the data needs them."""
+"""Construction of models and their pretrained encoders from a configuration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from carat.utils.hugging_face import TOKENIZER, digest
 
 
 class ModalityInfo(Protocol):
-    """What a store or a run records of a modality."""
+    """Protocol of the metadata of a modality in a store or run."""
 
     @property
     def width(self) -> int: ...
@@ -30,12 +30,12 @@ def build_model(config: MethodConfig, widths: Mapping[str, int], labels: Sequenc
     """Construct the model of a configuration section.
 
     Args:
-        config: a section that names its method.
+        config: method section.
         widths: features per time step by modality, in the order of the M axis.
         labels: label names, in the order of the L axis.
 
     Raises:
-        ConfigError: unknown method, or the model refuses the section.
+        ConfigError: the method is unknown, or its configuration is invalid.
     """
     model: Model = find_method(config.name).model_class()(widths, labels, config)
     return model
@@ -48,19 +48,19 @@ def build(
     modalities: Mapping[str, ModalityInfo],
     run: Path | None = None,
 ) -> Model:
-    """Construct the model of an experiment, with its encoders, for the modalities of a store or a run.
+    """Construct a model with its pretrained encoders for the modalities of a store or a run.
 
     Args:
-        config: a section that names its method.
-        choices: encoders by modality.
+        config: method section.
+        choices: configuration of encoders by modality.
         labels: label names, in the order of the L axis.
-        modalities: in the order of the M axis.
-        run: folder of a finished run, from which encoders are constructed without weights; None loads them
-            from the folders that the choices name.
+        modalities: metadata by modality, in the order of the M axis.
+        run: folder of a finished run, from which encoders are constructed without weights; None loads
+            pretrained encoders from their configured folders.
 
     Raises:
-        ConfigError: the choices do not fit the data, or the model refuses its section.
-        DataError: an encoder's folder is refused.
+        ConfigError: the encoders do not match the data, or the method's configuration is invalid.
+        DataError: the folder of an encoder is invalid, or does not match the data.
     """
     encoders = {}
     _check(choices, modalities)
@@ -72,9 +72,7 @@ def build(
         text = info.tokens is not None
         encoders[m] = PretrainedEncoder(folder, choice, text=text, weights=run is None)
         if text and digest(folder / TOKENIZER) != info.tokens.tokenizer:
-            raise DataError(
-                f"{folder / TOKENIZER}: another tokenizer than the one that made the tokens of {m}"
-            )
+            raise DataError(f"{folder / TOKENIZER}: differs from the tokenizer of the stored tokens of {m}")
         rate = encoders[m].sound.get("sampling_rate")
         if not text and rate not in (None, info.waveform.rate):
             raise DataError(
@@ -89,14 +87,14 @@ def build(
 def _check(choices: Mapping[str, EncoderChoice], modalities: Mapping[str, ModalityInfo]) -> None:
     for m in choices:
         if m not in modalities:
-            hint = did_you_mean(m, modalities) or f"; there are: {', '.join(modalities)}"
+            hint = did_you_mean(m, modalities) or f"; available: {', '.join(modalities)}"
             raise ConfigError(f"encoders: the data has no modality '{m}'{hint}")
     for m, info in modalities.items():
         encoded = m in choices and choices[m].kind == "pretrained"
-        raw = "tokens" if info.tokens is not None else "sound" if info.waveform is not None else ""
+        raw = "tokens" if info.tokens is not None else "audio" if info.waveform is not None else ""
         if raw and not encoded:
-            raise ConfigError(f"modality '{m}' holds {raw}: name its encoder, encoders.{m}.folder")
+            raise ConfigError(f"modality '{m}' has {raw} and needs an encoder: set encoders.{m}.folder")
         if encoded and not raw:
             raise ConfigError(
-                f"encoders.{m}: the modality holds features; a pretrained encoder reads tokens or sound"
+                f"encoders.{m}: the modality has features, but a pretrained encoder needs tokens or audio"
             )

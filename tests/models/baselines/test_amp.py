@@ -1,4 +1,4 @@
-"""AMP: what the adversary hides, where parameters are moved, and that both can be switched off."""
+"""AMP: masking, perturbation, and disabling either."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from carat.models.baselines import amp
-from carat.models.baselines.amp import Amp, soft_top_share
+from carat.models.baselines.amp import Amp, soft_top_fraction
 from carat.models.baselines.label_decoder import attend_by_heads
 from tests.models.baselines.test_baselines import small
 from tests.models.carat.test_model import batch
@@ -29,9 +29,9 @@ def scores_and_mask() -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("temperature", [0.02, 0.1, 2.0])
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.9])
-def test_what_is_hidden_keeps_the_budget_and_prefers_high_scores(share: float, temperature: float) -> None:
+def test_membership_keeps_the_budget_and_prefers_high_scores(share: float, temperature: float) -> None:
     scores, mask = scores_and_mask()
-    hidden = soft_top_share(scores, mask, share, temperature)
+    hidden = soft_top_fraction(scores, mask, share, temperature)
     torch.testing.assert_close(hidden.sum(1), share * mask.sum(1).double())
     assert ((hidden >= 0) & (hidden <= 1)).all()
     assert not hidden[~mask].any()
@@ -39,22 +39,22 @@ def test_what_is_hidden_keeps_the_budget_and_prefers_high_scores(share: float, t
     assert (hidden[0][order].diff() >= 0).all()
 
 
-def test_low_temperature_hides_the_top_steps() -> None:
+def test_low_temperature_selects_the_top_steps() -> None:
     scores, mask = torch.tensor([[0.2, 0.9, 0.1, 0.8, 0.5]]), torch.ones(1, 5, dtype=torch.bool)
-    hidden = soft_top_share(scores, mask, 0.4, 0.005)
+    hidden = soft_top_fraction(scores, mask, 0.4, 0.005)
     torch.testing.assert_close(hidden, torch.tensor([[0.0, 1.0, 0.0, 1.0, 0.0]]), atol=1e-3, rtol=0)
 
 
-def test_gradient_follows_the_threshold() -> None:
+def test_gradient_includes_the_threshold() -> None:
     scores, mask = scores_and_mask()
     scores.requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: soft_top_share(x, mask, 0.4, 0.1), scores, atol=1e-6)
+    assert torch.autograd.gradcheck(lambda x: soft_top_fraction(x, mask, 0.4, 0.1), scores, atol=1e-6)
 
 
-def test_scores_learn_to_raise_the_loss_and_everything_else_to_lower_it(
+def test_only_the_scorers_have_a_reversed_gradient(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Against the same step without reversal: only the scorers' gradient turns round."""
+    """Compare with the same step without reversal."""
 
     def gradients() -> dict[str, Tensor]:
         method = make(weights={"masked": 1.0, "perturbed": 0.0})
@@ -70,7 +70,7 @@ def test_scores_learn_to_raise_the_loss_and_everything_else_to_lower_it(
     assert all(found[f"scorers.{m}.weight"].abs().max() > 1e-7 for m in ("text", "visual", "audio"))
 
 
-def test_perturbed_loss_is_the_loss_of_a_method_moved_by_hand() -> None:
+def test_perturbed_loss_equals_the_loss_of_a_perturbed_model() -> None:
     method = make(radius=0.03)
     features, masks, labels = batch()
     outputs = method(features, masks)
@@ -93,7 +93,7 @@ def test_perturbed_loss_is_the_loss_of_a_method_moved_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("off", "left"), [("masked", "perturbed"), ("perturbed", "masked")])
-def test_each_adversary_can_be_switched_off(off: str, left: str) -> None:
+def test_each_adversary_can_be_disabled(off: str, left: str) -> None:
     method = make(weights={off: 0.0})
     features, masks, labels = batch()
     losses = method.losses(method(features, masks), labels)
@@ -102,7 +102,7 @@ def test_each_adversary_can_be_switched_off(off: str, left: str) -> None:
     assert not [n for n, p in method.named_parameters() if p.grad is None]
 
 
-def test_losses_need_no_gradient() -> None:
+def test_losses_can_be_computed_without_gradients() -> None:
     method = make()
     features, masks, labels = batch()
     expected = method.losses(method(features, masks), labels)["total"]
@@ -111,7 +111,7 @@ def test_losses_need_no_gradient() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_attention_to_nothing_is_zeros_and_has_a_gradient() -> None:
+def test_attention_without_keys_is_zero_with_finite_gradients() -> None:
     query, key, value = (torch.randn(2, n, 8, requires_grad=True) for n in (3, 5, 5))
     mask = torch.tensor([[True] * 5, [False] * 5])
     seen = attend_by_heads(query, key, value, 2, mask, 0.0)

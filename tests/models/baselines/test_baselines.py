@@ -1,4 +1,4 @@
-"""What every method must do, whichever it is: one contract, tested alike."""
+"""Contract of all methods."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from tests.models.carat.test_model import LABELS, WIDTHS, B, batch
 
 SUBSETS = [present for n in (1, 2, 3) for present in combinations(WIDTHS, n)]
 TRAINED = [name for name in METHODS if name not in ("prior", "br", "cc", "lp")]
-"""Those that learn by gradient."""
+"""Methods that are trained by gradient descent."""
 
 
 def small(name: str, widths: dict[str, int] | None = None, dropout: float = 0.0, **changes: Any) -> Model:
-    """A method of preset `small`, prepared; with the given dropout wherever it has one."""
+    """A prepared method of the preset `small`, with the given dropout where it has any."""
     torch.manual_seed(0)
     section = load_experiment(preset="small", overrides={"method": {"name": name} | changes}).method
     values = _with_dropout(section.model_dump(), dropout)
@@ -77,7 +77,7 @@ def test_padding_and_absent_values_have_no_effect(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_sample_does_not_depend_on_its_batch(name: str) -> None:
+def test_scores_do_not_depend_on_the_batch(name: str) -> None:
     method = small(name).eval()
     features, masks, _ = batch()
     together = method.score(features, masks)
@@ -87,14 +87,14 @@ def test_a_sample_does_not_depend_on_its_batch(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_score_is_what_forward_scores(name: str) -> None:
+def test_score_equals_forward(name: str) -> None:
     method = small(name).eval()
     features, masks, _ = batch()
     torch.testing.assert_close(method.score(features, masks).scores, method(features, masks).scores)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_carriers_are_present_modalities_or_unsaid(name: str) -> None:
+def test_attribution_is_a_present_modality_or_unknown(name: str) -> None:
     method = small(name).eval()
     features, masks, _ = batch()
     attribution = method.score(features, masks).attribution
@@ -125,7 +125,7 @@ def test_any_subset_of_modalities_gives_finite_scores_and_gradients(
 
 @pytest.mark.parametrize("widths", [{"text": 5}, {"audio": 7, "text": 5}], ids=["one", "two"])
 @pytest.mark.parametrize("name", METHODS)
-def test_data_may_have_other_modalities(name: str, widths: dict[str, int]) -> None:
+def test_other_modalities_are_supported(name: str, widths: dict[str, int]) -> None:
     method = small(name, widths).train()
     features, masks, labels = batch()
     features, masks = ({m: x[m] for m in widths} for x in (features, masks))
@@ -137,7 +137,7 @@ def test_data_may_have_other_modalities(name: str, widths: dict[str, int]) -> No
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_gradient_reaches_every_parameter(name: str) -> None:
-    """In the second of two steps, when queues and the like are filled."""
+    """In the second step, when memory banks are filled."""
     method = small(name).train()
     assert method.is_trainable
     features, masks, labels = batch()
@@ -168,7 +168,7 @@ def train_shortly(name: str, store: Store, out: Path) -> carat.Predictor:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_run_is_usable(name: str, store: Store, tmp_path: Path) -> None:
+def test_run_can_be_loaded_and_evaluated(name: str, store: Store, tmp_path: Path) -> None:
     predictor = train_shortly(name, store, tmp_path / "run")
     report = predictor.evaluate(store)
     assert np.isfinite(report.metrics.micro_f1)
@@ -180,14 +180,14 @@ def test_a_run_is_usable(name: str, store: Store, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["carat+", "amp", "lddu"])
 def test_training_is_repeatable(name: str, store: Store, tmp_path: Path) -> None:
-    """Of methods that draw random numbers of their own."""
+    """Methods that draw random numbers in their losses."""
     first, second = (train_shortly(name, store, tmp_path / str(i)).model.state_dict() for i in range(2))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[k], second[k]) for k in first)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_path_of_other_devices_gives_the_same(name: str, request: pytest.FixtureRequest) -> None:
+def test_device_path_gives_the_same_numbers(name: str, request: pytest.FixtureRequest) -> None:
     features, masks, labels = batch()
 
     def step() -> tuple[Tensor, Tensor]:
@@ -216,14 +216,14 @@ def test_export_gives_the_same_numbers(name: str, suffix: str, store: Store, tmp
 
 @pytest.fixture(scope="session")
 def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The built-in benchmark as everybody gets it."""
+    """The built-in benchmark with its default size."""
     return make_synthetic(tmp_path_factory.mktemp("benchmark") / "store")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "prior"])
-def test_it_learns(name: str, benchmark: Store, tmp_path: Path) -> None:
-    """Far above the prior's .42 on the built-in benchmark, with the defaults of preset `small`."""
+def test_method_learns_the_benchmark(name: str, benchmark: Store, tmp_path: Path) -> None:
+    """Validation far above the prior's 0.42 with the preset `small`."""
     made = train(load_experiment(preset="small", overrides={"method": name}), benchmark, tmp_path / "run")
     report = carat.load(made.folder).evaluate(benchmark)
     assert report.intervals["micro_f1"][0] > 0.55

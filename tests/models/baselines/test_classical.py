@@ -1,4 +1,4 @@
-"""br, cc and lp against scikit-learn's own, on features pooled without PyTorch."""
+"""br, cc and lp against scikit-learn, on features pooled with NumPy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from carat.config.methods import find_method
 from carat.models.base import TrainingData
-from carat.models.baselines.classical import CERTAIN, Pooled
+from carat.models.baselines.classical import MIN_PROBABILITY, Pooled
 from carat.models.build import build_model
 
 WIDTHS = {"text": 4, "visual": 2, "audio": 3}
@@ -95,7 +95,7 @@ def close(found: NDArray[Any], expected: NDArray[Any]) -> None:
 
 @pytest.mark.parametrize("absent", [False, True])
 @pytest.mark.parametrize("strength", [0.03, 1.0])
-def test_br_is_one_regression_per_label(strength: float, absent: bool) -> None:
+def test_br_equals_one_regression_per_label(strength: float, absent: bool) -> None:
     x, labels = standardized(absent), data(absent)[2]
     found = scores(fitted("br", labels, absent, strength=strength), absent)
     for label in range(len(LABELS)):
@@ -103,7 +103,7 @@ def test_br_is_one_regression_per_label(strength: float, absent: bool) -> None:
         close(found[:, label], model.predict_proba(x)[:, 1])
 
 
-def test_br_is_carried_by_the_modality_that_adds_most() -> None:
+def test_br_attributes_to_the_largest_contribution() -> None:
     labels, x = data()[2], standardized()
     features, masks, _ = data()
     attribution = fitted("br", labels).score(features, masks).attribution
@@ -116,7 +116,7 @@ def test_br_is_carried_by_the_modality_that_adds_most() -> None:
 
 
 @pytest.mark.parametrize("absent", [False, True])
-def test_cc_is_the_chain_of_scikit_learn(absent: bool) -> None:
+def test_cc_equals_the_chain_of_scikit_learn(absent: bool) -> None:
     x, labels = standardized(absent), data(absent)[2]
     method = fitted("cc", labels, absent)
     order = np.argsort(-labels[:TRAINED].sum(0).numpy(), kind="stable")
@@ -128,7 +128,7 @@ def test_cc_is_the_chain_of_scikit_learn(absent: bool) -> None:
 
 
 @pytest.mark.parametrize("sets", [64, 5, 2])
-def test_lp_sums_over_the_sets_that_hold_a_label(sets: int) -> None:
+def test_lp_scores_are_marginal_probabilities(sets: int) -> None:
     x, labels = standardized(), data()[2].numpy()
     found = scores(fitted("lp", torch.from_numpy(labels), sets=sets))
     kinds, counts = np.unique(labels[:TRAINED], axis=0, return_counts=True)
@@ -137,17 +137,19 @@ def test_lp_sums_over_the_sets_that_hold_a_label(sets: int) -> None:
     kind = (labels[:TRAINED, None] == kept).all(2)
     taught = kind.any(1)
     model = regression().fit(x[:TRAINED][taught], kind[taught].argmax(1))
-    close(found, np.clip(model.predict_proba(x) @ kept, CERTAIN, 1 - CERTAIN))
+    close(found, np.clip(model.predict_proba(x) @ kept, MIN_PROBABILITY, 1 - MIN_PROBABILITY))
 
 
-def test_lp_of_a_single_set_says_it_always() -> None:
+def test_lp_with_a_single_set_always_predicts_it() -> None:
     only = torch.tensor([0.0, 1, 1, 0])
     found = scores(fitted("lp", only.expand(N, -1)))
-    np.testing.assert_allclose(found, np.tile(only.clamp(CERTAIN, 1 - CERTAIN).numpy(), (N, 1)), rtol=1e-3)
+    np.testing.assert_allclose(
+        found, np.tile(only.clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY).numpy(), (N, 1)), rtol=1e-3
+    )
 
 
-def test_lp_is_the_same_when_prepared_again() -> None:
-    """Nothing stays of an earlier, richer training split."""
+def test_lp_can_be_prepared_again() -> None:
+    """No state remains of an earlier training split."""
     features, masks, labels = data()
     method, few = fitted("lp", labels), (labels[:, :1] * torch.tensor([1.0, 0, 0, 1]))
     method.prepare(TrainingData(few, [(features, masks, few)]))
@@ -162,15 +164,15 @@ def test_labels_that_never_or_always_occur(name: str) -> None:
     constant = labels.clone()
     constant[:, 2], constant[:, 3] = 0, 1
     found = scores(fitted(name, constant))
-    np.testing.assert_allclose(found[:, 2], CERTAIN, rtol=1e-3)
-    np.testing.assert_allclose(found[:, 3], 1 - CERTAIN, rtol=1e-6)
+    np.testing.assert_allclose(found[:, 2], MIN_PROBABILITY, rtol=1e-3)
+    np.testing.assert_allclose(found[:, 3], 1 - MIN_PROBABILITY, rtol=1e-6)
     if name == "br":  # the others are as they were
         close(found[:, :2], scores(fitted(name, labels))[:, :2])
     assert ((found[:, :2] > 0.1) & (found[:, :2] < 0.9)).any()
 
 
 @pytest.mark.parametrize("name", ["br", "cc", "lp"])
-def test_a_modality_that_training_never_has_is_no_obstacle(name: str) -> None:
+def test_modality_absent_from_training_is_supported(name: str) -> None:
     features, masks, labels = data(absent=False)
     without = masks | {"visual": torch.zeros_like(masks["visual"])}
     method = build_model(find_method(name).config_class()(), WIDTHS, LABELS)
@@ -183,8 +185,8 @@ def test_a_modality_that_training_never_has_is_no_obstacle(name: str) -> None:
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -1234.567])
 @pytest.mark.parametrize("name", ["br", "cc", "lp"])
-def test_a_constant_feature_says_nothing(name: str, value: float) -> None:
-    """Rounding is no variance, however a mean came about."""
+def test_constant_feature_has_no_effect(name: str, value: float) -> None:
+    """Rounding errors of the mean do not count as variance."""
     features, masks, labels = data()
     features["audio"][..., 1] = value
     method = build_model(find_method(name).config_class()(), WIDTHS, LABELS)

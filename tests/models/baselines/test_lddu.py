@@ -1,4 +1,4 @@
-"""LDDU's Gaussians: drawn, fused, contrasted and calibrated as defined."""
+"""LDDU: sampling, fusion, contrastive classes and calibration of the Gaussians."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_weights_are_inverse_variances_of_present_modalities() -> None:
 
 
 def slow_calibration(log_variance: Tensor, errors: Tensor, modality_mask: Tensor) -> Tensor:
-    """The definition, label by label, of what is present alone."""
+    """Reference implementation with a loop over labels and present modalities."""
     divergences = []
     for label in range(errors.shape[2]):
         e, u = errors[:, :, label][modality_mask], log_variance[:, :, label][modality_mask]
@@ -39,7 +39,7 @@ def slow_calibration(log_variance: Tensor, errors: Tensor, modality_mask: Tensor
     return torch.stack(divergences).mean()
 
 
-def test_calibration_equals_the_definition_and_ignores_the_absent() -> None:
+def test_calibration_equals_the_definition_and_ignores_absent_modalities() -> None:
     log_variance, errors = torch.randn(2, 3, 4, requires_grad=True), torch.rand(2, 3, 4) * 3
     expected = slow_calibration(log_variance, errors, PRESENCE)
     found = calibration(log_variance, errors.where(PRESENCE[..., None], 1e4), PRESENCE)
@@ -49,7 +49,7 @@ def test_calibration_equals_the_definition_and_ignores_the_absent() -> None:
     assert not gradients[0][~PRESENCE].any()
 
 
-def test_calibration_asks_uncertainty_to_rank_as_the_error() -> None:
+def test_calibration_matches_uncertainty_to_error() -> None:
     errors = torch.rand(2, 3, 4) * 3
     assert calibration(errors - 5, errors, PRESENCE).item() == pytest.approx(0, abs=1e-6)
     level = torch.zeros(2, 3, 4, requires_grad=True)
@@ -60,13 +60,13 @@ def test_calibration_asks_uncertainty_to_rank_as_the_error() -> None:
         assert (step.argsort() == error.argsort()).all()
 
 
-def test_divergence_is_that_of_torch() -> None:
+def test_divergence_equals_that_of_torch() -> None:
     means, log_variances = torch.randn(5, 3, 7), torch.randn(5, 3, 7)
     expected = kl_divergence(Normal(means, (log_variances / 2).exp()), Normal(0.0, 1.0)).mean(-1)
     torch.testing.assert_close(divergence(means, log_variances), expected)
 
 
-def test_samples_have_the_moments_and_follow_the_generator() -> None:
+def test_samples_have_the_right_moments_and_use_the_generator() -> None:
     means, log_variances = torch.full((20_000,), 3.0), torch.full((20_000,), math.log(4.0))
     samples = draw(means, log_variances, torch.Generator().manual_seed(1))
     assert samples.mean().item() == pytest.approx(3, abs=0.05)
@@ -79,8 +79,8 @@ def test_samples_have_the_moments_and_follow_the_generator() -> None:
     assert first == again != other
 
 
-def test_without_variance_the_sampled_loss_is_that_of_the_scores() -> None:
-    """As the log-variance falls to its bound, training sees what inference sees."""
+def test_sampled_loss_without_variance_equals_the_loss_of_the_scores() -> None:
+    """At the lower bound of the log-variance, training equals inference."""
     method, (features, masks, labels) = make().train(), batch()
     with torch.no_grad():
         for head in method.gaussians.values():
@@ -90,7 +90,7 @@ def test_without_variance_the_sampled_loss_is_that_of_the_scores() -> None:
     torch.testing.assert_close(method.losses(outputs, labels)["labels"], expected, atol=1e-3, rtol=1e-3)
 
 
-def test_carriers_have_the_largest_weight() -> None:
+def test_attribution_has_the_largest_weight() -> None:
     method, (features, masks, _) = make().eval(), batch()
     with torch.no_grad():  # audio is sure of everything
         method.gaussians["audio"].bias[32:] -= 5
@@ -102,7 +102,7 @@ def test_carriers_have_the_largest_weight() -> None:
     assert (outputs.attribution[~with_audio] < 2).all()
 
 
-def test_classes_tell_modality_label_and_presence_apart() -> None:
+def test_classes_separate_modality_label_and_presence() -> None:
     method, (features, masks, labels) = make(), batch()
     outputs = method(features, masks)
     method.update_after_step(outputs, labels)
@@ -120,10 +120,10 @@ def test_classes_tell_modality_label_and_presence_apart() -> None:
     torch.testing.assert_close(rows.norm(dim=1), torch.ones(len(filled)))
 
 
-def test_attention_is_a_share_of_valid_time() -> None:
+def test_attention_sums_to_one_over_valid_steps() -> None:
     method, (features, masks, _) = make().eval(), batch()
     for m, weights in method.attention(features, masks).items():
         assert weights.shape == (B, len(LABELS), masks[m].shape[1])
         assert not (weights * ~masks[m][:, None]).any()
-        there = masks[m].any(1)
-        torch.testing.assert_close(weights[there].sum(-1), torch.ones_like(weights[there][..., 0]))
+        present = masks[m].any(1)
+        torch.testing.assert_close(weights[present].sum(-1), torch.ones_like(weights[present][..., 0]))

@@ -1,4 +1,4 @@
-"""MISA's losses from their definitions, over the samples that have what they compare."""
+"""MISA: losses against their definitions, and absent modalities."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pairs() -> tuple[Tensor, Tensor, Tensor]:
     return x, y, present
 
 
-def test_moment_discrepancy_from_the_definition() -> None:
+def test_moment_discrepancy_equals_the_definition() -> None:
     x, y, present = pairs()
     found = moment_discrepancy(x, y, present, moments=4)
     for p in range(P):
@@ -35,7 +35,7 @@ def test_moment_discrepancy_from_the_definition() -> None:
         torch.testing.assert_close(found[p], expected.float())
 
 
-def test_orthogonality_from_the_definition() -> None:
+def test_orthogonality_equals_the_definition() -> None:
     x, y, present = pairs()
     found = orthogonality(x, y, present)
     for p in range(P):
@@ -45,7 +45,7 @@ def test_orthogonality_from_the_definition() -> None:
         torch.testing.assert_close(found[p], (one.T @ other).square().sum() / D**2)
 
 
-def test_orthogonality_is_zero_only_for_directions_that_do_not_go_together() -> None:
+def test_orthogonality_is_zero_only_for_uncorrelated_directions() -> None:
     present = torch.ones(4, 1, dtype=torch.bool)
     x = torch.tensor([[1.0], [1.0], [-1.0], [-1.0]])[:, None]
     y = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]])[:, None]
@@ -73,7 +73,7 @@ def step() -> tuple[Misa, MisaOutputs, Tensor]:
     return method, method(features, masks), labels
 
 
-def test_vectors_of_absent_modalities_enter_no_loss() -> None:
+def test_losses_ignore_absent_modalities() -> None:
     method, outputs, labels = step()
     noise = torch.randn_like(outputs.shared).masked_fill(outputs.modality_mask[..., None], 0)
     assert noise.any()
@@ -86,7 +86,7 @@ def test_vectors_of_absent_modalities_enter_no_loss() -> None:
     torch.testing.assert_close(method.losses(noisy, labels), method.losses(outputs, labels))
 
 
-def test_reconstruction_does_not_draw_its_target() -> None:
+def test_reconstruction_target_has_no_gradient() -> None:
     method, outputs, labels = step()
     target = outputs.projected.detach().requires_grad_()
     shared, private = outputs.shared.detach(), outputs.private.detach().requires_grad_()

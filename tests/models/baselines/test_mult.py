@@ -1,4 +1,4 @@
-"""MulT's attention from the definition, and what is left of it without the other modalities."""
+"""MulT: attention against its definition, and absent modalities."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_layer_is_multi_head_attention_from_target_to_source() -> None:
     torch.testing.assert_close(layer(target, source, mask), expected)
 
 
-def test_one_step_is_read_as_if_all_had_been_computed() -> None:
+def test_single_step_equals_that_of_the_full_sequence() -> None:
     transformer = Transformer(8, MultConfig(layers=3, heads=2)).eval()
     x, mask, step = torch.randn(4, 6, 8), torch.rand(4, 6) < 0.7, torch.tensor([0, 3, 5, 2])
     mask[torch.arange(4), step] = True
@@ -42,8 +42,8 @@ def test_one_step_is_read_as_if_all_had_been_computed() -> None:
 
 
 @pytest.mark.parametrize("present", SUBSETS, ids="+".join)
-def test_every_present_modality_counts(present: tuple[str, ...]) -> None:
-    """Also alone, when nothing is there to attend to, and with several layers."""
+def test_every_present_modality_affects_the_scores(present: tuple[str, ...]) -> None:
+    """Including a single modality without sources, and several layers."""
     method = small("mult", layers=2).eval()
     features, masks, _ = batch(absent=False)
     masks = {m: mask & (m in present) for m, mask in masks.items()}
@@ -53,7 +53,7 @@ def test_every_present_modality_counts(present: tuple[str, ...]) -> None:
         assert ((changed - scores).abs().amax(1) > 1e-5).all() == (m in present)
 
 
-def test_words_have_their_own_kernel() -> None:
+def test_word_embeddings_have_their_own_kernel() -> None:
     method = small("mult")
     kernels = {m: layer.kernel_size for m, layer in method.convolutions.items()}
     assert kernels == {"text": (1,), "visual": (3,), "audio": (3,)}

@@ -1,4 +1,4 @@
-"""TAILOR: what is common, what is private, and in which order they meet."""
+"""TAILOR: common and private representations, discriminator, and order of fusion."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_orthogonality_is_the_sum_of_squared_products_of_valid_steps() -> None:
     torch.testing.assert_close(orthogonality(private, common, masks), expected, atol=1e-4, rtol=1e-5)
 
 
-def test_discriminator_counts_valid_steps_only() -> None:
+def test_discriminator_ignores_invalid_steps() -> None:
     torch.manual_seed(0)
     _, masks, _ = batch()
     judge = Discriminator(8, 3, dropout=0.0)
@@ -50,8 +50,10 @@ def test_discriminator_counts_valid_steps_only() -> None:
     torch.testing.assert_close(judge(sequences, masks), expected)
 
 
-def test_common_representations_learn_to_mislead_the_discriminator(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against the same step without reversal: the generator's gradient turns round, the judge's does not."""
+def test_common_representations_have_a_reversed_discriminator_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Compare with the same step without reversal: only the generator's gradient is negated."""
 
     def gradients() -> tuple[Tensor, Tensor]:
         only = {"refined": 0.0, "private": 0.0, "orthogonality": 0.0, "common": 1.0}
@@ -82,15 +84,15 @@ def test_aligned_common_representations_are_added_step_by_step() -> None:
     torch.testing.assert_close(outputs.shared[:, :12], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_modalities_are_fused_in_the_order_named_and_the_rest_last() -> None:
+def test_fusion_order_starts_with_the_named_modalities() -> None:
     assert fusion_order(["audio", "visual", "text"], WIDTHS) == ["audio", "visual", "text"]
     assert fusion_order(["audio", "visual", "text"], {"gaze": 2, "text": 3}) == ["text", "gaze"]
     with pytest.raises(ConfigError, match=r"no modality 'vision'"):
         make(order=["vision"])
 
 
-def test_labels_may_come_in_any_order() -> None:
-    """Nothing but its own embedding and classifier tells the decoder which label is which."""
+def test_scores_are_equivariant_to_the_label_order() -> None:
+    """A label is identified only by its embedding and classifier."""
     method = make().eval()
     features, masks, _ = batch()
     before = method.score(features, masks).scores

@@ -252,7 +252,7 @@ def test_papers_size() -> None:
         ({"hidden": 9}, "method.hidden 9 is not a multiple of encoder.heads 2"),
         (
             {"alignment": {"modalities": ["visual"], "steps": 14}},
-            "steps 14 is more than encoder.max_length 13",
+            "steps 14 exceeds encoder.max_length 13",
         ),
         ({"alignment": {"modalities": ["adio"], "steps": 5}}, r"no modality 'adio'; did you mean 'audio'\?"),
         ({"encoder": {"layers": {"tekst": 3}, "heads": 2}}, r"no modality 'tekst'; did you mean 'text'\?"),
@@ -264,7 +264,7 @@ def test_contradictions_are_refused(changes: dict[str, Any], message: str) -> No
 
 
 def test_names_that_pytorch_takes_are_refused() -> None:
-    with pytest.raises(ConfigError, match="modality 'keys': the name is taken"):
+    with pytest.raises(ConfigError, match="modality 'keys': the name is reserved"):
         make({"keys": 3})
 
 

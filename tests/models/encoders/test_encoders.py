@@ -338,7 +338,7 @@ def test_altered_encoder_files_of_a_run_are_rejected(text_run: TrainedRun, tmp_p
 @pytest.mark.parametrize(
     ("encoders", "message"),
     [
-        ({}, "modality 'text' holds tokens: name its encoder, encoders.text.folder"),
+        ({}, "modality 'text' has tokens and needs an encoder: set encoders.text.folder"),
         ({"text": {"kind": "transformer"}}, "modality 'text' holds tokens"),
         ({"txt": {"folder": "x"}}, "encoders: the data has no modality 'txt'; did you mean 'text'"),
         ({"text": {"folder": "/no/such"}}, "/no/such: no such folder; carat downloads nothing"),

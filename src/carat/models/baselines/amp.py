@@ -1,4 +1,4 @@
-"""AMP: adversarial masking of time steps, adversarial perturbation of parameters."""
+"""AMP: adversarial masking of time steps and adversarial perturbation of parameters."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from carat.models.layers.dropout import dropout
 from carat.models.losses.multilabel import LabelLoss
 from carat.models.losses.terms import weighted_sum
 
-HALVINGS = 30
-"""Halvings of the interval in which `soft_top_share` searches its threshold."""
-FAR = 20.0
-"""How far outside of all scores the threshold can lie, in temperatures."""
+BISECTION_STEPS = 30
+"""Bisection steps of `soft_top_fraction`."""
+SEARCH_MARGIN = 20.0
+"""Margin of the threshold search beyond [0, 1], in temperatures."""
 
 
 @dataclass
@@ -40,29 +40,29 @@ class Amp(Model):
     """AMP (Ge, Jiang, Cheng, Wang, Chen and Gu, "Learning Robust Multi-Modal Representation for Multi-Label
     Emotion Recognition via Adversarial Masking and Perturbation", WWW 2023).
 
-    A Transformer encoder for each modality (B, T_m, D), one over all sequences end to end, and a decoder
-    whose queries are the labels. Adversarial masking: a network for each modality scores its steps; the
-    share with the highest scores is hidden, softly, by a threshold that keeps the budget; the scores learn to
-    raise the loss (gradient reversal), everything else to lower it. Adversarial perturbation: every parameter
-    tensor of the Transformer over all sequences is moved along its gradient, by a length relative to its own,
-    and the loss there is lowered too. The loss is asymmetric. Neither takes part in recognition.
+    One Transformer encoder per modality (B, T_m, D), one over the concatenated sequences, and a decoder with
+    label queries. Adversarial masking: a scorer per modality rates its time steps, and the fraction with the
+    highest scores is softly masked; the scorers maximize the loss (gradient reversal), all other parameters
+    minimize it. Adversarial perturbation: every parameter tensor of the fusion Transformer is perturbed along
+    its gradient, relative to its norm, and the loss at the perturbed parameters is minimized as well. The
+    loss is asymmetric. Both are used only in training.
 
-    Not checked against the PDF: numbers are the defaults of the released code (widths, depths, dropout,
+    Not verified against the PDF: values are the defaults of the released code (widths, depths, dropout,
     weight of the masked loss, exponents, learning rate, batch size, epochs).
 
-    Chosen here: the budget is a share of the valid steps (released: 24 of 60); its threshold is found by
-    halving an interval (released: optimal transport, of which this is the solution for one threshold); the
-    scores see hidden states without gradient, so that only they are adverse; the move is relative (released:
-    of length 1, some .05 of a weight matrix) and the term is the loss at the moved parameters (released:
-    divergence from the predictions at the others); embeddings of positions and modalities; GELU; a classifier
-    for each label (released: one for all); the usual schedule of the learning rate.
+    Design choices: the budget is a fraction of the valid steps (released: 24 of 60); its threshold is found
+    by bisection (released: optimal transport, whose solution this is for a single threshold); scorers take
+    detached hidden states, so that only they are adversarial; the perturbation is relative (released: norm 1,
+    about 5 % of a weight matrix) and its term is the loss (released: divergence from the unperturbed
+    predictions); position and modality embeddings; GELU; one classifier per label (released: shared); the
+    same learning rate schedule as all methods.
 
     Args:
         widths, labels: see `Model`.
         config: widths, depths, budgets and weights; the published values when None.
 
     Raises:
-        ConfigError: the configuration contradicts itself.
+        ConfigError: the configuration is inconsistent.
     """
 
     def __init__(
@@ -114,36 +114,36 @@ class Amp(Model):
         masks = outputs.masks
         terms = {"labels": self.label_loss(outputs.logits, labels)}
         if self.weights["masked"]:
-            hidden = self.hide(outputs.embedded, outputs.states, masks)
-            states = self._encode(hidden, masks)
+            masked = self.mask_steps(outputs.embedded, outputs.states, masks)
+            states = self._encode(masked, masks)
             terms["masked"] = self.label_loss(self._classify(self.fusion(states, masks), masks), labels)
         if self.weights["perturbed"]:
-            moved = self.moved(outputs.states, masks, labels)
-            fused = functional_call(self.fusion, moved, (outputs.states, masks))
+            perturbed = self.perturbed_parameters(outputs.states, masks, labels)
+            fused = functional_call(self.fusion, perturbed, (outputs.states, masks))
             terms["perturbed"] = self.label_loss(self._classify(fused, masks), labels)
         return terms | {"total": weighted_sum(terms, {name: self.weights[name] for name in terms})}
 
-    def hide(self, embedded: Sequences, states: Sequences, masks: Sequences) -> dict[str, Tensor]:
-        """Embedded steps (B, T_m, D), each scaled by how little of it the adversary hides."""
-        hidden = {}
+    def mask_steps(self, embedded: Sequences, states: Sequences, masks: Sequences) -> dict[str, Tensor]:
+        """Mask embedded steps (B, T_m, D) by the scores of the adversary."""
+        masked = {}
         for m, scorer in self.scorers.items():
             scores = reverse(scorer(states[m].detach())[..., 0].float().sigmoid())
-            shares = soft_top_share(scores, masks[m], self.config.mask_ratio, self.config.temperature)
-            hidden[m] = embedded[m] * (1 - shares[..., None]).to(embedded[m].dtype)
-        return hidden
+            memberships = soft_top_fraction(scores, masks[m], self.config.mask_ratio, self.config.temperature)
+            masked[m] = embedded[m] * (1 - memberships[..., None]).to(embedded[m].dtype)
+        return masked
 
-    def moved(self, states: Sequences, masks: Sequences, labels: Tensor) -> dict[str, Tensor]:
-        """The fusion's parameters, moved so that the loss rises; gradients pass to the parameters."""
+    def perturbed_parameters(self, states: Sequences, masks: Sequences, labels: Tensor) -> dict[str, Tensor]:
+        """Perturb the fusion's parameters along the gradient of the loss, differentiably."""
         parameters = dict(self.fusion.named_parameters())
         with torch.enable_grad():
             fused = self.fusion({m: x.detach() for m, x in states.items()}, masks)
             loss = self.label_loss(self._classify(fused, masks), labels)
             gradients = torch.autograd.grad(loss, list(parameters.values()))
-        moved = {}
+        perturbed = {}
         for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
             unit = gradient / gradient.norm().clamp(min=torch.finfo(gradient.dtype).tiny)
-            moved[name] = parameter + self.config.radius * parameter.detach().norm() * unit
-        return moved
+            perturbed[name] = parameter + self.config.radius * parameter.detach().norm() * unit
+        return perturbed
 
     def _encode(self, embedded: Sequences, masks: Sequences) -> dict[str, Tensor]:
         return {
@@ -157,7 +157,7 @@ class Amp(Model):
 
 
 class Fusion(nn.Module):
-    """A Transformer over all modalities' sequences end to end, with embeddings of the modality."""
+    """Transformer over the concatenated sequences, with modality embeddings."""
 
     def __init__(self, modalities: int, hidden: int, layers: int, config: SequenceEncoderConfig) -> None:
         super().__init__()
@@ -172,36 +172,36 @@ class Fusion(nn.Module):
         return fused
 
 
-def soft_top_share(scores: Tensor, mask: Tensor, share: float, temperature: float) -> Tensor:
-    """Soft membership in the share of steps with the highest scores: σ((score − threshold) / temperature).
+def soft_top_fraction(scores: Tensor, mask: Tensor, fraction: float, temperature: float) -> Tensor:
+    """Compute soft membership in the fraction of highest scores: σ((score − threshold) / temperature).
 
-    A sample's threshold is where its steps' values add up to the share of its valid steps; the gradient
-    includes its dependence on the scores.
+    The threshold of a sample is such that memberships sum to the fraction of its valid steps; gradients
+    include the dependence of the threshold on the scores.
 
     Args:
         scores: (B, T), in [0, 1].
         mask: (B, T), valid = True.
-        share: of the valid steps.
-        temperature: the lower, the closer to a hard choice.
+        fraction: fraction of the valid steps.
+        temperature: lower values give harder memberships.
 
     Returns:
         (B, T) in [0, 1], 0 where not valid.
     """
     valid = mask.to(scores.dtype)
-    budget = share * valid.sum(1, keepdim=True)
+    budget = fraction * valid.sum(1, keepdim=True)
 
-    def chosen(threshold: Tensor) -> Tensor:
+    def membership(threshold: Tensor) -> Tensor:
         return ((scores - threshold) / temperature).sigmoid() * valid
 
     with torch.no_grad():
-        low = torch.full_like(budget, -FAR * temperature)
-        high = torch.full_like(budget, 1 + FAR * temperature)
-        for _ in range(HALVINGS):
+        low = torch.full_like(budget, -SEARCH_MARGIN * temperature)
+        high = torch.full_like(budget, 1 + SEARCH_MARGIN * temperature)
+        for _ in range(BISECTION_STEPS):
             middle = (low + high) / 2
-            above = chosen(middle).sum(1, keepdim=True) > budget
+            above = membership(middle).sum(1, keepdim=True) > budget
             low, high = torch.where(above, middle, low), torch.where(above, high, middle)
         threshold = (low + high) / 2
-        near = chosen(threshold)
-        slope = (near * (1 - near)).sum(1, keepdim=True) / temperature
-    step = (chosen(threshold).sum(1, keepdim=True) - budget) / slope.clamp(min=1e-6)  # of Newton
-    return chosen(threshold + step)
+        selected = membership(threshold)
+        slope = (selected * (1 - selected)).sum(1, keepdim=True) / temperature
+    step = (membership(threshold).sum(1, keepdim=True) - budget) / slope.clamp(min=1e-6)  # Newton step
+    return membership(threshold + step)

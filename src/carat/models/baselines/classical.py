@@ -22,10 +22,10 @@ from carat.models.base import Model, ModelOutputs, TrainingData
 from carat.models.layers.masking import masked_max, masked_mean, modality_mask_of
 from carat.models.losses.terms import cross_entropy
 
-CERTAIN = 1e-6
-"""Probability of what never occurs in the training split."""
-ROUNDING = 1e-5
-"""A feature with a smaller ratio of deviation to mean is constant in float32."""
+MIN_PROBABILITY = 1e-6
+"""Probability of labels that never occur in the training split."""
+MIN_DEVIATION = 1e-5
+"""Features with a smaller ratio of standard deviation to mean are constant up to float32 rounding."""
 
 Array = NDArray[np.float64]
 
@@ -33,8 +33,8 @@ Array = NDArray[np.float64]
 class Pooled(Model):
     """Logistic regressions fitted by scikit-learn and scored by PyTorch.
 
-    Features are each modality's mean over its valid steps, standardized by the training samples that have it
-    and 0 where it is absent, and the modality mask.
+    Features are the mean of each modality over its valid steps, standardized over the training samples that
+    have it and 0 if absent, concatenated with the modality mask.
 
     Args:
         widths, labels: see `Model`.
@@ -49,12 +49,12 @@ class Pooled(Model):
         self.config, self.widths = config, dict(widths)
         total = sum(widths.values())
         self.size = total + len(widths)
-        """F, features of a sample."""
+        """F, number of features per sample."""
         self.register_buffer("center", torch.zeros(total))
         self.register_buffer("scale", torch.ones(total))
 
     def pool(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tensor:
-        """Features (B, F) of padded sequences."""
+        """Compute features (B, F) of padded sequences."""
         modality_mask = modality_mask_of(masks, self.widths).to(self.center.dtype)
         pooled = torch.cat([masked_mean(features[m], masks[m], dim=1) for m in self.widths], dim=1)
         return torch.cat(
@@ -62,8 +62,8 @@ class Pooled(Model):
         )
 
     def _spread(self, modality_mask: Tensor) -> Tensor:
-        """(B, M) → the same for each feature of the modalities (B, F − M)."""
-        parts = [modality_mask[:, [place]].expand(-1, d) for place, d in enumerate(self.widths.values())]
+        """Repeat a modality mask (B, M) for the features of each modality (B, F − M)."""
+        parts = [modality_mask[:, [i]].expand(-1, d) for i, d in enumerate(self.widths.values())]
         return torch.cat(parts, dim=1)
 
     def prepare(self, data: TrainingData) -> None:
@@ -76,7 +76,7 @@ class Pooled(Model):
         center = (means * present).sum(0) / number
         variance = ((means - center).square() * present).sum(0) / number
         deviation = variance.sqrt()
-        scale = torch.where(deviation > ROUNDING * center.abs(), deviation, torch.ones_like(deviation))
+        scale = torch.where(deviation > MIN_DEVIATION * center.abs(), deviation, torch.ones_like(deviation))
         self.center.copy_(center)
         self.scale.copy_(scale)
         standard = torch.cat(((means - center) / scale * present, modality_mask), dim=1)
@@ -92,16 +92,20 @@ class Pooled(Model):
         return {"total": cross_entropy(outputs.logits, labels)}
 
     def regress(self, x: Array, y: NDArray[np.int64]) -> tuple[Array, Array]:
-        """Coefficients (F,), or (K, F) for K > 2 classes 0 … K − 1 in y (N,), and as many intercepts."""
+        """Fit a logistic regression to features x (N, F) and classes y (N,) from 0 to K − 1.
+
+        Returns:
+            Coefficients (F,) and a scalar intercept; (K, F) and (K,) for K > 2 classes.
+        """
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
 
         if (y == y[0]).all():  # the solver needs two classes
-            rate = float(np.clip(y[0], CERTAIN, 1 - CERTAIN))
+            rate = float(np.clip(y[0], MIN_PROBABILITY, 1 - MIN_PROBABILITY))
             return np.zeros(x.shape[1]), np.log(rate / (1 - rate))
         model = LogisticRegression(C=self.config.strength, max_iter=self.config.iterations)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # `iterations` is what was asked for
+            warnings.simplefilter("ignore", ConvergenceWarning)  # `iterations` is a deliberate limit
             model.fit(x, y)
         if len(model.classes_) == 2:
             return model.coef_[0], model.intercept_[0]
@@ -109,10 +113,10 @@ class Pooled(Model):
 
 
 class BinaryRelevance(Pooled):
-    """One logistic regression for each label.
+    """Binary relevance: one logistic regression per label.
 
     Source: Boutell et al., "Learning multi-label scene classification", 2004. A label is attributed to the
-    present modality whose features add most to its logit.
+    present modality whose features contribute most to its logit.
     """
 
     coefficients: Tensor
@@ -144,10 +148,11 @@ class BinaryRelevance(Pooled):
 
 
 class ClassifierChain(Pooled):
-    """One logistic regression for each label, which also reads the labels decided before it.
+    """Classifier chain: one logistic regression per label, which also takes the preceding labels.
 
-    Source: Read et al., "Classifier chains for multi-label classification", 2011. Chosen here: the most
-    frequent label first; true labels in training, decisions at .5 in use.
+    Source: Read et al., "Classifier chains for multi-label classification", 2011. Design
+    choices: labels in order of decreasing frequency; true labels in training, predictions at a threshold of
+    0.5 at inference.
     """
 
     coefficients: Tensor
@@ -166,26 +171,26 @@ class ClassifierChain(Pooled):
     def fit(self, x: Array, y: NDArray[np.int64]) -> None:
         order = np.argsort(-y.sum(0), kind="stable")
         self.order.copy_(torch.from_numpy(order))
-        for place in range(len(self.labels)):
+        for position in range(len(self.labels)):
             earlier = np.zeros_like(y)
-            earlier[:, :place] = y[:, order[:place]]  # in the order of the chain
-            coefficients, intercept = self.regress(np.hstack((x, earlier)), y[:, order[place]])
-            self.coefficients[place] = torch.from_numpy(coefficients)
-            self.intercepts[place] = float(intercept)
+            earlier[:, :position] = y[:, order[:position]]  # in the order of the chain
+            coefficients, intercept = self.regress(np.hstack((x, earlier)), y[:, order[position]])
+            self.coefficients[position] = torch.from_numpy(coefficients)
+            self.intercepts[position] = float(intercept)
 
     def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutputs:
         x = self.pool(features, masks)
         weights, chained = torch.split(self.coefficients, [self.size, len(self.labels)], 1)
         own = x @ weights.T + self.intercepts  # (B, L) in the order of the chain
         logits: list[Tensor] = []
-        for place in range(len(self.labels)):
-            earlier = [(x > 0).to(own.dtype) * w for x, w in zip(logits, chained[place], strict=False)]
-            logits.append(own[:, place] + sum(earlier))
+        for position in range(len(self.labels)):
+            earlier = [(x > 0).to(own.dtype) * w for x, w in zip(logits, chained[position], strict=False)]
+            logits.append(own[:, position] + sum(earlier))
         return ModelOutputs.from_logits(torch.stack(logits, dim=1)[:, self.order.argsort()])
 
 
 class LabelPowerset(Pooled):
-    """One multinomial regression whose classes are sets of labels; a label's score sums those that hold it.
+    """Label powerset: a multinomial regression over sets of labels; scores are marginal probabilities.
 
     Source: Tsoumakas and Katakis, "Multi-label classification: an overview", 2007; only the most frequent
     sets are classes, as in Read et al., "Multi-label classification using ensembles of pruned sets", 2008.
@@ -201,7 +206,7 @@ class LabelPowerset(Pooled):
         config = config or LabelPowersetConfig()
         super().__init__(widths, labels, config)
         self.number = min(config.sets, 2 ** min(len(self.labels), 30))
-        """K, sets at most."""
+        """K, maximum number of label sets."""
         self.register_buffer("coefficients", torch.zeros(self.number, self.size))
         self.register_buffer("intercepts", torch.zeros(self.number))
         self.register_buffer("sets", torch.zeros(self.number, len(self.labels)))
@@ -209,9 +214,9 @@ class LabelPowerset(Pooled):
     def fit(self, x: Array, y: NDArray[np.int64]) -> None:
         sets, classes, counts = np.unique(y, axis=0, return_inverse=True, return_counts=True)
         kept = np.argsort(-counts, kind="stable")[: self.number]
-        place = np.full(len(sets), -1)
-        place[kept] = np.arange(len(kept))
-        target = place[classes.ravel()]
+        class_of_set = np.full(len(sets), -1)
+        class_of_set[kept] = np.arange(len(kept))
+        target = class_of_set[classes.ravel()]
         fitted, intercepts = self.regress(x[target >= 0], target[target >= 0])
         if len(kept) <= 2:  # a single logit, of the second set
             fitted, intercepts = np.vstack((0 * fitted, fitted)), np.array([0.0, float(intercepts)])
@@ -225,4 +230,4 @@ class LabelPowerset(Pooled):
     def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutputs:
         logits = self.pool(features, masks) @ self.coefficients.T + self.intercepts
         scores = logits.softmax(1) @ self.sets
-        return ModelOutputs.from_logits(scores.clamp(CERTAIN, 1 - CERTAIN).logit())
+        return ModelOutputs.from_logits(scores.clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY).logit())

@@ -11,17 +11,17 @@ from carat.models.layers.transformer import Encoder
 
 
 class SequenceEncoder(nn.Module):
-    """LayerNorm and a Transformer encoder: (B, T, d) → (B, T, D), zeros where not valid.
+    """LayerNorm and a Transformer encoder: (B, T, d) → (B, T, D), zeros at invalid steps.
 
     On a CPU only valid steps are computed.
 
     Args:
         width: d.
         hidden: D.
-        config: layers, heads, feed-forward width, dropout, positions.
+        config: number of layers and heads, feed-forward width, dropout, position embeddings.
 
     Raises:
-        ConfigError: D is not a multiple of the heads.
+        ConfigError: D is not divisible by the number of heads.
     """
 
     def __init__(self, width: int, hidden: int, config: SequenceEncoderConfig) -> None:
@@ -41,13 +41,13 @@ class SequenceEncoder(nn.Module):
         self.hidden = hidden
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Hidden states of x (B, T, d) with mask (B, T), valid = True."""
+        """Encode x (B, T, d) with mask (B, T), valid = True."""
         batch, steps = mask.shape
         packed = pack_batch(mask)
-        chosen = packed.select(x)
+        selected = packed.select(x)
         if not packed.whole.mask.numel():
             return x.new_zeros(batch, steps, self.hidden)
-        encoded = self.encoder(self.norm(chosen), packed)
+        encoded = self.encoder(self.norm(selected), packed)
         padded = nn.functional.pad(encoded, (0, 0, 0, steps - encoded.shape[1]))
         restored = packed.restore(padded, batch)
         return restored * mask[..., None].to(restored.dtype)

@@ -1,4 +1,4 @@
-"""Early fusion: one Transformer over the modalities' sequences, concatenated step by step."""
+"""Early fusion: one Transformer over the sequences, concatenated feature-wise."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from carat.utils.errors import ConfigError
 
 
 class EarlyFusion(Model):
-    """The concatenated aligned sequences through one Transformer encoder; mean over time; linear classifier.
+    """Transformer encoder over aligned, concatenated sequences, mean over time, and a linear classifier.
 
-    A common baseline rather than one paper's. Chosen here: sequences of unequal length are resampled to a
-    common time axis of as many steps as the sample's longest sequence, at most `steps`; a step is the mean of
-    a modality's steps that fall into it, or the nearest one before it; absent modalities are zeros.
+    A common baseline without a single source. Sequences are resampled to a common time axis with the length
+    of the sample's longest sequence, at most `steps`; each step is the mean of a modality's steps that fall
+    into it, or the nearest preceding one; absent modalities are zero.
 
     Args:
         widths, labels: see `Model`.
         config: widths, depths and steps; the defaults when None.
 
     Raises:
-        ConfigError: more steps than the encoder has positions.
+        ConfigError: `steps` exceeds the number of position embeddings.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class EarlyFusion(Model):
         check_modalities(widths)
         if config.steps > config.encoder.max_length:
             raise ConfigError(
-                f"method.steps {config.steps} is more than encoder.max_length {config.encoder.max_length}"
+                f"method.steps {config.steps} exceeds encoder.max_length {config.encoder.max_length}"
             )
         self.steps, self.modalities = config.steps, list(widths)
         self.norms = nn.ModuleDict({m: nn.LayerNorm(d) for m, d in widths.items()})
@@ -50,9 +50,11 @@ class EarlyFusion(Model):
     def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutputs:
         lengths = torch.stack([masks[m].sum(1) for m in self.modalities], dim=1)  # (B, M)
         axis = lengths.amax(1).clamp(max=self.steps)  # (B,)
-        laid = [lay_on_axis(self.norms[m](features[m]), masks[m], axis, self.steps) for m in self.modalities]
+        resampled = [
+            resample(self.norms[m](features[m]), masks[m], axis, self.steps) for m in self.modalities
+        ]
         mask = torch.arange(self.steps, device=axis.device) < axis[:, None]
-        hidden = self.encoder(torch.cat(laid, dim=-1), mask)
+        hidden = self.encoder(torch.cat(resampled, dim=-1), mask)
         return ModelOutputs.from_logits(self.classifier(masked_mean(hidden, mask, dim=1)))
 
     def losses(
@@ -61,19 +63,27 @@ class EarlyFusion(Model):
         return {"total": self.label_loss(outputs.logits, labels)}
 
 
-def lay_on_axis(x: Tensor, mask: Tensor, axis: Tensor, steps: int) -> Tensor:
-    """Resample x (B, T, d) with mask (B, T) to a time axis of `axis` (B,) steps → (B, steps, d).
+def resample(x: Tensor, mask: Tensor, axis: Tensor, steps: int) -> Tensor:
+    """Resample sequences to a common time axis.
 
-    Valid steps keep their order. Each step of the axis is the mean over its stretch of the sequence, which is
-    cut into equal stretches of one step at least; zeros where the sequence is empty or the axis has ended.
+    Each step of the axis is the mean over one of equal segments of the valid steps, of at least one step.
+
+    Args:
+        x: (B, T, d).
+        mask: (B, T), valid = True.
+        axis: (B,), number of steps of each sample's axis.
+        steps: length of the result.
+
+    Returns:
+        (B, steps, d), zeros for empty sequences and beyond the axis.
     """
     length = mask.sum(1)[:, None]  # (B, 1)
-    place = mask.long().cumsum(1)  # 1 … length at valid steps
+    rank = mask.long().cumsum(1)  # 1 … length at valid steps
     sums = torch.cat((torch.zeros_like(x[:, :1]), (x * mask[..., None].to(x.dtype)).cumsum(1)), dim=1)
     # sums[:, t] is the sum of the first t steps of the padded sequence; where the k-th valid step ends:
-    position = torch.arange(1, mask.shape[1] + 1, device=x.device).expand_as(place)
+    position = torch.arange(1, mask.shape[1] + 1, device=x.device).expand_as(rank)
     ends = torch.zeros(len(mask), mask.shape[1] + 1, dtype=torch.long, device=x.device)
-    ends = ends.scatter_reduce(1, place * mask, position * mask, "amax", include_self=True)
+    ends = ends.scatter_reduce(1, rank * mask, position * mask, "amax", include_self=True)
     k = torch.arange(steps, device=x.device)[None]
     span = axis.clamp(min=1)[:, None]
     first = (k * length) // span

@@ -1,4 +1,4 @@
-"""Gradient reversal: layers after it learn to lower a loss, layers before it to raise it."""
+"""Gradient reversal layer for adversarial training."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from torch import Tensor
 
 
 def reverse(x: Tensor, scale: float = 1.0) -> Tensor:
-    """x itself, whose gradient comes back negated and scaled (Ganin and Lempitsky 2015)."""
-    reversed: Tensor = _Reversal.apply(x, scale)  # type: ignore[no-untyped-call]
-    return reversed
+    """Return x, with a gradient that is negated and scaled in the backward pass.
+
+    Source: Ganin and Lempitsky, "Unsupervised Domain Adaptation by Backpropagation", ICML 2015.
+    """
+    result: Tensor = _Reversal.apply(x, scale)  # type: ignore[no-untyped-call]
+    return result
 
 
 class _Reversal(torch.autograd.Function):

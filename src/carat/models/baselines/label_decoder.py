@@ -1,4 +1,4 @@
-"""Transformer layers over embedded sequences, and a decoder with labels as queries."""
+"""Transformer layers over embedded sequences, and a decoder with label queries."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ NORM_EPS = 1e-5
 
 
 class TransformerLayers(nn.Module):
-    """Transformer layers: (B, T, D) → (B, T, D), zeros where not valid.
+    """Transformer layers: (B, T, D) → (B, T, D), zeros at invalid steps.
 
     On a CPU only valid steps are computed.
 
     Args:
         hidden: D.
         layers: number of layers.
-        config: heads, feed-forward width, dropout.
+        config: number of heads, feed-forward width, dropout.
 
     Raises:
-        ConfigError: D is not a multiple of the heads.
+        ConfigError: D is not divisible by the number of heads.
     """
 
     def __init__(self, hidden: int, layers: int, config: SequenceEncoderConfig) -> None:
@@ -40,8 +40,8 @@ class TransformerLayers(nn.Module):
         )
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Hidden states of x (B, T, D) with mask (B, T), valid = True; the mask may have gaps."""
-        packed, whole = lay_out_gaps(mask)
+        """Encode x (B, T, D) with mask (B, T), valid = True; the mask may have gaps."""
+        packed, whole = pack_with_gaps(mask)
         if not whole.mask.numel():
             return torch.zeros_like(x)
         rows = whole.pack(x if packed.samples is None else x.index_select(0, packed.samples))
@@ -51,27 +51,27 @@ class TransformerLayers(nn.Module):
         return restored * mask[..., None].to(restored.dtype)
 
 
-def lay_out_gaps(mask: Tensor) -> tuple[PackedBatch, LengthGroup]:
-    """Pack a batch whose mask (B, T) may have gaps, and the packed samples within the padded batch."""
+def pack_with_gaps(mask: Tensor) -> tuple[PackedBatch, LengthGroup]:
+    """Pack a batch whose mask (B, T) may have gaps; also return the group of its valid steps."""
     if not on_host(mask):
         packed = pack_batch(mask)
         return packed, packed.whole
     packed = pack_batch(torch.arange(mask.shape[1]) < mask.sum(1, keepdim=True))
-    chosen = mask if packed.samples is None else mask[packed.samples]
-    return packed, LengthGroup(chosen, chosen.flatten().nonzero()[:, 0], slice(None), full=False)
+    selected = mask if packed.samples is None else mask[packed.samples]
+    return packed, LengthGroup(selected, selected.flatten().nonzero()[:, 0], slice(None), full=False)
 
 
 class LabelDecoder(nn.Module):
-    """Embeddings of the labels attend to one another, then to a sequence: (B, T, D) → (B, L, D).
+    """Decoder with label embeddings as queries: (B, T, D) → (B, L, D).
 
     Args:
         labels: L.
         hidden: D.
         layers: number of layers.
-        config: heads, feed-forward width, dropout.
+        config: number of heads, feed-forward width, dropout.
 
     Raises:
-        ConfigError: D is not a multiple of the heads.
+        ConfigError: D is not divisible by the number of heads.
     """
 
     def __init__(self, labels: int, hidden: int, layers: int, config: SequenceEncoderConfig) -> None:
@@ -84,7 +84,7 @@ class LabelDecoder(nn.Module):
         nn.init.normal_(self.embeddings, std=0.02)
 
     def forward(self, sequence: Tensor, mask: Tensor) -> Tensor:
-        """Representations of the labels from sequence (B, T, D) with mask (B, T), valid = True."""
+        """Decode label representations from a sequence (B, T, D) with mask (B, T), valid = True."""
         x = self.norm(self.embeddings).expand(sequence.shape[0], -1, -1)
         x = dropout(x, self.dropout if self.training else 0.0)
         for layer in self.layers:
@@ -94,7 +94,7 @@ class LabelDecoder(nn.Module):
 
 
 class LabelDecoderLayer(nn.Module):
-    """Post-norm decoder layer: attention among labels, attention to a sequence, feed-forward with GELU."""
+    """Post-norm decoder layer: self-attention of labels, cross-attention to a sequence, GELU feed-forward."""
 
     def __init__(self, hidden: int, config: SequenceEncoderConfig) -> None:
         super().__init__()
@@ -119,13 +119,13 @@ class LabelDecoderLayer(nn.Module):
         key, value = self.key_value(sequence).chunk(2, dim=-1)
         attended = self.looked_up(attend_by_heads(self.query(labels), key, value, self.heads, mask, p))
         labels = self.sequence_norm(add_dropped(labels, attended, p))
-        fed = self.linear2(F.gelu(self.linear1(labels)))
-        out: Tensor = self.norm2(add_dropped(labels, fed, p))
+        transformed = self.linear2(F.gelu(self.linear1(labels)))
+        out: Tensor = self.norm2(add_dropped(labels, transformed, p))
         return out
 
 
 class LabelClassifiers(nn.Module):
-    """A linear classifier for each label: (B, L, D) → logits (B, L)."""
+    """One linear classifier per label: (B, L, D) → logits (B, L)."""
 
     def __init__(self, labels: int, hidden: int) -> None:
         super().__init__()
@@ -143,16 +143,16 @@ def attend_by_heads(
     """Multi-head attention of query (B, L, D) to key and value (B, T, D) → (B, L, D).
 
     Args:
-        query, key, value: projected already.
-        heads: divides D.
-        mask: (B, T) keys, valid = True; zeros come out where a sample has none. None: all.
-        p: dropout of the weights.
+        query, key, value: projected inputs.
+        heads: number of heads; must divide D.
+        mask: (B, T) of keys, valid = True; samples without valid keys give zeros. None: all keys are valid.
+        p: dropout probability of the attention weights.
     """
     query, key, value = (
         x.view(x.shape[0], x.shape[1], heads, -1).transpose(1, 2) for x in (query, key, value)
     )
     if mask is None:
         return attend(query, key, value, None, p).transpose(1, 2).flatten(2)
-    some = mask.any(1, keepdim=True)
-    attended = attend(query, key, value, mask | ~some, p).transpose(1, 2).flatten(2)
-    return attended * some[..., None].to(attended.dtype)
+    has_keys = mask.any(1, keepdim=True)
+    attended = attend(query, key, value, mask | ~has_keys, p).transpose(1, 2).flatten(2)
+    return attended * has_keys[..., None].to(attended.dtype)

@@ -1,4 +1,4 @@
-"""Late fusion: one classifier per modality, whose logits are averaged."""
+"""Late fusion: averaged logits of one classifier per modality."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from carat.models.losses.multilabel import LabelLoss
 class LateFusion(Model):
     """One Transformer encoder and one linear classifier per modality; logits averaged over those present.
 
-    A common baseline rather than one paper's. Chosen here: mean over time before the classifier; the loss is
-    the cross-entropy of the averaged logits alone.
+    A common baseline without a single source. The classifier takes the mean over time; the loss is the
+    cross-entropy of the averaged logits.
 
     Args:
         widths, labels: see `Model`.

@@ -1,4 +1,4 @@
-"""LDDU: labels as Gaussians in a latent space, fused by their certainty."""
+"""LDDU: label-wise latent Gaussians with uncertainty-aware fusion."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from carat.models.losses.contrastive import contrast_rows, supcon_loss
 from carat.models.losses.multilabel import LabelLoss
 from carat.models.losses.terms import weighted_sum
 
-WIDEST = 10.0
-"""Log-variances lie in ± this, so that variances and their inverses stay finite."""
+MAX_LOG_VARIANCE = 10.0
+"""Bound of the absolute log-variance, which keeps variances and their inverses finite."""
 
 
 @dataclass
 class LdduOutputs(ModelOutputs):
-    """As `ModelOutputs`, with the Gaussians; slots of absent modalities carry no information."""
+    """As `ModelOutputs`, with the Gaussians; values of absent modalities are undefined."""
 
     modality_mask: Tensor
     """(B, M) bool."""
@@ -34,26 +34,26 @@ class LdduOutputs(ModelOutputs):
     log_variances: Tensor
     """(B, M, L, P)."""
     weights: Tensor
-    """(B, M, L), of the fusion; they sum to 1 over the present modalities and are 0 elsewhere."""
+    """(B, M, L), fusion weights; they sum to 1 over the present modalities and are 0 elsewhere."""
 
 
 class Lddu(Model):
-    """Label-wise Gaussians of each modality, contrasted, calibrated and fused by inverse variance.
+    """Label-wise Gaussians per modality with contrastive loss, calibration and inverse-variance fusion.
 
     Source: Huang et al., "Latent Distribution Decouple for Uncertain-Aware Multimodal Multi-label Emotion
-    Recognition", ACL Findings 2025 (arXiv 2502.13954). A Transformer and label-wise attention give each
-    (modality, label) a feature, two linear heads its mean and log-variance. In training a sample of each
-    Gaussian is classified, at inference its mean. Samples of the same modality, label and presence are
-    contrasted with others, in the batch and a queue.
+    Recognition", ACL Findings 2025 (arXiv 2502.13954). A Transformer and label-wise attention compute
+    one feature per modality and label, and linear heads its mean and log-variance. The classifier takes a
+    sample of each Gaussian in training and the mean at inference. A supervised contrastive loss compares
+    samples in the batch and a memory bank; classes are triples of modality, label and presence of the label.
 
-    Widths, depths, dropout, queue, temperature and weights are those of the authors' training script, the
-    structure is written from the abstract, not checked against the PDF. Chosen here: heads shared by the
-    labels of a modality; the uncertainty is the mean log-variance over the latent's dimensions, so that a
-    modality's weight is the inverse of their geometric mean; one MLP, shared by modalities and labels, with
-    one output vector per label, classifies the fused latent and each modality's own; calibration as in
-    `calibration`, a softmax matching in the manner of COLD Fusion (Tellamekala et al. 2022); a mild KL
-    term, whose weight is 0 in the script, to keep the scale of the variances; linear instead of cosine
-    decay of the learning rate.
+    Widths, depths, dropout, queue, temperature and weights are those of the authors' training script; the
+    structure follows the abstract and is not verified against the PDF. Design choices: heads are shared by
+    the labels of a modality; uncertainty is the mean log-variance over the latent dimensions, so that the
+    weight of a modality is the inverse geometric mean of its variances; one MLP, shared by modalities and
+    labels, with one output vector per label, classifies the fused and the unimodal latents; `calibration`
+    matches softmax distributions as in COLD Fusion (Tellamekala et al. 2022); a weak KL term, whose weight is
+    0 in the script, keeps the scale of the variances; the learning rate decays linearly instead of by
+    cosine.
 
     Args:
         widths, labels: see `Model`.
@@ -87,7 +87,7 @@ class Lddu(Model):
         modality_mask = modality_mask_of(masks, self.encoders)
         gaussians = [self.gaussians[m](self._attend(m, features[m], masks[m])[0]) for m in self.encoders]
         means, log_variances = torch.stack(gaussians, dim=1).chunk(2, dim=-1)  # (B, M, L, P)
-        log_variances = log_variances.clamp(-WIDEST, WIDEST)
+        log_variances = log_variances.clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)
         weights = certainty(log_variances.mean(-1), modality_mask)
         logits = self.classify(fuse(means, weights))
         return LdduOutputs(
@@ -95,17 +95,17 @@ class Lddu(Model):
         )
 
     def _attend(self, modality: str, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Label features (B, L, D) and attention (B, L, T) of x (B, T, d); zeros where it is absent."""
+        """Label features (B, L, D) and attention (B, L, T) of x (B, T, d); zeros for absent modalities."""
         hidden = self.encoders[modality](x, mask)
-        somewhere = mask | ~mask.any(1, keepdim=True)  # absent: hidden is 0 everywhere
-        attended, weights = self.looks[modality](hidden, somewhere)
+        attendable = mask | ~mask.any(1, keepdim=True)  # hidden is 0 if absent
+        attended, weights = self.looks[modality](hidden, attendable)
         return attended, weights * mask[:, None].to(weights.dtype)
 
     def attention(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {m: self._attend(m, features[m], masks[m])[1] for m in self.encoders}
 
     def classify(self, latents: Tensor) -> Tensor:
-        """Latents (…, L, P) → logits (…, L)."""
+        """Classify latents (…, L, P), giving logits (…, L)."""
         return (F.gelu(self.linear1(latents)) * self.label_vectors).sum(-1) + self.bias
 
     def losses(
@@ -147,17 +147,17 @@ class Lddu(Model):
 
 
 def draw(means: Tensor, log_variances: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """One sample of each Gaussian, by reparameterization; shapes alike."""
+    """Draw one sample of each Gaussian by reparameterization; all shapes are equal."""
     noise = torch.randn(means.shape, generator=generator, device=means.device, dtype=means.dtype)
     return means + (log_variances / 2).exp() * noise
 
 
 def certainty(log_variance: Tensor, modality_mask: Tensor) -> Tensor:
-    """Inverse variances as shares of their sum over the present modalities.
+    """Compute inverse variances, normalized over the present modalities.
 
     Args:
         log_variance: (B, M, L).
-        modality_mask: (B, M), with one present modality per row at least.
+        modality_mask: (B, M), present = True; at least one per row.
 
     Returns:
         (B, M, L).
@@ -166,29 +166,32 @@ def certainty(log_variance: Tensor, modality_mask: Tensor) -> Tensor:
 
 
 def fuse(latents: Tensor, weights: Tensor) -> Tensor:
-    """Mean of latents (B, M, L, P) over the modalities by weights (B, M, L) → (B, L, P)."""
+    """Average latents (B, M, L, P) over modalities with weights (B, M, L), giving (B, L, P)."""
     return (latents * weights[..., None]).sum(1)
 
 
 def divergence(means: Tensor, log_variances: Tensor) -> Tensor:
-    """KL divergence of Gaussians (…, P) from the standard normal, per dimension (…)."""
+    """Compute the KL divergence of Gaussians (…, P) from the standard normal, per dimension (…)."""
     return (log_variances.exp() + means.square() - 1 - log_variances).mean(-1) / 2
 
 
 def calibration(log_variance: Tensor, errors: Tensor, modality_mask: Tensor) -> Tensor:
-    """Divergence between the rankings by uncertainty and by error, label by label.
+    """Compute the divergence between uncertainty and error of the modalities.
 
-    Over all present modalities of the batch, the softmax of the log-variances is to be that of the errors:
-    their KL divergence, averaged over labels. 0 where log-variance and error differ by a constant; as the
-    error is −log p of the truth, variances are then inverse to p.
+    For each label, the KL divergence between the softmax of the errors and of the log-variances over all
+    present modalities of the batch. It is 0 if log-variance and error differ by a constant; as the error is
+    −log p of the true label, variances are then proportional to 1 / p.
 
     Args:
         log_variance: (B, M, L).
-        errors: (B, M, L), cross-entropies of each modality alone, without gradient.
+        errors: (B, M, L), cross-entropies of each modality, without gradient.
         modality_mask: (B, M), present = True.
+
+    Returns:
+        Scalar, averaged over the labels.
     """
     absent = ~modality_mask.flatten()[:, None]
-    wanted, given = (
+    target, predicted = (
         x.float().flatten(0, 1).masked_fill(absent, -1e9).log_softmax(0) for x in (errors, log_variance)
     )
-    return (wanted.exp() * (wanted - given)).sum(0).mean()
+    return (target.exp() * (target - predicted)).sum(0).mean()

@@ -1,4 +1,4 @@
-"""One linear layer for each modality on features averaged over time."""
+"""One linear layer per modality on features averaged over time."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from carat.models.losses.multilabel import LabelLoss
 
 
 class Linear(Model):
-    """A linear layer for each modality on its mean over time; logits averaged over those present.
+    """One linear layer per modality on its mean over time; logits averaged over those present.
 
     With one modality behind a pretrained encoder this is plain fine-tuning with a linear head, the baseline
-    of every other model behind such an encoder. A common baseline rather than one paper's.
+    for all other models with that encoder. A common baseline without a single source.
 
     Args:
         widths, labels: see `Model`.

@@ -23,16 +23,16 @@ from carat.models.losses.terms import weighted_sum
 
 @dataclass
 class MisaOutputs(ModelOutputs):
-    """As `ModelOutputs`, with the vectors that the losses compare."""
+    """As `ModelOutputs`, with the vectors for the losses."""
 
     projected: Tensor
-    """(B, M, D), of the modalities."""
+    """(B, M, D), projected utterance vectors."""
     shared: Tensor
-    """(B, M, D), in [0, 1]: each modality through the one shared encoder."""
+    """(B, M, D), in [0, 1]: vectors of the shared encoder."""
     private: Tensor
-    """(B, M, D), in [0, 1]: each through its own."""
+    """(B, M, D), in [0, 1]: vectors of the private encoders."""
     modality_mask: Tensor
-    """(B, M) bool, present = True; vectors of absent modalities carry no information."""
+    """(B, M) bool, present = True; vectors of absent modalities are undefined."""
 
 
 class Misa(Model):
@@ -41,28 +41,28 @@ class Misa(Model):
     Source: Hazarika, Zimmermann and Poria, "MISA: Modality-Invariant and -Specific Representations for
     Multimodal Sentiment Analysis", ACM Multimedia 2020. Each modality's utterance vector is projected to
     width D, and passes a shared and a private encoder (a linear layer and a sigmoid each). The 2 · M vectors
-    attend to each other, are concatenated, and a two-layer perceptron yields the logits. Beside the
-    cross-entropy the objective has: similarity, the central moment discrepancy between the shared vectors of
+    attend to each other, are concatenated, and a two-layer perceptron yields the logits. Besides
+    cross-entropy the losses are: similarity, the central moment discrepancy between the shared vectors of
     each pair of modalities; difference, soft orthogonality between shared and private and between private
     vectors; and reconstruction of the projected vector from the sum of shared and private, by one decoder.
 
-    Chosen here: utterance vectors are the mean over a Transformer encoder's steps, where the paper has
-    bidirectional LSTMs and BERT. Each loss is taken over the samples that have what it compares. Soft
-    orthogonality is the mean square of the D · D products, not their sum (recalled of the released code). The
-    target of the reconstruction is held fixed: easiest to reconstruct is a vector that is the same for every
-    sample, and training from scratch ended there. The fusing layer has GELU. Training is 20 epochs at most,
-    where the paper waits for early stopping. Absent modalities are masked in the fusion and concatenated as
-    zeros. A single modality has no similarity to learn.
+    Design choices: utterance vectors are the mean over the steps of a Transformer encoder, where the paper
+    uses bidirectional LSTMs and BERT. Each loss is averaged over the samples with the modalities it compares.
+    Soft orthogonality is the mean square of the D · D products, not their sum (as in the released code, from
+    memory). The target of the reconstruction is detached, because training from scratch otherwise collapses
+    to the same vector for every sample. The fusion layer uses GELU. Training has at most 20 epochs, where the
+    paper relies on early stopping. Absent modalities are masked in the fusion and concatenated as zeros. A
+    single modality has no similarity loss.
 
-    Recalled, not checked against the PDF: all published numbers, that is width 128, five moments, weights of
-    the losses, dropout, heads and width of the fusing layer, leaky ReLU, batches of 16, learning rate 1e-4.
+    Not verified against the PDF: width 128, five moments, weights of the losses, dropout, heads and width of
+    the fusion layer, leaky ReLU, batch size 16, learning rate 1e-4.
 
     Args:
         widths, labels: see `Model`.
         config: widths, depths, dropouts and weights; the published values when None.
 
     Raises:
-        ConfigError: a width is not a multiple of its heads.
+        ConfigError: a width is not divisible by its number of heads.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Misa(Model):
         )
 
     def _fuse(self, vectors: Tensor, present: Tensor) -> Tensor:
-        """Vectors (B, 2 M, D), of which these are present (B, 2 M), after attention; zeros where absent."""
+        """Apply self-attention to vectors (B, 2 M, D) with mask (B, 2 M); zeros where absent."""
         group = LengthGroup(present, None, slice(None), full=False)
         fused = self.fusion(vectors.flatten(0, 1), [group]).view(vectors.shape)
         out: Tensor = fused * present[..., None]
@@ -142,15 +142,15 @@ class Misa(Model):
 
 
 def moment_discrepancy(x: Tensor, y: Tensor, present: Tensor, moments: int) -> Tensor:
-    """Central moment discrepancy of two sets of vectors in [0, 1] (Zellinger et al. 2017).
+    """Compute the central moment discrepancy of two sets of vectors in [0, 1] (Zellinger et al. 2017).
 
     Args:
         x, y: (B, N, D).
-        present: (B, N), samples that count.
-        moments: how many, the mean included.
+        present: (B, N), samples to include.
+        moments: number of moments, including the mean.
 
     Returns:
-        (N,), the summed distances of the means and of the central moments; 0 where there are no samples.
+        (N,), sum of the distances of the means and central moments; 0 without samples.
     """
     means = masked_mean(x, present, dim=0), masked_mean(y, present, dim=0)
     x, y = x - means[0], y - means[1]
@@ -163,17 +163,17 @@ def moment_discrepancy(x: Tensor, y: Tensor, present: Tensor, moments: int) -> T
 
 
 def orthogonality(x: Tensor, y: Tensor, present: Tensor) -> Tensor:
-    """Soft orthogonality of two sets of vectors: the mean square of their D · D products.
+    """Compute soft orthogonality of two sets of vectors: the mean square of their D · D products.
 
     Args:
-        x, y: (B, N, D); centered over the samples that count, then brought to unit length.
-        present: (B, N), samples that count.
+        x, y: (B, N, D); centered over the included samples, then normalized to unit length.
+        present: (B, N), samples to include.
 
     Returns:
-        (N,), 0 where there are no samples.
+        (N,), 0 without samples.
     """
     x, y = (
         F.normalize((z - masked_mean(z, present, dim=0)) * present[..., None], dim=-1, eps=1e-6)
         for z in (x, y)
-    )  # epsilon: gradients of a sample alone, which is its own mean, stay finite
+    )  # eps keeps gradients of a single sample, which equals the mean, finite
     return torch.einsum("bpi,bpj->pij", x, y).square().mean((1, 2))

@@ -19,26 +19,26 @@ class Mult(Model):
     """Cross-modal Transformers for each ordered pair of modalities, then self-attention for each target.
 
     Source: Tsai et al., "Multimodal Transformer for Unaligned Multimodal Language Sequences", ACL 2019. A
-    temporal convolution brings each modality to width D and sinusoidal positions are added. For each target,
-    a Transformer for each other modality attends from the target's steps to the low-level steps of that
-    source; its results are concatenated over the sources, (B, T, (M − 1) · D), and go through a
-    self-attention Transformer, of which the last valid step is kept. The targets' vectors are concatenated
-    and pass a residual two-layer perceptron and a linear classifier. Widths, depths, dropouts and training
-    are those of the paper's table for CMU-MOSEI.
+    temporal convolution projects each modality to width D, and sinusoidal positions are added. For each
+    target, one cross-modal Transformer per source attends from the target's steps to the low-level steps of
+    the source; the results are concatenated over the sources, (B, T, (M − 1) · D), and passed to a
+    self-attention Transformer, whose last valid step is used. The vectors of all targets are concatenated and
+    passed to a residual two-layer perceptron and a linear classifier. Widths, depths, dropouts and training
+    hyperparameters are those of the paper's table for CMU-MOSEI.
 
-    Chosen here: LayerNorm on the input features; a convolution that keeps the number of steps; positions
-    added once, to the low-level sequences; the usual pre-norm residual (the paper's equation adds the
-    normalized input) with one LayerNorm for query and source; a feed-forward part four times as wide; as many
-    self-attention as cross-modal layers; one dropout for attention weights and hidden states; a learning rate
-    that falls linearly. Attention to an absent source adds nothing, so that the target's own steps remain; an
-    absent target has a vector of zeros. A single modality passes its self-attention Transformer alone.
+    Design choices: LayerNorm on the input features; convolutions that preserve the length; positions added
+    once, to the low-level sequences; the standard pre-norm residual (the paper's equation adds the normalized
+    input) with one LayerNorm for query and source; a feed-forward width of 4 D; as many self-attention as
+    cross-modal layers; one dropout for attention weights and hidden states; linear decay of the learning
+    rate. Attention to an absent source adds zero; the vector of an absent target is zero. A single modality
+    passes only its self-attention Transformer.
 
     Args:
         widths, labels: see `Model`.
         config: widths, depths and dropouts; the published values when None.
 
     Raises:
-        ConfigError: the width is not a multiple of the heads.
+        ConfigError: the width is not divisible by the number of heads.
     """
 
     def __init__(
@@ -81,19 +81,19 @@ class Mult(Model):
     def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutputs:
         low = {m: self._low_level(m, features[m], masks[m]) for m in self.norms}  # (B, T, D)
         present = {m: masks[m].any(1)[:, None] for m in low}
-        readable = {m: masks[m] | (_steps(masks[m]) == 0) & ~present[m] for m in low}  # one step at least
+        attendable = {m: masks[m] | (_steps(masks[m]) == 0) & ~present[m] for m in low}  # at least one step
         vectors = []
         for target, sources in self.cross.items():
             assert isinstance(sources, nn.ModuleDict)
             parts = [
-                transformer(low[target], low[m], readable[m], present[m][..., None])
+                transformer(low[target], low[m], attendable[m], present[m][..., None])
                 for m, transformer in sources.items()
             ]
             sequence = torch.cat(parts, dim=-1) if parts else low[target]
-            last = (_steps(readable[target]) * readable[target]).amax(1)
+            last = (_steps(attendable[target]) * attendable[target]).amax(1)
             own = self.own[target]
             assert isinstance(own, Transformer)
-            vectors.append(own.read(sequence, readable[target], last) * present[target])
+            vectors.append(own.read(sequence, attendable[target], last) * present[target])
         x = torch.cat(vectors, dim=-1)
         p = self.config.output_dropout if self.training else 0.0
         return ModelOutputs.from_logits(self.classifier(x + self.linear2(dropout(self.linear1(x).relu(), p))))
@@ -104,7 +104,7 @@ class Mult(Model):
         return {"total": self.label_loss(outputs.logits, labels)}
 
     def _low_level(self, m: str, x: Tensor, mask: Tensor) -> Tensor:
-        """Features x (B, T, d) of modality m → (B, T, D); steps that are not valid count as zeros."""
+        """Convolve features x (B, T, d) of modality m, giving (B, T, D); invalid steps count as zeros."""
         x = self.norms[m](x).masked_fill(~mask[..., None], 0)
         if m == self.config.words and self.training:
             x = dropout(x, self.config.word_dropout)
@@ -113,11 +113,11 @@ class Mult(Model):
 
 
 class Transformer(nn.Module):
-    """Pre-norm layers and a last LayerNorm.
+    """Pre-norm layers and a final LayerNorm.
 
     Args:
         width: D.
-        config: layers, heads, dropout.
+        config: number of layers and heads, dropout.
     """
 
     def __init__(self, width: int, config: MultConfig) -> None:
@@ -126,28 +126,30 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, target: Tensor, source: Tensor, mask: Tensor, present: Tensor) -> Tensor:
-        """Steps of the target (B, T, D) after attention to the source in every layer; see `Layer`."""
+        """Update the target (B, T, D) by attention to the source in every layer; see `Layer`."""
         for layer in self.layers:
             target = layer(target, source, mask, present)
         out: Tensor = self.norm(target)
         return out
 
     def read(self, x: Tensor, mask: Tensor, step: Tensor) -> Tensor:
-        """Self-attention over x (B, T, D) with mask (B, T) → its result (B, D) at one step each (B,)."""
+        """Apply self-attention to x (B, T, D) with mask (B, T); return (B, D) at the given steps (B,)."""
         for layer in self.layers[:-1]:
             x = layer(x, x, mask)
-        one = x.gather(1, step[:, None, None].expand(-1, -1, x.shape[-1]))  # all that the last layer needs
+        one = x.gather(
+            1, step[:, None, None].expand(-1, -1, x.shape[-1])
+        )  # the last layer needs only this step
         out: Tensor = self.norm(self.layers[-1](one, x, mask))[:, 0]
         return out
 
 
 class Layer(nn.Module):
-    """Attention from a target to a source and a feed-forward part (ReLU, four times as wide), pre-norm.
+    """Pre-norm layer: attention from a target to a source, and a ReLU feed-forward part of width 4 D.
 
     Args:
         width: D.
-        heads: attention heads; divides D.
-        dropout: on attention weights, on both residual branches and inside the feed-forward part.
+        heads: number of attention heads; must divide D.
+        dropout: dropout of attention weights, of both residual branches and in the feed-forward part.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -162,13 +164,13 @@ class Layer(nn.Module):
         self.linear2 = nn.Linear(4 * width, width)
 
     def forward(self, target: Tensor, source: Tensor, mask: Tensor, present: Tensor | None = None) -> Tensor:
-        """Steps of the target after attention to the source.
+        """Update the target by attention to the source.
 
         Args:
             target: (B, T, D).
             source: (B, S, D).
-            mask: (B, S), its valid steps, one at least.
-            present: (B, 1, 1), whether the source is present; everywhere when None.
+            mask: (B, S) of the source, valid = True, at least one per sample.
+            present: (B, 1, 1), whether the source is present; None if always.
 
         Returns:
             (B, T, D).
@@ -188,7 +190,7 @@ class Layer(nn.Module):
 
 
 def sinusoids(steps: Tensor, width: int) -> Tensor:
-    """Positions of Vaswani et al. 2017, all sines before all cosines: steps (T,) → (T, width)."""
+    """Compute sinusoidal positions (Vaswani et al. 2017), sines before cosines: steps (T,) → (T, width)."""
     pairs = torch.arange((width + 1) // 2, device=steps.device)
     angles = steps[:, None] * 10000.0 ** (-2 * pairs / width)
     return torch.cat((angles.sin(), angles.cos()), dim=-1)[:, :width]

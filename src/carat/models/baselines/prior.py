@@ -1,4 +1,4 @@
-"""The prior: training frequencies, without looking at a sample."""
+"""The prior: training frequencies of the labels, independent of the sample."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Prior(Model):
 
     Args:
         widths, labels: see `Model`.
-        config: has no settings.
+        config: without settings.
     """
 
     logits: Tensor

@@ -1,4 +1,4 @@
-"""TAILOR: common and private representations, fused step by step, read by labels."""
+"""TAILOR: common and private representations, hierarchical fusion, and a label decoder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from carat.config.baselines import SequenceEncoderConfig, TailorConfig
 from carat.models.base import Model, ModelOutputs, Sequences, check_modalities
 from carat.models.baselines.common import SequenceEncoder
-from carat.models.baselines.early_fusion import lay_on_axis
+from carat.models.baselines.early_fusion import resample
 from carat.models.baselines.gradient_reversal import reverse
 from carat.models.baselines.label_decoder import NORM_EPS, LabelClassifiers, LabelDecoder, TransformerLayers
 from carat.models.layers.dropout import dropout
@@ -26,7 +26,7 @@ from carat.utils.errors import ConfigError, did_you_mean
 
 @dataclass
 class TailorOutputs(ModelOutputs):
-    """As `ModelOutputs`, with the representations, which are zeros where not valid."""
+    """As `ModelOutputs`, with the representations, which are zero at invalid steps."""
 
     private: dict[str, Tensor]
     """(B, T_m, D) by modality."""
@@ -42,31 +42,31 @@ class Tailor(Model):
     """TAILOR (Zhang, Chen, Shen and Wang, "Tailor Versatile Multi-modal Learning for Multi-label Emotion
     Recognition", AAAI 2022).
 
-    A Transformer encoder for each modality; from its hidden states (B, T_m, D) a common representation by a
-    generator that all modalities share and a private one by its own. A discriminator of modalities should
-    recognize the private ones and be misled by the common ones (gradient reversal); both are pushed to be
-    orthogonal. Cross-modal Transformers fuse the private sequences one modality at a time, and at last the
-    common one. Embeddings of the labels attend to one another, then to the fused sequence; each label has
-    its own linear classifier.
+    One Transformer encoder per modality; from its hidden states (B, T_m, D), a shared generator computes a
+    common and the modality's own generator a private representation. A modality discriminator is trained to
+    recognize private representations and is misled by common ones (gradient reversal); an orthogonality loss
+    separates both. Cross-modal Transformers fuse the private sequences one modality at a time, and finally
+    the common one. A decoder with label queries attends to the fused sequence; each label has its own linear
+    classifier.
 
-    Not checked against the PDF: numbers are those of the released code where it has them (width, heads,
-    depths of cross-modal encoder and decoder, dropout, weights of the losses, learning rate, epochs); the
-    batch size is recalled, its script has 8.
+    Not verified against the PDF: values are those of the released code where available (width, heads, depths
+    of cross-modal encoder and decoder, dropout, weights of the losses, learning rate, epochs); the batch size
+    is from memory, the released script has 8.
 
-    Chosen here: one number of layers for all modalities (released: text 6, others 4); sequences of unequal
-    length are added on a common time axis, as `EarlyFusion` lays them, instead of being aligned by a
-    recurrent network with a CTC loss; positions of the cross-modal encoders count within each part of the
-    sequence, so that padding has no effect; losses are means over valid steps and samples that have the
-    modality; a classifier for each label (released: one for all); weights are drawn with standard deviation
-    .32 / √D, which is the released .02 at width 256, so that narrow networks learn too. With one modality
-    nothing is to be discriminated, and its private and its common sequence are fused.
+    Design choices: the same number of layers for all modalities (released: text 6, others 4); sequences are
+    summed on a common time axis, see `resample`, instead of an alignment by a recurrent network with a CTC
+    loss; positions of the cross-modal encoders count within each part of the sequence, so that padding has no
+    effect; losses are averaged over valid steps and samples with the modality; one classifier per label
+    (released: shared); weights are initialized with standard deviation 0.32 / √D, which equals the released
+    0.02 at width 256, so that narrow networks train as well. With a single modality there is no
+    discriminator, and its private and common sequences are fused.
 
     Args:
         widths, labels: see `Model`.
         config: widths, depths and weights; the published values when None.
 
     Raises:
-        ConfigError: the configuration contradicts itself or names modalities that the data lacks.
+        ConfigError: the configuration is inconsistent, or names modalities that are not in `widths`.
     """
 
     def __init__(
@@ -77,9 +77,7 @@ class Tailor(Model):
         check_modalities(widths)
         hidden, encoder, num_labels = config.hidden, config.encoder, len(labels)
         if config.steps > encoder.max_length:
-            raise ConfigError(
-                f"method.steps {config.steps} is more than encoder.max_length {encoder.max_length}"
-            )
+            raise ConfigError(f"method.steps {config.steps} exceeds encoder.max_length {encoder.max_length}")
         self.config, self.order = config, fusion_order(config.order, widths)
         self.max_length = dict.fromkeys(widths, encoder.max_length)
         self.encoders = nn.ModuleDict({m: SequenceEncoder(d, hidden, encoder) for m, d in widths.items()})
@@ -87,7 +85,7 @@ class Tailor(Model):
         self.common = Generator(hidden, config.common_dropout)
         self.fusions = nn.ModuleList(
             CrossEncoder(hidden, config.cross_layers, encoder) for _ in widths
-        )  # for all modalities but the first, and for what is common
+        )  # one per modality after the first, and one for the common sequence
         self.decoder = LabelDecoder(num_labels, hidden, config.decoder_layers, encoder)
         self.classifiers = LabelClassifiers(num_labels, hidden)
         self.shared_classifier = nn.Linear(hidden, num_labels)
@@ -107,7 +105,7 @@ class Tailor(Model):
         common = {m: self.common(x, masks[m]) for m, x in states.items()}
         lengths = torch.stack([mask.sum(1) for mask in masks.values()], dim=1)  # (B, M)
         axis = lengths.amax(1).clamp(max=self.config.steps)
-        shared = sum(lay_on_axis(common[m], masks[m], axis, self.config.steps) for m in common)
+        shared = sum(resample(common[m], masks[m], axis, self.config.steps) for m in common)
         assert isinstance(shared, Tensor)
         on_axis = torch.arange(self.config.steps, device=axis.device) < axis[:, None]
         fused = Part.of(private[self.order[0]], masks[self.order[0]])
@@ -135,7 +133,7 @@ class Tailor(Model):
 
 
 class Generator(nn.Module):
-    """tanh of a projection: hidden states (B, T, D) → a representation (B, T, D), zeros where not valid."""
+    """Projection and tanh: hidden states (B, T, D) → representations (B, T, D), zeros at invalid steps."""
 
     def __init__(self, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -155,17 +153,17 @@ class Part:
     """(B, T, D)."""
     mask: Tensor
     """(B, T), valid = True."""
-    places: Tensor
-    """(T,): positions of its steps."""
+    positions: Tensor
+    """(T,), positions of the steps."""
 
     @classmethod
     def of(cls, x: Tensor, mask: Tensor) -> Part:
-        """A sequence of one modality."""
+        """Create a part from the sequence of one modality."""
         return cls(x, mask, torch.arange(x.shape[1], device=x.device))
 
 
 class CrossEncoder(nn.Module):
-    """BERT-like Transformer over two sequences, end to end, with embeddings of side and position."""
+    """BERT-like Transformer over two concatenated sequences, with segment and position embeddings."""
 
     def __init__(self, hidden: int, layers: int, config: SequenceEncoderConfig) -> None:
         super().__init__()
@@ -178,15 +176,15 @@ class CrossEncoder(nn.Module):
             nn.init.normal_(embeddings, std=0.02)
 
     def forward(self, first: Part, second: Part) -> Part:
-        places = torch.cat((first.places, second.places))
+        positions = torch.cat((first.positions, second.positions))
         mask = torch.cat((first.mask, second.mask), dim=1)
-        x = torch.cat((first.x + self.sides[0], second.x + self.sides[1]), dim=1) + self.positions[places]
+        x = torch.cat((first.x + self.sides[0], second.x + self.sides[1]), dim=1) + self.positions[positions]
         x = dropout(self.norm(x), self.dropout if self.training else 0.0)
-        return Part(self.layers(x, mask), mask, places)
+        return Part(self.layers(x, mask), mask, positions)
 
 
 class Discriminator(nn.Module):
-    """Classifies single steps by modality: D → D/2 → M."""
+    """Modality classifier of single time steps: D → D/2 → M."""
 
     def __init__(self, hidden: int, modalities: int, dropout: float) -> None:
         super().__init__()
@@ -195,7 +193,7 @@ class Discriminator(nn.Module):
         self.second = nn.Linear(hidden // 2, modalities)
 
     def forward(self, sequences: Sequences, masks: Sequences) -> Tensor:
-        """Cross-entropy of the steps of sequences (B, T_m, D), a mean for each modality, summed over them."""
+        """Compute the cross-entropy of sequences (B, T_m, D): mean over steps, sum over modalities."""
         p = self.dropout if self.training else 0.0
         total = torch.zeros((), device=self.first.weight.device)
         for index, (m, x) in enumerate(sequences.items()):
@@ -205,10 +203,10 @@ class Discriminator(nn.Module):
 
 
 def orthogonality(private: Sequences, common: Sequences, masks: Sequences) -> Tensor:
-    """Σ ‖A Bᵀ‖² (Frobenius), over a modality's common and private and over two private representations.
+    """Compute Σ ‖A Bᵀ‖² (Frobenius) over pairs of private and common, and of two private representations.
 
-    Means over the samples that have both. Representations (T, D) are zeros where not valid; as
-    ‖A Bᵀ‖² = ⟨AᵀA, BᵀB⟩, only D by D products are formed.
+    Each term is averaged over the samples with both modalities. Representations (T, D) are zero at invalid
+    steps; as ‖A Bᵀ‖² = ⟨AᵀA, BᵀB⟩, only D × D products are computed.
     """
     present = {m: mask.any(1) for m, mask in masks.items()}
     own = {m: x.transpose(1, 2) @ x for m, x in private.items()}
@@ -221,13 +219,13 @@ def orthogonality(private: Sequences, common: Sequences, masks: Sequences) -> Te
 
 
 def fusion_order(named: list[str], widths: Mapping[str, int]) -> list[str]:
-    """The data's modalities, those named first.
+    """Order the modalities of the data, starting with the named ones.
 
     Raises:
-        ConfigError: a name that neither the data nor the default has.
+        ConfigError: a name is neither a modality of the data nor in the default order.
     """
     for m in named:
         if m not in widths and m not in TailorConfig().order:
-            hint = did_you_mean(m, widths) or f"; it has: {', '.join(widths)}"
+            hint = did_you_mean(m, widths) or f"; available: {', '.join(widths)}"
             raise ConfigError(f"method.order: the data has no modality '{m}'{hint}")
     return [m for m in dict.fromkeys([*named, *widths]) if m in widths]

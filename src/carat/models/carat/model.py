@@ -1,4 +1,4 @@
-"""CARAT as a model: the network, its losses, prototypes and memory bank."""
+"""The CARAT model: network, losses, and updates of prototypes and memory bank."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from carat.models.losses.terms import distance, weighted_sum
 from carat.utils.errors import ConfigError, did_you_mean
 
 LEVELS = ("original", "alpha", "beta")
-"""Terms of the feature levels, in the order of the K axis."""
+"""Names of the feature levels, in the order of the K axis."""
 
 
 class Carat(Model):
@@ -34,7 +34,7 @@ class Carat(Model):
         config: widths, depths, loss weights and temperatures; the paper's when None.
 
     Raises:
-        ConfigError: the configuration contradicts itself or names modalities that are not in `widths`.
+        ConfigError: the configuration is inconsistent, or names modalities that are not in `widths`.
 
     >>> model = Carat({"text": 300, "visual": 35, "audio": 74}, ["happy", "sad", "angry"])
     >>> features = {m: torch.randn(2, 5, d) for m, d in (("text", 300), ("visual", 35), ("audio", 74))}
@@ -87,31 +87,36 @@ class Carat(Model):
     def losses_of_shuffle(
         self, outputs: CaratOutputs, labels: Tensor, samples: Tensor, modalities: Tensor
     ) -> dict[str, Tensor]:
-        """As `losses`, with a given shuffle: sample and modality index (B, M, L)."""
+        """Compute the loss terms with a given shuffle.
+
+        Args:
+            outputs, labels: see `losses`.
+            samples, modalities: (B, M, L), source indices of the shuffle.
+        """
         config, modality_mask = self.config, outputs.modality_mask
         levels = outputs.features.unbind(1)  # (B, M, L, D) each
         terms = {
             name: self.label_loss(masked_max(logits, modality_mask)[0], labels)
             for name, logits in zip(LEVELS, outputs.logits.unbind(1), strict=False)
         }
-        if config.weights.contrast:  # the only term whose cost matters
+        if config.weights.contrast:  # the only expensive term
             terms["contrast"] = self._contrast(outputs, labels)
         terms["mse_reconstruction"] = distance(outputs.decoded, levels[0], modality_mask)
         for name, level in zip(LEVELS[1:], levels[1:], strict=False):
             terms[f"mse_{name}"] = distance(level, levels[0], modality_mask)
         aggregation = self.network.aggregation
         if aggregation is not None and outputs.aggregated is not None:
-            move = gather_jointly if config.shuffle.joint_gather else apply_shuffle
+            permute = gather_jointly if config.shuffle.joint_gather else apply_shuffle
             targets = labels[:, None].expand_as(outputs.aggregated)  # (B, M, L)
-            moved = move(targets, samples, modalities)
-            shuffled = aggregation(move(levels[-1], samples, modalities))
+            shuffled_targets = permute(targets, samples, modalities)
+            shuffled = aggregation(permute(levels[-1], samples, modalities))
             terms["aggregate"] = self.label_loss(outputs.aggregated, targets, modality_mask)
-            terms["shuffled"] = self.label_loss(shuffled, moved, modality_mask)
+            terms["shuffled"] = self.label_loss(shuffled, shuffled_targets, modality_mask)
         weights = {name: self.weights[name] for name in terms}
         return terms | {"total": weighted_sum(terms, weights)}
 
     def update_after_step(self, outputs: CaratOutputs, labels: Tensor) -> None:
-        """Move the prototypes towards the batch's original latents and enqueue the latents of all levels."""
+        """Update the prototypes with the original latents, and enqueue the latents of all levels."""
         self.network.prototypes.update(outputs.latents[:, 0].detach(), labels, outputs.modality_mask)
         self.memory_bank.push(*self._contrast_rows(outputs, labels))
 
@@ -121,9 +126,9 @@ class Carat(Model):
         self.losses_of_shuffle = compiled  # type: ignore[method-assign]
 
     def no_decay_parameters(self) -> Iterable[nn.Parameter]:
-        decaying = [norm.weight for norm in self.network.input_norm.values()]
+        input_norms = [norm.weight for norm in self.network.input_norm.values()]
         for parameter in super().no_decay_parameters():
-            if not self.config.decay_input_norm or all(parameter is not x for x in decaying):
+            if not self.config.decay_input_norm or all(parameter is not x for x in input_norms):
                 yield parameter
 
     def _contrast(self, outputs: CaratOutputs, labels: Tensor) -> Tensor:
@@ -148,20 +153,20 @@ class Carat(Model):
 
 
 def _check(config: CaratConfig, widths: Mapping[str, int]) -> None:
-    """Refuse contradictions, and settings of modalities that do not exist."""
+    """Check that the configuration is consistent, and that its modalities exist."""
     encoder, align = config.encoder, config.alignment
     check_heads(config.hidden, encoder.heads)
     positions = min(map(encoder.positions, align.modalities), default=0)
     if align.modalities and align.steps > positions:
-        raise ConfigError(f"method.alignment.steps {align.steps} is more than encoder.max_length {positions}")
-    usual = CaratConfig().encoder.layers
+        raise ConfigError(f"method.alignment.steps {align.steps} exceeds encoder.max_length {positions}")
+    default = CaratConfig().encoder.layers
     for key, named in (
         ("alignment.modalities", align.modalities),
         ("encoder.layers", encoder.layers),
         ("encoder.max_lengths", encoder.max_lengths),
     ):
         for m in named:
-            if m not in widths and (key == "alignment.modalities" or m not in usual):
-                hint = did_you_mean(m, widths) or f"; it has: {', '.join(widths)}"
+            if m not in widths and (key == "alignment.modalities" or m not in default):
+                hint = did_you_mean(m, widths) or f"; available: {', '.join(widths)}"
                 raise ConfigError(f"method.{key}: the data has no modality '{m}'{hint}")
     check_modalities(widths)

@@ -22,10 +22,10 @@ from carat.models.layers.transformer import Encoder
 
 @dataclass
 class CaratOutputs:
-    """Outputs of CARAT; slots of absent modalities carry no information.
+    """Outputs of CARAT; values of absent modalities are undefined.
 
-    K is the number of feature levels: original, α and β, or fewer if the model has fewer levels of
-    reconstruction. The last one is scored.
+    K is the number of feature levels: original, α and β, or fewer with fewer levels of reconstruction. The
+    last level determines the scores.
     """
 
     modality_mask: Tensor
@@ -35,7 +35,7 @@ class CaratOutputs:
     decoded: Tensor
     """(B, M, L, D): ũ."""
     latents: Tensor
-    """(B, K, M, L, P): the levels through En_m."""
+    """(B, K, M, L, P): latents En_m of all levels."""
     logits: Tensor
     """(B, K, M, L): ⟨feature, label classifier⟩."""
     aggregated: Tensor | None
@@ -52,7 +52,7 @@ class CaratNetwork(nn.Module):
     Args:
         widths: d by modality, in the order of the M axis.
         num_labels: L.
-        config: widths D (`hidden`) and P (`latent`), depths, and which parts the network has.
+        config: widths D (`hidden`) and P (`latent`), depths, and enabled components.
     """
 
     def __init__(self, widths: Mapping[str, int], num_labels: int, config: CaratConfig) -> None:
@@ -60,7 +60,9 @@ class CaratNetwork(nn.Module):
         encoder, align = config.encoder, config.alignment
         hidden, latent, identity_init = config.hidden, config.latent, config.identity_init
         self.hidden, self.num_labels = hidden, num_labels
-        self.score_original = config.score_original and config.levels > 0  # else it is the last level already
+        self.score_original = (
+            config.score_original and config.levels > 0
+        )  # otherwise the last level is the original
         self.input_norm = nn.ModuleDict({m: nn.LayerNorm(d, eps=encoder.norm_eps) for m, d in widths.items()})
         self.alignment = nn.ModuleDict(
             {m: Alignment(d, align.steps) for m, d in widths.items() if m in align.modalities}
@@ -105,7 +107,7 @@ class CaratNetwork(nn.Module):
         return self.fuse(*self.represent(features, masks))
 
     def score(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Scores and attribution as of `forward`, without what only the losses need."""
+        """Compute only the scores and attribution of `forward`."""
         original, modality_mask = self.represent(features, masks)
         *_, rebuilt = self.rebuild(original, modality_mask)
         last = rebuilt[-1] if rebuilt else original
@@ -114,22 +116,22 @@ class CaratNetwork(nn.Module):
         return scores, attribution
 
     def represent(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Label-specific features u (B, M, L, D) and the modality mask (B, M)."""
+        """Compute label-specific features u (B, M, L, D) and the modality mask (B, M)."""
         modality_mask = modality_mask_of(masks, self.encoder)
         original = torch.stack([self.attend(m, features[m], masks[m])[0] for m in self.encoder], dim=1)
         return original, modality_mask
 
     def attend(self, modality: str, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Label-specific features of one modality, zeros where it is absent.
+        """Compute label-specific features of one modality, zeros where it is absent.
 
         Args:
-            modality: its name.
+            modality: name of the modality.
             x: (B, T, d).
             mask: (B, T), valid = True.
 
         Returns:
-            Features u (B, L, D) and the attention A (B, L, T'); T' is the longest sample's length, or
-            the steps of the alignment.
+            Features u (B, L, D) and the attention A (B, L, T'); T' is the length of the longest
+            sample, or the number of aligned steps.
         """
         batch, packed = x.shape[0], pack_batch(mask)
         x, mask = packed.select(x), packed.whole.mask
@@ -144,7 +146,12 @@ class CaratNetwork(nn.Module):
         return packed.restore(attended, batch), packed.restore(weights, batch)
 
     def fuse(self, original: Tensor, modality_mask: Tensor) -> CaratOutputs:
-        """Reconstruct, classify and aggregate label-specific features u (B, M, L, D) under a mask (B, M)."""
+        """Reconstruct, classify and aggregate label-specific features.
+
+        Args:
+            original: (B, M, L, D), features u.
+            modality_mask: (B, M), present = True.
+        """
         latent, decoded, rebuilt = self.rebuild(original, modality_mask)
         levels = torch.stack((original, *rebuilt), dim=1)  # (B, K, M, L, D)
         latents = torch.stack((latent, *map(self.latent.encode, rebuilt)), dim=1)
@@ -153,7 +160,7 @@ class CaratNetwork(nn.Module):
         return CaratOutputs(modality_mask, levels, decoded, latents, logits, aggregated, scores, attribution)
 
     def rebuild(self, original: Tensor, modality_mask: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Latents (B, M, L, P), decoded ũ and the reconstructed levels, (B, M, L, D) each."""
+        """Compute latents (B, M, L, P), decoded ũ (B, M, L, D) and reconstructed levels (B, M, L, D)."""
         latent = self.latent.encode(original)
         stand_in = self.latent.decode(self.prototypes.stand_in(latent, modality_mask))
         decoded = torch.where(modality_mask[..., None, None], self.latent.decode(latent), stand_in)
@@ -166,7 +173,13 @@ class CaratNetwork(nn.Module):
     def classify(
         self, levels: Tensor, logits: Tensor, modality_mask: Tensor
     ) -> tuple[Tensor | None, Tensor, Tensor]:
-        """Joint logits (B, M, L), scores and attribution (B, L) from features and logits of all levels."""
+        """Compute joint logits (B, M, L), scores and attribution (B, L).
+
+        Args:
+            levels: (B, K, M, L, D), features of all levels.
+            logits: (B, K, M, L), logits of all levels.
+            modality_mask: (B, M), present = True.
+        """
         strongest, attribution = masked_max(logits[:, -1], modality_mask)
         scores, aggregated = [strongest.sigmoid()], None
         if self.aggregation is not None:
