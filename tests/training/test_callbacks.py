@@ -19,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from carat.config.base import merge
 from carat.config.experiment import Experiment, load_experiment
 from carat.data.store import Store
-from carat.runs import card as run
+from carat.runs import folder as run
 from carat.training.lightning_module import TrainingModule
 from carat.training.train import TrainedRun, train
 from carat.training.trainer import LOG_EVERY, Extras

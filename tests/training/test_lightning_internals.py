@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from carat.config.base import merge
 from carat.config.experiment import Experiment, load_experiment
 from carat.data.store import Store
-from carat.runs import card as run
+from carat.runs import folder as run
 from carat.training import lightning_internals
 from carat.training.checkpoints import CheckedFiles
 from carat.training.lightning_internals import (
