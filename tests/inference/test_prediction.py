@@ -55,7 +55,7 @@ def test_many_predictions_as_a_frame(trained: TrainedRun, store: Store, tmp_path
     assert frame["id"].tolist() == [id for id, _ in named]
     assert frame["labels"].tolist() == [prediction.labels for _, prediction in named]
     assert frame["score_happy"].tolist() == [prediction.scores["happy"] for _, prediction in named]
-    assert frame["carried_by_sad"].tolist() == [prediction.attribution["sad"] for _, prediction in named]
+    assert frame["attribution_sad"].tolist() == [prediction.attribution["sad"] for _, prediction in named]
     write_predictions(named, tmp_path / "p.parquet")
     pandas.testing.assert_frame_equal(
         frame.drop(columns="labels"),
