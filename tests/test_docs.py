@@ -164,19 +164,17 @@ def execute_command(run: Run, command: str) -> None:
 
 def write_calls(file: Path) -> None:
     """Dialogues of three turns, the sentences of `write_table`."""
-    write_table(file.with_name("said.csv"), samples=360)
-    with file.with_name("said.csv").open(newline="") as opened:
+    write_table(file.with_name("utterances.csv"), samples=360)
+    with file.with_name("utterances.csv").open(newline="") as opened:
         rows = list(csv.DictReader(opened))
     with file.open("w", newline="") as opened:
-        writer = csv.DictWriter(opened, ["id", "call", "turn", "fold", "said", "happy", "sad", "anger"])
+        writer = csv.DictWriter(opened, ["id", "call", "turn", "fold", "utterance", "happy", "sad", "anger"])
         writer.writeheader()
         for i, row in enumerate(rows):
             fold = ("train", "train", "valid", "test")[i // 3 % 4]
-            labels = {name: row[name] for name in ("happy", "sad", "anger")}
-            writer.writerow(
-                {"id": row["id"], "call": f"c{i // 3}", "turn": i % 3, "fold": fold, "said": row["said"]}
-                | labels
-            )
+            columns = ("id", "utterance", "happy", "sad", "anger")
+            place = {"call": f"c{i // 3}", "turn": i % 3, "fold": fold}
+            writer.writerow(place | {name: row[name] for name in columns})
 
 
 def write_released_weights(official: Path, file: Path) -> None:

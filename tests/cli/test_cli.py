@@ -126,7 +126,10 @@ def test_invalid_arguments_with_a_store(  # type: ignore[no-untyped-def]
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     before = sorted(tmp_path.iterdir())
     common = ["--data", store.folder, "--out", tmp_path / "r"]
-    assert_error(run("train", experiment, *common, "--training.accelerator", "gpu"), "finds no GPU")
+    assert_error(
+        run("train", experiment, *common, "--training.accelerator", "gpu"),
+        "but no GPU is available to PyTorch; use auto or cpu",
+    )
     assert_error(run("train", experiment, *common, "--method.encoder.max-length", 5), "but max_length is 5")
     assert_error(run("train", experiment, *common, "--data.modalities", "smell"), "no modality 'smell'")
     assert_error(run("train", experiment, *common, "--method.hidden", 15), "hidden 15 is not a multiple")

@@ -65,7 +65,7 @@ def test_all_commands_are_registered() -> None:
 def test_help_lists_all_options_and_has_examples(
     run: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("COLUMNS", "300")  # option names are not wrapped
     code, out, err = run(*name.split(), "--help")
     assert (code, err) == (0, "")
     page = plain_text(out)

@@ -129,6 +129,7 @@ def test_the_leaderboard_as_a_frame(made: tuple[Path, list[MethodResult]]) -> No
     assert "minus CARAT" in page
     assert repr(board).startswith(f"Leaderboard({board[0].method} {board[0].mean('micro_f1'):.3f}, ")
     assert Leaderboard()._repr_html_() == "<p>no methods</p>"
+    assert Leaderboard().to_frame().empty
 
 
 def test_files_contain_every_method_and_seed(made: tuple[Path, list[MethodResult]]) -> None:

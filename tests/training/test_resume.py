@@ -55,6 +55,11 @@ def whole(store: Store, experiment: Experiment, tmp_path_factory: pytest.TempPat
     return train(experiment, store, tmp_path_factory.mktemp("whole") / "run")
 
 
+def without_progress(lines: list[str]) -> list[str]:
+    """Messages other than the line of each epoch."""
+    return [line for line in lines if not line.startswith("epoch ")]
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in (WEIGHTS, METRICS, CARD)}
 
@@ -110,7 +115,7 @@ def test_a_killed_training_ends_as_if_nothing_had_happened(
     assert contents(tmp_path / "run") == contents(whole.folder)
     assert len(list((tmp_path / "run" / CHECKPOINTS).iterdir())) == 1
     assert not (tmp_path / "run" / ".lock").exists()
-    assert len(logged) == (0 if (name, at) == ("training_step", 1) else 1)
+    assert len(without_progress(logged)) == (0 if (name, at) == ("training_step", 1) else 1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -139,7 +144,7 @@ def test_a_signal_saves_the_state(
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
     logged.clear()
     train(experiment, store, tmp_path / "run")
-    assert logged == [f"{tmp_path / 'run'}: resuming after 8 batches"]
+    assert without_progress(logged) == [f"{tmp_path / 'run'}: resuming after 8 batches"]
     assert contents(tmp_path / "run") == contents(whole.folder)
 
 
@@ -168,7 +173,7 @@ def test_a_damaged_state_is_passed_over(
     logged.clear()
     train(experiment, store, tmp_path / "run")
     after = int(older.stem.split("-")[1])
-    assert logged == [
+    assert without_progress(logged) == [
         f"warning: {newest}: corrupt checkpoint (SHA-256 mismatch); resuming from an earlier state",
         f"{tmp_path / 'run'}: resuming after {after} batches",
     ]
@@ -187,7 +192,7 @@ def test_without_a_whole_state_it_begins_anew(
         file.write_bytes(b"")
     logged.clear()
     train(experiment, store, tmp_path / "run")
-    assert [line.startswith("warning: ") for line in logged] == [True, True]
+    assert [line.startswith("warning: ") for line in without_progress(logged)] == [True, True]
     assert contents(tmp_path / "run") == contents(whole.folder)
 
 

@@ -120,7 +120,7 @@ def sleep() -> TaskFunction:
 
 def test_ray_engine_without_ray_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(RunError, match=r"needs Ray: pip install 'carat\[ray\]'"):
+    with pytest.raises(RunError, match=r"needs Ray: pip install 'carat-emotion\[ray\]'"):
         list(run_tasks(count, (), [0], 1, engine="ray"))
 
 

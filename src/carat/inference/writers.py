@@ -106,7 +106,8 @@ def to_frame(predictions: Iterable[Prediction | Named]) -> pd.DataFrame:
             row = as_row("", item)
             del row["id"]
             records.append(row)
-    return Table.from_records(records).to_frame()
+    table = Table.from_records(records) if records else Table(["labels"], [])
+    return table.to_frame()
 
 
 def as_row(id: str, prediction: Prediction) -> dict[str, Any]:

@@ -318,7 +318,7 @@ def test_stores_with_another_context_are_rejected(
     store = build_store(
         write_conversations(tmp_path, text_encoder, "context: 4, order: turn"), tmp_path / "store"
     )
-    with pytest.raises(DataError, match=r"with 4 tokens of context .* with 8 tokens .* says context: 8"):
+    with pytest.raises(DataError, match=r"text has 4 tokens of context .* with 8 tokens .* sets context: 8"):
         carat.load(calls_run.folder).evaluate(store)
     without = build_store(write_conversations(tmp_path, text_encoder, "context: 0"), tmp_path / "without")
     with pytest.raises(DataError, match=r"text has no context, but the run .* with 8 tokens"):

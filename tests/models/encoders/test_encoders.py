@@ -339,7 +339,10 @@ def test_altered_encoder_files_of_a_run_are_rejected(text_run: TrainedRun, tmp_p
     ("encoders", "message"),
     [
         ({}, "modality 'text' has tokens and needs an encoder: set encoders.text.folder"),
-        ({"text": {"kind": "transformer"}}, "modality 'text' holds tokens"),
+        (
+            {"text": {"kind": "transformer"}},
+            "modality 'text' has tokens and needs an encoder: set encoders.text.folder",
+        ),
         ({"txt": {"folder": "x"}}, "encoders: the data has no modality 'txt'; did you mean 'text'"),
         ({"text": {"folder": "/no/such"}}, "/no/such: no such folder; carat downloads nothing"),
     ],
@@ -354,14 +357,17 @@ def test_encoders_that_do_not_fit_the_data_are_rejected(
 
 def test_encoder_for_features_is_rejected(store: Store, text_encoder: Path) -> None:
     experiment = load_experiment(overrides={"encoders": {"text": {"folder": str(text_encoder)}}})
-    with pytest.raises(ConfigError, match=r"encoders.text: the modality holds features"):
+    with pytest.raises(
+        ConfigError,
+        match=r"encoders.text: the modality has features, but a pretrained encoder needs tokens or audio",
+    ):
         build_for(experiment, store)
 
 
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({}, "kind pretrained needs a folder"),
+        ({}, "kind pretrained requires a folder"),
         ({"kind": "transformer", "folder": "x"}, "kind transformer takes no other keys"),
         ({"folder": "x", "train_layers": 1, "lora": {}}, "lora and train_layers are mutually exclusive"),
     ],

@@ -44,7 +44,8 @@ class Leaderboard(list[MethodResult]):
             CaratError: pandas is not installed.
         """
         records = [dict(_cells(result)) for result in self]
-        return Table.from_records(records).to_frame()
+        table = Table.from_records(records) if records else Table(["method"], [])
+        return table.to_frame()
 
     def _repr_html_(self) -> str:
         if not self:
