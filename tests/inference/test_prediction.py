@@ -74,3 +74,9 @@ def test_predictions_of_texts_and_others_share_a_frame() -> None:
     assert frame["score_happy"].tolist() == [0.9, 0.1]
     assert frame["words_happy"].tolist()[0] == ["glad", "so"]
     assert frame["score_sad"].isna().tolist() == [False, True]
+
+
+def test_earlier_name_of_attribution_warns() -> None:
+    prediction = Prediction({"sad": 0.5}, ["sad"], {"sad": "text"})
+    with pytest.warns(FutureWarning, match=r"Prediction\.carried_by is now Prediction\.attribution"):
+        assert prediction.carried_by == {"sad": "text"}

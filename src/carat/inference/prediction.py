@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,12 @@ class Prediction:
     """The text that was scored; empty for other samples."""
     words: dict[str, list[str]] = field(default_factory=dict)
     """By label, the words of the text with the largest attribution by occlusion, if requested."""
+
+    @property
+    def carried_by(self) -> dict[str, str]:
+        """Earlier name of `attribution`; it will be removed in the next release."""
+        warnings.warn("Prediction.carried_by is now Prediction.attribution", FutureWarning, stacklevel=2)
+        return self.attribution
 
     def to_frame(self) -> pd.DataFrame:
         """One row per label: `label`, `score`, `present`, and if available `attribution` and `words`.
