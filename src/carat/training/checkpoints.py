@@ -1,4 +1,4 @@
-"""States of a training on disk: written whole or not at all, checked when they are read, two of them kept."""
+"""Checkpoints: written atomically, verified by SHA-256 when read, the last two kept."""
 
 from __future__ import annotations
 
@@ -50,19 +50,19 @@ class CheckedFiles(CheckpointIO):
 
 
 def _refuse_objects(buffer: io.BytesIO) -> None:
-    """Refuse what could not be loaded again; only a caller's callbacks can bring it in.
+    """Refuse objects that could not be loaded again; only callbacks of the caller can add them.
 
     Raises:
         RunError: names the classes.
     """
     buffer.seek(0)
-    found = get_unsafe_globals_in_checkpoint(buffer)
-    if found:
-        raise RunError(f"{UNSAVED}: it holds {', '.join(sorted(found))}; {PLAIN}")
+    classes = get_unsafe_globals_in_checkpoint(buffer)
+    if classes:
+        raise RunError(f"{UNSAVED}: it holds {', '.join(sorted(classes))}; {PLAIN}")
 
 
 def _with_current_names(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint whose weights have their current names, also where carat 0.1 wrote it."""
+    """Rename the weights of a checkpoint that carat 0.1 wrote."""
 
     def is_old(value: Any) -> bool:
         return isinstance(value, dict) and any(str(key).startswith("method.") for key in value)
@@ -110,12 +110,12 @@ def _newest_first(folder: Path) -> list[Path]:
 
 
 class Checkpoints(Checkpoint):
-    """Keeps the state after every so many batches, after every epoch, and when the training is to stop.
+    """Saves a checkpoint every few batches, after every epoch, and before a requested stop.
 
     Args:
-        folder: where to.
-        every: batches.
-        signal_handler: asked after every batch.
+        folder: folder of the checkpoints.
+        every: number of batches between checkpoints.
+        signal_handler: checked after every batch.
         after_epoch: see `carat.training.train.train`.
     """
 
@@ -132,9 +132,9 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.is_last_batch:  # the state after the epoch follows
+        if trainer.is_last_batch:  # the checkpoint of the epoch follows
             return
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:  # gradients are no part of the state
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:  # gradients are not saved
             return
         stop = self.signal_handler.stop_requested()
         if stop or pl_module.batches_seen // self.every > self._saved // self.every:

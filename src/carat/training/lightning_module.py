@@ -40,23 +40,23 @@ SUMMARY = (
 """Validation metrics that are logged in every epoch."""
 
 IN_EVERY_PROCESS: dict[str, Any] = {"sync_dist": True, "reduce_fx": "max"}
-"""How values are logged that are equal in all processes: their largest is exact, unlike their mean."""
+"""Logging of values that are equal in all processes: the maximum is exact, unlike the mean."""
 
 
 class TrainingModule(L.LightningModule):
-    """Trains any `Method`; knows the contract and nothing else of it.
+    """Trains any `Model` through its public contract.
 
-    What is drawn in a step depends on nothing but the seed, the step and, for dropout of the forward pass,
-    the process. So a state needs no random numbers.
+    Random numbers of a step are a function of the seed, the step and, for dropout in the forward pass, the
+    process, so that checkpoints need no random state.
 
     Args:
-        method: what is trained.
+        model: model to train.
         config: optimizer and schedule.
-        labels: label names.
-        threshold: how it is searched.
-        steps: optimizer steps of the whole training.
-        seed: of what is drawn.
-        processes: those that train together.
+        labels: L label names.
+        threshold: kind of threshold that is searched on validation.
+        steps: number of optimizer steps of the whole training.
+        seed: random seed.
+        processes: processes of a distributed training.
     """
 
     def __init__(
@@ -73,19 +73,19 @@ class TrainingModule(L.LightningModule):
         self.model, self.config, self.labels = model, config, labels
         self.threshold, self.steps, self.seed, self.processes = threshold, steps, seed, processes
         self.history: list[dict[str, float]] = []
-        """Training terms and validation metrics of every epoch so far."""
+        """Loss terms and validation metrics of every epoch so far."""
         self.thresholds: list[list[float]] = []
         """Thresholds (L,) of every epoch so far."""
         self.best_epoch = 0
-        """The best one so far, from 0."""
+        """Index of the best epoch so far, from 0."""
         self.best: dict[str, Tensor] = {}
-        """Its weights."""
+        """State dictionary of the best epoch."""
         self.batches_seen = 0
-        """By every process, over all epochs."""
+        """Number of batches over all epochs."""
         self.batches_of_epoch = 0
-        """Of the epoch that was begun."""
+        """Number of batches of the current epoch."""
         self.seconds = 0.0
-        """Spent by earlier processes on the same training."""
+        """Seconds spent before the last resume."""
         self._began = time.monotonic()
         self._sums: dict[str, Tensor] = {}
         self._samples = 0
@@ -100,9 +100,9 @@ class TrainingModule(L.LightningModule):
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         total, masks = batch.total or len(batch.labels), batch.masks
         common = torch.Generator(self.device).manual_seed(self._seed_of_step(0))
-        if share := self.config.modality_dropout:
-            drawn = torch.rand(total, len(masks), device=self.device, generator=common)
-            masks = drop_modalities(masks, drawn[self.processes.local_rows(total)], share)
+        if p := self.config.modality_dropout:
+            uniform = torch.rand(total, len(masks), device=self.device, generator=common)
+            masks = drop_modalities(masks, uniform[self.processes.local_rows(total)], p)
         torch.manual_seed(self._seed_of_step(1 + self.processes.rank))
         self.model.on_train_epoch_start(self.current_epoch)
         outputs = self.model(batch.features, masks)
@@ -125,7 +125,7 @@ class TrainingModule(L.LightningModule):
         self._samples += samples
 
     def end_step(self) -> None:
-        """After the optimizer's step."""
+        """Update non-gradient state after an optimizer step."""
         assert self._last is not None
         self.model.update_after_step(*self._last)
         self._last = None
@@ -153,12 +153,12 @@ class TrainingModule(L.LightningModule):
                 f"training diverged in epoch {self.current_epoch + 1}: scores are not finite; "
                 f"lower training.learning_rate"
             )
-        judged: list[Any] = [self._judge(scores, truth) if self.processes.is_global_zero else None]
+        result: list[Any] = [self._validate(scores, truth) if self.processes.is_global_zero else None]
         if self.processes.size > 1:
-            dist.broadcast_object_list(judged)
-        thresholds, self._metrics = judged[0]
+            dist.broadcast_object_list(result)
+        thresholds, self._metrics = result[0]
         self.thresholds.append(thresholds)
-        if not self.history or _or_worst(self._metrics) > _or_worst(self.history[self.best_epoch]):
+        if not self.history or _or_minus_inf(self._metrics) > _or_minus_inf(self.history[self.best_epoch]):
             self.best_epoch = len(self.history)
             self.best = {name: x.detach().cpu().clone() for name, x in self.model.state_dict().items()}
         self.log_dict(self._metrics, batch_size=len(truth), **IN_EVERY_PROCESS)
@@ -171,13 +171,14 @@ class TrainingModule(L.LightningModule):
             **IN_EVERY_PROCESS,
         )
 
-    def _judge(self, scores: Any, truth: Any) -> tuple[list[float], dict[str, float]]:
+    def _validate(self, scores: Any, truth: Any) -> tuple[list[float], dict[str, float]]:
+        """Thresholds and metrics of the validation scores (N, L)."""
         thresholds = search_thresholds(scores, truth, self.threshold.kind, self.threshold.max_micro_f1_drop)
         metrics = compute_metrics(scores, apply_thresholds(scores, thresholds), truth, self.labels)
         return thresholds.tolist(), {f"valid/{name}": float(getattr(metrics, name)) for name in SUMMARY}
 
     def end_epoch(self) -> None:
-        """After the epoch's validation: append its row to the history."""
+        """Append the epoch to the history, after its validation."""
         terms = {f"train/{name}": float(value) / self._samples for name, value in self._sums.items()}
         self.log_dict(terms, batch_size=self._samples, **IN_EVERY_PROCESS)
         self.history.append({"epoch": float(self.current_epoch + 1)} | self._metrics | terms)
@@ -206,7 +207,7 @@ class TrainingModule(L.LightningModule):
         self._samples = progress["samples"]
 
     def spent(self) -> float:
-        """Seconds of training, those of earlier processes included."""
+        """Seconds of training, including those before a resume."""
         return self.seconds + time.monotonic() - self._began
 
     def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
@@ -229,16 +230,16 @@ class TrainingModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def _or_worst(metrics: dict[str, float]) -> float:
+def _or_minus_inf(metrics: dict[str, float]) -> float:
     value = metrics[MONITOR]
     return value if math.isfinite(value) else -math.inf
 
 
 class Ends(Callback):
-    """The module's own ends of steps, validations and epochs, before those of other callbacks.
+    """Calls the module's own hooks at the end of steps, validations and epochs, before other callbacks.
 
-    A mean of the weights is to see what a step changes, and is in place until the validation is over. Other
-    callbacks see the complete history of an epoch when it ends.
+    The weight average must see the update of a step, and its weights are in place until validation ends. At
+    the end of an epoch other callbacks see the complete history.
     """
 
     def on_train_batch_end(

@@ -29,7 +29,7 @@ from carat.utils.errors import ConfigError
 
 PRECISION = {"float32": "32-true", "bf16": "bf16-mixed"}
 LOG_EVERY = 50
-"""Steps between two values of what a callback logs by step; fewer where an epoch has fewer."""
+"""Steps between logged values; at most one epoch."""
 
 
 @dataclass(frozen=True)
@@ -83,25 +83,25 @@ def fit(
     after_epoch: AfterEpoch | None = None,
     extras: Extras = NO_EXTRAS,
 ) -> None:
-    """Train to the end, keeping checkpoints; `module` then holds history, thresholds and the best weights.
+    """Run the training loop with checkpoints. The module then has history, thresholds and best weights.
 
     Args:
-        module: what is trained.
-        loaders: of the splits train and valid.
-        experiment: how.
+        module: module to train.
+        loaders: data loaders of the splits `train` and `valid`.
+        experiment: settings.
         accelerator: "cpu" or "gpu".
         out: folder of the run.
-        checkpoint: where to resume; None is the beginning.
+        checkpoint: checkpoint to resume from; None starts from scratch.
         after_epoch: see `carat.training.train.train`.
         extras: callbacks and loggers of the caller.
 
     Raises:
-        Interrupted: by a signal, with the state saved.
+        Interrupted: by a signal, after a checkpoint was saved.
         RunError: the training diverged, or a callback's state cannot be saved.
     """
     config, processes, trainable = experiment.training, module.processes, module.model.is_trainable
     own_bar = any(isinstance(callback, ProgressBar) for callback in extras.callbacks)
-    # first what ends a step, then the average, which sees it, and last (by Lightning) what saves the state
+    # order: the end of a step, then the weight average, which includes it; Lightning runs checkpoints last
     callbacks: list[Callback] = [Ends()]
     if config.ema_decay and trainable:
         callbacks.append(weight_average(config.ema_decay))
@@ -135,7 +135,7 @@ def fit(
 
 
 def _loggers(given: Sequence[Logger] | None, experiment: Experiment, out: Path, first: bool) -> list[Logger]:
-    """Those of the caller, which are told the experiment, or TensorBoard; only the first process writes."""
+    """The caller's loggers, with the experiment as hyperparameters, or TensorBoard; rank zero writes."""
     if given is None:
         return [TensorBoardLogger(out / LOGS, name="", version="")]
     for logger in given if first else ():
