@@ -1,4 +1,4 @@
-"""Explain a run: which modality carries a label, what missing modalities change, and figures.
+"""Explain a run: attribution to modalities, what missing modalities change, and figures.
 
 python examples/explain_run.py [FOLDER]
 """
@@ -33,12 +33,12 @@ def main(folder: Path) -> None:
         label = max(change, key=lambda name: abs(change[name]))
         print(f"without {missing}: {label} changes most, by {change[label]:+.2f}")
 
-    # A whole split: which modality carries each predicted label, how often.
-    carriers: dict[str, Counter[str]] = {label: Counter() for label in predictor.labels}
+    # A whole split: how often each modality has the strongest evidence for a predicted label.
+    attributed: dict[str, Counter[str]] = {label: Counter() for label in predictor.labels}
     for _, prediction in predictor.predict_store(store, "test"):
         for label in prediction.labels:
-            carriers[label][prediction.attribution[label]] += 1
-    for label, counts in carriers.items():
+            attributed[label][prediction.attribution[label]] += 1
+    for label, counts in attributed.items():
         print(label, dict(counts))
 
     # Figures with their numbers as CSV: latents, contributions, co-occurrence, attention.

@@ -97,7 +97,9 @@ def shortened(words: list[str]) -> list[str]:
         "sweep": {"--training.epochs": EPOCHS, "--trials": TRIALS},
     }
     for option, value in next((reduced[word] for word in words if word in reduced), {}).items():
-        if option in words:
+        if option in words and "--resume" in words:  # extends a run that was shortened
+            words[words.index(option) + 1] = str(int(value) + 1)
+        elif option in words:
             words[words.index(option) + 1] = value
         else:
             words += [option, value]
