@@ -6,7 +6,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
-from carat.config.experiment import Experiment, load_experiment
+from carat.config.experiment import Experiment, ExperimentLike, as_experiment
 from carat.data.store import Store, open_store
 from carat.evaluation.plots import draw_curves
 from carat.runs.card import ModalityCard, RunCard, read_run, write_card, write_weights
@@ -50,7 +50,7 @@ from carat.utils.tables import Table
 
 
 def train(
-    experiment: Experiment | Mapping[str, Any] | str | os.PathLike[str],
+    experiment: ExperimentLike,
     store: Store | str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
@@ -103,15 +103,10 @@ def train(
         run = carat.train({"preset": "small"}, store="demo-store", out="my-run")
         run.card.validation["micro_f1"]
     """
-    if not isinstance(experiment, Experiment):
-        if isinstance(experiment, Mapping):
-            experiment = load_experiment(overrides=experiment)
-        else:
-            experiment = load_experiment(experiment)
+    experiment = as_experiment(experiment)
     if overwrite and resume:
         raise ConfigError("--overwrite and --resume contradict each other")
-    out = Path(out)
-    store = store if isinstance(store, Store) else open_store(store)
+    out, store = Path(out), open_store(store)
     fingerprint = store.manifest.fingerprint
     extension = resume and is_extension(out, experiment, fingerprint)
     state = check_folder(RUN, out, **_terms(out, experiment, fingerprint, overwrite, resume))

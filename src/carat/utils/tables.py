@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from carat.utils.errors import CaratError
+from carat.utils.files import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,13 +96,7 @@ class Table:
         csv.writer(buffer).writerows([self.columns, *self.rows])
         text = buffer.getvalue()
         if file is not None:
-            path = Path(file)
-            temporary = path.with_name(f".{path.name}.unfinished")
-            try:
-                temporary.write_text(text, encoding="utf-8", newline="")
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            write_atomically(Path(file), text)
         return text
 
     def to_html(self, notes: Sequence[str] = ()) -> str:
