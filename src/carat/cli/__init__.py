@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from typing import NoReturn
 
 from cyclopts import CycloptsError, MissingArgumentError
 from pydantic import ValidationError
@@ -13,7 +14,7 @@ from carat.cli import data, explain, export, predict, studies, train  # noqa: F4
 from carat.cli.app import app, named_method, offer, refuse_renamed, rename_options
 from carat.config.base import explain as explain_invalid
 from carat.config.experiment import experiment_with
-from carat.utils.errors import CaratError, Interrupted
+from carat.utils.errors import CaratError, Interrupted, printable, shorten
 from carat.utils.logging import show_progress
 
 offer("carat")  # the default; `main` repeats it for the method of the command line
@@ -45,8 +46,24 @@ def main() -> None:
     except (CaratError, CycloptsError, ValidationError, OSError) as error:
         if debug:
             traceback.print_exc()
-        print(f"carat: error: {_one_line(error, method)}", file=sys.stderr)
-        sys.exit(2)
+        _fail(_one_line(error, method))
+    except MemoryError:
+        if debug:
+            traceback.print_exc()
+        _fail("out of memory; use a smaller model, smaller batches or fewer workers")
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        _fail(
+            f"unexpected {type(error).__name__}: {' '.join(str(error).split())}",
+            more="; this is a fault of carat: please report it with what the same command prints with --debug",
+        )
+
+
+def _fail(message: str, more: str = "") -> NoReturn:
+    """Print an error as one line without control characters, and exit with code 2."""
+    print(f"carat: error: {shorten(printable(message))}{more}", file=sys.stderr)
+    sys.exit(2)
 
 
 def _one_line(error: Exception, method: str) -> str:

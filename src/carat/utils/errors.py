@@ -48,3 +48,28 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(word, list(choices), n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+MAX_MESSAGE = 300
+"""Length in characters beyond which messages are shortened."""
+
+
+def printable(text: str) -> str:
+    """Replace characters that are not printable, such as line breaks and escape sequences, by question marks.
+
+    >>> printable("a\\x1b[31mb")
+    'a?[31mb'
+    """
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def shorten(message: str, limit: int = MAX_MESSAGE) -> str:
+    """Cut out the middle of a message that is longer than the limit.
+
+    >>> shorten("abcdefghij", 7)
+    'abc…hij'
+    """
+    if len(message) <= limit:
+        return message
+    head = limit // 2
+    return f"{message[:head]}…{message[len(message) - (limit - head - 1) :]}"

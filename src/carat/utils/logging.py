@@ -5,15 +5,21 @@ from __future__ import annotations
 import logging
 import sys
 
+from carat.utils.errors import printable
+
 logger = logging.getLogger("carat")
 """Library code logs progress with `info` and potential problems with `warning`."""
 
 
 class StandardError(logging.Handler):
-    """Handler that writes to the current `sys.stderr`, which notebooks and tests replace."""
+    """Handler that writes to the current `sys.stderr`, which notebooks and tests replace.
+
+    Control characters, which a file may have put into a message, are replaced.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr, flush=True)
+        lines = self.format(record).splitlines() or [""]
+        print("\n".join(map(printable, lines)), file=sys.stderr, flush=True)
 
 
 def show_progress(*, force: bool = False) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from carat.utils.errors import DataError
+from carat.utils.errors import DataError, printable
 
 MAX_TIME = 1e9
 """Upper bound of valid times in seconds."""
@@ -207,8 +207,3 @@ def _child(parent: Any, name: str, kind: str, path: str) -> Any:
 def first_line(error: Exception) -> str:
     """Return the first line of an error message."""
     return printable((str(error).splitlines() or [type(error).__name__])[0])
-
-
-def printable(text: str) -> str:
-    """Replace characters that are not printable, such as line breaks, by question marks."""
-    return "".join(c if c.isprintable() else "?" for c in text)
