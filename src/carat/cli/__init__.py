@@ -56,7 +56,7 @@ def main() -> None:
             traceback.print_exc()
         _fail(
             f"unexpected {type(error).__name__}: {' '.join(str(error).split())}",
-            more="; this is a fault of carat: please report it with what the same command prints with --debug",
+            more="; please report this fault of carat, with the output of the same command and --debug",
         )
 
 

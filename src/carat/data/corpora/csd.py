@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from carat.data.corpora.base import Corpus, CorpusSample
 from carat.data.corpora.label_table import FOLDS
 from carat.data.corpora.labels import MOSEI
-from carat.data.corpora.sequence_file import Steps, first_line, open_sequence, printable
+from carat.data.corpora.sequence_file import Steps, first_line, open_sequence
 from carat.data.recipes.sources.table import Table
 from carat.data.store.manifest import hash_file
-from carat.utils.errors import DataError
+from carat.utils.errors import DataError, printable
 
 TEXT = "text"
 SILENCE = "sp"
