@@ -9,18 +9,24 @@ from typing import Any
 import numpy as np
 
 from carat.config.base import expand
-from carat.data.recipes.cleaning import CHUNK, Cleaning, CleaningReader, UncleanedReader
+from carat.data.cleaning import Cleaning
+from carat.data.recipes.cleaning import CHUNK, CleaningReader, UncleanedReader
 from carat.data.recipes.recipe import Recipe, TokenModality, load_recipe
 from carat.data.recipes.sources.table import Table
 from carat.data.store import Store, open_store
 from carat.data.store.writer import STORE, StoreWriter
 from carat.utils.errors import DataError
+from carat.utils.logging import logger
 from carat.utils.output_folder import check_folder
 from carat.utils.progress import track
 
 
 def build_store(
-    recipe: str | os.PathLike[str], out: str | os.PathLike[str], *, overwrite: bool = False
+    recipe: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    strict: bool = False,
 ) -> Store:
     """Build a store from a recipe. If it fails, no store is written and an existing one is kept.
 
@@ -28,6 +34,8 @@ def build_store(
         recipe: YAML file, see `Recipe`; paths in it are relative to its folder.
         out: folder of the store.
         overwrite: replace an existing store.
+        strict: refuse data in which no training sample has a modality, or a split has no positive sample of a
+            label, instead of warning.
 
     Returns:
         The store.
@@ -40,10 +48,10 @@ def build_store(
         store = carat.build_store("my-recipe.yaml", "my-store")
         store.manifest.splits
     """
-    return _build(load_recipe(recipe), Path(recipe).parent, Path(out), overwrite)
+    return _build(load_recipe(recipe), Path(recipe).parent, Path(out), overwrite, strict)
 
 
-def _build(recipe: Recipe, folder: Path, path: Path, overwrite: bool) -> Store:
+def _build(recipe: Recipe, folder: Path, path: Path, overwrite: bool, strict: bool) -> Store:
     """Write the store of a recipe whose paths are relative to a folder."""
     check_folder(STORE, path, overwrite=overwrite)
     table = Table(folder / expand(recipe.table))
@@ -59,6 +67,7 @@ def _build(recipe: Recipe, folder: Path, path: Path, overwrite: bool) -> Store:
         m: getattr(source, "tokens", None) or getattr(source, "waveform", None)
         for m, source in sources.items()
     }
+    empty: list[str] = []
     with StoreWriter(
         path,
         recipe.name,
@@ -73,32 +82,39 @@ def _build(recipe: Recipe, folder: Path, path: Path, overwrite: bool) -> Store:
         ],
         encoder_inputs={m: spec for m, spec in specs.items() if spec is not None},
         overwrite=overwrite,
+        strict=strict,
     ) as writer:
         chunks = range(0, len(table), CHUNK)
         for start in track(chunks, "Building", total=len(chunks)):
             features = {m: reader.read(start, start + CHUNK) for m, reader in readers.items()}
             for i in range(start, min(start + CHUNK, len(table))):
-                arrays = {m: chunk[i - start] for m, chunk in features.items()}
-                if all(x is None or not len(x) for x in arrays.values()):
+                at_row = {m: chunk[i - start] for m, chunk in features.items()}
+                arrays = {m: x for m, x in at_row.items() if x is not None and len(x)}
+                if not arrays:
                     keys = ", ".join(f"{m} '{reader.keys[i]}'" for m, reader in readers.items())
-                    raise DataError(
-                        f"{table.file}: data row {i + 1}, sample '{ids[i]}': no modality is present "
-                        f"(keys: {keys}); remove the row or add its features"
-                    )
+                    empty.append(f"data row {i + 1}, sample '{ids[i]}' (keys: {keys})")
+                    continue
                 writer.append(
                     ids[i],
                     splits[i],
                     present[i],
-                    {m: x for m, x in arrays.items() if x is not None},
+                    arrays,
                     group=groups[i],
                     transcript=transcripts[i],
                     intensities=intensities[i] if recipe.labels.intensities else None,
                 )
-        for m, reader in readers.items():
+        for m, reader in readers.items():  # an error if a modality is absent from every sample
             writer.cleaning[m] = reader.report()
             if reader.transform is not None:
                 writer.transforms[m] = reader.transform
         writer.notes.append(f"a label is present where its column is {recipe.labels.rule}")
+        if empty:
+            excluded = f"{len(empty)} rows without any modality excluded, first {empty[0]}"
+            for split, count in writer.counts().items():
+                if not count:
+                    raise DataError(f"{table.file}: split '{split}' has no samples: {excluded}")
+            writer.notes.append(excluded)
+            logger.warning(f"note: {table.file}: {excluded}")
     return open_store(path)
 
 
@@ -109,7 +125,7 @@ def _make_reader(
     rules = recipe.modalities[m]
     keys = table.text(rules.column)
     if isinstance(rules, Cleaning):
-        return CleaningReader(m, rules, source, keys, splits)
+        return CleaningReader(m, rules, source, keys, splits, recipe.dtype)
     if isinstance(rules, TokenModality) and rules.context and recipe.group:
         order = np.asarray(table.numbers(rules.order)) if rules.order else None
         # the split is part of the conversation: context never crosses splits

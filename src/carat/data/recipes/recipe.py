@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
 from carat.config.base import Section, expand, parse, read_yaml
-from carat.data.recipes.cleaning import Cleaning
+from carat.data.cleaning import Cleaning
 from carat.data.recipes.sources.arrays import ArraySource
 from carat.data.recipes.sources.glove import GloveSource
 from carat.data.recipes.sources.hidden_states import HuggingFaceSource
 from carat.data.recipes.sources.tokens import TokenSource
 from carat.data.recipes.sources.waveforms import WaveformSource
+from carat.data.store.transform import Padding
 
 RULE = re.compile(r"(>=|<=|==|!=|>|<)\s*(-?\d+(?:\.\d+)?)")
 COMPARE = {
@@ -54,6 +55,8 @@ class GloveModality(Cleaning):
     file: str
     column: str
     """Table column with the texts."""
+    padding: Padding = "none"
+    """See `Cleaning`; by default, zeros are words without a vector."""
 
     def open(self, folder: Path) -> GloveSource:
         return GloveSource(folder / expand(self.file))
@@ -70,6 +73,8 @@ class HuggingFaceModality(Cleaning):
     """Length in tokens to which texts are truncated; defaults to the limit of the encoder."""
     batch_size: int = Field(default=32, gt=0)
     """Texts encoded at once."""
+    padding: Padding = "none"
+    """See `Cleaning`; hidden states have no padding."""
 
     def open(self, folder: Path) -> HuggingFaceSource:
         return HuggingFaceSource(folder / expand(self.folder), self.max_tokens, self.batch_size)
