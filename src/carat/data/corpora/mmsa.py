@@ -9,7 +9,7 @@ from carat.data.corpora.base import Corpus, CorpusSample
 from carat.data.corpora.label_table import LabelTable, Segment
 from carat.data.corpora.labels import MOSEI
 from carat.data.corpora.splits import open_splits
-from carat.data.pickled.reading import item, length, sequence, text, to_array
+from carat.data.pickled.reading import length, sequence, text, to_array
 from carat.data.store.manifest import hash_file
 from carat.utils.errors import DataError
 
@@ -36,7 +36,7 @@ def open_mmsa(file: Path, labels: Path) -> Corpus:
     unmatched: list[str] = []
     for split, part in splits.items():
         for i in range(length(part["id"], split)):
-            id = text(item(part["id"], i), f"{file}, {split}, id, sample {i}")
+            id = text(part["id"][i], f"{file}, {split}, id, sample {i}")
             video, separator, segment = id.rpartition(SEPARATOR)
             if not separator:
                 raise DataError(
@@ -59,15 +59,15 @@ def open_mmsa(file: Path, labels: Path) -> Corpus:
             features = {}
             for m, key in FEATURES.items():
                 what = f"{file}, {split}, {key}, sample {i}"
-                features[m] = sequence(item(part[key], i), what)
+                features[m] = sequence(part[key][i], what)
                 if LENGTHS.get(m) in part:
-                    steps = to_array(item(part[LENGTHS[m]], i), what).reshape(-1)
+                    steps = to_array(part[LENGTHS[m]][i], what).reshape(-1)
                     if not len(steps) or steps.dtype.kind not in "iuf" or not steps[0] >= 0:
                         raise DataError(f"{what}: invalid length in {LENGTHS[m]}, expected a number of steps")
                     features[m] = features[m][: int(min(steps[0], len(features[m])))]
             transcript = None
             if "raw_text" in part:
-                transcript = text(item(part["raw_text"], i), f"{file}, {split}, raw_text")
+                transcript = text(part["raw_text"][i], f"{file}, {split}, raw_text")
             yield row.sample(split, features, transcript)
 
     notes = [f"labels by video and segment from {labels.name}"]

@@ -14,7 +14,7 @@ from carat.data.corpora.label_table import LabelTable, Segment
 from carat.data.corpora.labels import MOSEI
 from carat.data.corpora.mosei_aligned import AlignedFile
 from carat.data.corpora.splits import open_splits
-from carat.data.pickled.reading import item, length, sequence, text, to_array
+from carat.data.pickled.reading import length, sequence, text, to_array
 from carat.data.store.manifest import hash_file
 from carat.utils.errors import DataError
 
@@ -51,13 +51,13 @@ class UnalignedFile:
     def feature(self, split: str, modality: str, i: int) -> NDArray[Any]:
         """Return the features (T, d) of one modality of a sample."""
         key = FEATURES[modality]
-        return sequence(item(self.splits[split][key], i), f"{self.file}, {split}, {key}, sample {i}")
+        return sequence(self.splits[split][key][i], f"{self.file}, {split}, {key}, sample {i}")
 
     def sentiment(self, split: str, i: int) -> float:
         """Return the sentiment of a sample from the entry `labels`; NaN if there is none."""
         if "labels" not in self.splits[split]:
             return float("nan")
-        values = to_array(item(self.splits[split]["labels"], i), f"{self.file}, {split}, labels").reshape(-1)
+        values = to_array(self.splits[split]["labels"][i], f"{self.file}, {split}, labels").reshape(-1)
         return float(values[0]) if len(values) and values.dtype.kind in "iuf" else float("nan")
 
     def segment(self, split: str, i: int) -> tuple[str, float, float]:
@@ -69,7 +69,7 @@ class UnalignedFile:
         what = f"{self.file}, {split}, id, sample {i}"
         if "id" not in self.splits[split]:
             raise DataError(f"{what}: the file has no entry 'id'; pair by index with --by-index")
-        value = item(self.splits[split]["id"], i)
+        value = self.splits[split]["id"][i]
         parts = value.reshape(-1).tolist() if isinstance(value, np.ndarray) else value
         if not isinstance(parts, (list, tuple)) or len(parts) != 3:
             raise DataError(f"{what}: expected video, start and end, found {str(parts)[:60]}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from carat.data.corpora.base import SPLITS
-from carat.data.pickled.reading import entries, length, read_pickle
+from carat.data.pickled.reading import entries, flatten_runs, length, read_pickle
 from carat.utils.errors import DataError
 
 SPLIT_ALIASES = {"dev": "valid", "val": "valid"}
@@ -38,6 +38,7 @@ def open_splits(file: Path, keys: Sequence[str], optional: Sequence[str] = ()) -
             if key not in part:
                 raise DataError(f"{file}, {split}: no entry '{key}'; available: {', '.join(part)[:200]}")
         checked = [*keys, *(key for key in optional if key in part)]
+        part.update({key: flatten_runs(part[key], f"{file}, {split}, {key}") for key in checked})
         counts = {key: length(part[key], f"{file}, {split}, {key}") for key in checked}
         if len(set(counts.values())) > 1:
             listed = ", ".join(f"{key} {count}" for key, count in counts.items())

@@ -6,6 +6,7 @@ are refused.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 DTYPE = re.compile(r"[<>|=]?(b1|\?|[iuf][1248]|[SU]\d{1,9}|O8?)")
+MAX_REPETITION = 4
+"""Number of times that a tensor may contain the elements of its storage, as expanded tensors do."""
 
 
 class RefusedError(Exception):
@@ -139,8 +142,9 @@ def _tensor(args: tuple[Any, ...]) -> Array:
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
     if 0 in shape:
         return Array(np.zeros(shape, storage.elements.dtype))
-    if last >= len(storage.elements):
-        raise RefusedError(f"a tensor of shape {shape} in a storage of {len(storage.elements)} elements")
+    stored = len(storage.elements)
+    if last >= stored or math.prod(shape) > MAX_REPETITION * stored + 1_000_000:
+        raise RefusedError(f"a tensor of shape {shape} in a storage of {stored} elements")
     size = storage.elements.itemsize
     return Array(
         np.lib.stride_tricks.as_strided(
