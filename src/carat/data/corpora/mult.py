@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,12 @@ def open_mult(file: Path, label_names: str | Sequence[str] | None = None) -> Cor
         count=sum(map(len, labels.intensities.values())),
         notes=notes,
     )
+
+
+def has_emotions(part: Mapping[Any, Any]) -> bool:
+    """Whether the labels of a split are several per sample, not only a sentiment."""
+    labels = {text(key, LABELS): value for key, value in part.items()}.get(LABELS)
+    return isinstance(labels, np.ndarray) and labels.ndim > 1 and labels.size > len(labels)
 
 
 def _read_labels(file: Path, splits: dict[str, dict[str, Any]], names: Sequence[str] | None) -> SplitLabels:
