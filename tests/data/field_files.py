@@ -92,6 +92,21 @@ def table(file: Path) -> None:
     file.write_text("\n".join(lines) + "\n")
 
 
+def label_sequence(file: Path) -> None:
+    """Write the same labels as a computational sequence (`CMU_MOSEI_Labels.csd`)."""
+    import h5py  # type: ignore[import-untyped]
+
+    marked = labels()
+    with h5py.File(file, "w") as opened:
+        for split, count in COUNTS.items():
+            for video in range((count + 2) // 3):
+                rows = range(3 * video, min(3 * video + 3, count))
+                ratings = [[sentiment(split, i), *(marked[split][i] * 0.667)] for i in rows]
+                group = opened.create_group(f"All Labels/data/vid{split}{video}")
+                group["features"] = np.array(ratings, dtype=np.float32)
+                group["intervals"] = np.array([[10.0 * (i % 3), 10.0 * (i % 3) + 7.02] for i in rows])
+
+
 def mmsa(file: Path, with_lengths: bool = True) -> None:
     """Write MMSA's `unaligned_50.pkl`; values after the end of a sequence are not zeros."""
     words, whole = lengths(), {}
@@ -108,7 +123,7 @@ def mmsa(file: Path, with_lengths: bool = True) -> None:
             "text": parts["text"],
             "text_bert": np.zeros((count, 3, STEPS["text"]), dtype=np.float32),
             "id": [f"vid{split}{i // 3}$_${i % 3}" for i in range(count)],
-            "regression_labels": np.zeros(count, dtype=np.float32),
+            "regression_labels": np.array([sentiment(split, i) for i in range(count)], dtype=np.float32),
         }
         if with_lengths:
             entry |= {"vision_lengths": words[split].tolist(), "audio_lengths": words[split].tolist()}

@@ -263,7 +263,7 @@ def test_emotions_by_name_need_no_label_names(tmp_path: Path) -> None:
         ("text=3,labels=2,sentences=9,train=7,test=8", "meld", "part 9 .* cannot be sentences"),
         ("text=3,train=7,test=8", "meld", "--parts names no labels; the parts: 0 dict"),
         ("text=3,labels=2,train=7", "meld", "--parts names no test"),
-        ("labels=2,train=7,test=8", "meld", "--parts names no a modality"),
+        ("labels=2,train=7,test=8", "meld", "--parts names no modality"),
         ("text=3,labels=2,train=7,test=8", None, "labels are numbers from 0 to 6: name them"),
         ("text=3,labels=2,train=7,test=8", "iemocap", "numbers from 0 to 6, but --label-names has 6 names"),
         ("text=3,labels=2,train=7,test=7", "meld", "part 7 is given twice, as train and test"),

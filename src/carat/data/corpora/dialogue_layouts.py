@@ -254,7 +254,7 @@ def map_parts(file: Path, parts: Sequence[Part], given: Mapping[str, tuple[int, 
     missing = [role for role in ("labels", "train", "test") if role not in found]
     features = {role: positions for role, positions in found.items() if role not in ROLES}
     if missing or not features:
-        missing = [*missing, *([] if features else ["a modality"])]
+        missing = [*missing, *([] if features else ["modality"])]
         raise DataError(f"{file}: --parts names no {', '.join(missing)}; the parts: {_list(parts)}")
     for m, positions in features.items():
         check_features(file, m, [parts[position] for position in positions])

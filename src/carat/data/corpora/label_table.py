@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ NAMES = {
 LABEL_ALIASES = {"happy": "happiness", "sad": "sadness"}
 """Other accepted column names of labels."""
 SEQUENCE_SUFFIXES = (".csd", ".h5", ".hdf5")
+MIN_AGREEMENT = 0.9
+"""Fraction of samples whose sentiment must agree with that of another file."""
 TOLERANCE = 0.1
 """Maximum difference in seconds between the times of a segment in two files."""
 
@@ -114,6 +116,21 @@ class LabelTable:
         candidates = self._by_video.get(video, [])
         near = [x for x in candidates if abs(x.start - start) <= TOLERANCE and abs(x.end - end) <= TOLERANCE]
         return min(near, key=lambda x: abs(x.start - start) + abs(x.end - end), default=None)
+
+
+def check_agreement(file: Path, pairs: Iterable[tuple[float, float]]) -> None:
+    """Check that the sentiment of samples agrees in two files; NaN is not compared.
+
+    Raises:
+        DataError: it differs for more than one in ten samples.
+    """
+    finite = [(a, b) for a, b in pairs if np.isfinite(a) and np.isfinite(b)]
+    agreeing = sum(abs(a - b) < 0.01 for a, b in finite)
+    if agreeing < MIN_AGREEMENT * len(finite):
+        raise DataError(
+            f"{file}: sentiment agrees for only {agreeing} of {len(finite)} samples; check that it is the "
+            "right table"
+        )
 
 
 def _read_table(file: Path) -> list[Segment]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from carat.data.corpora.base import Corpus, CorpusSample
-from carat.data.corpora.label_table import LabelTable, Segment
+from carat.data.corpora.label_table import LabelTable, Segment, check_agreement
 from carat.data.corpora.labels import MOSEI
 from carat.data.corpora.splits import open_splits
 from carat.data.pickled.reading import length, sequence, text, to_array
@@ -15,6 +16,7 @@ from carat.utils.errors import DataError
 
 FEATURES = {"text": "text", "visual": "vision", "audio": "audio"}
 LENGTHS = {"visual": "vision_lengths", "audio": "audio_lengths"}
+SENTIMENT = "regression_labels"
 SEPARATOR = "$_$"
 """Between video and segment in an ID."""
 
@@ -25,13 +27,13 @@ def open_mmsa(file: Path, labels: Path) -> Corpus:
     Args:
         file: a dict of train, valid and test, each with `vision`, `audio`, `text`, `id` and optionally
             `raw_text`, `vision_lengths` and `audio_lengths`.
-        labels: label table with video and segment.
+        labels: label table with video and segment, or label sequence.
 
     Raises:
         DataError: a file cannot be read, or the files do not match.
     """
     table = LabelTable(labels)
-    splits = open_splits(file, ["id", *FEATURES.values()], ["raw_text", *LENGTHS.values()])
+    splits = open_splits(file, ["id", *FEATURES.values()], ["raw_text", SENTIMENT, *LENGTHS.values()])
     matches: list[tuple[str, int, Segment]] = []
     unmatched: list[str] = []
     for split, part in splits.items():
@@ -52,6 +54,7 @@ def open_mmsa(file: Path, labels: Path) -> Corpus:
             f"{labels}: only {len(matches)} of {len(matches) + len(unmatched)} samples have a row, not e.g. "
             f"'{unmatched[0]}'; check that it is the right table"
         )
+    _check_sentiment(labels, splits, matches)
 
     def samples() -> Iterator[CorpusSample]:
         for split, i, row in matches:
@@ -83,3 +86,21 @@ def open_mmsa(file: Path, labels: Path) -> Corpus:
         count=len(matches),
         notes=notes,
     )
+
+
+def _check_sentiment(
+    labels: Path, splits: Mapping[str, Mapping[str, Any]], matches: Sequence[tuple[str, int, Segment]]
+) -> None:
+    """Check the sentiment of the matched rows against that of the file, if both have it.
+
+    Raises:
+        DataError: they differ, so segments are numbered differently.
+    """
+    pairs = []
+    for split, i, row in matches:
+        if SENTIMENT in splits[split]:
+            value = to_array(splits[split][SENTIMENT][i], f"{split}, {SENTIMENT}, sample {i}").reshape(-1)
+            if value.size == 1 and value.dtype.kind in "iuf":
+                pairs.append((float(value[0]), row.sentiment))
+    if any(ours for ours, _ in pairs):  # a file without sentiment has zeros
+        check_agreement(labels, pairs)

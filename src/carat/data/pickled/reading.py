@@ -234,11 +234,11 @@ def _check_lines(path: Path, buffer: memoryview) -> None:
 def _damage(buffer: memoryview) -> str:
     """Describe how a file was damaged by a transfer in text mode; empty if there is no sign of it."""
     sample = bytes(buffer[:SAMPLE])
+    if re.match(rb"\xef\xbf\xbd|\xc2\x80", sample):  # 0x80, which begins a pickle, decoded and encoded
+        return f"; its bytes were converted to UTF-8: {DAMAGED}"
     feeds = sample.count(b"\n")
     if feeds and feeds == sample.count(b"\r\n"):
         return f"; each line feed follows a carriage return: {DAMAGED}"
-    if re.match(rb"\xef\xbf\xbd|\xc2\x80", sample):  # 0x80, which begins a pickle, decoded and encoded
-        return f"; its bytes were converted to UTF-8: {DAMAGED}"
     return ""
 
 
