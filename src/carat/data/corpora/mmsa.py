@@ -10,7 +10,7 @@ from carat.data.corpora.base import Corpus, CorpusSample
 from carat.data.corpora.label_table import LabelTable, Segment, check_agreement
 from carat.data.corpora.labels import MOSEI
 from carat.data.corpora.splits import open_splits
-from carat.data.pickled.reading import length, sequence, text, to_array
+from carat.data.pickled.reading import identifier, length, sequence, text, to_array
 from carat.data.store.manifest import hash_file
 from carat.utils.errors import DataError
 
@@ -38,7 +38,7 @@ def open_mmsa(file: Path, labels: Path) -> Corpus:
     unmatched: list[str] = []
     for split, part in splits.items():
         for i in range(length(part["id"], split)):
-            id = text(part["id"][i], f"{file}, {split}, id, sample {i}")
+            id = identifier(part["id"][i], f"{file}, {split}, id, sample {i}")
             video, separator, segment = id.rpartition(SEPARATOR)
             if not separator:
                 raise DataError(
@@ -52,7 +52,7 @@ def open_mmsa(file: Path, labels: Path) -> Corpus:
     if len(matches) < len(unmatched):
         raise DataError(
             f"{labels}: only {len(matches)} of {len(matches) + len(unmatched)} samples have a row, not e.g. "
-            f"'{unmatched[0]}'; check that it is the right table"
+            f"'{unmatched[0][:60]}'; check that it is the right table"
         )
     _check_sentiment(labels, splits, matches)
 

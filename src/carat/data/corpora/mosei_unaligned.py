@@ -14,9 +14,9 @@ from carat.data.corpora.label_table import LabelTable, Segment, check_agreement
 from carat.data.corpora.labels import MOSEI
 from carat.data.corpora.mosei_aligned import AlignedFile
 from carat.data.corpora.splits import open_splits
-from carat.data.pickled.reading import length, sequence, text, to_array
+from carat.data.pickled.reading import identifier, length, sequence, text, to_array
 from carat.data.store.manifest import hash_file
-from carat.utils.errors import DataError
+from carat.utils.errors import DataError, printable
 
 FEATURES = {"text": "text", "visual": "vision", "audio": "audio"}
 CHECKED_SAMPLES = 400
@@ -71,11 +71,13 @@ class UnalignedFile:
         parts = value.reshape(-1).tolist() if isinstance(value, np.ndarray) else value
         if not isinstance(parts, (list, tuple)) or len(parts) != 3:
             raise DataError(f"{what}: expected video, start and end, found {type(value).__name__}")
-        video, *times = (text(part, what) for part in parts)
+        video, *times = identifier(parts[0], what), *(text(part, what) for part in parts[1:])
         try:
             start, end = map(float, times)
         except ValueError as error:
-            raise DataError(f"{what}: expected times in seconds, found {times}") from error
+            raise DataError(
+                f"{what}: expected times in seconds, found {printable(str(times)[:60])}"
+            ) from error
         return video, start, end
 
 

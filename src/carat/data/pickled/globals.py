@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -92,7 +93,7 @@ def _scalar(args: tuple[Any, ...]) -> Any:
     kind = dtype.numpy()
     if len(content) != kind.itemsize:
         raise RefusedError(f"a NumPy scalar of {len(content)} bytes, expected {kind.itemsize}")
-    return np.frombuffer(content, kind)[0].item()
+    return _from_bytes(content, kind)[0].item()
 
 
 def _from_buffer(args: tuple[Any, ...]) -> Array:
@@ -209,7 +210,15 @@ def shaped(content: Any, dtype: np.dtype[Any], shape: Any, fortran: bool) -> NDA
         raise RefusedError(f"an array of shape {shape} and type {dtype} with {len(content)} bytes of content")
     if not count or not dtype.itemsize:
         return np.zeros(shape, dtype)
-    return np.frombuffer(content, dtype).reshape(shape, order=order)
+    return _from_bytes(content, dtype).reshape(shape, order=order)
+
+
+def _from_bytes(content: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Build an array from bytes; text must consist of valid characters."""
+    array = np.frombuffer(content, dtype)
+    if dtype.kind == "U" and (np.frombuffer(content, dtype.str[0] + "u4") > sys.maxunicode).any():
+        raise RefusedError("text with invalid characters")
+    return array
 
 
 def sizes(shape: Any) -> tuple[int, ...]:
