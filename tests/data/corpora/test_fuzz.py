@@ -87,8 +87,8 @@ def exhaust(format: str, file: Path, given: Sources) -> None:
         cleaner.report()
 
 
-def attempt(action: Callable[[], object], which: str) -> None:
-    """Fail unless the action succeeds or raises a CaratError with a message of one line."""
+def attempt(action: Callable[[], object], which: str) -> str:
+    """Return the message of the CaratError that the action raises; fail for other errors and several lines."""
     message = ""
     try:
         action()
@@ -96,7 +96,8 @@ def attempt(action: Callable[[], object], which: str) -> None:
         message = str(error)
     except Exception as error:
         raise AssertionError(f"{which}: {type(error).__name__} {error}") from error
-    assert message.isprintable(), f"{which}: {message!r}"
+    assert "\n" not in message, which
+    return message
 
 
 def write_layout(file: Path) -> None:
@@ -144,7 +145,8 @@ def fuzz(case: str, folder: Path, inputs: int, seed: int) -> None:
         else:
             mutated.write_bytes(mutate_bytes(content, random))
         started = time.monotonic()
-        attempt(lambda: exhaust(format, mutated, given), f"{case}, seed {seed}, input {i}")
+        message = attempt(lambda: exhaust(format, mutated, given), f"{case}, seed {seed}, input {i}")
+        assert message.isprintable(), f"{case}, seed {seed}, input {i}"
         assert time.monotonic() - started < 5, f"{case}, seed {seed}, input {i}"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 3 << 20  # KiB; other tests' share included
 

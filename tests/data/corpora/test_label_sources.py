@@ -8,6 +8,8 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from carat.data.corpora.folds import read_folds
@@ -101,6 +103,35 @@ def test_label_sequences_that_are_none(tmp_path: Path, content: bytes, message: 
     (tmp_path / "labels.csd").write_bytes(content)
     with pytest.raises(DataError, match=f"labels.csd: {message}"):
         LabelTable(tmp_path / "labels.csd")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"video_id": ["a\r", "b"]}, "data row 1: the ID .* ends in a carriage return"),
+        ({"segment_id": ["0", "1\x1b[31m"]}, "data row 2: invalid ID"),
+        ({"happy": [0.0, 1e300]}, "intensities beyond the range of float32"),
+        ({"happy": [[0], [1]]}, "column 'happy' has type list"),
+        ({"sad": [b"\xff", b"0"]}, "column 'sad'"),
+        ({"fear": [0.0, float("nan")]}, "column 'fear', data row 2: 'nan' is not a finite number"),
+    ],
+)
+def test_odd_columns_of_a_table(tmp_path: Path, change: dict[str, list[object]], message: str) -> None:
+    names = ("happy", "sad", "anger", "surprise", "disgust", "fear")
+    columns = {"video_id": ["a", "b"], "segment_id": ["0", "1"], **dict.fromkeys(names, [0.0, 1.0])}
+    pq.write_table(pa.table(columns | change), tmp_path / "labels.parquet")
+    with pytest.raises(DataError, match=message):
+        LabelTable(tmp_path / "labels.parquet")
+
+
+def test_long_segment_numbers_are_text(tmp_path: Path) -> None:
+    names = ("happy", "sad", "anger", "surprise", "disgust", "fear")
+    segments = ["0" * 5000, "007"]
+    columns = {"video_id": ["a", "b"], "segment_id": segments, **dict.fromkeys(names, [0.0, 1.0])}
+    pq.write_table(pa.table(columns), tmp_path / "labels.parquet")
+    table = LabelTable(tmp_path / "labels.parquet")
+    assert table.by_segment("a", "0" * 5000) is not None
+    assert table.by_segment("b", "7") is not None
 
 
 MODULE = """

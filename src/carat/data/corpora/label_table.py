@@ -14,6 +14,7 @@ from carat.data.corpora.base import CorpusSample
 from carat.data.corpora.folds import FOLDS
 from carat.data.corpora.labels import MOSEI
 from carat.data.corpora.sequence_file import Steps, open_sequence, video_of
+from carat.data.pickled.reading import identifier
 from carat.data.recipes.sources.table import Table
 from carat.utils.errors import DataError, printable
 from carat.utils.reading import check_content
@@ -30,6 +31,8 @@ NAMES = {
 """Accepted column names."""
 LABEL_ALIASES = {"happy": "happiness", "sad": "sadness"}
 """Other accepted column names of labels."""
+MAX_DIGITS = 20
+"""Digits up to which a segment is a number."""
 SEQUENCE_SUFFIXES = (".csd", ".h5", ".hdf5")
 MIN_AGREEMENT = 0.9
 """Fraction of samples whose sentiment must agree with that of another file."""
@@ -145,11 +148,17 @@ def _read_table(file: Path) -> list[Segment]:
             f"{file}: no segment column, expected one of {', '.join(NAMES['segment'])}, or start and end"
         )
     label_columns = [_find_column(table, (name, LABEL_ALIASES.get(name, name))) or name for name in MOSEI]
-    intensities = np.array([table.numbers(column) for column in label_columns], dtype=np.float32).T
+    with np.errstate(over="ignore"):
+        intensities = np.array([table.numbers(column) for column in label_columns]).astype(np.float32).T
+    if not np.isfinite(intensities).all():
+        raise DataError(f"{file}: intensities beyond the range of float32, expected 0 to 3")
     text = {
         key: table.text(column) if (column := columns[key]) else [""] * len(table)
         for key in ("video", "segment", "fold", "text")
     }
+    for row, parts in enumerate(zip(text["video"], text["segment"], strict=True), start=1):
+        for id in filter(None, parts):
+            identifier(id, f"{file}, data row {row}")
     numbers = {
         key: table.numbers(column) if (column := columns[key]) else [float("nan")] * len(table)
         for key in ("start", "end", "sentiment")
@@ -211,4 +220,4 @@ def _find_column(table: Table, names: Sequence[str]) -> str | None:
 
 def _normalize(segment: str) -> str:
     """Remove leading zeros from a segment number: 03 is 3."""
-    return str(int(segment)) if segment.isdecimal() else segment
+    return str(int(segment)) if segment.isdecimal() and len(segment) <= MAX_DIGITS else segment
