@@ -149,7 +149,7 @@ UNKNOWN: dict[str, tuple[str, Any]] = {
 def test_other_layouts_are_refused(tmp_path: Path, case: str) -> None:
     name, change = UNKNOWN[case]
     with pytest.raises(
-        DataError, match=r"f\.pkl: unknown layout of parts 0 .*; say what .* --parts "
+        DataError, match=r"f\.pkl: unknown layout, .* parts 0: .*; say what they are: --parts "
     ) as error:
         imported(tmp_path / "f.pkl", altered(name, change))
     assert "\n" not in str(error.value)
@@ -162,11 +162,12 @@ def test_refusal_describes_position_container_width_and_range(tmp_path: Path) ->
     with pytest.raises(DataError) as error:
         imported(tmp_path / "f.pkl", parts)
     for part in (
-        "0 dict[list] text, ", "1 dict[list] 9 wide 0/1, ", "2 dict[list] integers 0..6, ",
-        "3 dict[list] 600 wide -1e+02..", "4 dict[list] 342 wide ", "5 dict[list] text, ", "6 list 4 IDs, ",
-        "7 list 2 IDs, ", "8 dict[list] integers 0..2; ",
-        "--parts text=3,labels=2,train=6,test=7 --label-names NAMES",
-    ):  # fmt: skip
+        "f.pkl: unknown layout, dict[list] parts 0: text, 1: 9 wide 0/1, 2: integers 0..6, ",
+        ", 3: 600 wide -1e+02..",
+        ", 4: 342 wide -",
+        ", 5: text, 6: list 4 IDs, 7: list 2 IDs, 8: integers 0..2; ",
+        "--parts text=3,labels=2,train=6,test=7 --label-names A,B,…",
+    ):
         assert part in str(error.value)
 
 
@@ -261,7 +262,7 @@ def test_emotions_by_name_need_no_label_names(tmp_path: Path) -> None:
         ("text=3,labels=4,train=7,test=8", "meld", "part 4 .* cannot be labels, .* integers or texts"),
         ("text=3,labels=2,train=7,test=6", "meld", r"part 6 .* cannot be test, which needs IDs"),
         ("text=3,labels=2,sentences=9,train=7,test=8", "meld", "part 9 .* cannot be sentences"),
-        ("text=3,train=7,test=8", "meld", "--parts names no labels; the parts: 0 dict"),
+        ("text=3,train=7,test=8", "meld", "--parts names no labels; found dict.* parts 0: text"),
         ("text=3,labels=2,train=7", "meld", "--parts names no test"),
         ("labels=2,train=7,test=8", "meld", "--parts names no modality"),
         ("text=3,labels=2,train=7,test=8", None, "labels are numbers from 0 to 6: name them"),

@@ -88,7 +88,7 @@ def exhaust(format: str, file: Path, given: Sources) -> None:
 
 
 def attempt(action: Callable[[], object], which: str) -> str:
-    """Return the message of the CaratError that the action raises; fail for other errors and several lines."""
+    """Return the message of the CaratError that the action raises; fail for any other error."""
     message = ""
     try:
         action()

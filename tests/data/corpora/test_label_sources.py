@@ -14,6 +14,7 @@ import pytest
 
 from carat.data.corpora.folds import read_folds
 from carat.data.corpora.label_table import LabelTable
+from carat.data.corpora.labels import MOSEI
 from carat.data.corpora.registry import Sources, import_data
 from carat.utils.errors import DataError
 from tests.data import field_files as files
@@ -117,21 +118,32 @@ def test_label_sequences_that_are_none(tmp_path: Path, content: bytes, message: 
     ],
 )
 def test_odd_columns_of_a_table(tmp_path: Path, change: dict[str, list[object]], message: str) -> None:
-    names = ("happy", "sad", "anger", "surprise", "disgust", "fear")
-    columns = {"video_id": ["a", "b"], "segment_id": ["0", "1"], **dict.fromkeys(names, [0.0, 1.0])}
+    columns = {"video_id": ["a", "b"], "segment_id": ["0", "1"], **{m: [0.0, 1.0] for m in MOSEI}}
     pq.write_table(pa.table(columns | change), tmp_path / "labels.parquet")
     with pytest.raises(DataError, match=message):
         LabelTable(tmp_path / "labels.parquet")
 
 
 def test_long_segment_numbers_are_text(tmp_path: Path) -> None:
-    names = ("happy", "sad", "anger", "surprise", "disgust", "fear")
     segments = ["0" * 5000, "007"]
-    columns = {"video_id": ["a", "b"], "segment_id": segments, **dict.fromkeys(names, [0.0, 1.0])}
+    columns = {"video_id": ["a", "b"], "segment_id": segments, **{m: [0.0, 1.0] for m in MOSEI}}
     pq.write_table(pa.table(columns), tmp_path / "labels.parquet")
     table = LabelTable(tmp_path / "labels.parquet")
     assert table.by_segment("a", "0" * 5000) is not None
     assert table.by_segment("b", "7") is not None
+
+
+@pytest.mark.parametrize("option", ["words", "labels", "audio"])
+def test_sequences_that_are_no_files_are_refused(tmp_path: Path, option: str) -> None:
+    files.label_sequence(tmp_path / "labels.csd")
+    (tmp_path / "folds.json").write_text('{"train": ["vidtrain0"]}')
+    os.mkfifo(tmp_path / "pipe.csd")
+    for file, message in ((tmp_path / "pipe.csd", "a named pipe"), (Path("/dev/zero"), "a device")):
+        given = dict.fromkeys(("words", "labels", "audio"), tmp_path / "labels.csd") | {option: file}
+        with pytest.raises(
+            DataError, match=f"{file}: is {message}, expected a file|expected fixed-length text"
+        ):
+            import_data("csd", None, tmp_path / "store", Sources(folds=tmp_path / "folds.json", **given))
 
 
 MODULE = """

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from carat.data.corpora.dialogue_parts import Part
+from carat.data.corpora.dialogue_parts import Part, list_parts
 from carat.data.corpora.labels import LABEL_SETS
 from carat.utils.errors import ConfigError, DataError, did_you_mean, printable
 
@@ -152,7 +152,7 @@ def recognize(file: Path, parts: Sequence[Part]) -> Layout:
     if layout is None:
         if M3ED.matches(parts):
             raise DataError(f"{file}: the parts are in the order of M3ED; import it as m3ed")
-        raise DataError(f"{file}: unknown layout of parts {_list(parts)}; {_advise(parts)}")
+        raise DataError(f"{file}: unknown layout, {list_parts(parts)}; {_advise(parts)}")
     named = {corpus for corpus in {x.corpus for x in LAYOUTS} if corpus in file.stem.lower()}
     if named and layout.corpus not in named:
         raise DataError(
@@ -162,10 +162,6 @@ def recognize(file: Path, parts: Sequence[Part]) -> Layout:
     return layout
 
 
-def _list(parts: Sequence[Part]) -> str:
-    return ", ".join(map(str, parts))
-
-
 def _advise(parts: Sequence[Part]) -> str:
     """Return the option that names the parts, as far as they are clear."""
     features = [part.position for part in parts if part.kind == "vectors"]
@@ -173,7 +169,7 @@ def _advise(parts: Sequence[Part]) -> str:
     ids = [part.position for part in parts if part.kind == "IDs"]
     example = [f"text={features[0] if features else 'N'}", f"labels={labels[0] if labels else 'N'}"]
     example += [f"train={ids[0] if ids else 'N'}", f"test={ids[1] if len(ids) > 1 else 'N'}"]
-    return f"say what they are, such as --parts {','.join(example)} --label-names NAMES"
+    return f"say what they are: --parts {','.join(example)} --label-names A,B,…"
 
 
 def parse_parts(value: str | Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -255,7 +251,7 @@ def map_parts(file: Path, parts: Sequence[Part], given: Mapping[str, tuple[int, 
     features = {role: positions for role, positions in found.items() if role not in ROLES}
     if missing or not features:
         missing = [*missing, *([] if features else ["modality"])]
-        raise DataError(f"{file}: --parts names no {', '.join(missing)}; the parts: {_list(parts)}")
+        raise DataError(f"{file}: --parts names no {', '.join(missing)}; found {list_parts(parts)}")
     for m, positions in features.items():
         check_features(file, m, [parts[position] for position in positions])
     for role, kinds in {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,16 +45,32 @@ class Part:
     words: frozenset[str] = frozenset()
     """The different texts, if there are few."""
 
-    def __str__(self) -> str:
-        content = {
-            "texts": f"text {'/'.join(sorted(self.words))}",
+    @property
+    def content(self) -> str:
+        """Kind, width and range in a few words."""
+        return {
+            "texts": f"text {'/'.join(sorted(self.words))}".strip(),
             "integers": f"integers {self.low:g}..{self.high:g}",
             "vectors": f"{self.width or 'unequally'} wide {self.low:.2g}..{self.high:.2g}",
             "indicators": f"{self.width or 'unequally'} wide 0/1",
             "IDs": f"{len(self.value) if self.kind == 'IDs' else 0} IDs",
             "other": "",
         }[self.kind]
-        return printable(f"{self.position} {self.container} {content}".strip())
+
+    def __str__(self) -> str:
+        return printable(f"{self.position} {self.container} {self.content}".strip())
+
+
+def list_parts(parts: Sequence[Part]) -> str:
+    """List all parts briefly, with the most frequent container in front, because messages are shortened."""
+    common = Counter(part.container for part in parts).most_common(1)[0][0] if parts else "no"
+    described = [
+        f"{part.position}: {part.content}".rstrip()
+        if part.container == common and part.content
+        else f"{part.position}: {part.container} {part.content}".rstrip()
+        for part in parts
+    ]
+    return printable(f"{common} parts {', '.join(described)}".rstrip())
 
 
 def read_parts(file: Path) -> list[Part]:
