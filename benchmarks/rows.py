@@ -150,9 +150,11 @@ def main(*, samples: list[int] | None = None, part: str = "", folder: Path | Non
         f"but the features: {bytes_per_sample[-1]:.0f} bytes a sample. The exponent is the growth of time "
         f"between the two largest sizes, 1 for linear.\n\n" + table(columns, rows)
     )
-    finish(text, {f"{name} s".replace(" ", "_"): x for name, x in largest.items()} | {
-        "metadata_bytes": bytes_per_sample[-1]
-    })
+    finish(
+        text,
+        {f"{name} s".replace(" ", "_"): x for name, x in largest.items()}
+        | {"metadata_bytes": bytes_per_sample[-1]},
+    )
 
 
 if __name__ == "__main__":

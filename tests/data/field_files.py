@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,21 @@ def table(file: Path) -> None:
     file.write_text("\n".join(lines) + "\n")
 
 
+def label_sequence(file: Path) -> None:
+    """Write the same labels as a computational sequence (`CMU_MOSEI_Labels.csd`)."""
+    import h5py  # type: ignore[import-untyped]
+
+    marked = labels()
+    with h5py.File(file, "w") as opened:
+        for split, count in COUNTS.items():
+            for video in range((count + 2) // 3):
+                rows = range(3 * video, min(3 * video + 3, count))
+                ratings = [[sentiment(split, i), *(marked[split][i] * 0.667)] for i in rows]
+                group = opened.create_group(f"All Labels/data/vid{split}{video}")
+                group["features"] = np.array(ratings, dtype=np.float32)
+                group["intervals"] = np.array([[10.0 * (i % 3), 10.0 * (i % 3) + 7.02] for i in rows])
+
+
 def mmsa(file: Path, with_lengths: bool = True) -> None:
     """Write MMSA's `unaligned_50.pkl`; values after the end of a sequence are not zeros."""
     words, whole = lengths(), {}
@@ -107,7 +123,7 @@ def mmsa(file: Path, with_lengths: bool = True) -> None:
             "text": parts["text"],
             "text_bert": np.zeros((count, 3, STEPS["text"]), dtype=np.float32),
             "id": [f"vid{split}{i // 3}$_${i % 3}" for i in range(count)],
-            "regression_labels": np.zeros(count, dtype=np.float32),
+            "regression_labels": np.array([sentiment(split, i) for i in range(count)], dtype=np.float32),
         }
         if with_lengths:
             entry |= {"vision_lengths": words[split].tolist(), "audio_lengths": words[split].tolist()}
@@ -117,16 +133,16 @@ def mmsa(file: Path, with_lengths: bool = True) -> None:
 
 DIALOGUES = {"train": ["A_1", "A_2", "A_3"], "valid": ["B_1"], "test": ["C_1", "C_2"]}
 UTTERANCES = {"A_1": 3, "A_2": 71, "A_3": 5, "B_1": 2, "C_1": 7, "C_2": 4}
-DIALOGUE_WIDTHS = {"text": 13, "audio": 11, "visual": 7}
+IEMOCAP_WIDTHS = {"text": 100, "audio": 100, "visual": 512}
 
 
-def dialogue_parts(classes: int) -> tuple[dict[str, Any], ...]:
-    """IDs, speakers, labels, text, audio, visual and sentences, each by dialogue."""
+def dialogue_parts(classes: int, widths: Sequence[int] = (13, 11, 7)) -> tuple[dict[str, Any], ...]:
+    """IDs, speakers, labels, features of each width (text, audio, visual) and sentences, each by dialogue."""
     random = np.random.default_rng(3)
     emotions = {d: [(i * 3 + n) % classes for i in range(n)] for d, n in UTTERANCES.items()}
     modalities = [
         {d: [random.normal(size=width).astype(np.float32) for _ in range(n)] for d, n in UTTERANCES.items()}
-        for width in DIALOGUE_WIDTHS.values()
+        for width in widths
     ]
     ids = {d: [f"{d}_{i}" for i in range(n)] for d, n in UTTERANCES.items()}
     speakers = {d: ["M" if i % 2 else "F" for i in range(n)] for d, n in UTTERANCES.items()}
@@ -141,9 +157,61 @@ def m3ed(file: Path, protocol: int = 4) -> None:
 
 def iemocap(file: Path) -> None:
     """Write `IEMOCAP_features.pkl`, with no validation dialogues and a set of test dialogues."""
-    parts = dialogue_parts(6)
+    parts = dialogue_parts(6, tuple(IEMOCAP_WIDTHS.values()))
     train = [*DIALOGUES["train"], *DIALOGUES["valid"]]
     file.write_bytes(pickle.dumps((*parts, train, set(DIALOGUES["test"])), protocol=2))
+
+
+def one_hot(speakers: dict[str, Any], width: int) -> dict[str, Any]:
+    """Speakers as one-hot vectors of lists."""
+    return {
+        d: [[int(k == i % width) for k in range(width)] for i in range(len(names))]
+        for d, names in speakers.items()
+    }
+
+
+def dialogue_layout(name: str) -> tuple[Any, ...]:
+    """The parts of a published layout, such as "COSMIC meld"."""
+    layout, corpus = name.split()
+    train = [*DIALOGUES["train"], *DIALOGUES["valid"]]
+    two, three = (train, DIALOGUES["test"]), (DIALOGUES["train"], DIALOGUES["test"], DIALOGUES["valid"])
+    classes = 6 if corpus == "iemocap" else 7
+    widths = {
+        "DialogueRNN iemocap": (100, 100, 512),
+        "DialogueRNN meld": (600, 300),
+        "MMGCN iemocap": (100, 1582, 342),
+        "MMGCN meld": (600, 300, 342),
+        "SDT iemocap": (*[1024] * 4, 1582, 342),
+        "SDT meld": (*[1024] * 4, 300, 342),
+    }.get(name, (1024,) * 4)
+    ids, speakers, emotions, *features, sentences = dialogue_parts(classes, widths)
+    if corpus in ("meld", "emorynlp"):
+        speakers = one_hot(speakers, 9)
+    elif corpus == "dailydialog":
+        speakers = {d: [str(i % 2) for i in range(len(row))] for d, row in speakers.items()}
+    sentiment = {d: [x % 3 for x in row] for d, row in emotions.items()}
+    if layout == "COSMIC":
+        labels = (emotions, sentiment) if corpus == "meld" else (emotions,)
+        return (speakers, *labels, *features, sentences, *three)
+    rest = (sentiment,) if corpus == "meld" else ()
+    return (ids, speakers, emotions, *features, sentences, *two, *rest)
+
+
+def mult(file: Path, form: Callable[[np.ndarray], np.ndarray], with_ids: bool = True) -> None:
+    """Write a dict in the format of MulT; `form` makes its labels (N, …) from the labels (N, 6)."""
+    words, marked = lengths(), labels()
+    whole: dict[str, dict[str, Any]] = {}
+    for split, count in COUNTS.items():
+        whole[split] = {
+            key: features(split, m, STEPS[m], words[split])
+            for m, key in (("text", "text"), ("visual", "vision"), ("audio", "audio"))
+        }
+        whole[split]["labels"] = form(marked[split])
+        if with_ids:
+            whole[split]["id"] = np.array(
+                [[f"vid{split}{i // 3}", f"{i}.5", f"{i + 1}.5"] for i in range(count)]
+            )
+    file.write_bytes(pickle.dumps(whole, protocol=4))
 
 
 def python_2(value: Any) -> bytes:

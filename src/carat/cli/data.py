@@ -19,7 +19,7 @@ data = App(
 )
 app.command(data)
 
-FormatName = Literal["mosei-aligned", "mosei-unaligned", "mmsa", "csd", "m3ed", "erc", "mosei-labels"]
+FormatName = Literal["mosei-aligned", "mosei-unaligned", "mmsa", "mult", "csd", "m3ed", "erc", "mosei-labels"]
 Flag = Annotated[bool, Parameter(negative=())]
 Strict = Annotated[
     bool,
@@ -45,6 +45,12 @@ class CorpusOptions:
     """m3ed and erc: unit of a sample."""
     as_released: Flag = False
     """m3ed: swap audio and visual as the published reader does."""
+    parts: str | None = None
+    """erc: positions of the parts of an unknown layout, such as text=3,audio=4,labels=2,train=7,test=8;
+    several are averaged, text=2+3."""
+    label_names: str | None = None
+    """erc with parts, mult: names of the labels in the order of their numbers, such as sad,happy, or a set:
+    mosei, mosei-by-name, m3ed, iemocap, iemocap-4, meld, emorynlp, dailydialog."""
 
 
 @Parameter(name="*", group=Group("Computational sequences (csd)", sort_key=2))
@@ -164,6 +170,10 @@ def import_(
 
         carat data import erc IEMOCAP_features.pkl iemocap --level utterance
 
+        carat data import erc my.pkl mine --parts text=3,labels=2,train=6,test=7 --label-names sad,happy
+
+        carat data import mult iemocap_data_noalign.pkl iemocap
+
     Parameters
     ----------
     format
@@ -194,7 +204,7 @@ def check(
     /,
     *,
     known: Literal["mosei", "m3ed"] | None = None,
-    format: Literal["mosei-aligned", "mosei-unaligned", "mmsa", "m3ed", "erc"] | None = None,
+    format: Literal["mosei-aligned", "mosei-unaligned", "mmsa", "mult", "m3ed", "erc"] | None = None,
     labels: Path | None = None,
     by_index: Flag = False,
     strict: Annotated[bool, Parameter(help="Warnings fail, too.", negative=())] = False,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from carat.data.pickled.reading import read_embedded_pickle
 from carat.utils.errors import DataError, printable
-from carat.utils.reading import check_regular, open_file
+from carat.utils.reading import check_content, open_file
 
 MAX_HEADER = 10_000
 """Maximum length in bytes of the header of an array."""
@@ -34,6 +34,7 @@ def read_array(file: Path) -> NDArray[Any]:
     Raises:
         DataError: the file cannot be read, or has a header or a type that is refused.
     """
+    check_content(file)
     with open_file(file) as opened:
         shape, fortran, dtype = _read_header(opened, str(file))
         start, size = opened.tell(), file.stat().st_size
@@ -58,7 +59,7 @@ class ArrayFile(Mapping[str, NDArray[Any]]):
     """
 
     def __init__(self, file: Path) -> None:
-        check_regular(file)
+        check_content(file)
         self.file = file
         try:
             self._archive = zipfile.ZipFile(file)

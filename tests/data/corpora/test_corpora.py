@@ -16,7 +16,7 @@ from carat.data.corpora.registry import FORMATS, Sources, import_data
 from carat.data.store import Store
 from carat.utils.errors import CaratError, ConfigError, DataError
 from tests.data import field_files as files
-from tests.data.field_files import COUNTS, DIALOGUE_WIDTHS, DIALOGUES, STEPS, UTTERANCES, WIDTHS
+from tests.data.field_files import COUNTS, DIALOGUES, IEMOCAP_WIDTHS, STEPS, UTTERANCES, WIDTHS
 
 
 def rows_of(store: Store) -> list[tuple[str, int, int]]:
@@ -201,7 +201,8 @@ def test_utterances(tmp_path: Path, format: str) -> None:
     files.m3ed(tmp_path / "f.pkl") if format == "m3ed" else files.iemocap(tmp_path / "f.pkl")
     store = import_data(format, tmp_path / "f.pkl", tmp_path / "store", Sources(level="utterance"))
     assert len(store) == sum(UTTERANCES.values())
-    parts = files.dialogue_parts(7 if format == "m3ed" else 6)
+    widths = (13, 11, 7) if format == "m3ed" else (100, 100, 512)
+    parts = files.dialogue_parts(7 if format == "m3ed" else 6, widths)
     for row in range(len(store)):
         dialogue, _, index = str(store.ids[row]).rpartition("/")
         assert store.groups[row] == dialogue
@@ -211,11 +212,11 @@ def test_utterances(tmp_path: Path, format: str) -> None:
 
 
 def test_iemocap_gets_a_validation_split(tmp_path: Path) -> None:
-    parts = [*files.dialogue_parts(6)]
+    parts = [*files.dialogue_parts(6, (100, 100, 512))]
     names = [f"D{i:02d}" for i in range(23)]
     for index in (2, 3, 4, 5, 6):
-        example = parts[index]["A_1"]
-        parts[index] = dict.fromkeys([*names, "T"], example)
+        example = parts[index]["C_1"]
+        parts[index] = dict.fromkeys([*names, "T"], [0, 1, 2, 3, 4, 5, 0] if index == 2 else example)
     (tmp_path / "f.pkl").write_bytes(pickle.dumps((*parts, names, {"T"}), protocol=2))
     store = import_data("erc", tmp_path / "f.pkl", tmp_path / "store")
     assert store.manifest.name == "iemocap-dialogues"
@@ -225,7 +226,7 @@ def test_iemocap_gets_a_validation_split(tmp_path: Path) -> None:
     assert "2 training dialogues, one in 10, are used for validation" in store.manifest.notes[0]
     assert "recognized as iemocap: emotions happy, sad" in store.manifest.notes[1]
     assert {m: x.width for m, x in store.manifest.modalities.items()} == {
-        m: DIALOGUE_WIDTHS[m] for m in ("text", "visual", "audio")
+        m: IEMOCAP_WIDTHS[m] for m in ("text", "visual", "audio")
     }
 
 
@@ -251,17 +252,6 @@ def test_store_that_cannot_be_opened_fails_the_check(run, tmp_path: Path) -> Non
     assert code == 1
     assert json.loads(out)[0]["verdict"] == "fail"
     assert run("data", "check", store.folder, "--format", "m3ed")[0] == 2
-
-
-def test_meld_is_recognized_by_its_seven_emotions(tmp_path: Path) -> None:
-    _, speakers, emotions, text, audio, _, sentences = files.dialogue_parts(7)
-    sentiment = {d: [x % 3 for x in row] for d, row in emotions.items()}
-    order = (speakers, speakers, emotions, text, audio, sentences, DIALOGUES["train"], DIALOGUES["test"])
-    (tmp_path / "f.pkl").write_bytes(pickle.dumps((*order, DIALOGUES["valid"], sentiment), protocol=2))
-    store = import_data("erc", tmp_path / "f.pkl", tmp_path / "store")
-    assert store.manifest.name == "meld-dialogues"
-    assert store.modalities == ["text", "audio"]
-    assert dict(store.manifest.splits) == {"train": 3, "valid": 1, "test": 2}
 
 
 def broken(change: Any) -> bytes:

@@ -22,7 +22,8 @@ from tests.data import field_files as files
 
 ODD: list[Any] = [
     None, True, -1, 0, 7, 10**25, 2.5, float("nan"), float("inf"), "", "x", "vid", b"\xff", (), [], {}, set(),
-    [1, 2, 3], [[1.0, 2.0], [3.0]], ["a", 1], {"a": 1}, {1: 2}, [None], np.zeros(0), np.zeros((2, 0)),
+    "a\r", "\x1b[31m\n", "\ud800", [1, 2, 3], [[1.0, 2.0], [3.0]], ["a", 1], {"a": 1}, {1: 2}, [None],
+    np.zeros(0), np.zeros((2, 0)),
     np.zeros((3, 5, 7)), np.ones(3, dtype=bool), np.array(["a", "b"]), np.array([1, None], dtype=object),
     np.array(4.0), np.full((2, 3), np.nan), [0.5] * 40, [[0.25] * 9] * 3, np.zeros((2, 2, 2, 2)),
 ]  # fmt: skip
@@ -50,7 +51,7 @@ def change(value: Any, random: np.random.Generator) -> Any:
         out = dict(value)
         key = list(out)[random.integers(len(out))]
         if random.random() < 0.1:
-            out[list(ODD[:11])[random.integers(11)]] = out.pop(key)
+            out[[*ODD[:11], *ODD[17:20]][random.integers(14)]] = out.pop(key)
         elif random.random() < 0.1:
             del out[key]
         else:
@@ -86,8 +87,8 @@ def exhaust(format: str, file: Path, given: Sources) -> None:
         cleaner.report()
 
 
-def attempt(action: Callable[[], object], which: str) -> None:
-    """Fail unless the action succeeds or raises a CaratError with a message of one line."""
+def attempt(action: Callable[[], object], which: str) -> str:
+    """Return the message of the CaratError that the action raises; fail for any other error."""
     message = ""
     try:
         action()
@@ -96,22 +97,36 @@ def attempt(action: Callable[[], object], which: str) -> None:
     except Exception as error:
         raise AssertionError(f"{which}: {type(error).__name__} {error}") from error
     assert "\n" not in message, which
+    return message
+
+
+def write_layout(file: Path) -> None:
+    parts = files.dialogue_layout("DialogueRNN meld")
+    file.write_bytes(pickle.dumps(tuple(parts), protocol=2))
 
 
 WRITERS: dict[str, Callable[[Path], None]] = {
     "mosei-aligned": files.aligned,
     "mosei-unaligned": files.unaligned,
     "mmsa": files.mmsa,
+    "mult": lambda file: files.mult(file, lambda rows: rows),
     "m3ed": files.m3ed,
     "erc": files.iemocap,
+    "erc with parts": write_layout,
+}
+"""Writers of a valid file by format, or by format and how it is read."""
+OPTIONS: dict[str, dict[str, Any]] = {
+    "mult": {"label_names": "mosei"},
+    "erc with parts": {"parts": "text=3,audio=4,labels=2,sentences=5,train=6,test=7", "label_names": "meld"},
 }
 
 
-def fuzz(format: str, folder: Path, inputs: int, seed: int) -> None:
+def fuzz(case: str, folder: Path, inputs: int, seed: int) -> None:
     file, mutated, table = folder / "good", folder / "mutated.pkl", folder / "labels.csv"
-    WRITERS[format](file)
+    format = case.partition(" ")[0]
+    WRITERS[case](file)
     files.table(table)
-    given = Sources(labels=table if "labels" in FORMATS[format].required else None)
+    given = Sources(labels=table if "labels" in FORMATS[format].required else None, **OPTIONS.get(case, {}))
     exhaust(format, file, given)
     content = file.read_bytes()
     if content[:2] == b"PK":
@@ -130,8 +145,9 @@ def fuzz(format: str, folder: Path, inputs: int, seed: int) -> None:
         else:
             mutated.write_bytes(mutate_bytes(content, random))
         started = time.monotonic()
-        attempt(lambda: exhaust(format, mutated, given), f"{format}, seed {seed}, input {i}")
-        assert time.monotonic() - started < 5, f"{format}, seed {seed}, input {i}"
+        message = attempt(lambda: exhaust(format, mutated, given), f"{case}, seed {seed}, input {i}")
+        assert message.isprintable(), f"{case}, seed {seed}, input {i}"
+        assert time.monotonic() - started < 5, f"{case}, seed {seed}, input {i}"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 3 << 20  # KiB; other tests' share included
 
 

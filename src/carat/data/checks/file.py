@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from carat.data.checks.store import Finding, check_store
+from carat.data.corpora.dialogue_layouts import M3ED
+from carat.data.corpora.dialogue_parts import describe_parts
 from carat.data.corpora.mosei_aligned import TARGET
+from carat.data.corpora.mult import has_emotions
 from carat.data.corpora.registry import Sources, import_data
 from carat.data.pickled.reading import entries, read_pickle
 from carat.utils.errors import CaratError, ConfigError
@@ -58,7 +61,7 @@ def recognize_format(file: Path) -> str:
         raise ConfigError(f"{file}: one of several files of a csd dataset; import it, then check the store")
     content = read_pickle(file)
     if isinstance(content, (tuple, list)):
-        return "m3ed" if len(content) >= 10 and isinstance(content[5], Mapping) else "erc"
+        return "m3ed" if M3ED.matches(describe_parts(content)) else "erc"
     if isinstance(content, Mapping):
         for part in entries(content, str(file)).values():
             if isinstance(part, Mapping):
@@ -68,5 +71,5 @@ def recognize_format(file: Path) -> str:
                 if "raw_text" in keys or "text_bert" in keys:
                     return "mmsa"
                 if "vision" in keys:
-                    return "mosei-unaligned"
+                    return "mult" if has_emotions(part) else "mosei-unaligned"
     raise ConfigError(f"{file}: format not recognized; set it with --format")

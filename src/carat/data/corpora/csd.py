@@ -6,7 +6,6 @@ end in seconds. Its `metadata` is not read.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -18,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carat.data.corpora.base import Corpus, CorpusSample
-from carat.data.corpora.label_table import FOLDS
+from carat.data.corpora.folds import read_folds
+from carat.data.corpora.label_table import read_ratings
 from carat.data.corpora.labels import MOSEI
-from carat.data.corpora.sequence_file import Steps, first_line, open_sequence
-from carat.data.recipes.sources.table import Table
+from carat.data.corpora.sequence_file import Steps, open_sequence, video_of
 from carat.data.store.manifest import hash_file
-from carat.utils.errors import DataError, printable
+from carat.utils.errors import DataError
 
 TEXT = "text"
 SILENCE = "sp"
@@ -52,8 +51,7 @@ def open_csd(
     Args:
         words: words (T, 1), to which other modalities are aligned, and the source of transcripts.
         labels: sentiment and the six intensities of `MOSEI`, (S, 7).
-        folds: assignment of videos to train, valid (or dev) and test: a JSON file with lists of IDs by fold,
-            or a table with the columns `video_id` (or `video`) and `fold` (or `split`).
+        folds: assignment of videos to train, valid and test, see `read_folds`.
         modalities: sequences by modality, except text.
         aligned: average the frames that overlap each word, without inf and NaN; zeros where none does.
             Otherwise, keep all frames whose midpoint is in the segment.
@@ -72,7 +70,7 @@ def open_csd(
     files = dict(modalities) if text is None else {TEXT: text, **modalities}
     if not files:
         raise DataError(f"{words}: words are not features; add word vectors (text) or another modality")
-    videos, without_fold = _read_labels(labels, _read_folds(folds))
+    videos, without_fold = _read_labels(labels, read_folds(folds))
     for file in (words, *files.values()):
         with open_sequence(file):
             pass
@@ -97,65 +95,16 @@ _Video = tuple[str, str, Steps]
 """ID, split, and intensities (S, 6) of the segments."""
 
 
-def _video(id: str) -> str:
-    """Remove the number of a segment from an ID: `video[3]` is `video`."""
-    return id.partition("[")[0] or id
-
-
-def _read_folds(file: Path) -> dict[str, str]:
-    """Read the split of each video."""
-    if file.suffix == ".json":
-        pairs = _read_json_folds(file)
-    else:
-        table = Table(file)
-        id_column = "video" if "video" in table.columns and "video_id" not in table.columns else "video_id"
-        fold_column = "split" if "split" in table.columns and "fold" not in table.columns else "fold"
-        pairs = list(zip(table.text(id_column), table.text(fold_column), strict=True))
-    splits: dict[str, str] = {}
-    for id, fold in pairs:
-        if not fold:
-            continue
-        if fold not in FOLDS:
-            raise DataError(f"{file}: unknown fold '{printable(fold)}', expected one of {', '.join(FOLDS)}")
-        video, split = _video(id), FOLDS[fold]
-        if splits.setdefault(video, split) != split:
-            raise DataError(
-                f"{file}: video '{printable(video)}' is in two folds, {splits[video]} and {split}"
-            )
-    return splits
-
-
-def _read_json_folds(file: Path) -> list[tuple[str, str]]:
-    """Read pairs of ID and fold."""
-    try:
-        folds = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{file}: cannot be read as JSON ({first_line(error)})") from error
-    lists = folds.values() if isinstance(folds, dict) else [None]
-    if not all(isinstance(ids, list) and all(isinstance(id, str) for id in ids) for ids in lists):
-        raise DataError(f'{file}: expected lists of IDs by fold, such as {{"train": ["video"]}}')
-    return [(id, fold) for fold, ids in folds.items() for id in ids]
-
-
 def _read_labels(file: Path, splits: Mapping[str, str]) -> tuple[list[_Video], list[str]]:
     """Read the labels of the videos that have a split; also return the IDs of those that have none."""
     videos, without_split = [], []
     with open_sequence(file) as sequence:
         for id in sequence.ids():
-            if _video(id) not in splits:
+            if video_of(id) not in splits:
                 without_split.append(id)
             elif (steps := sequence.read(id)) is not None:
-                width = steps.features.shape[1]
-                if width != 1 + len(MOSEI):
-                    raise DataError(
-                        f"{steps.path}/features: width {width}, expected {1 + len(MOSEI)}: sentiment, "
-                        f"{', '.join(MOSEI)}"
-                    )
-                with np.errstate(all="ignore"):
-                    intensities = steps.features[:, 1:].astype(np.float32)
-                if not np.isfinite(intensities).all():
-                    raise DataError(f"{steps.path}/features: inf or NaN in the intensities")
-                videos.append((id, splits[_video(id)], replace(steps, features=intensities)))
+                intensities = read_ratings(steps)[:, 1:]
+                videos.append((id, splits[video_of(id)], replace(steps, features=intensities)))
     if not videos:
         raise DataError(f"{file}: no video has both a fold and a segment")
     return videos, without_split
@@ -195,7 +144,7 @@ def _read_samples(
                 split,
                 (segments.features[k] > 0).astype(np.uint8),
                 features,
-                group=_video(id),
+                group=video_of(id),
                 transcript=" ".join(segment_words.features[:, 0]),
                 intensities=segments.features[k],
             )
@@ -206,7 +155,7 @@ def _read_samples(
 
 def _read_video(file: Path, id: str, *, text: bool = False) -> Steps | None:
     with open_sequence(file) as sequence:
-        return sequence.read(id, _video(id), text=text)
+        return sequence.read(id, video_of(id), text=text)
 
 
 def _drop_silence(vectors: Steps, words: Steps, is_word: NDArray[np.bool_]) -> Steps:

@@ -1,9 +1,10 @@
-"""Readers of dialogue pickles in the layout of DialogueRNN: M3ED, and features of IEMOCAP or MELD."""
+"""Readers of dialogue pickles: M3ED, and features of IEMOCAP, MELD, EmoryNLP and DailyDialog."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,10 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carat.data.corpora.base import Corpus, CorpusSample
-from carat.data.corpora.labels import IEMOCAP, M3ED, MELD
-from carat.data.pickled.reading import item, length, read_pickle, text, to_array
+from carat.data.corpora.dialogue_layouts import (
+    check_features,
+    map_parts,
+    parse_label_names,
+    parse_parts,
+    recognize,
+)
+from carat.data.corpora.dialogue_parts import Part, read_parts, rows_of
+from carat.data.corpora.labels import LABEL_SETS, M3ED
+from carat.data.pickled.reading import flatten_runs, identifier, length, text, to_array
 from carat.data.store.manifest import hash_file
-from carat.utils.errors import DataError
+from carat.utils.errors import ConfigError, DataError, printable
 
 Level = Literal["dialogue", "utterance"]
 MAX_UTTERANCES = 60
@@ -29,8 +38,8 @@ class Dialogues:
 
     labels: Mapping[str, Any]
     """Emotions of the utterances by dialogue."""
-    features: Mapping[str, Mapping[str, Any]]
-    """Features of the utterances by modality and dialogue."""
+    features: Mapping[str, Sequence[Mapping[str, Any]]]
+    """Features of the utterances by modality and dialogue; those of several parts are averaged."""
     sentences: Mapping[str, Any]
     """Transcripts of the utterances by dialogue."""
     splits: Mapping[str, Sequence[str]]
@@ -51,77 +60,108 @@ def open_m3ed(file: Path, level: Level = "dialogue", as_released: bool = False) 
     Raises:
         DataError: the file cannot be read, or a part is missing or invalid.
     """
-    parts = _read_parts(file)
+    parts = read_parts(file)
     if len(parts) < 10:
         raise DataError(f"{file}: expected a tuple of 10 parts, found {len(parts)}")
-    indices = {"text": 3, "visual": 4, "audio": 5} if as_released else {"text": 3, "visual": 5, "audio": 4}
+    positions = {"text": 3, "visual": 4, "audio": 5} if as_released else {"text": 3, "visual": 5, "audio": 4}
+    for m, position in positions.items():
+        _get_mapping(file, parts[position])
+        check_features(file, m, [parts[position]])
     dialogues = Dialogues(
-        labels=_get_mapping(file, parts, 2),
-        features={m: _get_mapping(file, parts, i) for m, i in indices.items()},
-        sentences=_get_mapping(file, parts, 6) if isinstance(parts[6], Mapping) else {},
-        splits={split: _get_ids(file, parts, i) for split, i in (("train", 7), ("valid", 8), ("test", 9))},
+        labels=_get_mapping(file, parts[2]),
+        features={m: [parts[position].value] for m, position in positions.items()},
+        sentences=parts[6].value if parts[6].kind == "texts" else {},
+        splits={split: _get_ids(file, parts[i]) for split, i in (("train", 7), ("valid", 8), ("test", 9))},
     )
     notes = ["audio and visual swapped, as in the published reader"] if as_released else []
-    return _make_corpus(file, "m3ed", M3ED, dialogues, level, notes)
+    source = f"m3ed:{hash_file(file).sha256[:12]}"
+    return _make_corpus(file, "m3ed", M3ED, dialogues, level, dict.fromkeys(positions, source), notes)
 
 
-def open_erc(file: Path, level: Level = "dialogue") -> Corpus:
-    """Open the features of IEMOCAP or MELD, a tuple whose parts are recognized by their content.
+def open_erc(
+    file: Path,
+    level: Level = "dialogue",
+    parts: str | Mapping[str, Any] | None = None,
+    label_names: str | Sequence[str] | None = None,
+) -> Corpus:
+    """Open the features of dialogues in one of the published layouts, or with a mapping of the parts.
 
-    The dataset is recognized by the number of emotions. Features are expected in the order text, audio,
-    visual; of several text encodings, the first is used. If the file has no validation split, every tenth
-    training dialogue is used for validation.
+    A layout is recognized by number, kinds, widths and ranges of the parts together, see `LAYOUTS`; what was
+    recognized is noted. If the file has no validation split, every tenth training dialogue is used for
+    validation.
 
     Args:
         file: pickle file.
         level: whether a sample is a dialogue, labeled with all its emotions, or an utterance.
+        parts: positions by role for another layout, see `parse_parts`.
+        label_names: names of the labels by number, see `parse_label_names`; required with `parts` if labels
+            are numbers.
 
     Raises:
-        DataError: the file cannot be read, or a part is missing or invalid.
+        ConfigError: invalid mapping or label names.
+        DataError: the file cannot be read, the layout is unknown, or a part is missing or invalid.
     """
-    parts = _read_parts(file)
-    kinds = [_kind(part) for part in parts]
-    emotion_parts = [i for i, kind in enumerate(kinds) if kind == "numbers"]
-    feature_parts = [i for i, kind in enumerate(kinds) if kind == "vectors"]
-    text_parts = [i for i, kind in enumerate(kinds) if kind == "texts"]
-    split_parts = [i for i, kind in enumerate(kinds) if kind == "ids"]
-    if len(parts) >= 10 and kinds[2] == "numbers" and kinds[7:10] == ["ids"] * 3:
-        raise DataError(f"{file}: the parts are in the order of M3ED; import it as m3ed")
-    if not emotion_parts or not feature_parts or len(split_parts) < 2:
-        raise DataError(
-            f"{file}: expected labels, features and at least two lists of dialogue IDs, found "
-            f"{len(emotion_parts)}, {len(feature_parts)} and {len(split_parts)}"
-        )
-    modality_parts = {"text": feature_parts[0]}
-    if len(feature_parts) > 2:
-        modality_parts |= {"visual": feature_parts[-1], "audio": feature_parts[-2]}
-    elif len(feature_parts) == 2:
-        modality_parts["audio"] = feature_parts[1]
-    labels = _get_mapping(file, parts, emotion_parts[0])
-    largest = max(
-        (int(x.max()) for id in labels if len(x := _emotions(file, labels, id, None)) and x.max() < 99),
-        default=-1,
-    )
-    names, corpus_name = (MELD, "meld") if largest == len(MELD) - 1 else (IEMOCAP, "iemocap")
-    splits, notes = _assign_splits([_get_ids(file, parts, i) for i in split_parts])
-    notes.append(
-        f"recognized as {corpus_name}: emotions {', '.join(names)}, modalities {', '.join(modality_parts)}"
-    )
-    has_sentences = text_parts and text_parts[-1] > feature_parts[0]
+    given = None if parts is None else parse_parts(parts)
+    given_names = None if label_names is None else parse_label_names(label_names)
+    if given is None and given_names is not None:
+        raise ConfigError("label names are for a mapping of the parts; add --parts")
+    described = read_parts(file)
+    digest = hash_file(file).sha256[:12]
+    if given is None:
+        layout = recognize(file, described)
+        corpus, roles = layout.corpus, layout.roles
+        names: Sequence[str] = LABEL_SETS[corpus]
+        sources = dict.fromkeys(roles.features, f"{corpus}:{digest}")
+        reason = f"layout of {layout.name}, {len(described)} parts, labels 0 to {len(names) - 1}"
+    else:
+        roles = map_parts(file, described, given)
+        names = _check_label_names(file, described[roles.labels], given_names)
+        corpus = next((corpus for corpus, known in LABEL_SETS.items() if known == names), "erc")
+        sources = {m: f"erc:{digest}:part-{roles.features[m][0]}" for m in roles.features}
+        reason = "parts as given"
+    for m, positions in roles.features.items():
+        if len(positions) > 1:
+            sources[m] = f"{corpus}:{digest}:mean-of-parts-{'-'.join(map(str, positions))}"
     dialogues = Dialogues(
-        labels=labels,
-        features={m: _get_mapping(file, parts, i) for m, i in modality_parts.items()},
-        sentences=_get_mapping(file, parts, text_parts[-1]) if has_sentences else {},
-        splits=splits,
+        labels=described[roles.labels].value,
+        features={m: [described[i].value for i in roles.features[m]] for m in roles.features},
+        sentences={} if roles.sentences is None else described[roles.sentences].value,
+        splits={split: _get_ids(file, described[i]) for split, i in roles.splits.items()},
     )
-    return _make_corpus(file, corpus_name, names, dialogues, level, notes)
+    splits, notes = _assign_splits(dialogues.splits)
+    notes.append(
+        f"recognized as {corpus}: emotions {', '.join(names)}; {reason}; {roles.describe(described)}"
+    )
+    return _make_corpus(file, corpus, names, replace(dialogues, splits=splits), level, sources, notes)
 
 
-def _assign_splits(lists: Sequence[Sequence[str]]) -> tuple[dict[str, Sequence[str]], list[str]]:
-    """Assign lists of dialogue IDs to splits: train and test, or by convention train, test and valid."""
-    if len(lists) > 2:
-        return {"train": lists[0], "valid": lists[2], "test": lists[1]}, []
-    train, test = sorted(lists[0]), lists[1]
+def _check_label_names(file: Path, part: Part, names: Sequence[str] | None) -> Sequence[str]:
+    """Return the label names of a mapping.
+
+    Raises:
+        DataError: labels are numbers without names, or there are fewer names than labels.
+    """
+    if part.kind == "texts":
+        used = {text(x, f"{file}, part {part.position}").lower() for x in chain(*part.value.values())}
+        return sorted(used) if names is None else names
+    if names is None:
+        raise DataError(
+            f"{file}: labels are numbers from {part.low:g} to {part.high:g}: name them in this order with "
+            f"--label-names A,B,… or a known set ({', '.join(LABEL_SETS)})"
+        )
+    if part.low < 0 or part.high >= len(names):
+        raise DataError(
+            f"{file}: labels are numbers from {part.low:g} to {part.high:g}, but --label-names has "
+            f"{len(names)} names, from 0 to {len(names) - 1}"
+        )
+    return names
+
+
+def _assign_splits(splits: Mapping[str, Sequence[str]]) -> tuple[Mapping[str, Sequence[str]], list[str]]:
+    """Take validation dialogues from the training split if there are none; also return notes."""
+    if "valid" in splits:
+        return {split: splits[split] for split in ("train", "valid", "test")}, []
+    train = sorted(splits["train"])
     step = min(round(1 / VALID_FRACTION), len(train))
     valid = train[step - 1 :: step]
     remaining = [id for i, id in enumerate(train) if i % step != step - 1]
@@ -129,26 +169,32 @@ def _assign_splits(lists: Sequence[Sequence[str]]) -> tuple[dict[str, Sequence[s
         f"the file has no validation split: {len(valid)} training dialogues, one in {step}, are used for "
         "validation"
     )
-    return {"train": remaining, "valid": valid, "test": test}, [note]
+    return {"train": remaining, "valid": valid, "test": splits["test"]}, [note]
 
 
 def _make_corpus(
-    file: Path, name: str, names: Sequence[str], dialogues: Dialogues, level: Level, notes: Sequence[str]
+    file: Path,
+    name: str,
+    names: Sequence[str],
+    dialogues: Dialogues,
+    level: Level,
+    sources: Mapping[str, str],
+    notes: Sequence[str],
 ) -> Corpus:
-    source = f"{name}:{hash_file(file).sha256[:12]}"
     count = 0
     split_of: dict[str, str] = {}
     for split, ids in dialogues.splits.items():
         for id in ids:
             if id in split_of:
-                raise DataError(f"{file}: dialogue '{id[:60]}' is in two splits, {split_of[id]} and {split}")
+                where = f"in two splits, {split_of[id]} and" if split_of[id] != split else "twice in"
+                raise DataError(f"{file}: dialogue '{printable(id[:60])}' is {where} {split}")
             split_of[id] = split
             count += len(_emotions(file, dialogues.labels, id, names)) if level == "utterance" else 1
     read_samples = _read_dialogues if level == "dialogue" else _read_utterances
     return Corpus(
         name=f"{name}-{level}s",
         labels=names,
-        sources=dict.fromkeys(dialogues.features, source),
+        sources=sources,
         samples=read_samples(file, names, dialogues),
         count=count,
         notes=notes,
@@ -186,71 +232,43 @@ def _read_utterances(file: Path, names: Sequence[str], dialogues: Dialogues) -> 
                 )
 
 
-def _read_parts(file: Path) -> Sequence[Any]:
-    parts = read_pickle(file)
-    if not isinstance(parts, (tuple, list)):
-        raise DataError(f"{file}: expected a tuple of parts, found {type(parts).__name__}")
-    return parts
+def _get_mapping(file: Path, part: Part) -> Mapping[str, Any]:
+    """Return a part that is a mapping from dialogue ID, whatever it holds."""
+    what = f"{file}, part {part.position}"
+    if not isinstance(part.value, Mapping) or not part.value:
+        raise DataError(f"{what}: expected a mapping by dialogue, found {part.container}")
+    return {text(id, what): flatten_runs(value, what) for id, value in part.value.items()}
 
 
-def _get_mapping(file: Path, parts: Sequence[Any], index: int) -> dict[str, Any]:
-    """Return a part that is a mapping from dialogue ID."""
-    part = parts[index]
-    if not isinstance(part, Mapping) or not part:
-        raise DataError(f"{file}, part {index}: expected a mapping by dialogue, found {type(part).__name__}")
-    return {text(key, f"{file}, part {index}"): value for key, value in part.items()}
-
-
-def _get_ids(file: Path, parts: Sequence[Any], index: int) -> list[str]:
+def _get_ids(file: Path, part: Part) -> list[str]:
     """Return a part that is a list or set of dialogue IDs."""
-    part = parts[index]
-    if isinstance(part, np.ndarray):
-        part = part.reshape(-1).tolist()
-    if not isinstance(part, (list, tuple, set, frozenset)) or not part:
-        raise DataError(f"{file}, part {index}: expected a list of dialogues, found {type(part).__name__}")
-    ids = [text(x, f"{file}, part {index}") for x in part]
-    return sorted(ids) if isinstance(part, (set, frozenset)) else ids
+    what = f"{file}, part {part.position}"
+    if part.kind != "IDs":
+        raise DataError(f"{what}: expected a list of dialogues, found {part.container}")
+    return [identifier(id, what) for id in part.value]
 
 
-def _kind(part: Any) -> str:
-    """Classify a part by its first value: "ids", "vectors", "numbers" or "texts"; empty if none of them."""
-    if isinstance(part, (set, frozenset, list, tuple)) or (isinstance(part, np.ndarray) and part.ndim == 1):
-        return "ids" if len(part) else ""
-    if not isinstance(part, Mapping) or not part:
-        return ""
-    value = next(iter(part.values()))
-    if isinstance(value, np.ndarray):
-        return "vectors" if value.ndim == 2 else "numbers" if value.dtype.kind in "iu" else ""
-    if not isinstance(value, (list, tuple)) or not value:
-        return ""
-    if isinstance(value[0], (str, bytes)):
-        return "texts"
-    if isinstance(value[0], (int, np.integer)):
-        return "numbers"
-    return "vectors"
-
-
-def _emotions(
-    file: Path, labels: Mapping[str, Any], id: str, names: Sequence[str] | None
-) -> NDArray[np.int64]:
+def _emotions(file: Path, labels: Mapping[str, Any], id: str, names: Sequence[str]) -> NDArray[np.int64]:
     """Return the emotion of each utterance of a dialogue, as an index into the names."""
-    what = f"{file}, labels of '{id[:60]}'"
+    what = f"{file}, labels of '{printable(id[:60])}'"
     if id not in labels:
         raise DataError(f"{what}: missing, but the dialogue is in a split")
     values = labels[id]
-    if names and isinstance(values, (list, tuple)) and values and isinstance(values[0], (str, bytes)):
-        index = {name: i for i, name in enumerate(names)}
+    if isinstance(values, (list, tuple)) and values and isinstance(values[0], (str, bytes)):
+        index = {name.lower(): i for i, name in enumerate(names)}
         emotions = [text(x, what).lower() for x in values]
         unknown = next((x for x in emotions if x not in index), None)
         if unknown is not None:
-            raise DataError(f"{what}: unknown emotion '{unknown[:40]}', expected one of {', '.join(names)}")
+            raise DataError(
+                f"{what}: unknown emotion '{printable(unknown[:40])}', expected one of {', '.join(names)}"
+            )
         return np.array([index[x] for x in emotions], dtype=np.int64)
     array = to_array(values, what)
     is_numeric = array.ndim == 1 and array.dtype.kind in "iuf"
     if not is_numeric or not (np.abs(array) < 1000).all() or (array != array.round()).any():
         raise DataError(f"{what}: expected one integer per utterance, found {array.dtype} {array.shape}")
     numbers = array.astype(np.int64)
-    if names and len(numbers) and not (numbers.min() >= 0 and numbers.max() < len(names)):
+    if len(numbers) and not (numbers.min() >= 0 and numbers.max() < len(names)):
         raise DataError(
             f"{what}: emotions from {numbers.min()} to {numbers.max()}, expected 0 to {len(names) - 1}"
         )
@@ -260,19 +278,24 @@ def _emotions(
 def _read_features(file: Path, dialogues: Dialogues, id: str, utterances: int) -> dict[str, NDArray[Any]]:
     """Return the features of a dialogue's utterances, (T, d) by modality."""
     features = {}
-    for m, by_dialogue in dialogues.features.items():
-        if id not in by_dialogue:
-            continue
-        what = f"{file}, {m} of '{id[:60]}'"
-        value = by_dialogue[id]
-        if length(value, what) != utterances:
-            raise DataError(f"{what}: {length(value, what)} utterances, but {utterances} labels")
-        rows = [to_array(item(value, i), what).reshape(-1) for i in range(utterances)]
-        if len({len(row) for row in rows}) > 1:
-            raise DataError(f"{what}: utterances have features of different width")
-        if rows:
-            features[m] = np.stack(rows)
+    for m, layers in dialogues.features.items():
+        what = f"{file}, {m} of '{printable(id[:60])}'"
+        read = [_read_rows(layer[id], utterances, what) for layer in layers if id in layer]
+        if len(read) not in (0, len(layers)) or len({x.shape for x in read}) > 1:
+            raise DataError(f"{what}: missing from, or of another width in, some of {len(layers)} parts")
+        if read and utterances:
+            features[m] = read[0] if len(read) == 1 else np.mean(read, axis=0, dtype=np.float64).astype("f4")
     return features
+
+
+def _read_rows(value: Any, utterances: int, what: str) -> NDArray[Any]:
+    """Return the vectors (T, d) of a dialogue's utterances."""
+    if length(value, what) != utterances:
+        raise DataError(f"{what}: {length(value, what)} utterances, but {utterances} labels")
+    rows = rows_of(value, what)
+    if len({len(row) for row in rows}) > 1:
+        raise DataError(f"{what}: utterances have features of different width")
+    return np.stack(rows) if rows else np.zeros((0, 0))
 
 
 def _sentences(file: Path, dialogues: Dialogues, id: str) -> list[str]:
@@ -280,4 +303,4 @@ def _sentences(file: Path, dialogues: Dialogues, id: str) -> list[str]:
     sentences = dialogues.sentences.get(id, [])
     if not isinstance(sentences, (list, tuple)):
         return []
-    return [text(x, f"{file}, sentences of '{id[:60]}'") for x in sentences]
+    return [text(x, f"{file}, sentences of '{printable(id[:60])}'") for x in sentences]

@@ -33,12 +33,13 @@ def import_corpus(
     the manifest.
 
     Args:
-        format: "mosei-aligned", "mosei-unaligned", "mmsa", "csd", "m3ed" or "erc"; docs/how-to/corpora.md.
+        format: "mosei-aligned", "mosei-unaligned", "mmsa", "mult", "csd", "m3ed" or "erc"; see
+            docs/how-to/corpora.md.
         file: main file of the dataset; None for "csd", whose files are all sources.
         out: folder of the store.
         sources: additional files and options, named like the options of `carat data import`: the files
             `labels`, `words`, `text`, `visual`, `audio` and `folds`, and the options `unaligned`, `by_index`,
-            `level` ("dialogue" or "utterance") and `as_released`.
+            `level` ("dialogue" or "utterance"), `as_released`, `parts` (a dict or text) and `label_names`.
         keep_padding: do not strip leading and trailing zeros.
         dtype: data type of the features on disk.
         overwrite: replace an existing store.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from carat.data.corpora.base import Corpus, CorpusSample
 from carat.data.corpora.labels import MOSEI
 from carat.data.corpora.splits import open_splits
-from carat.data.pickled.reading import item, length, sequence, to_array
+from carat.data.pickled.reading import length, sequence, to_array
 from carat.data.store.manifest import hash_file
 from carat.utils.errors import DataError
 
@@ -43,14 +43,14 @@ class AlignedFile:
     def features(self, split: str, i: int) -> dict[str, NDArray[Any]]:
         """Return the features of a sample, padded as in the file: (T, d) by modality."""
         return {
-            m: sequence(item(self.splits[split][key], i), f"{self.file}, {split}, {key}, sample {i}")
+            m: sequence(self.splits[split][key][i], f"{self.file}, {split}, {key}, sample {i}")
             for m, key in FEATURES.items()
         }
 
     def labels(self, split: str, i: int) -> NDArray[np.uint8]:
         """Return the labels of a sample, (6,), 0 or 1."""
         what = f"{self.file}, {split}, {TARGET}, sample {i}"
-        tokens = to_array(item(self.splits[split][TARGET], i), what).reshape(-1)
+        tokens = to_array(self.splits[split][TARGET][i], what).reshape(-1)
         if tokens.dtype.kind not in "iuf" or not np.isfinite(tokens).all():
             raise DataError(f"{what}: expected tokens such as [2, 4, 7, 3], found {tokens.dtype}")
         ids = [int(x) for x in tokens]

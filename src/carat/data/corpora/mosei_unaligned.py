@@ -10,19 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carat.data.corpora.base import Corpus, CorpusSample, strip_padding
-from carat.data.corpora.label_table import LabelTable, Segment
+from carat.data.corpora.label_table import LabelTable, Segment, check_agreement
 from carat.data.corpora.labels import MOSEI
 from carat.data.corpora.mosei_aligned import AlignedFile
 from carat.data.corpora.splits import open_splits
-from carat.data.pickled.reading import item, length, sequence, text, to_array
+from carat.data.pickled.reading import identifier, length, sequence, text, to_array
 from carat.data.store.manifest import hash_file
-from carat.utils.errors import DataError
+from carat.utils.errors import DataError, printable
 
 FEATURES = {"text": "text", "visual": "vision", "audio": "audio"}
 CHECKED_SAMPLES = 400
 """Samples of a split on which a pairing by index is checked."""
-MIN_AGREEMENT = 0.9
-"""Fraction of samples whose sentiment must agree with the label table."""
 
 
 class UnalignedFile:
@@ -51,13 +49,13 @@ class UnalignedFile:
     def feature(self, split: str, modality: str, i: int) -> NDArray[Any]:
         """Return the features (T, d) of one modality of a sample."""
         key = FEATURES[modality]
-        return sequence(item(self.splits[split][key], i), f"{self.file}, {split}, {key}, sample {i}")
+        return sequence(self.splits[split][key][i], f"{self.file}, {split}, {key}, sample {i}")
 
     def sentiment(self, split: str, i: int) -> float:
         """Return the sentiment of a sample from the entry `labels`; NaN if there is none."""
         if "labels" not in self.splits[split]:
             return float("nan")
-        values = to_array(item(self.splits[split]["labels"], i), f"{self.file}, {split}, labels").reshape(-1)
+        values = to_array(self.splits[split]["labels"][i], f"{self.file}, {split}, labels").reshape(-1)
         return float(values[0]) if len(values) and values.dtype.kind in "iuf" else float("nan")
 
     def segment(self, split: str, i: int) -> tuple[str, float, float]:
@@ -69,15 +67,17 @@ class UnalignedFile:
         what = f"{self.file}, {split}, id, sample {i}"
         if "id" not in self.splits[split]:
             raise DataError(f"{what}: the file has no entry 'id'; pair by index with --by-index")
-        value = item(self.splits[split]["id"], i)
+        value = self.splits[split]["id"][i]
         parts = value.reshape(-1).tolist() if isinstance(value, np.ndarray) else value
         if not isinstance(parts, (list, tuple)) or len(parts) != 3:
-            raise DataError(f"{what}: expected video, start and end, found {str(parts)[:60]}")
-        video, *times = (text(part, what) for part in parts)
+            raise DataError(f"{what}: expected video, start and end, found {type(value).__name__}")
+        video, *times = identifier(parts[0], what), *(text(part, what) for part in parts[1:])
         try:
             start, end = map(float, times)
         except ValueError as error:
-            raise DataError(f"{what}: expected times in seconds, found {times}") from error
+            raise DataError(
+                f"{what}: expected times in seconds, found {printable(str(times)[:60])}"
+            ) from error
         return video, start, end
 
 
@@ -86,8 +86,8 @@ def open_mosei_unaligned(file: Path, labels: Path, by_index: bool = False) -> Co
 
     Args:
         file: see `UnalignedFile`.
-        labels: a label table, whose rows are matched by video and time; or the word-aligned file, which has
-            no IDs and is matched by index.
+        labels: a label table or sequence, whose rows are matched by video and time; or the word-aligned
+            file, which has no IDs and is matched by index.
         by_index: match by index, for the word-aligned file only. Refused if counts, lengths or text features
             disagree.
 
@@ -156,7 +156,7 @@ def _match_by_time(unaligned: UnalignedFile, table: LabelTable) -> tuple[list[tu
     Raises:
         DataError: most samples have no row, or their sentiment differs from the table's.
     """
-    matches, unmatched, agreeing, compared = [], 0, 0, 0
+    matches, unmatched, sentiments = [], 0, []
     for split in unaligned.splits:
         for i in range(unaligned.count(split)):
             video, start, end = unaligned.segment(split, i)
@@ -165,20 +165,13 @@ def _match_by_time(unaligned: UnalignedFile, table: LabelTable) -> tuple[list[tu
                 unmatched += 1
                 continue
             matches.append((split, i, segment))
-            sentiment = unaligned.sentiment(split, i)
-            if np.isfinite(sentiment) and np.isfinite(segment.sentiment):
-                compared += 1
-                agreeing += abs(sentiment - segment.sentiment) < 0.01
+            sentiments.append((unaligned.sentiment(split, i), segment.sentiment))
     if len(matches) < unmatched:
         raise DataError(
             f"{table.file}: only {len(matches)} of {len(matches) + unmatched} samples have a row, by video "
             "and time; check that it is the right table"
         )
-    if compared and agreeing < MIN_AGREEMENT * compared:
-        raise DataError(
-            f"{table.file}: sentiment agrees for only {agreeing} of {compared} samples; check that it is the "
-            "right table"
-        )
+    check_agreement(table.file, sentiments)
     return matches, unmatched
 
 

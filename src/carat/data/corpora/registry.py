@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from carat.data.corpora.base import Corpus, write_corpus
+from carat.data.corpora.base import Corpus, CorpusSample, write_corpus
 from carat.data.corpora.dialogues import Level, open_erc, open_m3ed
 from carat.data.corpora.mmsa import open_mmsa
 from carat.data.corpora.mosei_aligned import open_mosei_aligned
 from carat.data.corpora.mosei_unaligned import open_mosei_unaligned
+from carat.data.corpora.mult import open_mult
 from carat.data.store import Store
-from carat.utils.errors import ConfigError, did_you_mean
+from carat.utils.errors import ConfigError, DataError, did_you_mean
+
+BASE_SIZE, SIZE_RATIO = 256 << 20, 16
+"""The features of a file may take this many bytes, and this many times its size in addition."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,10 @@ class Sources:
     """What a sample is; see `open_m3ed` and `open_erc`."""
     as_released: bool = False
     """Swap audio and visual; see `open_m3ed`."""
+    parts: str | Mapping[str, Any] | None = None
+    """Positions of the parts of an unknown layout; see `open_erc`."""
+    label_names: str | Sequence[str] | None = None
+    """Names of the labels in the order of the file; see `open_erc` and `open_mult`."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,12 @@ FORMATS: Mapping[str, Format] = {
         optional=frozenset({"level", "as_released"}),
     ),
     "erc": Format(
-        lambda file, sources: open_erc(_not_none(file), sources.level), optional=frozenset({"level"})
+        lambda file, sources: open_erc(_not_none(file), sources.level, sources.parts, sources.label_names),
+        optional=frozenset({"level", "parts", "label_names"}),
+    ),
+    "mult": Format(
+        lambda file, sources: open_mult(_not_none(file), sources.label_names),
+        optional=frozenset({"label_names"}),
     ),
 }
 """Formats by name on the command line."""
@@ -145,4 +158,24 @@ def import_data(
         if value != field.default and field.name not in spec.required | spec.optional:
             raise ConfigError(f"format {format} does not accept {option}")
     corpus = spec.open(Path(file) if file is not None else None, sources)
+    if file is not None:
+        corpus = replace(corpus, samples=_limit_size(corpus.samples, Path(file)))
     return write_corpus(corpus, store, **options)
+
+
+def _limit_size(samples: Iterable[CorpusSample], file: Path) -> Iterator[CorpusSample]:
+    """Yield samples until their features are much larger than the file, which repeats a part of it then.
+
+    Raises:
+        DataError: they are.
+    """
+    limit = BASE_SIZE + SIZE_RATIO * file.stat().st_size
+    total = 0
+    for sample in samples:
+        total += sum(x.size * 4 for x in sample.features.values())
+        if total > limit:
+            raise DataError(
+                f"{file}: its features take more than {limit >> 20} MB as float32, {SIZE_RATIO} times the "
+                "size of the file, which repeats the same values"
+            )
+        yield sample

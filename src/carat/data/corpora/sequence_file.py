@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carat.utils.errors import DataError, printable
+from carat.utils.reading import check_content
 
 MAX_TIME = 1e9
 """Upper bound of valid times in seconds."""
@@ -63,8 +64,7 @@ def open_sequence(file: Path) -> Iterator[Sequence]:
         import h5py  # type: ignore[import-untyped]
     except ImportError as error:
         raise DataError("reading .csd files needs the extra: pip install 'carat-emotion[csd]'") from error
-    if not file.is_file():
-        raise DataError(f"{file}: no such file")
+    check_content(file)
     try:
         with h5py.File(file, "r") as hdf5:
             names = list(hdf5)
@@ -189,6 +189,11 @@ class Sequence:
                 and len(zlib.decompressobj().decompress(compressed, declared + 1)) > declared
             ):
                 raise DataError(f"{path}: chunk decompresses to more than the {declared} bytes of its shape")
+
+
+def video_of(id: str) -> str:
+    """Remove the number of a segment from an ID: `video[3]` is `video`."""
+    return id.partition("[")[0] or id
 
 
 def _child(parent: Any, name: str, kind: str, path: str) -> Any:

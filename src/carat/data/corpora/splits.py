@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from carat.data.corpora.base import SPLITS
-from carat.data.pickled.reading import entries, length, read_pickle
-from carat.utils.errors import DataError
+from carat.data.pickled.reading import entries, flatten_runs, length, read_pickle
+from carat.utils.errors import DataError, printable
 
 SPLIT_ALIASES = {"dev": "valid", "val": "valid"}
 
@@ -32,14 +32,19 @@ def open_splits(file: Path, keys: Sequence[str], optional: Sequence[str] = ()) -
     splits: dict[str, dict[str, Any]] = {}
     for split in SPLITS:
         if split not in content:
-            raise DataError(f"{file}: no split '{split}'; available: {', '.join(content)[:200]}")
+            raise DataError(f"{file}: no split '{split}'; available: {_list(content)}")
         part = splits[split] = entries(content[split], f"{file}, {split}")
         for key in keys:
             if key not in part:
-                raise DataError(f"{file}, {split}: no entry '{key}'; available: {', '.join(part)[:200]}")
+                raise DataError(f"{file}, {split}: no entry '{key}'; available: {_list(part)}")
         checked = [*keys, *(key for key in optional if key in part)]
+        part.update({key: flatten_runs(part[key], f"{file}, {split}, {key}") for key in checked})
         counts = {key: length(part[key], f"{file}, {split}, {key}") for key in checked}
         if len(set(counts.values())) > 1:
             listed = ", ".join(f"{key} {count}" for key, count in counts.items())
             raise DataError(f"{file}, {split}: entries have different lengths: {listed}")
     return splits
+
+
+def _list(names: Iterable[str]) -> str:
+    return printable(", ".join(names)[:200])

@@ -6,7 +6,9 @@ are refused.
 
 from __future__ import annotations
 
+import math
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -15,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 DTYPE = re.compile(r"[<>|=]?(b1|\?|[iuf][1248]|[SU]\d{1,9}|O8?)")
+MAX_REPETITION = 4
+"""Number of times that a tensor may contain the elements of its storage, as expanded tensors do."""
 
 
 class RefusedError(Exception):
@@ -89,7 +93,7 @@ def _scalar(args: tuple[Any, ...]) -> Any:
     kind = dtype.numpy()
     if len(content) != kind.itemsize:
         raise RefusedError(f"a NumPy scalar of {len(content)} bytes, expected {kind.itemsize}")
-    return np.frombuffer(content, kind)[0].item()
+    return _from_bytes(content, kind)[0].item()
 
 
 def _from_buffer(args: tuple[Any, ...]) -> Array:
@@ -139,8 +143,9 @@ def _tensor(args: tuple[Any, ...]) -> Array:
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
     if 0 in shape:
         return Array(np.zeros(shape, storage.elements.dtype))
-    if last >= len(storage.elements):
-        raise RefusedError(f"a tensor of shape {shape} in a storage of {len(storage.elements)} elements")
+    stored = len(storage.elements)
+    if last >= stored or math.prod(shape) > MAX_REPETITION * stored + 1_000_000:
+        raise RefusedError(f"a tensor of shape {shape} in a storage of {stored} elements")
     size = storage.elements.itemsize
     return Array(
         np.lib.stride_tricks.as_strided(
@@ -205,7 +210,15 @@ def shaped(content: Any, dtype: np.dtype[Any], shape: Any, fortran: bool) -> NDA
         raise RefusedError(f"an array of shape {shape} and type {dtype} with {len(content)} bytes of content")
     if not count or not dtype.itemsize:
         return np.zeros(shape, dtype)
-    return np.frombuffer(content, dtype).reshape(shape, order=order)
+    return _from_bytes(content, dtype).reshape(shape, order=order)
+
+
+def _from_bytes(content: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Build an array from bytes; text must consist of valid characters."""
+    array = np.frombuffer(content, dtype)
+    if dtype.kind == "U" and (np.frombuffer(content, dtype.str[0] + "u4") > sys.maxunicode).any():
+        raise RefusedError("text with invalid characters")
+    return array
 
 
 def sizes(shape: Any) -> tuple[int, ...]:

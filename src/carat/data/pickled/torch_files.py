@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def read_archive(path: Path, buffer: memoryview) -> Any:
         raise RefusedError("more than a million archive members")
     names = [member.filename for member in members]
     if len(set(names)) < len(names):
-        duplicate = next(name for name in names if names.count(name) > 1)
+        duplicate = Counter(names).most_common(1)[0][0]
         raise RefusedError(f"duplicate archive members '{duplicate[:80]}'")
     for name in names:
         if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name) or ":" in name:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from carat.data.pickled.reading import item, length, sequence
+from carat.data.pickled.reading import flatten_runs, length, sequence
 from carat.data.recipes.sources.csv_features import read_keyed_csv
 from carat.data.recipes.sources.feature_files import FeatureFolder, read_feature_file
 from carat.data.recipes.sources.keys import KeyIndex
@@ -72,7 +72,8 @@ class ArraySource:
             self.values = content
             self.index = KeyIndex({key: key for key in content})
             return
-        self.values = _get_array(file, content, values or "") if isinstance(content, Mapping) else content
+        content_values = _get_array(file, content, values or "") if isinstance(content, Mapping) else content
+        self.values = flatten_runs(content_values, f"{file}, values")
         self.index = KeyIndex(_positions(file, self.values, _read_keys(file, content, self.values, keys)))
 
     def read(self, keys: Sequence[str]) -> list[NDArray[Any] | None]:
@@ -92,8 +93,7 @@ class ArraySource:
         position = self.index.get(key)
         if position is None:
             return None
-        value = self.values[position] if isinstance(position, str) else item(self.values, position)
-        return sequence(value, f"{self.file}, '{key}'")
+        return sequence(self.values[position], f"{self.file}, '{key}'")
 
 
 def _read_keys(file: Path, content: Any, values: Any, keys: str | None) -> list[str]:
@@ -110,7 +110,7 @@ def _read_keys(file: Path, content: Any, values: Any, keys: str | None) -> list[
     named = length(array, f"{file}, '{keys}'")
     if named != count or (isinstance(array, np.ndarray) and array.ndim != 1):
         raise DataError(f"{file}: {count} values, but {named} keys; expected one key per value")
-    return [_as_key(item(array, i)) for i in range(named)]
+    return [_as_key(key) for key in array]
 
 
 def _positions(file: Path, values: Any, keys: list[str]) -> dict[str, int]:

@@ -13,7 +13,7 @@ from carat.data.arrays import ArrayFile, brief, read_array
 from carat.data.pickled.reading import entries, read_pickle
 from carat.data.recipes.sources.csv_features import read_csv
 from carat.utils.errors import DataError
-from carat.utils.reading import check_regular
+from carat.utils.reading import check_content
 
 MAX_MAT = 1 << 31
 """Limit in bytes of `.mat` files, which are read whole."""
@@ -32,7 +32,7 @@ def read_feature_file(file: Path, columns: list[str] | None = None) -> Any:
     Raises:
         DataError: unknown ending, or the file cannot be read.
     """
-    check_regular(file)
+    check_content(file)
     suffix = file.suffix.lower()
     if suffix == ".csv":
         return read_csv(file, columns)
