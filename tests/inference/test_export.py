@@ -173,7 +173,7 @@ def test_program_is_used_without_carat(run, untrained: Path, tmp_path: Path) -> 
     assert text["transform"]["drop_columns"] == [2, 3]
     assert [x["transform"] for x in others] == [None, None]
     notes = "\n".join(card["notes"])
-    assert "text: features as extracted must be transformed" in notes
+    assert "text: features as extracted must be cleaned: remove drop_columns, compute" in notes
     assert "text: pad shorter sequences with zeros to 4 steps, with mask True" in notes
     assert card["f1"] is None
     assert str(Path.cwd()).encode() not in (tmp_path / "model.pt2").read_bytes()

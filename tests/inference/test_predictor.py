@@ -209,16 +209,55 @@ def test_raw_features_are_transformed_like_the_store(trained: TrainedRun, store:
     predictor.card.modalities["text"] = changed
     stored = np.asarray(store.features("text", int(np.argmax(store.lengths("text")))))
     raw = np.insert(stored * 0.5 + 2.0, 3, 99.0, axis=1)
-    expected = predictor.predict({"text": stored})
+    expected = predictor.predict({"text": stored}, raw=False)
     assert predictor.predict({"text": raw}, raw=True).scores == pytest.approx(expected.scores, abs=1e-4)
+    assert predictor.predict({"text": raw}) == predictor.predict({"text": raw}, raw=True)  # by its width
+    assert predictor.predict({"text": stored}) == expected
     with pytest.raises(DataError, match="width 24, expected 25"):
         predictor.predict({"text": stored}, raw=True)
-    with pytest.raises(DataError, match=r"are they raw features \(raw=True, --raw\)"):
-        predictor.predict({"text": raw})
-    samples, notes = predictor.own_features({"a": {"text": stored, "smell": stored}}, raw=False)
+    with pytest.raises(DataError, match=r"are they features as extracted \(raw=True, --raw\)"):
+        predictor.predict({"text": raw}, raw=False)
+    samples, notes = predictor.own_features({"a": {"text": stored, "smell": stored}})
     assert list(samples["a"]) == ["text"]
-    assert notes[0] == "the run does not use: smell"
-    assert notes[1].startswith("the recipe transformed text; if the file holds features as extracted")
+    assert notes == ["the run does not use: smell"]
+
+
+def test_standardised_features_need_a_choice(trained: TrainedRun, store: Store) -> None:
+    predictor = load(trained.folder)
+    scale = Transform(width=24, mean=[2.0] * 24, deviation=[0.5] * 24)
+    predictor.card.modalities["text"] = predictor.card.modalities["text"].model_copy(
+        update={"transform": scale}
+    )
+    stored = np.asarray(store.features("text", 0))
+    with pytest.raises(DataError, match=r"text: the run was trained on standardised features: say whether"):
+        predictor.predict({"text": stored})
+    by_choice = predictor.predict({"text": stored * 0.5 + 2.0}, raw=True)
+    assert by_choice.scores == pytest.approx(predictor.predict({"text": stored}, raw=False).scores, abs=1e-4)
+
+
+@pytest.mark.parametrize("raw", [None, True])
+def test_padding_and_missing_values_are_cleaned_as_in_training(
+    trained: TrainedRun, store: Store, raw: bool | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    predictor = load(trained.folder)
+    for m, card in predictor.card.modalities.items():
+        strip = Transform(width=card.width, padding="strip")
+        predictor.card.modalities[m] = card.model_copy(update={"transform": strip})
+    row = int(np.argmax((store.lengths("text") > 0) & (store.lengths("audio") > 0)))
+    text, audio = (np.asarray(store.features(m, row)) for m in ("text", "audio"))
+    expected = predictor.predict({"text": text}, raw=raw)
+    padded = np.pad(text, ((2, 3), (0, 0)))
+    for absent in (np.full_like(audio, np.nan), np.zeros_like(audio), audio[:0]):
+        with caplog.at_level("WARNING", "carat"):
+            assert predictor.predict({"text": padded, "audio": absent}, raw=raw) == expected
+        assert "audio is absent from 1 samples: empty, or all zeros, inf or NaN" in caplog.text
+    with pytest.raises(DataError, match="no modality is present"):
+        predictor.predict({"audio": np.full_like(audio, np.nan)}, raw=raw)
+    gap = text.copy()
+    gap[0, 0] = np.nan
+    zero = text.copy()
+    zero[0, 0] = 0
+    assert predictor.predict({"text": gap}, raw=raw) == predictor.predict({"text": zero}, raw=raw)
 
 
 def test_feature_files_are_read(tmp_path: Path) -> None:

@@ -21,6 +21,14 @@ app.command(data)
 
 FormatName = Literal["mosei-aligned", "mosei-unaligned", "mmsa", "csd", "m3ed", "erc", "mosei-labels"]
 Flag = Annotated[bool, Parameter(negative=())]
+Strict = Annotated[
+    bool,
+    Parameter(
+        help="Refuse data in which no training sample has a modality, or a split has no positive sample of a "
+        "label, instead of warning.",
+        negative=(),
+    ),
+]
 Verify = Annotated[bool, Parameter(help="Read every byte and compare it with the fingerprint.", negative=())]
 
 
@@ -67,6 +75,7 @@ class StoreOptions:
     """Keep zeros before and after sequences."""
     dtype: Literal["float32", "float16"] = "float32"
     """Type of the features on disk."""
+    strict: Strict = False
 
 
 @data.command
@@ -99,7 +108,7 @@ def synth(
 
 
 @data.command
-def build(recipe: Path, store: Path, /, *, overwrite: Overwrite = False) -> None:
+def build(recipe: Path, store: Path, /, *, strict: Strict = False, overwrite: Overwrite = False) -> None:
     """Build a store from your own table and features, as described by a recipe.
 
     **Examples**
@@ -118,7 +127,7 @@ def build(recipe: Path, store: Path, /, *, overwrite: Overwrite = False) -> None
     """
     from carat.data.recipes.build import build_store
 
-    created = build_store(recipe, store, overwrite=overwrite)
+    created = build_store(recipe, store, overwrite=overwrite, strict=strict)
     logger.info(f"{created!r} → {store}")
 
 
@@ -188,6 +197,7 @@ def check(
     format: Literal["mosei-aligned", "mosei-unaligned", "mmsa", "m3ed", "erc"] | None = None,
     labels: Path | None = None,
     by_index: Flag = False,
+    strict: Annotated[bool, Parameter(help="Warnings fail, too.", negative=())] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check a store or a data file, with a verdict and advice for each check.
@@ -235,7 +245,7 @@ def check(
         print(json.dumps([vars(finding) for finding in findings], indent=2, ensure_ascii=False))
     else:
         show_findings(findings)
-    if any(finding.verdict == "fail" for finding in findings):
+    if any(finding.verdict == "fail" or (strict and finding.verdict == "warn") for finding in findings):
         sys.exit(1)
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 from cyclopts import Group, Parameter
 
@@ -37,8 +37,10 @@ class Input:
     """File of texts: .txt (one per line), .csv, .tsv or .jsonl."""
     split: str | None = None
     """With a store: only this split."""
-    raw: Annotated[bool, Parameter(negative=())] = False
-    """With an `.npz` file: features are as extracted; apply the transform of the training store's recipe."""
+    raw: bool | None = None
+    """With an `.npz` file: features are as extracted (--raw) and are cleaned like those of the training
+    store, or they are as a store holds them (--no-raw). Must be chosen if the run was trained on standardised
+    features."""
 
 
 @Parameter(name="*", group=Group("Folder of predictions", sort_key=3))
@@ -149,7 +151,7 @@ def predict(
     if sum(x is not None for x in (source.data, source.text, source.file)) != 1:
         raise ConfigError("give exactly one of --data, --text and --file")
     if source.data is None:
-        if source.split or source.raw or folder.engine != "local":
+        if source.split or source.raw is not None or folder.engine != "local":
             raise ConfigError("--split, --raw and --engine are for --data")
         predict_texts(run, source.text, source.file, out, texts, precision, overwrite)
         return
@@ -215,6 +217,8 @@ def _write_file(
     _check_exists(data)
     if folder.engine == "ray":
         raise ConfigError(f"--engine ray writes a folder, but {out} is a file; remove the extension")
+    if source.raw is not None and data.is_dir():
+        raise ConfigError("--raw is for an .npz file; the features of a store are cleaned already")
     if source.split and not data.is_dir():
         raise ConfigError(f"--split needs a store, but {data} is a file")
     predictor = load(run, precision=precision)
@@ -224,7 +228,7 @@ def _write_file(
         notes = predictor.notes(store, [source.split] if source.split else list(store.manifest.splits))
         stream = predictor.predict_store(store, source.split)
     else:
-        samples, notes = predictor.own_features(read_features(data), source.raw)
+        samples, notes = predictor.own_features(read_features(data))
         names = [f"{data}, '{id}'" for id in samples]
         predictions = predictor.predict_batch(list(samples.values()), names=names, raw=source.raw)
         stream = zip(samples, predictions, strict=True)

@@ -25,6 +25,7 @@ def train(
     preset: str | None = None,
     devices: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     resume: Annotated[bool, Parameter(negative=())] = False,
+    strict: Annotated[bool, Parameter(negative=())] = False,
     overwrite: Overwrite = False,
     experiment: Options = None,
 ) -> None:
@@ -72,6 +73,9 @@ def train(
     resume
         Exit successfully if this run is already complete, for jobs that are requeued; or extend a complete
         run to more epochs.
+    strict
+        Refuse a store in which no training sample has a modality, or a split has no positive sample of a
+        label; otherwise such a modality is left out with a warning.
     """
     from carat.training.distributed import started_by_launcher
     from carat.training.train import train as run_training
@@ -80,7 +84,7 @@ def train(
     if devices is not None:
         training = resolved.training.model_copy(update={"devices": devices})
         resolved = resolved.model_copy(update={"training": training})
-    trained = run_training(resolved, data, out, overwrite=overwrite, resume=resume)
+    trained = run_training(resolved, data, out, overwrite=overwrite, resume=resume, strict=strict)
     launched = started_by_launcher()
     if launched is not None and not launched.is_global_zero:
         return

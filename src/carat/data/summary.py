@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from carat.data.gaps import describe_gaps, untrained_modalities
 from carat.data.loader import usable_rows
 from carat.data.store import Store
 
@@ -92,16 +93,27 @@ def exclusion_notes(store: Store, split: str, modalities: Sequence[str]) -> list
 
 
 def store_warnings(store: Store) -> list[str]:
-    """Warn about data that makes scores unreliable: labels without positives, and leakage between splits."""
-    warnings = []
-    for split in ("train", "valid"):
-        positives = np.asarray(store.labels)[store.indices(split)].sum(0)
-        absent = [name for name, count in zip(store.label_names, positives, strict=True) if not count]
-        if absent:
-            warnings.append(f"split '{split}' has no positive sample of: {', '.join(absent)}")
-    return warnings + [
+    """Warn about data that makes scores unreliable: gaps and leakage between splits."""
+    return store_gaps(store, ("train", "valid")) + [
         f"{note}: scores will be optimistic (leakage between splits)" for note in leakage_notes(store)
     ]
+
+
+def store_gaps(store: Store, splits: Sequence[str] | None = None) -> list[str]:
+    """Describe what has no example in some splits, see `describe_gaps`; `splits` defaults to all."""
+    rows = {split: store.indices(split) for split in splits or store.manifest.splits}
+    return describe_gaps(store.label_names, np.asarray(store.labels), _present(store), rows)
+
+
+def trainable_modalities(store: Store) -> list[str]:
+    """Return the modalities that at least one training sample has."""
+    absent = untrained_modalities(_present(store), {"train": store.indices("train")})
+    return [m for m in store.modalities if m not in absent]
+
+
+def _present(store: Store) -> dict[str, NDArray[np.bool_]]:
+    """Whether each sample has a modality, (N,) by modality."""
+    return {m: store.lengths(m) > 0 for m in store.modalities}
 
 
 def _summarize_modality(store: Store, modality: str, splits: dict[str, NDArray[np.int64]]) -> dict[str, Any]:

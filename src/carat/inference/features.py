@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from carat.data.recipes.sources.arrays import load_arrays
+from carat.data.store.transform import Transform
 from carat.runs.card import ModalityCard
 from carat.utils.errors import DataError, did_you_mean
 
@@ -52,9 +54,9 @@ def check_sample(
     max_length: Mapping[str, int],
     *,
     truncation: bool,
-    raw: bool,
+    raw: bool | None,
 ) -> Sample:
-    """Validate a sample and convert it to the arrays of a batch.
+    """Validate and clean a sample, and convert it to the arrays of a batch.
 
     Args:
         sample: (T, d) by modality, without absent modalities.
@@ -62,14 +64,15 @@ def check_sample(
         cards: what the run expects, by modality.
         max_length: maximum number of time steps of the model, by modality.
         truncation: truncate longer sequences; if False, they are an error.
-        raw: apply the transform of the run's recipe first.
+        raw: clean the features as those of the training store were. None does so where cleaning features
+            twice changes nothing, and otherwise demands a choice.
 
     Returns:
-        float32 features or int32 tokens (T, d) by modality.
+        float32 features or int32 tokens (T, d) by modality, without those absent after cleaning.
 
     Raises:
-        DataError: unknown modality, wrong shape or type, non-finite features, too long, or no modality is
-            present.
+        DataError: unknown modality, wrong shape or type, non-finite features, too long, no modality is
+            present, or `raw` must be chosen.
     """
     arrays = {}
     for m, values in sample.items():
@@ -77,6 +80,8 @@ def check_sample(
             hint = did_you_mean(m, cards) or f"; the run knows: {', '.join(cards)}"
             raise DataError(f"{name}: unknown modality '{m}'{hint}")
         array = _check_array(np.asarray(values), f"{name}, {m}", cards[m], raw)
+        if not len(array):
+            continue
         if len(array) > max_length[m]:
             if not truncation:
                 raise DataError(
@@ -85,45 +90,56 @@ def check_sample(
                 )
             array = array[: max_length[m]]
         arrays[m] = array
-    if not any(len(array) for array in arrays.values()):
-        raise DataError(f"{name}: no modality is present; at least one of {', '.join(cards)} is needed")
+    if not arrays:
+        given = f" ({', '.join(sample)}: empty, or all zeros, inf or NaN)" if sample else ""
+        raise DataError(
+            f"{name}: no modality is present{given}; at least one of {', '.join(cards)} is needed"
+        )
     return arrays
 
 
+def absence_notes(samples: Iterable[Mapping[str, Any]], checked: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Count the samples in which a given modality is absent after cleaning, one line per modality.
+
+    Args:
+        samples: samples as given, by modality.
+        checked: the same samples after `check_sample`.
+    """
+    absent = Counter(
+        m for sample, kept in zip(samples, checked, strict=True) for m in sample if m not in kept
+    )
+    return [f"{m} is absent from {n} samples: empty, or all zeros, inf or NaN" for m, n in absent.items()]
+
+
 def select_modalities(
-    samples: Mapping[str, Mapping[str, NDArray[Any]]], cards: Mapping[str, ModalityCard], raw: bool
+    samples: Mapping[str, Mapping[str, NDArray[Any]]], cards: Mapping[str, ModalityCard]
 ) -> tuple[dict[str, Sample], list[str]]:
     """Drop the modalities that a run does not use, if every sample has at least one that it uses.
 
     Args:
         samples: features (T, d) by sample ID and modality.
         cards: what the run expects, by modality.
-        raw: whether the transform of the run's recipe will be applied.
 
     Returns:
-        The samples, and notes on dropped modalities and on a transform that `raw` would apply.
+        The samples, and a note on dropped modalities.
     """
     notes = []
     unused = {m for sample in samples.values() for m in sample} - cards.keys()
     if unused and all(sample.keys() & cards.keys() for sample in samples.values()):
         samples = {id: {m: x for m, x in sample.items() if m in cards} for id, sample in samples.items()}
         notes.append(f"the run does not use: {', '.join(sorted(unused))}")
-    transformed = [m for m, card in cards.items() if card.transform and card.transform.changes_values]
-    if transformed and not raw:
-        notes.append(
-            f"the recipe transformed {', '.join(transformed)}; if the file holds features as extracted, add "
-            f"--raw"
-        )
     return {id: dict(sample) for id, sample in samples.items()}, notes
 
 
-def _check_array(array: NDArray[Any], where: str, card: ModalityCard, raw: bool) -> NDArray[Any]:
+def _check_array(array: NDArray[Any], where: str, card: ModalityCard, raw: bool | None) -> NDArray[Any]:
     transform, is_numeric = card.transform, array.dtype.kind in "fiu"
-    if raw and transform and array.ndim == 2 and is_numeric:
-        array = transform.apply(array, where)
+    if raw is None and transform is not None and array.ndim == 2 and len(array):
+        raw = _looks_raw(array, where, transform)
+    if raw is not False and transform is not None and array.ndim == 2 and is_numeric:
+        array = transform.clean(array, where).features
     if array.ndim != 2 or array.shape[1] != card.width or not is_numeric:
         fits_raw = transform is not None and array.ndim == 2 and array.shape[1] == transform.width
-        hint = "; are they raw features (raw=True, --raw)?" if fits_raw and not raw else ""
+        hint = "; are they features as extracted (raw=True, --raw)?" if fits_raw and not raw else ""
         raise DataError(
             f"{where}: expected numbers (T, {card.width}), found {array.dtype} {array.shape}{hint}"
         )
@@ -136,3 +152,19 @@ def _check_array(array: NDArray[Any], where: str, card: ModalityCard, raw: bool)
     if not np.isfinite(array).all():
         raise DataError(f"{where}: the features contain inf or NaN")
     return array
+
+
+def _looks_raw(array: NDArray[Any], where: str, transform: Transform) -> bool:
+    """Decide by its width whether an array is to be cleaned; cleaning twice may change nothing.
+
+    Raises:
+        DataError: features as extracted and standardised ones would look alike.
+    """
+    if transform.drop_columns:
+        return bool(array.shape[1] == transform.width)
+    if transform.mean:
+        raise DataError(
+            f"{where}: the run was trained on standardised features: say whether these are features as "
+            "extracted (raw=True, --raw) or as a store holds them (raw=False, --no-raw)"
+        )
+    return True

@@ -21,16 +21,17 @@ from carat.data.loader import check_lengths, make_loader, usable_rows
 from carat.data.store import Store
 from carat.data.summary import exclusion_notes, leakage_notes
 from carat.data.tokenizer import Context
-from carat.inference.features import Sample, check_sample, select_modalities
+from carat.inference.features import Sample, absence_notes, check_sample, select_modalities
 from carat.inference.prediction import Prediction, make_predictions
 from carat.inference.text import TextReader, attribute_to_words, check_texts, occlude
 from carat.models.base import Model
 from carat.models.build import build
 from carat.runs.card import RunCard, check_files, read_run, read_weights
-from carat.runs.compatibility import check_fit
+from carat.runs.compatibility import check_fit, difference_notes
 from carat.runs.description import describe_run, run_rows
 from carat.runs.folder import WEIGHTS
 from carat.utils.errors import DataError, RunError
+from carat.utils.logging import logger
 from carat.utils.progress import track
 from carat.utils.tables import Table
 
@@ -100,13 +101,15 @@ class Predictor:
         device = f"{self.device}, {self.precision}"
         return Table(["predictor", ""], [*rows, ["device", device]], digits=3).to_html()
 
-    def predict(self, features: Mapping[str, ArrayLike], *, raw: bool = False) -> Prediction:
+    def predict(self, features: Mapping[str, ArrayLike], *, raw: bool | None = None) -> Prediction:
         """Score one sample.
 
         Args:
             features: (T, d) by modality. Absent modalities are left out; at least one must be present.
-            raw: the features are as extracted, and the transform of the training store's recipe (dropped
-                columns, standardization) is applied first. If False, they are as a store holds them.
+            raw: True: the features are as extracted, and are first cleaned as those of the training store
+                were (columns dropped, padding stripped, standardized). False: they are as a store holds them.
+                None: decided by their width where columns were dropped; otherwise they are cleaned, which
+                leaves features of a store as they are, except that standardized ones need the choice.
 
         Returns:
             Scores, labels and attribution.
@@ -121,7 +124,7 @@ class Predictor:
         samples: Sequence[Mapping[str, ArrayLike]],
         *,
         names: Sequence[str] | None = None,
-        raw: bool = False,
+        raw: bool | None = None,
     ) -> list[Prediction]:
         """Score several samples, in batches of the experiment's batch size.
 
@@ -143,6 +146,8 @@ class Predictor:
             check_sample(sample, name, cards, max_length, truncation=truncation, raw=raw)
             for sample, name in zip(samples, names, strict=True)
         ]
+        for note in absence_notes(samples, checked):
+            logger.warning(f"note: {note}")
         size = self.experiment.data.batch_size
         predictions: list[Prediction] = []
         for start in range(0, len(checked), size):
@@ -208,10 +213,10 @@ class Predictor:
         return [predictions[i] for i in np.argsort(order)]
 
     def own_features(
-        self, samples: Mapping[str, Mapping[str, NDArray[Any]]], raw: bool
+        self, samples: Mapping[str, Mapping[str, NDArray[Any]]]
     ) -> tuple[dict[str, Sample], list[str]]:
         """Drop modalities that the run does not use, see `carat.inference.features.select_modalities`."""
-        return select_modalities(samples, self.card.modalities, raw)
+        return select_modalities(samples, self.card.modalities)
 
     def predict_store(self, store: Store, split: str | None = None) -> Iterator[tuple[str, Prediction]]:
         """Score a store, or one of its splits. Samples that have none of the run's modalities are skipped.
@@ -289,12 +294,7 @@ class Predictor:
 
     def notes(self, store: Store, splits: Sequence[str]) -> list[str]:
         """Caveats of results on these splits: missing modalities, other sources, skipped samples, leakage."""
-        notes = []
-        for m, expected in self.card.modalities.items():
-            if m not in store.modalities:
-                notes.append(f"the store has no {m}: it is absent from every sample")
-            elif (source := store.manifest.modalities[m].source) != expected.source:
-                notes.append(f"{m} comes from {source}, but the run was trained on {expected.source}")
+        notes = difference_notes(self.card, store.manifest.modalities)
         self._shared(store)
         notes += [note for split in splits for note in exclusion_notes(store, split, list(self.widths))]
         return notes + leakage_notes(store)

@@ -79,6 +79,24 @@ def check_fit(
         raise DataError(f"{store}: the data has none of the run's modalities ({', '.join(card.modalities)})")
 
 
+def difference_notes(card: RunCard, modalities: Mapping[str, ModalityInfo]) -> list[str]:
+    """Describe how the modalities of data differ from those that a run was trained on, one line each."""
+    notes = []
+    for m, expected in card.modalities.items():
+        if m not in modalities:
+            notes.append(f"the store has no {m}: it is absent from every sample")
+            continue
+        actual = modalities[m]
+        if actual.source != expected.source:
+            notes.append(f"{m} comes from {actual.source}, but the run was trained on {expected.source}")
+        if actual.transform != expected.transform:
+            notes.append(
+                f"{m} was cleaned by other rules or statistics than the training data, so that scores may be "
+                "wrong; to clean as in training, score the features as extracted (--raw)"
+            )
+    return notes
+
+
 def _check_context(run: str, store: str, m: str, actual: Tokens | None, expected: Tokens | None) -> None:
     """Check that tokens of the run's tokenizer have the same length of context."""
     if actual is None or expected is None or actual.tokenizer != expected.tokenizer:

@@ -12,12 +12,12 @@ import torch
 from carat.config.experiment import Experiment
 from carat.data.loader import check_lengths, make_loader, truncation_notes, usable_rows
 from carat.data.store import Store
-from carat.data.summary import exclusion_notes, store_warnings
+from carat.data.summary import exclusion_notes, store_gaps, store_warnings, trainable_modalities
 from carat.models.base import Model, TrainingData
 from carat.models.build import build
 from carat.training.compilation import ROUND_TO
 from carat.training.distributed import Processes
-from carat.utils.errors import ConfigError, RunError, did_you_mean
+from carat.utils.errors import ConfigError, DataError, RunError, did_you_mean
 
 
 @dataclass
@@ -34,21 +34,24 @@ class Task:
     notes: list[str]
 
 
-def prepare_task(experiment: Experiment, store: Store, processes: Processes) -> Task:
+def prepare_task(experiment: Experiment, store: Store, processes: Processes, *, strict: bool = False) -> Task:
     """Validate all inputs before anything is written, and build model and loaders.
 
     Args:
         experiment: experiment to train.
         store: store with the splits train and valid.
         processes: rank of this process and number of processes.
+        strict: refuse a store with gaps, see `carat.data.gaps.describe_gaps`, instead of noting them.
 
     Raises:
         ConfigError: the experiment does not match the store.
-        DataError: the store is damaged, or a sequence is too long.
+        DataError: the store is damaged or, if strict, has gaps, or a sequence is too long.
         RunError: the device is not available.
     """
     accelerator = find_accelerator(experiment.training.accelerator)
     store.verify()
+    if strict and (gaps := store_gaps(store)):
+        raise DataError(f"{store.folder}: {gaps[0]} (--strict)")
     modalities = choose_modalities(store, experiment.data.modalities)
     modality_info = {m: store.manifest.modalities[m] for m in modalities}
     L.seed_everything(experiment.seed, workers=True, verbose=False)
@@ -74,17 +77,22 @@ def find_accelerator(wanted: str) -> str:
 
 
 def choose_modalities(store: Store, wanted: list[str] | None) -> list[str]:
-    """Resolve `data.modalities` to modalities in the order of the M axis; None selects all of the store.
+    """Resolve `data.modalities` to modalities in the order of the M axis.
+
+    None selects all modalities that a training sample of the store has: others cannot be learned.
 
     Raises:
-        ConfigError: a modality is unknown or duplicated, or the list is empty.
+        ConfigError: a modality is unknown, duplicated or absent from training, or the list is empty.
     """
+    trainable = trainable_modalities(store)
     if wanted is None:
-        return store.modalities
+        return trainable
     for m in wanted:
         if m not in store.modalities:
             hint = did_you_mean(m, store.modalities) or f"; available: {', '.join(store.modalities)}"
             raise ConfigError(f"data.modalities: the store has no modality '{m}'{hint}")
+        if m not in trainable:
+            raise ConfigError(f"data.modalities: no training sample of the store has {m}")
     if not wanted or len(set(wanted)) < len(wanted):
         raise ConfigError(f"data.modalities: expected distinct modalities, at least one, found {wanted}")
     return wanted

@@ -56,6 +56,7 @@ def train(
     *,
     overwrite: bool = False,
     resume: bool = False,
+    strict: bool = False,
     after_epoch: AfterEpoch | None = None,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] | None = None,
@@ -78,6 +79,8 @@ def train(
         overwrite: replace an existing run.
         resume: return a finished run of the same experiment, or extend one with fewer epochs, instead of
             refusing the folder.
+        strict: refuse a store in which no training sample has a modality, or a split has no positive sample
+            of a label. Otherwise such a modality is left out, and the card of the run says so.
         after_epoch: called with an epoch's row of metrics.csv; returns whether to stop. For one process.
         callbacks: Lightning callbacks. In several processes each has its own copies, sent there by pickling
             with `training.devices`, made there by the calling script with torchrun or Slurm. Their
@@ -114,7 +117,7 @@ def train(
     extras.check(experiment.training.devices if joined is None else 1)
     if state == "finished" and not extension and joined is None:
         return TrainedRun(out, *read_run(out))
-    task = prepare_task(experiment, store, joined or SINGLE_PROCESS)
+    task = prepare_task(experiment, store, joined or SINGLE_PROCESS, strict=strict)
     if joined is not None:
         return _train_joined(task, out, overwrite, resume, joined, extras)
     with _claimed(out, task, overwrite, resume) as finished:

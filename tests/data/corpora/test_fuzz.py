@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from carat.data.corpora.base import FeatureCleaner
+from carat.data.cleaning import Cleaning, FeatureCleaner
 from carat.data.corpora.label_table import LabelTable
 from carat.data.corpora.registry import FORMATS, Sources
 from carat.utils.errors import CaratError
@@ -78,10 +78,10 @@ def mutate_bytes(content: bytes, random: np.random.Generator) -> bytes:
 def exhaust(format: str, file: Path, given: Sources) -> None:
     """Read and clean all samples."""
     corpus = FORMATS[format].open(file, given)
-    cleaners = {m: FeatureCleaner(m) for m in corpus.sources}
+    cleaners = {m: FeatureCleaner(m, Cleaning()) for m in corpus.sources}
     for sample in corpus.samples:
         for m, x in sample.features.items():
-            cleaners[m].clean(x, sample.id, keep_padding=False)
+            cleaners[m].clean(x, sample.id)
     for cleaner in cleaners.values():
         cleaner.report()
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
+from carat.data.corpora.base import strip_padding
 from carat.data.recipes.build import build_store
 from carat.utils.errors import CaratError, ConfigError, DataError
 
@@ -74,7 +75,11 @@ def test_build(folder: Path) -> None:
     assert store.features("text", 0).tolist() == text
     assert store.features("audio", 1).tolist() == [[1, 5, 7], [3, 5, 0]]
     assert "audio" not in store[3].features
-    assert store.manifest.modalities["audio"].cleaning == ["2 values that were inf or NaN set to 0"]
+    assert store.manifest.modalities["audio"].cleaning == [
+        "absent from 1 samples: they have no features",
+        "2 values that were inf or NaN set to 0",
+        "constant columns: 1",
+    ]
 
 
 def test_cleaning_by_hand(folder: Path) -> None:
@@ -87,11 +92,13 @@ def test_cleaning_by_hand(folder: Path) -> None:
     transform = store.manifest.modalities["audio"].transform
     assert transform is not None
     raw = np.array(AUDIO["c1"])
-    np.testing.assert_array_equal(transform.apply(raw, "again"), store.features("audio", 0))
+    np.testing.assert_array_equal(transform.clean(raw, "again").features, store.features("audio", 0))
     assert store.manifest.modalities["audio"].cleaning == [
         "columns dropped: 1",
+        "absent from 1 samples: they have no features",
         "2 values that were inf or NaN set to 0",
         "standardised by mean and standard deviation of the training split",
+        "constant columns: 1",
     ]
 
 
@@ -100,7 +107,7 @@ def test_as_released_replaces_negative_infinity_only(folder: Path) -> None:
     store = build(folder, changed("modalities.audio.non_finite", "as-released"))
     np.testing.assert_array_equal(store.features("audio", 0), [[1, 0, np.nan]])
     np.testing.assert_array_equal(store.features("audio", 2), [[np.inf, 2, 3]])
-    assert store.manifest.modalities["audio"].cleaning == ["2 values that were -inf set to 0"]
+    assert "2 values that were -inf set to 0" in store.manifest.modalities["audio"].cleaning
     tidy = build_store(folder / "r.yaml", folder / "store", overwrite=True)
     assert tidy.manifest.fingerprint == store.manifest.fingerprint
 
@@ -200,7 +207,8 @@ def test_different_widths(folder: Path, standardise: bool) -> None:
 def test_tokens_without_a_vector_are_counted(folder: Path) -> None:
     store = build(folder, RECIPE)
     assert store.manifest.modalities["text"].cleaning == [
-        "4 of 9 tokens (44%) have no vector and became zeros"
+        "4 of 9 tokens (44%) have no vector and became zeros",
+        "constant columns: 3, 4",
     ]
 
 
@@ -220,7 +228,8 @@ def test_modality_without_finite_values(folder: Path) -> None:
 def test_a_sample_without_any_modality(folder: Path) -> None:
     with pytest.raises(
         CaratError,
-        match=r"data row 4, sample 's3/d': no modality is present \(keys: audio 'c3'\); remove the row",
+        match=r"split 'test' has no samples: 1 rows without any modality excluded, first data row 4, "
+        r"sample 's3/d' \(keys: audio 'c3'\)",
     ):
         build(folder, changed("modalities.text", None))
 
@@ -261,11 +270,13 @@ def test_recipe_with_real_word_aligned_sequences(shared: Path, tmp_path: Path) -
         },
     }
     store = build(tmp_path, recipe)
-    assert len(store) == 96
-    for row in range(96):
+    assert len(store) == 95  # all features of one segment are zeros
+    assert store.manifest.notes[-1].startswith("1 rows without any modality excluded, first data row")
+    for row in range(95):
+        place = int(str(store.ids[row])[1:])
         for m in store.modalities:
-            expected = np.nan_to_num(arrays[f"youtube_{m}"][row], posinf=0, neginf=0)
-            np.testing.assert_array_equal(store.features(m, row), expected)
-        assert store.labels[row].tolist() == arrays["youtube_y"][row].tolist()
+            expected = np.nan_to_num(arrays[f"youtube_{m}"][place], posinf=0, neginf=0)
+            np.testing.assert_array_equal(store.features(m, row), strip_padding(expected))
+        assert store.labels[row].tolist() == arrays["youtube_y"][place].tolist()
     widths = {m: x.width for m, x in store.manifest.modalities.items()}
     assert widths == {"text": 300, "audio": 74, "visual": 36}

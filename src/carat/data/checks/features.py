@@ -152,8 +152,9 @@ def _padding_steps(store: Store, modality: str) -> list[NDArray[Any]]:
     padding_steps = [np.zeros(info.width, dtype=info.dtype)]
     if info.transform is not None and info.transform.mean:
         zeros = np.zeros((1, info.transform.width))
+        standardised = info.transform.model_copy(update={"padding": "none"})
         with np.errstate(over="ignore"):
-            padding_steps.append(info.transform.apply(zeros, modality)[0].astype(info.dtype))
+            padding_steps.append(standardised.clean(zeros, modality).features[0].astype(info.dtype))
     return padding_steps
 
 
@@ -345,13 +346,17 @@ def padding(c: CheckContext) -> tuple[Verdict, str]:
     """Check for sequences that begin or end with padding."""
     problems = []
     for m, s in features_of(c).items():
-        if c.store.manifest.modalities[m].source.startswith("glove"):
-            continue  # words without a vector are zeros
+        transform = c.store.manifest.modalities[m].transform
+        if c.store.manifest.modalities[m].source.startswith("glove") or (
+            transform is not None and transform.padding == "strip"
+        ):
+            continue  # words without a vector are zeros, or padding was stripped
         if (fraction := s.padded / max(int(s.present.sum()), 1)) > 0.01:
             problems.append(f"{fraction:.0%} of the {m} sequences")
     if problems:
         return "warn", (
-            f"{' and '.join(problems)} begin or end with zeros; import without --keep-padding, or strip them"
+            f"{' and '.join(problems)} begin or end with zeros; import without --keep-padding, or build with "
+            "padding: strip"
         )
     return "ok", "none"
 

@@ -185,7 +185,23 @@ def _label_frequencies(c: CheckContext) -> tuple[Verdict, str]:
         if difference > 0.1 and reordered < 0.03:
             swaps = [f"'{names[i]}' is as frequent as '{names[j]}'" for i, j in enumerate(order) if i != j]
             return "warn", f"label order in {split} seems to differ from train: {some(swaps)}"
+    for split, other in frequencies.items():
+        if absent := [f"'{name}'" for name, x in zip(names, other, strict=True) if x == 0]:
+            return "warn", f"{split} never has {some(absent)}, so that nothing is measured there"
     return "ok", f"in train {_format_counts(names, (100 * train).round().astype(int), '%')}"
+
+
+def _modalities_in_training(c: CheckContext) -> tuple[Verdict, str]:
+    """Check that every modality can be learned."""
+    if "train" not in c.splits:
+        return "ok", "not possible without a train split"
+    share = {m: s.present[c.splits["train"]].mean() for m, s in c.statistics.items()}
+    if absent := [m for m, x in share.items() if not x]:
+        return "fail", (
+            f"no training sample has {', '.join(absent)}; models are trained without it, and samples that "
+            "have nothing else cannot be scored"
+        )
+    return "ok", ", ".join(f"{x:.0%} of train has {m}" for m, x in share.items())
 
 
 def _samples_without_labels(c: CheckContext) -> tuple[Verdict, str]:
@@ -329,6 +345,7 @@ CHECKS: dict[str, Callable[[CheckContext], tuple[Verdict, str]]] = {
     "labels against published": _labels_against_published,
     "label frequencies": _label_frequencies,
     "samples without labels": _samples_without_labels,
+    "modalities in training": _modalities_in_training,
     "duplicated samples": _duplicated_samples,
     "groups in two splits": _groups_in_two_splits,
     "identical modalities": _identical_modalities,

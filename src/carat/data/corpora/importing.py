@@ -25,6 +25,7 @@ def import_corpus(
     keep_padding: bool = False,
     dtype: Literal["float32", "float16"] = "float32",
     overwrite: bool = False,
+    strict: bool = False,
 ) -> Store:
     """Import a published dataset into a store. Code in pickle files is never executed.
 
@@ -41,6 +42,8 @@ def import_corpus(
         keep_padding: do not strip leading and trailing zeros.
         dtype: data type of the features on disk.
         overwrite: replace an existing store.
+        strict: refuse data in which no training sample has a modality, or a split has no positive sample of a
+            label, instead of warning.
 
     Returns:
         The store.
@@ -55,9 +58,8 @@ def import_corpus(
     """
     if not isinstance(sources, Sources):
         sources = _make_sources(sources or {})
-    return import_data(
-        format, file, out, sources, keep_padding=keep_padding, dtype=dtype, overwrite=overwrite
-    )
+    options = {"keep_padding": keep_padding, "dtype": dtype, "overwrite": overwrite, "strict": strict}
+    return import_data(format, file, out, sources, **options)
 
 
 def _make_sources(values: Mapping[str, Any]) -> Sources:

@@ -120,7 +120,7 @@ def import_data(
         file: main file of the dataset; None for formats without one.
         store: folder of the store.
         sources: additional files and options.
-        options: `keep_padding`, `dtype` and `overwrite`, see `write_corpus`.
+        options: `keep_padding`, `dtype`, `overwrite` and `strict`, see `write_corpus`.
 
     Raises:
         ConfigError: unknown format, or a source is missing or not accepted by the format.

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from carat.data.recipes.cleaning import CHUNK, Cleaning, CleaningReader, UncleanedReader
+from carat.data.cleaning import Cleaning
+from carat.data.recipes.cleaning import CHUNK, CleaningReader, UncleanedReader
 from carat.data.recipes.recipe import ColumnModality, Recipe, TokenModality, load_recipe
 from carat.data.recipes.samples import Samples, read_samples
 from carat.data.store import Store, open_store
 from carat.data.store.writer import STORE, StoreWriter
-from carat.data.summary import store_warnings
 from carat.utils.errors import DataError
 from carat.utils.logging import logger
 from carat.utils.output_folder import check_folder
@@ -21,7 +21,11 @@ from carat.utils.progress import track
 
 
 def build_store(
-    recipe: str | os.PathLike[str], out: str | os.PathLike[str], *, overwrite: bool = False
+    recipe: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    strict: bool = False,
 ) -> Store:
     """Build a store from a recipe. If it fails, no store is written and an existing one is kept.
 
@@ -29,6 +33,8 @@ def build_store(
         recipe: YAML file, see `Recipe`; paths in it are relative to its folder.
         out: folder of the store.
         overwrite: replace an existing store.
+        strict: refuse data in which no training sample has a modality, or a split has no positive sample of a
+            label, instead of warning.
 
     Returns:
         The store.
@@ -41,10 +47,10 @@ def build_store(
         store = carat.build_store("my-recipe.yaml", "my-store")
         store.manifest.splits
     """
-    return _build(load_recipe(recipe), Path(recipe).parent, Path(out), overwrite)
+    return _build(load_recipe(recipe), Path(recipe).parent, Path(out), overwrite, strict)
 
 
-def _build(recipe: Recipe, folder: Path, path: Path, overwrite: bool) -> Store:
+def _build(recipe: Recipe, folder: Path, path: Path, overwrite: bool, strict: bool) -> Store:
     """Write the store of a recipe whose paths are relative to a folder."""
     check_folder(STORE, path, overwrite=overwrite)
     samples = read_samples(recipe, folder)
@@ -60,6 +66,7 @@ def _build(recipe: Recipe, folder: Path, path: Path, overwrite: bool) -> Store:
         m: getattr(source, "tokens", None) or getattr(source, "waveform", None)
         for m, source in sources.items()
     }
+    empty: list[str] = []
     with StoreWriter(
         path,
         recipe.name,
@@ -74,37 +81,44 @@ def _build(recipe: Recipe, folder: Path, path: Path, overwrite: bool) -> Store:
         ],
         encoder_inputs={m: spec for m, spec in specs.items() if spec is not None},
         overwrite=overwrite,
+        strict=strict,
     ) as writer:
         chunks = range(0, len(table), CHUNK)
         for start in track(chunks, "Building", total=len(chunks)):
             features = {m: reader.read(start, start + CHUNK) for m, reader in readers.items()}
             for i in range(start, min(start + CHUNK, len(table))):
-                arrays = {m: chunk[i - start] for m, chunk in features.items()}
-                if all(x is None or not len(x) for x in arrays.values()):
+                at_row = {m: chunk[i - start] for m, chunk in features.items()}
+                arrays = {m: x for m, x in at_row.items() if x is not None and len(x)}
+                if not arrays:
                     keys = ", ".join(f"{m} '{reader.keys[i]}'" for m, reader in readers.items())
-                    raise DataError(
-                        f"{table.where(i)}, sample '{ids[i]}': no modality is present "
-                        f"(keys: {keys}); remove the row or add its features"
-                    )
+                    empty.append(f"{table.place(i)}, sample '{ids[i]}' (keys: {keys})")
+                    continue
                 writer.append(
                     ids[i],
                     splits[i],
                     labels.present[i],
-                    {m: x for m, x in arrays.items() if x is not None},
+                    arrays,
                     group=samples.groups[i],
                     transcript=samples.transcripts[i],
                     intensities=None if labels.intensities is None else labels.intensities[i],
                 )
-        for m, reader in readers.items():
+        for m, reader in readers.items():  # an error if a modality is absent from every sample
             writer.cleaning[m] = reader.report()
             if reader.transform is not None:
                 writer.transforms[m] = reader.transform
         writer.notes += [labels.note, *samples.notes]
+        if empty:
+            excluded = f"{len(empty)} rows without any modality excluded, first {empty[0]}"
+            for split, count in writer.counts().items():
+                if not count:
+                    raise DataError(f"{table.file}: split '{split}' has no samples: {excluded}")
+            writer.notes.append(excluded)
+            logger.warning(f"note: {table.file}: {excluded}")
     store = open_store(path)
-    if len(store) != len(table):
-        raise DataError(f"{path}: {len(store)} samples, but {len(table)} rows were read; report this")
-    for warning in store_warnings(store):
-        logger.warning(f"warning: {warning}")
+    if len(store) + len(empty) != len(table):
+        raise DataError(
+            f"{path}: {len(store)} samples of {len(table)} rows, {len(empty)} excluded; report this"
+        )
     return store
 
 
@@ -113,7 +127,7 @@ def _make_reader(m: str, recipe: Recipe, source: Any, samples: Samples) -> Clean
     rules, table, splits = recipe.modalities[m], samples.table, samples.splits
     keys = samples.ids if isinstance(rules, ColumnModality) else table.text(rules.column)
     if isinstance(rules, Cleaning):
-        return CleaningReader(m, rules, source, keys, splits)
+        return CleaningReader(m, rules, source, keys, splits, recipe.dtype)
     if isinstance(rules, TokenModality) and rules.context and recipe.group:
         order = np.asarray(table.numbers(rules.order)) if rules.order else None
         # the split is part of the conversation: context never crosses splits

@@ -127,10 +127,10 @@ def read_labels(
     everything: NDArray[np.int64] = np.arange(len(table))
     if not len(unknown):
         return values, everything, []
-    what = f"{len(unknown)} of {len(table)} rows have unknown labels, e.g. {table.where(int(unknown[0]))}, "
+    what = f"{len(unknown)} of {len(table)} rows have unknown labels, e.g. {table.place(int(unknown[0]))}, "
     if labels.unknown == "refuse":
         raise DataError(
-            f"{what}{example}; leave those rows out by labels: {{unknown: drop}}, or take the labels as "
+            f"{table.file}: {what}{example}; leave those rows out by labels: {{unknown: drop}}, or take the labels as "
             "absent by {unknown: absent}"
         )
     if labels.unknown == "absent":

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from carat.config.base import Section, expand, parse, read_yaml
-from carat.data.recipes.cleaning import Cleaning
+from carat.data.cleaning import Cleaning
 from carat.data.recipes.columns import Columns, Prefix, select_columns
 from carat.data.recipes.labels import Labels
 from carat.data.recipes.sources.arrays import ArraySource
@@ -21,6 +21,7 @@ from carat.data.recipes.sources.table import Table
 from carat.data.recipes.sources.tokens import TokenSource
 from carat.data.recipes.sources.waveforms import WaveformSource
 from carat.data.recipes.splits import DEFAULT_VALUES, Split, SplitName
+from carat.data.store.transform import Padding
 from carat.data.tables.format import Column, TableFormat
 
 
@@ -46,6 +47,8 @@ class ColumnModality(Cleaning):
     source: Literal["columns"]
     columns: Columns
     """Names of columns, or a pattern such as `voice_*`."""
+    padding: Padding = "none"
+    """See `Cleaning`; by default, zeros are numbers like others."""
 
     def open(self, table: Table, ids: Sequence[str]) -> ColumnSource:
         return ColumnSource(table, list(select_columns(table, self.columns)), ids)
@@ -58,6 +61,8 @@ class GloveModality(Cleaning):
     file: str
     column: Column
     """Table column with the texts."""
+    padding: Padding = "none"
+    """See `Cleaning`; by default, zeros are words without a vector."""
 
     def open(self, folder: Path) -> GloveSource:
         return GloveSource(folder / expand(self.file))
@@ -74,6 +79,8 @@ class HuggingFaceModality(Cleaning):
     """Length in tokens to which texts are truncated; defaults to the limit of the encoder."""
     batch_size: int = Field(default=32, gt=0)
     """Texts encoded at once."""
+    padding: Padding = "none"
+    """See `Cleaning`; hidden states have no padding."""
 
     def open(self, folder: Path) -> HuggingFaceSource:
         return HuggingFaceSource(folder / expand(self.folder), self.max_tokens, self.batch_size)

@@ -15,6 +15,7 @@ from typing import IO, Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from carat.data.gaps import describe_gaps
 from carat.data.store.manifest import (
     MANIFEST,
     SCHEMA,
@@ -40,6 +41,7 @@ from carat.data.store.store import (
 )
 from carat.data.store.transform import Transform
 from carat.utils.errors import DataError
+from carat.utils.logging import logger
 from carat.utils.output_folder import FolderKind, check_folder, claim, has_key
 
 DTYPES: dict[np.dtype[Any], Literal["float16", "float32", "int32"]] = {
@@ -78,6 +80,7 @@ class StoreWriter:
         non_finite: modalities that may contain inf and NaN, to reproduce the authors' released code.
         encoder_inputs: specification of the modalities that hold tokens or audio instead of features.
         overwrite: replace an existing store.
+        strict: refuse a store with gaps, see `describe_gaps`, instead of warning about them.
 
     Raises:
         DataError: invalid names or dtype, the target exists, or a sample is invalid.
@@ -99,6 +102,7 @@ class StoreWriter:
         non_finite: Collection[str] = (),
         encoder_inputs: Mapping[str, Tokens | Waveform] | None = None,
         overwrite: bool = False,
+        strict: bool = False,
     ) -> None:
         if dtype not in ("float16", "float32"):
             raise DataError(f"dtype must be float16 or float32, found '{dtype}'")
@@ -115,7 +119,7 @@ class StoreWriter:
         self.cleaning: dict[str, list[str]] = {m: [] for m in sources}
         self.transforms: dict[str, Transform] = {}
         self.notes: list[str] = []
-        self.overwrite = overwrite
+        self.overwrite, self.strict = overwrite, strict
         check_folder(STORE, self.path, overwrite=overwrite)
         self._features: dict[str, _FlatFile] = {}
         self._offsets: dict[str, list[int]] = {m: [0] for m in sources}
@@ -201,6 +205,10 @@ class StoreWriter:
         if intensities is not None:
             self._intensities.append(np.asarray(intensities, dtype=np.float32))
 
+    def counts(self) -> dict[str, int]:
+        """Number of samples appended so far by split."""
+        return {split: self._split_codes.count(code) for code, split in enumerate(self.splits)}
+
     def _check_features(self, id: str, modality: str, features: ArrayLike) -> NDArray[Any]:
         if modality not in self.sources:
             raise DataError(
@@ -237,7 +245,7 @@ class StoreWriter:
         return self._features[modality]
 
     def _finish(self) -> None:
-        counts = {split: self._split_codes.count(code) for code, split in enumerate(self.splits)}
+        counts = self.counts()
         for split, count in counts.items():
             if not count:
                 raise DataError(f"split '{split}' has no samples")
@@ -246,7 +254,9 @@ class StoreWriter:
                 raise DataError(f"modality '{modality}' is absent from every sample")
             self._features[modality].close()
             self._save(offset_file(modality), np.array(self._offsets[modality], dtype=np.int64))
-        self._save(LABELS, np.stack(self._labels))
+        labels = np.stack(self._labels)
+        self._report_gaps(labels)
+        self._save(LABELS, labels)
         self._save(SPLIT, np.array(self._split_codes, dtype=np.int8))
         self._save(IDS, np.array(list(self._ids)))
         self._save(GROUPS, np.array(self._groups))
@@ -264,6 +274,16 @@ class StoreWriter:
         self._write_manifest(counts)
         open_store(self._temporary)
         publish(self._temporary, self.path, self.overwrite)
+
+    def _report_gaps(self, labels: NDArray[np.uint8]) -> None:
+        """Warn about modalities and labels without examples, or raise DataError if strict."""
+        codes = np.array(self._split_codes)
+        splits = {split: np.flatnonzero(codes == code) for code, split in enumerate(self.splits)}
+        present = {m: np.diff(offsets) > 0 for m, offsets in self._offsets.items()}
+        for line in describe_gaps(self.labels, labels, present, splits):
+            if self.strict:
+                raise DataError(f"{self.name}: {line} (--strict)")
+            logger.warning(f"note: {self.name}: {line}")
 
     def _write_manifest(self, counts: dict[str, int]) -> None:
         modalities = {

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from carat.data.store.transform import Transform
 from carat.inference.predictor import Predictor
 from carat.runs.folder import WEIGHTS
 from carat.utils.errors import ExportError
@@ -55,7 +56,7 @@ def describe(predictor: Predictor, int8: bool, f1: Mapping[str, Any] | None) -> 
     ]
     modalities: list[dict[str, Any]] = []
     for m, info in card.modalities.items():
-        transform = info.transform if info.transform and info.transform.changes_values else None
+        transform = info.transform
         modalities.append(
             {
                 "name": m,
@@ -79,10 +80,7 @@ def describe(predictor: Predictor, int8: bool, f1: Mapping[str, Any] | None) -> 
                     f"of type 1 if there is no context"
                 )
         if transform:
-            notes.append(
-                f"{m}: features as extracted must be transformed: remove drop_columns, then (x - mean) / "
-                f"deviation if there is a mean, and replace inf and NaN by 0"
-            )
+            notes.append(f"{m}: features as extracted must be cleaned: {_describe(transform)}")
         if info.pad_to:
             notes.append(f"{m}: pad shorter sequences with zeros to {info.pad_to} steps, with mask True")
     return {
@@ -99,3 +97,15 @@ def describe(predictor: Predictor, int8: bool, f1: Mapping[str, Any] | None) -> 
         "f1": f1,
         "notes": notes,
     }
+
+
+def _describe(transform: Transform) -> str:
+    """Describe the steps of a transform, in order."""
+    steps = ["remove drop_columns"] if transform.drop_columns else []
+    if transform.padding == "strip":
+        steps.append("remove steps of zeros before and after the sequence")
+    if transform.mean:
+        steps.append("compute (x - mean) / deviation")
+    steps.append("replace inf and NaN by 0")
+    absent = "all inf or NaN" if transform.padding == "none" else "all zeros, inf or NaN"
+    return f"{', '.join(steps)}; a modality whose values are {absent} is absent"

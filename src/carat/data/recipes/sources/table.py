@@ -80,6 +80,11 @@ class Table:
         """Describe a row, counted from 0: its file, and its number in the file, counted from 1."""
         return f"{self._files[self._file_of[row]]}: data row {self._rows[row] + 1}"
 
+    def place(self, row: int) -> str:
+        """Describe a row like `where`, with the name of the file only if the table has several."""
+        name = f"{self._files[self._file_of[row]].name}: " if len(self._files) > 1 else ""
+        return f"{name}data row {self._rows[row] + 1}"
+
     def select(self, rows: NDArray[np.int64]) -> Table:
         """Return a table of some of the rows."""
         selected = self._copy()
