@@ -130,8 +130,8 @@ def read_labels(
     what = f"{len(unknown)} of {len(table)} rows have unknown labels, e.g. {table.place(int(unknown[0]))}, "
     if labels.unknown == "refuse":
         raise DataError(
-            f"{table.file}: {what}{example}; leave those rows out by labels: {{unknown: drop}}, or take the labels as "
-            "absent by {unknown: absent}"
+            f"{table.file}: {what}{example}; leave those rows out by labels: {{unknown: drop}}, or take "
+            "the labels as absent by {unknown: absent}"
         )
     if labels.unknown == "absent":
         return values, everything, [f"{what}{example}: taken as absent"]
