@@ -54,7 +54,8 @@ class Labels(Section):
     column: Column | None = None
     """Table column with the name of the label, or several of them."""
     separator: str | None = Field(default=None, min_length=1)
-    """Separator of several names in a cell; by default the one of `;`, `|` and `,` that occurs, or JSON."""
+    """Separator of several names in a cell, or `none`; by default the one of `;`, `|` and `,` that occurs.
+    Lists in brackets are read without it."""
     names: Annotated[list[Column], Field(min_length=1)] | str | None = None
     """Names of the labels in the order of the L axis, or a file with one on each line. With `column`, cells
     may hold their positions from 0 instead. Defaults to the names that occur, sorted."""
@@ -173,11 +174,15 @@ def _read_column(
     assert labels.column is not None
     cells = table.text(labels.column)
     separator = labels.separator or _detect_separator(table, labels.column, cells, names)
-    parsed = {cell: split_names(cell, separator) for cell in dict.fromkeys(cells)}
-    counts = Counter(name for cell in cells for name in parsed[cell] or ())
-    names = names or _collect_names(table, labels.column, counts)
-    positions = _Positions(names)
-    found = {cell: positions.find_all(parsed[cell]) for cell in parsed}
+    separator = None if separator == "none" else separator
+    try:
+        parsed = {cell: split_names(cell, separator) for cell in dict.fromkeys(cells)}
+        counts = Counter(name for cell in cells for name in parsed[cell] or ())
+        names = names or _collect_names(table, labels.column, counts)
+        positions = _Positions(names)
+        found = {cell: positions.find_all(parsed[cell]) for cell in parsed}
+    except ValueError as error:
+        raise DataError(f"{table.file}: column '{labels.column}': {error}") from error
     present = np.zeros((len(cells), len(names)), dtype=np.uint8)
     for row, cell in enumerate(cells):
         present[row, found[cell] or []] = 1
@@ -227,14 +232,14 @@ class _Positions:
         """Return the positions of the names in a cell, or None if the cell or one of the names is unknown.
 
         Raises:
-            DataError: the names are numbers, and one occurs twice.
+            ValueError: the names are numbers, and one occurs twice.
         """
         found = [self._find(name) for name in names or ()]
         if names is None or None in found:
             return None
         if len(set(found)) < len(found) and not any(name in self._exact for name in names):
-            raise DataError(
-                f"labels '{printable(shorten(' '.join(names), 60))}' look like zeros and ones, expected "
+            raise ValueError(
+                f"'{printable(shorten(' '.join(names), 60))}' look like zeros and ones, expected "
                 "names or their positions; give one column per label instead"
             )
         return [i for i in found if i is not None]
@@ -286,12 +291,12 @@ def split_names(cell: str, separator: str | None) -> list[str] | None:
     ([], None)
 
     Raises:
-        DataError: the cell is a JSON object.
+        ValueError: the cell is a JSON object.
     """
     text = cell.strip()
     if text.startswith("{"):
         found = printable(shorten(text, 60))
-        raise DataError(f"labels '{found}' are an object, expected names; give one column per label instead")
+        raise ValueError(f"'{found}' is an object, expected names; give one column per label instead")
     is_list = text.startswith("[") and text.endswith("]")
     values = _parse_list(text) if is_list else text.split(separator) if separator else [text]
     names = [str(value).strip() for value in values]

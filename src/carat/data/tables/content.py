@@ -180,7 +180,7 @@ class TextContent:
         limit = max(MIN_LIMIT, MAX_EXPANSION * self._size)
         if self._compression and size > limit:
             raise DataError(
-                f"{self.file}: decompresses to more than {limit >> 20} MB, {MAX_EXPANSION} times its size, "
+                f"{self.file}: decompresses to more than {limit / 1e6:.0f} MB, {MAX_EXPANSION} times its size, "
                 "which is refused as damaged; decompress it yourself if it is meant to"
             )
 
