@@ -16,6 +16,7 @@ from carat.data.recipes.labels import LabelValues, read_labels
 from carat.data.recipes.recipe import Recipe
 from carat.data.recipes.sources.table import Table
 from carat.data.recipes.splits import (
+    DEFAULT_VALUES,
     SplitLists,
     SplitShares,
     draw_splits,
@@ -85,7 +86,9 @@ def _open_table(recipe: Recipe, folder: Path) -> Table:
     if isinstance(recipe.table, str):
         return Table(folder / expand(recipe.table), recipe)
     tables: dict[str, Table] = {
-        split: Table(folder / expand(file), recipe) for split, file in recipe.table.items()
+        split: Table(folder / expand(recipe.table[split]), recipe)
+        for split in DEFAULT_VALUES
+        if split in recipe.table
     }
     return Table.join(tables, SPLIT_COLUMN)
 
@@ -96,7 +99,7 @@ def _select(table: Table, labels: LabelValues, rows: NDArray[np.int64]) -> tuple
 
 def _split_names(recipe: Recipe) -> list[str]:
     if isinstance(recipe.table, dict):
-        return list(recipe.table)
+        return [split for split in DEFAULT_VALUES if split in recipe.table]
     if isinstance(recipe.split, SplitShares):
         return list(recipe.split.shares)
     return list(recipe.split.files) if isinstance(recipe.split, SplitLists) else list(recipe.splits)

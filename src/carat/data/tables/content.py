@@ -180,8 +180,8 @@ class TextContent:
         limit = max(MIN_LIMIT, MAX_EXPANSION * self._size)
         if self._compression and size > limit:
             raise DataError(
-                f"{self.file}: decompresses to more than {limit / 1e6:.0f} MB, {MAX_EXPANSION} times its size, "
-                "which is refused as damaged; decompress it yourself if it is meant to"
+                f"{self.file}: decompresses to more than {limit / 1e6:.0f} MB, {MAX_EXPANSION} times its "
+                "size, which is refused as damaged; decompress it yourself if it is meant to"
             )
 
     def _check_line(self, chunk: bytes, length: int, line: int) -> int:
