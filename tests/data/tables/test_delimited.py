@@ -186,7 +186,8 @@ def test_encodings_are_detected_and_said(tmp_path: Path, text: str, encoding: st
     assert table.names == HEADER.split(",")
     assert cells(table)[5] == text
     assert table.notes == [
-        f"t.csv is not UTF-8; read as {detected}, which was detected; to change that, set encoding"
+        f"t.csv is not UTF-8; read as {detected}, which was detected; to change that, set encoding "
+        "(--encoding)"
     ]
     given_encoding = read(
         tmp_path, with_rows({5: f'c5,train,"{text}",1'}).encode(encoding), encoding=encoding
@@ -203,7 +204,7 @@ def test_utf8_with_or_without_mark_needs_no_note(tmp_path: Path) -> None:
 
 def test_text_in_another_encoding_than_given_is_named(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"t.csv, line 7: not text in utf-8 .*; set its encoding, e.g. cp1252"
+        DataError, match=r"t.csv, line 7: not text in utf-8 .*; set its encoding .--encoding., e.g. cp1252"
     ):
         list(read(tmp_path, with_rows({5: "c5,train,naïve,1"}).encode("cp1252"), encoding="utf8"))
 

@@ -88,7 +88,7 @@ class TextContent:
         except UnicodeError as error:
             raise DataError(
                 f"{self.file}, line {self._find_undecodable()}: not text in {self.encoding} "
-                f"({_reason(error)}); set its encoding, e.g. cp1252 or gbk"
+                f"({_reason(error)}); set its encoding (--encoding), e.g. cp1252 or gbk"
             ) from error
 
     def _find_undecodable(self) -> int:
@@ -165,7 +165,8 @@ class TextContent:
         encoding = detect(sample[: sample.rfind(b"\n") + 1] or sample)
         if encoding is None:
             raise DataError(
-                f"{self.file}: not UTF-8 text, and its encoding was not recognized; set encoding, e.g. cp1252"
+                f"{self.file}: not UTF-8 text, and its encoding was not recognized; set encoding "
+                "(--encoding), e.g. cp1252"
             )
         self._note(encoding)
         return encoding
@@ -173,7 +174,7 @@ class TextContent:
     def _note(self, encoding: str) -> None:
         self.notes.append(
             f"{self.file.name} is not UTF-8; read as {encoding}, which was detected; to change that, set "
-            "encoding"
+            "encoding (--encoding)"
         )
 
     def _check_size(self, size: int) -> None:

@@ -100,7 +100,7 @@ class Delimited:
         if usual is not None:
             self.notes.append(
                 f"{self.file.name}: cells are separated by {SEPARATORS[found[0]]}s, which was detected; to "
-                "change that, set separator"
+                "change that, set separator (--separator)"
             )
         return found[0]
 
@@ -113,11 +113,11 @@ class Delimited:
         if self._find_problem(NO_QUOTE) is not None:
             raise self._error(problem) from problem
         if self.separator != "\t":
-            problem.remedy = "if quotes are ordinary characters in this file, set quote: none"
+            problem.remedy = "if quotes are ordinary characters in this file, set quote: none (--quote none)"
             raise self._error(problem) from problem
         self.notes.append(
             f"{self.file.name}, line {problem.line}: {problem.problem}, so quotes are read as ordinary "
-            "characters; to change that, set quote"
+            "characters; to change that, set quote (--quote)"
         )
 
     def _find_problem(self, quote: str) -> _MalformedError | None:
