@@ -14,11 +14,11 @@ from carat.data.store import Store
 from carat.utils.errors import ConfigError, DataError
 
 N = 120
+FOLDS = ("train", "train", "Dev", "test")
 LINES = [
-    f"c{i},v{i // 4},{('train', 'train', 'Dev', 'test')[i // 4 % 4]},{i % 3 == 0:d},{i % 17 == 0:d},0.5"
-    for i in range(N)
+    f"c{i},v{i // 4},{FOLDS[i // 4 % 4]},{i % 3 == 0:d},{i % 17 == 0:d},0.5,{i % 3 == 0:d}" for i in range(N)
 ]
-HEADER = "id,video,fold,joy,fear,pitch"
+HEADER = "id,video,fold,joy,fear,pitch,loudness"
 
 
 def build(folder: Path, table: Any = "t.csv", **recipe: Any) -> Store:
@@ -29,7 +29,7 @@ def build(folder: Path, table: Any = "t.csv", **recipe: Any) -> Store:
         "table": table,
         "id": "id",
         "labels": {"columns": ["joy", "fear"]},
-        "modalities": {"audio": {"source": "columns", "columns": ["pitch", "joy*"]}},
+        "modalities": {"audio": {"source": "columns", "columns": ["pitch", "loud*"]}},
         **recipe,
     }
     (folder / "r.yaml").write_text(yaml.safe_dump(recipe))
@@ -55,8 +55,10 @@ def test_features_are_columns_of_the_table(tmp_path: Path) -> None:
     assert store.features("audio", 3).tolist() == [[0.5, 1]]
     assert store.features("audio", 4).tolist() == [[0.5, 0]]
     assert store.manifest.modalities["audio"].source.startswith("columns:")
+    with pytest.raises(DataError, match="features contain the label column 'joy'; leave it out"):
+        build(tmp_path, split="fold", modalities={"audio": {"source": "columns", "columns": ["pitch", "j*"]}})
     (tmp_path / "u.csv").write_text(
-        "\n".join([HEADER, *LINES[:-1], LINES[-1].replace("0.5", "-nan(ind)"), "e,v,train,1,0,loud"])
+        "\n".join([HEADER, *LINES[:-1], LINES[-1].replace("0.5", "-nan(ind)"), "e,v,train,1,0,loud,1"])
     )
     with pytest.raises(DataError, match="column 'pitch', data row 121: 'loud' is not a finite number"):
         build(tmp_path, "u.csv", split="fold")
@@ -194,7 +196,7 @@ def test_group_of_several_columns_or_the_beginning_of_one(tmp_path: Path) -> Non
     ],
 )
 def test_ids_that_cannot_be_told_apart_are_refused(tmp_path: Path, id: str, message: str) -> None:
-    (tmp_path / "t.csv").write_text("\n".join([HEADER, *LINES, f"{id},v99,train,1,0,0.5"]))
+    (tmp_path / "t.csv").write_text("\n".join([HEADER, *LINES, f"{id},v99,train,1,0,0.5,1"]))
     with pytest.raises(DataError, match=message):
         build(tmp_path, split="fold")
     assert not (tmp_path / "store").exists()

@@ -130,3 +130,12 @@ def test_pipes_devices_and_folders_are_refused(tmp_path: Path) -> None:
     for name, kind in (("pipe", "a named pipe"), ("zero", "a device"), ("folder", "a folder")):
         with pytest.raises(DataError, match=f"{name}.csv: is {kind}, expected a file"):
             Table(tmp_path / f"{name}.csv")
+
+
+def test_tables_of_too_many_columns_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("," * 60_000 + "\n")
+    with pytest.raises(DataError, match="line 1: more than 50000 cells"):
+        Table(tmp_path / "t.csv")
+    (tmp_path / "t.jsonl").write_text("".join(f'{{"k{i}": 1}}\n' for i in range(2000)))
+    with pytest.raises(DataError, match=r"lines have different keys, 10.. in 10.. lines"):
+        Table(tmp_path / "t.jsonl")

@@ -58,7 +58,11 @@ def _build(recipe: Recipe, folder: Path, path: Path, overwrite: bool, strict: bo
     for note in samples.notes:
         logger.warning(f"note: {note}")
     sources = {
-        m: modality.open(table, ids) if isinstance(modality, ColumnModality) else modality.open(folder)
+        m: (
+            modality.open(table, ids, labels.columns)
+            if isinstance(modality, ColumnModality)
+            else modality.open(folder)
+        )
         for m, modality in recipe.modalities.items()
     }
     readers = {m: _make_reader(m, recipe, sources[m], samples) for m in recipe.modalities}

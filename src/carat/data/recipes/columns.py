@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -12,9 +11,6 @@ from carat.config.base import Section
 from carat.data.recipes.sources.table import Table
 from carat.data.tables.format import Column
 from carat.utils.errors import DataError, printable, shorten
-
-MAX_STARS = 3
-"""Maximum number of stars in a pattern."""
 
 
 def _to_list(value: Any) -> Any:
@@ -49,7 +45,7 @@ def select_columns(table: Table, patterns: Sequence[str]) -> dict[str, str]:
         By column, its name without the fixed part of the pattern: `share_joy` of `share_*` is `joy`.
 
     Raises:
-        DataError: no column matches, a column is selected twice, or a pattern has too many stars.
+        DataError: no column matches, or a column is selected twice.
     """
     selected: dict[str, str] = {}
     for pattern in patterns:
@@ -65,11 +61,27 @@ def select_columns(table: Table, patterns: Sequence[str]) -> dict[str, str]:
 
 
 def _match(table: Table, pattern: str) -> dict[str, str]:
-    if pattern.count("*") > MAX_STARS:
-        raise DataError(f"pattern '{pattern}': more than {MAX_STARS} stars")
-    expression = re.compile("(.*)".join(map(re.escape, pattern.split("*"))), re.DOTALL)
-    matches = {column: match for column in table.columns if (match := expression.fullmatch(column))}
+    matches = {column: name for column in table.columns if (name := match(pattern, column)) is not None}
     if not matches:
         names = printable(shorten(", ".join(table.columns), 150))
         raise DataError(f"{table.file}: no column matches '{pattern}'; available: {names}")
-    return {column: "_".join(filter(None, match.groups())) or column for column, match in matches.items()}
+    return {column: name or column for column, name in matches.items()}
+
+
+def match(pattern: str, column: str) -> str | None:
+    """Return what the stars of a pattern stand for, joined by "_", or None if it does not match.
+
+    >>> match("share_*", "share_joy"), match("*_share_*", "both_share_joy"), match("share_*", "level_joy")
+    ('joy', 'both_joy', None)
+    """
+    first, *middle, last = pattern.split("*")
+    if not column.startswith(first) or not column[len(first) :].endswith(last):
+        return None
+    rest = column[len(first) : len(column) - len(last)]
+    found = []
+    for part in middle:
+        before, separator, rest = rest.partition(part) if part else ("", "*", rest)
+        if not separator:
+            return None
+        found.append(before)
+    return "_".join(filter(None, [*found, rest]))

@@ -99,11 +99,13 @@ class LabelValues:
     """(N, L)."""
     note: str
     """How the labels were read."""
+    columns: list[str]
+    """Columns that hold them."""
 
     def select(self, rows: NDArray[np.int64]) -> LabelValues:
         """Return the labels of some of the rows."""
         intensities = None if self.intensities is None else self.intensities[rows]
-        return LabelValues(self.names, self.present[rows], intensities, self.note)
+        return LabelValues(self.names, self.present[rows], intensities, self.note, self.columns)
 
 
 def read_labels(
@@ -151,6 +153,9 @@ def _read_columns(
     if names is not None and len(names) != len(selected):
         raise DataError(f"{table.file}: {len(selected)} label columns, but {len(names)} names")
     intensities = np.array([table.numbers_or_unknown(column) for column in selected]).T
+    with np.errstate(over="ignore"):
+        if np.isinf(intensities.astype(np.float32)).any():
+            raise DataError(f"{table.file}: label columns have numbers beyond 3e38")
     is_unknown = np.isnan(intensities)
     unknown = np.flatnonzero(is_unknown.any(1))
     example = ""
@@ -163,6 +168,7 @@ def _read_columns(
         present.astype(np.uint8),
         np.nan_to_num(intensities) if labels.intensities else None,
         f"a label is present where its column is {labels.rule}",
+        list(selected),
     )
     return values, unknown, example
 
@@ -194,7 +200,7 @@ def _read_column(
         example += f", which is not among the names {printable(shorten(', '.join(names), 80))}"
     how = f", separated by '{separator}'" if separator else ""
     note = f"labels are the names in column '{labels.column}'{how}"
-    return LabelValues(names, present, None, note), unknown, example
+    return LabelValues(names, present, None, note, [labels.column]), unknown, example
 
 
 def _collect_names(table: Table, column: str, counts: Counter[str]) -> list[str]:
@@ -259,11 +265,11 @@ def _read_names(labels: Labels, folder: Path) -> list[str] | None:
     if isinstance(names, str):
         file = folder / expand(names)
         names, origin = [line.strip() for line in read_text(file).splitlines() if line.strip()], str(file)
+    if names is not None and not 0 < len(names) <= MAX_LABELS:
+        raise DataError(f"{origin}: {len(names)} names, expected 1 to {MAX_LABELS}")
     for name in names or ():
         if (names or []).count(name) > 1:
             raise DataError(f"{origin}: duplicate name '{printable(name)}'")
-    if names == [] or len(names or ()) > MAX_LABELS:
-        raise DataError(f"{origin}: {len(names or ())} names, expected 1 to {MAX_LABELS}")
     return names
 
 

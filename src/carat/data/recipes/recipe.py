@@ -23,6 +23,7 @@ from carat.data.recipes.sources.waveforms import WaveformSource
 from carat.data.recipes.splits import DEFAULT_VALUES, Split, SplitName
 from carat.data.store.transform import Padding
 from carat.data.tables.format import Column, TableFormat
+from carat.utils.errors import DataError
 
 
 class ArrayModality(Cleaning):
@@ -50,8 +51,11 @@ class ColumnModality(Cleaning):
     padding: Padding = "none"
     """See `Cleaning`; by default, zeros are numbers like others."""
 
-    def open(self, table: Table, ids: Sequence[str]) -> ColumnSource:
-        return ColumnSource(table, list(select_columns(table, self.columns)), ids)
+    def open(self, table: Table, ids: Sequence[str], labels: Sequence[str]) -> ColumnSource:
+        columns = select_columns(table, self.columns)
+        if leaks := [name for name in labels if name in columns]:
+            raise DataError(f"{table.file}: features contain the label column '{leaks[0]}'; leave it out")
+        return ColumnSource(table, list(columns), ids)
 
 
 class GloveModality(Cleaning):

@@ -15,6 +15,8 @@ from carat.data.tables.quoting import PROFILE_ROWS, RowShape
 from carat.utils.errors import DataError, printable, shorten
 
 NO_QUOTE = "none"
+MAX_COLUMNS = 50_000
+"""Maximum number of cells in a row."""
 SEPARATOR_OF = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 """Separators by file extension."""
 
@@ -175,6 +177,10 @@ class Delimited:
                     if cells:
                         row = Row(self._skipped + done + 1, reader.line_num - done, cells)
                         width = width or len(cells)
+                        if width > MAX_COLUMNS:
+                            raise _MalformedError(
+                                row.line, f"more than {MAX_COLUMNS} cells, which is refused"
+                            )
                         if len(cells) != width:
                             raise _MalformedError(row.line, self._describe_width(number, row, width))
                         yield row

@@ -10,6 +10,9 @@ PROFILE_ROWS = 1000
 MAX_FORMS = 4
 """Number of different forms up to which a column counts as regular, such as numbers or names."""
 
+MAX_FORM = 200
+"""Characters of a cell that make up its form."""
+
 
 class RowShape:
     """What the rows of a table look like: the form of the cells in its regular columns.
@@ -70,4 +73,5 @@ class RowShape:
 
 def _form(cell: str) -> str:
     """Reduce a cell to its form: runs of letters, numbers, and all other characters as they are."""
-    return re.sub(r"[^\W\d_]+", "a", re.sub(r"-?\d+(\.\d+)?(e[+-]?\d+)?", "9", cell))
+    numbers = re.sub(r"-?\d+(\.\d+)?(e[+-]?\d+)?", "9", cell[:MAX_FORM])
+    return re.sub(r"[^\W\d_]+", "a", numbers)

@@ -38,8 +38,10 @@ UNKNOWN = frozenset(
     )
 )
 """Cells that stand for a missing number, in lower case."""
-CHUNK = 10_000
-"""Rows that are converted at a time."""
+CHUNK = 1_000_000
+"""Cells that are converted at a time."""
+MAX_SPARSITY = 50
+"""Cells of a table of JSON lines per value that the lines hold, at most."""
 JSON_LINES = (".jsonl", ".ndjson")
 
 
@@ -131,7 +133,12 @@ class Table:
         Raises:
             DataError: no such column.
         """
-        return [value or "" for value in self._as_text(column).to_pylist()]
+        try:
+            return [value or "" for value in self._as_text(column).to_pylist()]
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{self.file}: column '{column}' is not text in UTF-8 ({error.reason})"
+            ) from error
 
     def joined_text(self, columns: str | Sequence[str]) -> list[str]:
         """Return one or several columns as text, joined by "/"; rows in which all are empty are empty.
@@ -211,7 +218,7 @@ class Table:
             raise DataError(f"{self.file}: is JSON; save it as JSON lines (.jsonl), one object on each line")
         if any(suffix in JSON_LINES for suffix in suffixes[-2:]):
             objects = JsonLines(self.file, format)
-            names = list(dict.fromkeys(key for _, content in objects for key in content))
+            names = self._collect_keys(objects)
             rows: Iterable[Sequence[str]] = (
                 [to_cell(content.get(name)) for name in names] for _, content in objects
             )
@@ -220,6 +227,17 @@ class Table:
             delimited = Delimited(self.file, format)
             names, rows, self.notes = delimited.names, (row.cells for row in delimited), delimited.notes
         return _collect(names, iter(rows))
+
+    def _collect_keys(self, objects: JsonLines) -> list[str]:
+        """Return the keys of all objects, in order of appearance."""
+        names: dict[str, None] = {}
+        lines = values = 0
+        for _, content in objects:
+            names.update(dict.fromkeys(content))
+            lines, values = lines + 1, values + len(content)
+            if len(names) * lines > MAX_SPARSITY * values + CHUNK:
+                raise DataError(f"{self.file}: lines have different keys, {len(names)} in {lines} lines")
+        return list(names)
 
 
 def parse_number(cell: str, unknown: frozenset[str] = frozenset()) -> float | None:
@@ -244,7 +262,7 @@ def _collect(names: Sequence[str], rows: Any) -> tuple[dict[str, Any], int]:
     """Collect rows as columns."""
     chunks: list[list[Any]] = [[] for _ in names]
     length = 0
-    while block := list(islice(rows, CHUNK)):
+    while block := list(islice(rows, max(CHUNK // max(len(names), 1), 1))):
         length += len(block)
         for column, cells in zip(chunks, zip(*block, strict=True), strict=True):
             column.append(pa.array(cells, pa.string()))
