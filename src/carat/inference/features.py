@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from carat.data.recipes.sources.arrays import load_arrays
+from carat.data.arrays import ArrayFile
 from carat.data.store.transform import Transform
 from carat.runs.card import ModalityCard
 from carat.utils.errors import DataError, did_you_mean
@@ -35,8 +35,8 @@ def read_features(file: str | os.PathLike[str]) -> dict[str, Sample]:
         DataError: the file cannot be read, or mixes both forms of names.
     """
     path = Path(file)
-    loaded = load_arrays(path)
-    if not isinstance(loaded, dict) or not loaded:
+    loaded = ArrayFile(path)
+    if not loaded:
         raise DataError(f"{path}: expected an .npz with named arrays")
     if len({"/" in name for name in loaded}) > 1:
         raise DataError(f"{path}: array names must be all 'modality' or all 'id/modality'")

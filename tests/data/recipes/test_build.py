@@ -187,7 +187,7 @@ def test_wrong_recipes(folder: Path, path: str, value: Any, message: str) -> Non
             "data row 4 has split 'test', but the recipe's splits are none, train, dev",
         ),
         ("modalities.audio.file", "b.npz", "b.npz: no such file"),
-        ("modalities.audio.file", "t.csv", "t.csv: cannot be read"),
+        ("modalities.audio.file", "t.csv", "t.csv: name the column with the keys, keys: COLUMN"),
         ("modalities.audio.column", "name", "source has none of the 4 keys in the table, e.g. 'a'"),
         ("modalities.audio.drop_columns", [3], "drop_columns has column 3, but the source has 3 columns"),
         ("modalities.audio.non_finite", "error", "key 'c1': inf or NaN in column 2"),

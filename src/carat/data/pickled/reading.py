@@ -50,6 +50,17 @@ def read_pickle(file: str | os.PathLike[str]) -> Any:
         return value
 
 
+def read_embedded_pickle(buffer: memoryview, what: str) -> Any:
+    """Read a pickle inside another file, such as an array of objects in an `.npy` file; see `read_pickle`.
+
+    Args:
+        buffer: the pickle.
+        what: name of the pickle in error messages.
+    """
+    with _convert_errors(what):
+        return Machine(buffer).run()
+
+
 def to_array(value: Any, what: str) -> NDArray[Any]:
     """Convert a number, or nested lists of numbers and arrays of equal shape, to an array.
 
@@ -139,7 +150,7 @@ def entries(value: Any, what: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _convert_errors(path: Path) -> Iterator[None]:
+def _convert_errors(path: Path | str) -> Iterator[None]:
     """Raise all errors inside the block as `DataError`."""
     try:
         yield

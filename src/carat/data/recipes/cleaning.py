@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from carat.data.cleaning import Cleaning, FeatureCleaner
 from carat.data.store.transform import Transform
 from carat.utils.errors import DataError
+from carat.utils.logging import logger
 
 CHUNK = 512
 """Samples read at once."""
@@ -120,6 +121,8 @@ class CleaningReader:
             if absent["zeros"]:
                 raise DataError(f"modality '{self.name}': all values are zero")
             raise no_matching_key(self.name, self.keys, self.source)
+        if missing := source_gaps(self.source):
+            logger.warning(f"note: modality '{self.name}': {missing}")
         return [*self.source.report(), *self._cleaner.report()]
 
     def _read(self, keys: Sequence[str]) -> Iterator[tuple[str, NDArray[Any] | None]]:
@@ -130,10 +133,16 @@ class CleaningReader:
                 yield f"modality '{self.name}', key '{key}'", array
 
 
+def source_gaps(source: Any) -> str:
+    """Describe the keys that a source does not have; empty if it has all, or has no keys of its own."""
+    return str(source.describe_missing()) if hasattr(source, "describe_missing") else ""
+
+
 def no_matching_key(name: str, keys: Sequence[str], source: Any) -> DataError:
     """Make the error for a modality whose source has none of the keys of the table."""
     example = f", e.g. '{keys[0]}'" if keys else ""
+    missing = source_gaps(source)
     return DataError(
         f"modality '{name}': its source has none of the {len(keys)} keys in the table{example}; check the "
-        "recipe's column and keys"
+        f"recipe's column and keys{f' ({missing})' if missing else ''}"
     )

@@ -27,19 +27,22 @@ from carat.utils.errors import DataError
 
 
 class ArrayModality(Cleaning):
-    """Features from an `.npz` or `.npy` file; see `ArraySource`."""
+    """Features from a file, or from a folder with one file per clip; see `ArraySource`."""
 
     source: Literal["array"]
     file: str
+    """`.npz`, `.npy`, `.pkl`, `.pt`, `.h5`, `.mat` or `.csv` file, or a folder of such files."""
     column: Column
     """Table column with the keys."""
     values: str | None = None
-    """Name of the array of values in an `.npz` file."""
+    """Name of the array of values in a file with several arrays."""
     keys: str | None = None
-    """Name of the array of keys in an `.npz` file, or for an `.npy` file, a second file."""
+    """Name of the array of keys in such a file; a second file for `.npy`; a column for `.csv`."""
+    columns: list[str] | None = None
+    """Names or patterns, such as `AU*_r`, of columns of `.csv` files; defaults to all that are features."""
 
     def open(self, folder: Path) -> ArraySource:
-        return ArraySource(folder / expand(self.file), self.values, self.keys)
+        return ArraySource(folder / expand(self.file), self.values, self.keys, self.columns)
 
 
 class ColumnModality(Cleaning):

@@ -52,7 +52,7 @@ class GloveSource:
         self.id = f"glove:{hash_file(file).sha256[:12]}"
         if file.suffix == ".npz":
             arrays = ArraySource(file, values="vectors", keys="words")
-            self._index, self._vectors = arrays.index, arrays.values
+            self._index, self._vectors = arrays.index.positions, np.asarray(arrays.values)
         else:
             try:
                 self._index, self._vectors = _read_text(file)
