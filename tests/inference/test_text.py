@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -13,8 +14,9 @@ import pytest
 
 import carat
 from carat.data.store import Store
+from carat.data.tables.format import TableFormat
 from carat.inference.text import occlude_words, rank_words
-from carat.inference.text_files import Columns, Text, read_texts
+from carat.inference.text_files import Columns, Text, TextFile, read_texts
 from carat.training.train import TrainedRun
 from carat.utils.errors import DataError, RunError
 from tests.models.encoders.conftest import text_encoder, text_run, text_store
@@ -84,11 +86,11 @@ def test_invalid_conversations_are_rejected(name: str, content: str, message: st
     ("name", "content", "message"),
     [
         ("a.doc", b"", "unknown ending '.doc'; use .txt, .csv, .tsv, .jsonl"),
-        ("a.txt", b"\xff\xfe\xfa", "a.txt: cannot be read"),
+        ("a.txt", b"\xff\xfe\xfa", "a.txt, line 1: not text in utf-16"),
         ("a.csv", b"texts,x\n", "no column 'text'; did you mean 'texts'.; select another with --column"),
         ("a.jsonl", b'{"text": 1}', "line 1: no text under key 'text'; select another with --column"),
-        ("a.jsonl", b'{"text": "a"}\n{', "line 2: not JSON"),
-        ("a.jsonl", b"[]", "line 1: no text under key 'text'"),
+        ("a.jsonl", b'{"text": "a"}\n{', "line 2: not valid JSON"),
+        ("a.jsonl", b"[]", "line 1: expected a JSON object"),
         ("a.txt", b" \n\n", "a.txt: no texts, or only empty ones"),
         ("a.csv", b"text\n", "a.csv: no texts, or only empty ones"),
     ],
@@ -97,8 +99,69 @@ def test_invalid_text_files_are_rejected(name: str, content: bytes, message: str
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
         list(read_texts(tmp_path / name, Columns("text")))
-    with pytest.raises(DataError, match=r"none.txt: cannot be read .No such file"):
+    with pytest.raises(DataError, match=r"none.txt: no such file"):
         list(read_texts(tmp_path / "none.txt", Columns("text")))
+
+
+SWALLOWED = "id,text,call\n" + "".join(
+    f"u{i},{text},x\n" for i, text in enumerate(["so", '"he said', "glad", "well", 'bye"', "yes", "no"])
+)
+
+
+def test_rows_in_are_texts_out(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(SWALLOWED)
+    with pytest.raises(DataError, match=r"a.csv, line 3: .*; if quotes are ordinary .*, set quote: none"):
+        list(read_texts(tmp_path / "a.csv", Columns("text")))
+    texts = list(read_texts(tmp_path / "a.csv", Columns("text"), TableFormat(quote="none")))
+    assert [x.id for x in texts] == [f"u{i}" for i in range(7)]
+    assert texts[1].text == '"he said'
+    (tmp_path / "a.tsv").write_text(SWALLOWED.replace(",", "\t"))
+    source = TextFile(tmp_path / "a.tsv", Columns("text"))
+    assert [x.text for x in source] == [x.text for x in texts]
+    assert "quotes are read as ordinary characters" in source.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"id,text\n1,so,glad\n", "line 2: data row 1 has 3 cells, but the header has 2"),
+        ("a.csv", b"id,text\n1\n", "line 2: data row 1 has 1 cell, but the header has 2"),
+        ("a.csv", b"text,text\nso,glad\n", "columns 1 and 2 are both named 'text'"),
+        ("a.csv", b"text\nso\0\n", "line 2: contains a NUL byte"),
+        ("a.txt", b"so\nglad\0\n", "line 2: contains a NUL byte"),
+        (
+            "a.jsonl",
+            b'{"text": "so"}\n{"text": "\\udc00"}',
+            r"line 2: not valid JSON \(half of a surrogate pair",
+        ),
+        ("a.jsonl", b'{"text": ' + b"[" * 100_000, "line 1: not valid JSON .nested too deeply"),
+        ("a.jsonl", b'{"text": "a", "text": "b"}', "line 1: not valid JSON .duplicate key 'text'"),
+        ("a.txt", b"x" * (9 << 20), "line 1: longer than 4 MB"),
+        ("a.jsonl", b'{"text": "' + b"x" * (9 << 20), "line 1: longer than 4 MB"),
+        ("a.xlsx", b"", "unknown ending '.xlsx'; use .txt, .csv, .tsv, .jsonl"),
+    ],
+)
+def test_damaged_text_files_are_rejected(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message) as error:
+        list(read_texts(tmp_path / name, Columns("text")))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("order", ["1" * 400, "1e999"])
+def test_huge_orders_are_rejected(tmp_path: Path, order: str) -> None:
+    (tmp_path / "a.jsonl").write_text(f'{{"text": "so", "call": "x", "turn": {order}}}')
+    with pytest.raises(DataError, match=r"line 1: expected a finite number, found '(1+…1+|inf)'"):
+        list(read_texts(tmp_path / "a.jsonl", Columns("text", "call", "turn")))
+
+
+def test_encodings_compression_and_line_ends_of_text_files(tmp_path: Path) -> None:
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress("naïve\rdon’t\r".encode("cp1252")))
+    source = TextFile(tmp_path / "a.txt.gz", Columns("text"))
+    assert [x.text for x in source] == ["naïve", "don’t"]
+    assert "read as cp1252" in source.notes[0]
+    (tmp_path / "a.csv").write_bytes("text;id\r\n今天很高兴;a\r\n".encode("utf-16"))
+    assert list(read_texts(tmp_path / "a.csv", Columns("text"))) == [Text("a", "今天很高兴")]
 
 
 def test_words_are_left_out_one_by_one() -> None:
@@ -196,6 +259,21 @@ def test_command_line_with_files(run, ending: str, text_run: TrainedRun, tmp_pat
     assert set(rows[1]["labels"].split(";") if ending == "csv" else rows[1]["labels"]) == {"sad", "anger"}
 
 
+def test_command_line_with_unquoted_files(run, text_run: TrainedRun, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "in.csv").write_text(SWALLOWED)
+    settings = ("predict", text_run.folder, "--file", tmp_path / "in.csv", "--out", tmp_path / "out.csv")
+    code, _, err = run(*settings)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "set quote: none (--quote none)" in err
+    code, _, err = run(*settings, "--quote", "none")
+    assert code == 0, err
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
+    assert [row["id"] for row in rows] == [f"u{i}" for i in range(7)]
+    code, _, err = run(*settings, "--overwrite", "--encoding", "utf-9")
+    assert code == 2
+    assert "'utf-9' is not the name of an encoding" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -203,7 +281,7 @@ def test_command_line_with_files(run, ending: str, text_run: TrainedRun, tmp_pat
         (("--text", "a", "--file", "b.txt"), "one of --data, --text and --file"),
         (("--file", "b.txt"), "--file needs --out"),
         (("--data", "store"), "--data needs --out"),
-        (("--file", "b.txt", "--out", "x.csv"), "b.txt: cannot be read (No such file or directory)"),
+        (("--file", "b.txt", "--out", "x.csv"), "b.txt: no such file"),
         (("--text",), "--text needs a text"),
         (("--text", " "), "text 1 of 1: expected a non-empty string, found ' '"),
         (("--text", "a", "--split", "test"), "--split, --raw and --engine are for --data"),

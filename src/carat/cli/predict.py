@@ -155,7 +155,7 @@ def predict(
             raise ConfigError("--split, --raw and --engine are for --data")
         predict_texts(run, source.text, source.file, out, texts, precision, overwrite)
         return
-    if texts.together or texts.names_columns:
+    if texts.together or texts.describes_file:
         raise ConfigError("--column, --conversation, --order and --together are for --text and --file")
     if out is None:
         raise ConfigError("--data needs --out, e.g. --out scores.csv")

@@ -16,6 +16,7 @@ from carat.utils.errors import ConfigError
 from carat.utils.logging import logger
 
 if TYPE_CHECKING:
+    from carat.data.tables.format import TableFormat
     from carat.data.tokenizer import Context
     from carat.inference.prediction import Prediction
     from carat.inference.predictor import Predictor
@@ -40,6 +41,12 @@ class TextOptions:
     without context."""
     order: str | None = None
     """Column (or JSON key) of numbers by which the texts of a conversation are sorted."""
+    separator: str | None = None
+    """Separator of the cells of a table: a character, or tab, comma, semicolon; detected by default."""
+    quote: str | None = None
+    """Character around cells of a table, or `none` if quotes are ordinary characters; detected by default."""
+    encoding: str | None = None
+    """Encoding of the file, e.g. cp1252 or gbk; detected by default."""
     together: bool = False
     """Treat all texts as one conversation, in the order given."""
     words: Annotated[int | None, Parameter(validator=Number(gte=0))] = None
@@ -48,9 +55,10 @@ class TextOptions:
     for the context of the text."""
 
     @property
-    def names_columns(self) -> bool:
-        """Whether any option applies only to files with columns."""
-        return any(x is not None for x in (self.column, self.conversation, self.order))
+    def describes_file(self) -> bool:
+        """Whether any option applies only to files."""
+        columns = self.column, self.conversation, self.order
+        return any(x is not None for x in (*columns, self.separator, self.quote, self.encoding))
 
     @property
     def columns(self) -> Columns:
@@ -58,6 +66,19 @@ class TextOptions:
         from carat.inference.text_files import Columns
 
         return Columns(self.column or "text", self.conversation, self.order)
+
+    @property
+    def format(self) -> TableFormat:
+        """How the file is written.
+
+        Raises:
+            ConfigError: an invalid option.
+        """
+        from carat.config.base import parse
+        from carat.data.tables.format import TableFormat
+
+        values = {"separator": self.separator, "quote": self.quote, "encoding": self.encoding}
+        return parse(TableFormat, values, "--separator, --quote, --encoding")
 
 
 def predict_texts(
@@ -87,9 +108,10 @@ def predict_texts(
     from carat.inference.predictor import load
     from carat.inference.writers import check_output, write_predictions
 
-    if file is None and options.names_columns:
+    if file is None and options.describes_file:
         raise ConfigError(
-            "--column, --conversation and --order are for --file; for a conversation use --together"
+            "--separator, --quote, --encoding, --column, --conversation and --order are for --file; for a "
+            "conversation use --together"
         )
     if out is not None:
         check_output(out, overwrite)
@@ -167,18 +189,21 @@ def _read_file(
     predictor: Predictor, file: Path, options: TextOptions
 ) -> tuple[Iterable[Text], int, list[Context] | None]:
     """Read the non-empty texts of a file, their number, and their contexts if conversations are given."""
-    from carat.inference.text_files import read_texts
+    from carat.inference.text_files import TextFile
 
     columns, together = options.columns, options.together
     in_context = together or columns.conversation is not None
-    all_texts: Iterable[Text] = read_texts(file, columns)
+    source = TextFile(file, columns, options.format)
+    all_texts: Iterable[Text] = source
+    for note in source.notes:
+        logger.warning(f"note: {note}")
     if in_context:  # the context includes the following texts
         all_texts = list(all_texts)
     counts = Counter(x.is_empty for x in all_texts)
     if counts[True]:
         logger.warning(f"note: skipped {counts[True]} empty texts of {counts.total()}")
     if not in_context:
-        return (x for x in read_texts(file, columns) if not x.is_empty), counts[False], None
+        return (x for x in source if not x.is_empty), counts[False], None
     texts = [x for x in all_texts if not x.is_empty]
     names = None if together else [x.conversation for x in texts]
     order = None if columns.order is None else [x.order for x in texts]

@@ -143,7 +143,11 @@ def test_standardization_uses_training_rows_only(folder: Path) -> None:
         ("split", None, "'split' is missing"),
         ("id", [], "id"),
         ("splits", {"train": "train", "validation": "dev"}, "splits.validation"),
-        ("modalities.text.source", "golve", "unknown source 'golve', expected one of 'array', 'glove', 'hf'"),
+        (
+            "modalities.text.source",
+            "golve",
+            "unknown source 'golve', expected one of 'array', 'columns', 'glove'",
+        ),
         ("labels", "sad", "labels: expected a mapping, found 'sad'"),
         (
             "modalities.audio.drop_colums",

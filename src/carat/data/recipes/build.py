@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from carat.config.base import expand
 from carat.data.cleaning import Cleaning
 from carat.data.recipes.cleaning import CHUNK, CleaningReader, UncleanedReader
-from carat.data.recipes.recipe import Recipe, TokenModality, load_recipe
-from carat.data.recipes.sources.table import Table
+from carat.data.recipes.recipe import ColumnModality, Recipe, TokenModality, load_recipe
+from carat.data.recipes.samples import Samples, read_samples
 from carat.data.store import Store, open_store
 from carat.data.store.writer import STORE, StoreWriter
 from carat.utils.errors import DataError
@@ -54,15 +53,19 @@ def build_store(
 def _build(recipe: Recipe, folder: Path, path: Path, overwrite: bool, strict: bool) -> Store:
     """Write the store of a recipe whose paths are relative to a folder."""
     check_folder(STORE, path, overwrite=overwrite)
-    table = Table(folder / expand(recipe.table))
-    ids = _ids(table, recipe)
-    splits = _splits(table, recipe)
-    groups = table.text(recipe.group) if recipe.group else ids
-    transcripts = table.text(recipe.transcript) if recipe.transcript else [""] * len(table)
-    intensities = np.array([table.numbers(column) for column in recipe.labels.columns]).T
-    present = recipe.labels.present(intensities)
-    sources = {m: modality.open(folder) for m, modality in recipe.modalities.items()}
-    readers = {m: _make_reader(m, recipe, sources[m], table, splits) for m in recipe.modalities}
+    samples = read_samples(recipe, folder)
+    table, ids, splits, labels = samples.table, samples.ids, samples.splits, samples.labels
+    for note in samples.notes:
+        logger.warning(f"note: {note}")
+    sources = {
+        m: (
+            modality.open(table, ids, labels.columns)
+            if isinstance(modality, ColumnModality)
+            else modality.open(folder)
+        )
+        for m, modality in recipe.modalities.items()
+    }
+    readers = {m: _make_reader(m, recipe, sources[m], samples) for m in recipe.modalities}
     specs = {
         m: getattr(source, "tokens", None) or getattr(source, "waveform", None)
         for m, source in sources.items()
@@ -71,9 +74,9 @@ def _build(recipe: Recipe, folder: Path, path: Path, overwrite: bool, strict: bo
     with StoreWriter(
         path,
         recipe.name,
-        recipe.labels.columns,
+        labels.names,
         {m: source.id for m, source in sources.items()},
-        list(recipe.splits),
+        samples.split_names,
         dtype=recipe.dtype,
         non_finite=[
             m
@@ -92,22 +95,22 @@ def _build(recipe: Recipe, folder: Path, path: Path, overwrite: bool, strict: bo
                 arrays = {m: x for m, x in at_row.items() if x is not None and len(x)}
                 if not arrays:
                     keys = ", ".join(f"{m} '{reader.keys[i]}'" for m, reader in readers.items())
-                    empty.append(f"data row {i + 1}, sample '{ids[i]}' (keys: {keys})")
+                    empty.append(f"{table.place(i)}, sample '{ids[i]}' (keys: {keys})")
                     continue
                 writer.append(
                     ids[i],
                     splits[i],
-                    present[i],
+                    labels.present[i],
                     arrays,
-                    group=groups[i],
-                    transcript=transcripts[i],
-                    intensities=intensities[i] if recipe.labels.intensities else None,
+                    group=samples.groups[i],
+                    transcript=samples.transcripts[i],
+                    intensities=None if labels.intensities is None else labels.intensities[i],
                 )
         for m, reader in readers.items():  # an error if a modality is absent from every sample
             writer.cleaning[m] = reader.report()
             if reader.transform is not None:
                 writer.transforms[m] = reader.transform
-        writer.notes.append(f"a label is present where its column is {recipe.labels.rule}")
+        writer.notes += [labels.note, *samples.notes]
         if empty:
             excluded = f"{len(empty)} rows without any modality excluded, first {empty[0]}"
             for split, count in writer.counts().items():
@@ -115,49 +118,24 @@ def _build(recipe: Recipe, folder: Path, path: Path, overwrite: bool, strict: bo
                     raise DataError(f"{table.file}: split '{split}' has no samples: {excluded}")
             writer.notes.append(excluded)
             logger.warning(f"note: {table.file}: {excluded}")
-    return open_store(path)
+    store = open_store(path)
+    if len(store) + len(empty) != len(table):
+        raise DataError(
+            f"{path}: {len(store)} samples of {len(table)} rows, {len(empty)} excluded; report this"
+        )
+    return store
 
 
-def _make_reader(
-    m: str, recipe: Recipe, source: Any, table: Table, splits: list[str]
-) -> CleaningReader | UncleanedReader:
+def _make_reader(m: str, recipe: Recipe, source: Any, samples: Samples) -> CleaningReader | UncleanedReader:
     """Make the reader of a modality, whose rows are those of the table."""
-    rules = recipe.modalities[m]
-    keys = table.text(rules.column)
+    rules, table, splits = recipe.modalities[m], samples.table, samples.splits
+    keys = samples.ids if isinstance(rules, ColumnModality) else table.text(rules.column)
     if isinstance(rules, Cleaning):
         return CleaningReader(m, rules, source, keys, splits, recipe.dtype)
     if isinstance(rules, TokenModality) and rules.context and recipe.group:
         order = np.asarray(table.numbers(rules.order)) if rules.order else None
         # the split is part of the conversation: context never crosses splits
-        groups = zip(table.text(recipe.group), splits, strict=True)
+        groups = zip(samples.groups, splits, strict=True)
         conversations = [(group, split) if group else None for group, split in groups]
         return UncleanedReader(m, source, keys, source.contexts(keys, conversations, order))
     return UncleanedReader(m, source, keys)
-
-
-def _ids(table: Table, recipe: Recipe) -> list[str]:
-    columns = [recipe.id] if isinstance(recipe.id, str) else recipe.id
-    ids = ["/".join(parts) for parts in zip(*map(table.text, columns), strict=True)]
-    first_row: dict[str, int] = {}
-    for row, id in enumerate(ids, start=1):
-        if id in first_row:
-            raise DataError(f"{table.file}: duplicate id '{id}' in data rows {first_row[id]} and {row}")
-        first_row[id] = row
-    return ids
-
-
-def _splits(table: Table, recipe: Recipe) -> list[str]:
-    split_of = {value: split for split, value in recipe.splits.items()}
-    values = table.text(recipe.split)
-    for row, value in enumerate(values, start=1):
-        if value not in split_of:
-            raise DataError(
-                f"{table.file}: data row {row} has split '{value}', but the recipe's splits are "
-                f"{', '.join(split_of)}"
-            )
-    for value, split in split_of.items():
-        if value not in values:
-            raise DataError(
-                f"{table.file}: split '{split}' has no samples (no '{value}' in column '{recipe.split}')"
-            )
-    return [split_of[value] for value in values]

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import operator
 import os
-import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from carat.config.base import Section, expand, parse, read_yaml
 from carat.data.cleaning import Cleaning
+from carat.data.recipes.columns import Columns, Prefix, select_columns
+from carat.data.recipes.labels import Labels
 from carat.data.recipes.sources.arrays import ArraySource
+from carat.data.recipes.sources.columns import ColumnSource
 from carat.data.recipes.sources.glove import GloveSource
 from carat.data.recipes.sources.hidden_states import HuggingFaceSource
+from carat.data.recipes.sources.table import Table
 from carat.data.recipes.sources.tokens import TokenSource
 from carat.data.recipes.sources.waveforms import WaveformSource
+from carat.data.recipes.splits import DEFAULT_VALUES, Split, SplitName
 from carat.data.store.transform import Padding
-
-RULE = re.compile(r"(>=|<=|==|!=|>|<)\s*(-?\d+(?:\.\d+)?)")
-COMPARE = {
-    ">": operator.gt,
-    ">=": operator.ge,
-    "<": operator.lt,
-    "<=": operator.le,
-    "==": operator.eq,
-    "!=": operator.ne,
-}
+from carat.data.tables.format import Column, TableFormat
+from carat.utils.errors import DataError
 
 
 class ArrayModality(Cleaning):
@@ -38,7 +32,7 @@ class ArrayModality(Cleaning):
     source: Literal["array"]
     file: str
     """`.npz`, `.npy`, `.pkl`, `.pt`, `.h5`, `.mat` or `.csv` file, or a folder of such files."""
-    column: str
+    column: Column
     """Table column with the keys."""
     values: str | None = None
     """Name of the array of values in a file with several arrays."""
@@ -51,12 +45,28 @@ class ArrayModality(Cleaning):
         return ArraySource(folder / expand(self.file), self.values, self.keys, self.columns)
 
 
+class ColumnModality(Cleaning):
+    """Features in numeric columns of the table, one step per sample; see `ColumnSource`."""
+
+    source: Literal["columns"]
+    columns: Columns
+    """Names of columns, or a pattern such as `voice_*`."""
+    padding: Padding = "none"
+    """See `Cleaning`; by default, zeros are numbers like others."""
+
+    def open(self, table: Table, ids: Sequence[str], labels: Sequence[str]) -> ColumnSource:
+        columns = select_columns(table, self.columns)
+        if leaks := [name for name in labels if name in columns]:
+            raise DataError(f"{table.file}: features contain the label column '{leaks[0]}'; leave it out")
+        return ColumnSource(table, list(columns), ids)
+
+
 class GloveModality(Cleaning):
     """Word vectors of a text column; see `GloveSource`."""
 
     source: Literal["glove"]
     file: str
-    column: str
+    column: Column
     """Table column with the texts."""
     padding: Padding = "none"
     """See `Cleaning`; by default, zeros are words without a vector."""
@@ -70,7 +80,7 @@ class HuggingFaceModality(Cleaning):
 
     source: Literal["hf"]
     folder: str
-    column: str
+    column: Column
     """Table column with the texts."""
     max_tokens: int | None = Field(default=None, gt=2)
     """Length in tokens to which texts are truncated; defaults to the limit of the encoder."""
@@ -88,13 +98,13 @@ class TokenModality(Section):
 
     source: Literal["tokens"]
     folder: str
-    column: str
+    column: Column
     """Table column with the texts."""
     max_tokens: int | None = Field(default=None, gt=2)
     """Length in tokens to which texts are truncated; defaults to the limit of the encoder."""
     context: int = Field(default=0, ge=0, strict=True)
     """Maximum number of context tokens on each side of a text, from other texts of its group."""
-    order: str | None = None
+    order: Column | None = None
     """Numeric table column by which the texts of a group are sorted; defaults to the order of the table."""
 
     @model_validator(mode="after")
@@ -112,7 +122,7 @@ class WaveformModality(Section):
 
     source: Literal["waveform"]
     folder: str
-    column: str
+    column: Column
     """Table column with the file names, relative to `folder`."""
     rate: int = Field(default=16000, gt=0)
     """Sampling rate in Hz."""
@@ -124,36 +134,12 @@ class WaveformModality(Section):
 
 
 Modality = Annotated[
-    ArrayModality | GloveModality | HuggingFaceModality | TokenModality | WaveformModality,
+    ArrayModality | ColumnModality | GloveModality | HuggingFaceModality | TokenModality | WaveformModality,
     Field(discriminator="source"),
 ]
 
 
-class Labels(Section):
-    """Label columns, and the rule that makes a label present."""
-
-    columns: list[str] = Field(min_length=1)
-    """Numeric table columns, in the order of the L axis."""
-    rule: str = "> 0"
-    """Comparison with a number: >, >=, <, <=, == or !=."""
-    intensities: bool = False
-    """Store the numbers as label intensities too."""
-
-    @field_validator("rule")
-    @classmethod
-    def _check_rule(cls, rule: str) -> str:
-        if not RULE.fullmatch(rule.strip()):
-            raise ValueError(f"'{rule}' is not a comparison such as '> 0'")
-        return rule.strip()
-
-    def present(self, intensities: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """Apply the rule to intensities (N, L); the result is 0 or 1."""
-        match = RULE.fullmatch(self.rule)
-        assert match is not None
-        return np.asarray(COMPARE[match[1]](intensities, float(match[2])), dtype=np.uint8)
-
-
-class Recipe(Section):
+class Recipe(TableFormat):
     """A table of samples, its label columns, and a feature source for each modality.
 
     Paths are relative to the folder of the recipe; `${NAME}` and `${NAME:-default}` are replaced by
@@ -162,25 +148,36 @@ class Recipe(Section):
 
     name: str
     """Name of the dataset."""
-    table: str
-    """CSV, TSV or Parquet file; see `Table`."""
-    id: str | Annotated[list[str], Field(min_length=1)]
+    table: str | Annotated[dict[SplitName, str], Field(min_length=1)]
+    """CSV, TSV, JSON lines or Parquet file, see `Table`; or a file for each split, which get a column `split`
+    if they have none."""
+    rows: int | None = Field(default=None, gt=0, strict=True)
+    """Number of rows to use for a trial, evenly spaced over the table; all by default."""
+    id: Column | Annotated[list[Column], Field(min_length=1)]
     """Table column with the sample ID, or several columns, joined by '/'."""
-    split: str
-    """Table column with the split."""
-    splits: dict[Literal["train", "valid", "test"], str] = {
-        "train": "train",
-        "valid": "valid",
-        "test": "test",
-    }
+    split: Split | None = None
+    """Table column with the split, lists of IDs, or shares; not given if there is a table for each split."""
+    splits: dict[SplitName, Column] = DEFAULT_VALUES
     """Value of the split column for each split."""
-    group: str | None = None
-    """Table column with the video or dialogue, the unit of the bootstrap and of context."""
-    transcript: str | None = None
+    group: Prefix | Column | Annotated[list[Column], Field(min_length=1)] | None = None
+    """Table column with the video or dialogue, the unit of the bootstrap and of context; or several columns,
+    or the beginning of one."""
+    transcript: Column | None = None
     """Table column with the spoken words."""
     labels: Labels
     modalities: dict[str, Modality] = Field(min_length=1)
     dtype: Literal["float16", "float32"] = "float32"
+
+    @model_validator(mode="after")
+    def _check_splits(self) -> Recipe:
+        if isinstance(self.table, dict):
+            if self.split is not None or "splits" in self.model_fields_set:
+                raise ValueError("split and splits have no effect, because there is a table for each split")
+        elif self.split is None:
+            raise ValueError("'split' is missing")
+        elif not isinstance(self.split, str) and "splits" in self.model_fields_set:
+            raise ValueError("splits names values of a split column, but split is none")
+        return self
 
     @model_validator(mode="after")
     def _check_group(self) -> Recipe:
