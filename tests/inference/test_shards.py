@@ -14,6 +14,7 @@ from carat.data.synthetic import make_synthetic
 from carat.inference import shards
 from carat.inference.predictor import load
 from carat.inference.shards import predict_in_shards
+from carat.runs.card import read_run, write_card
 from carat.training.train import TrainedRun
 from carat.utils.errors import DataError, RunError
 from carat.utils.locking import lock
@@ -159,3 +160,29 @@ def test_files_do_not_depend_on_engine_and_killed_workers(
     predict_in_shards(trained.folder, store.folder, tmp_path / "o", size=500, workers=2, engine=engine)
     assert len(list(tmp_path.glob("killed-*"))) == len(parts(tmp_path / "whole"))
     assert parts(tmp_path / "o") == parts(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("replaced", ["store", "run"])
+def test_replaced_inputs_are_refused(
+    replaced: str,
+    in_this_process: list[Any],
+    trained: TrainedRun,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = Path(shutil.copytree(store.folder, tmp_path / "store"))
+    run = Path(shutil.copytree(trained.folder, tmp_path / "run"))
+
+    def replacing(job: shards.PredictionJob) -> Any:
+        if replaced == "store":
+            make_synthetic(data, samples=211, seed=4, overwrite=True)
+        else:
+            card, _ = read_run(run)
+            write_card(run, card.model_copy(update={"thresholds": dict.fromkeys(card.labels, 0.9)}))
+        return PREPARE(job)
+
+    monkeypatch.setattr(shards, "prepare_worker", lambda job: lambda *task: replacing(job)(*task))
+    with pytest.raises(RunError, match=f"{replaced}: replaced while in use"):
+        predict_in_shards(run, data, tmp_path / "o")
+    assert parts(tmp_path / "o") == {}

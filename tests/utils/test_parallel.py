@@ -172,11 +172,11 @@ def test_unreachable_address_is_reported() -> None:
 def fail(folder: Path) -> TaskFunction:
     """Fail, die, or fork a process that outlives the worker and keeps its pipe open."""
 
-    def work(task: str, report: Report) -> None:
+    def work(task: str, report: Report) -> Any:
         if task == "full":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "checkpoint")
         if task == "lambda":
-            return lambda: None  # type: ignore[return-value]  # cannot be sent
+            return lambda: None  # cannot be sent
         if task == "interrupted":
             threading.Thread(target=time.sleep, args=(60,)).start()  # the process would wait for it
             raise Interrupted(15)
@@ -185,6 +185,7 @@ def fail(folder: Path) -> TaskFunction:
             sleeper.start()
             (folder / "pid").write_text(str(sleeper.pid))
             os.kill(os.getpid(), signal.SIGKILL)
+        return None
 
     return work
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from carat.data.store import Store, open_store
+from carat.data.store.store import open_unchanged
 from carat.inference.predictor import Precision, Predictor, load
 from carat.inference.writers import WRITERS, write_file
 from carat.runs.folder import CARD
@@ -22,6 +23,7 @@ from carat.utils.logging import logger
 from carat.utils.output_folder import FolderKind, claim, has_key, plan_difference
 from carat.utils.parallel.pool import run_tasks
 from carat.utils.parallel.tasks import Engine, Report, TaskFunction
+from carat.utils.reading import read_bytes
 
 PLAN = "shards.json"
 DONE = "done.jsonl"
@@ -61,6 +63,10 @@ class PredictionJob:
     out: Path
     ending: str
     precision: Precision
+    card: str
+    """SHA-256 of the card of the run."""
+    fingerprint: str
+    """Fingerprint of the store."""
 
 
 def predict_in_shards(
@@ -105,15 +111,16 @@ def predict_in_shards(
     """
     if ending not in WRITERS:
         raise RunError(f"unknown format '{ending}'; use {', '.join(WRITERS)}")
-    job = PredictionJob(Path(run).resolve(), Path(store).resolve(), Path(out).resolve(), ending, precision)
-    predictor, opened = load(run, "cpu", precision), open_store(store)
+    digest, predictor, opened = _card_digest(Path(run)), load(run, "cpu", precision), open_store(store)
+    folders = (Path(path).resolve() for path in (run, store, out))
+    job = PredictionJob(*folders, ending, precision, digest, opened.manifest.fingerprint)
     opened.verify()
     for note in predictor.notes(opened, [split] if split else list(opened.manifest.splits)):
         logger.warning(f"note: {note}")
     shards = list(_make_shards(predictor, opened, split, size))
     plan = {
-        "run": hashlib.sha256((job.run / CARD).read_bytes()).hexdigest(),
-        "store": opened.manifest.fingerprint,
+        "run": job.card,
+        "store": job.fingerprint,
         "split": split,
         "size": size,
         "ending": ending,
@@ -142,6 +149,10 @@ def predict_in_shards(
                     log.write(_done_line(shard.number, result.result))
                 logger.info(f"[{len(done)}/{len(shards)}] {_shard_file(job, shard.number).name}")
     return sum(entry["samples"] for entry in done.values())
+
+
+def _card_digest(run: Path) -> str:
+    return hashlib.sha256(read_bytes(run / CARD, RunError)).hexdigest()
 
 
 def _has_parts(folder: Path) -> bool:
@@ -196,7 +207,9 @@ def _done_line(number: int, entry: dict[str, Any]) -> str:
 
 def prepare_worker(job: PredictionJob) -> TaskFunction:
     """Load the run once per worker process; the returned function scores one shard."""
-    predictor, store = load(job.run, precision=job.precision), open_store(job.store)
+    predictor, store = load(job.run, precision=job.precision), open_unchanged(job.store, job.fingerprint)
+    if _card_digest(job.run) != job.card:
+        raise RunError(f"{job.run}: replaced while in use; rerun the command")
 
     def work(shard: Shard, report: Report) -> dict[str, Any]:
         file = _shard_file(job, shard.number)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
@@ -23,6 +22,7 @@ from carat.data.store.manifest import (
     ModalityInfo,
     Tokens,
     Waveform,
+    check_names,
     fingerprint,
     hash_file,
 )
@@ -47,7 +47,6 @@ DTYPES: dict[np.dtype[Any], Literal["float16", "float32", "int32"]] = {
     np.dtype(np.float32): "float32",
     np.dtype(np.int32): "int32",
 }
-MODALITY = re.compile(r"[A-Za-z0-9_-]+")
 STORE = FolderKind(
     name="store",
     markers=(MANIFEST,),
@@ -103,7 +102,10 @@ class StoreWriter:
         if dtype not in ("float16", "float32"):
             raise DataError(f"dtype must be float16 or float32, found '{dtype}'")
         for what, names in (("label", labels), ("modality", list(sources)), ("split", splits)):
-            _check_names(what, names)
+            try:
+                check_names(what, names)
+            except ValueError as error:
+                raise DataError(str(error)) from error
         self.path = Path(path).resolve()
         self.name = name
         self.labels = list(labels)
@@ -374,18 +376,3 @@ def _sync(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _check_names(what: str, names: Sequence[str]) -> None:
-    if not names:
-        raise DataError(f"a store needs at least one {what}")
-    for name in names:
-        if what == "modality" and (not MODALITY.fullmatch(name) or name.endswith("_offsets")):
-            raise DataError(
-                f"modality '{name}': names consist of letters, digits, '_' and '-' and must not end in "
-                "'_offsets'"
-            )
-        if not name.strip():
-            raise DataError(f"empty {what} name")
-        if list(names).count(name) > 1:
-            raise DataError(f"duplicate {what} '{name}'")
