@@ -20,7 +20,7 @@ from carat.runs.compatibility import rename_weights
 from carat.runs.folder import CARD, EXPERIMENT, WEIGHTS, read_experiment
 from carat.utils.errors import RunError
 from carat.utils.files import replace_file, write_json
-from carat.utils.reading import check_regular, open_file, read_json
+from carat.utils.reading import check_regular, hash_file, read_json
 
 SCHEMA = 2
 MAX_PADDING = 1 << 20
@@ -158,12 +158,7 @@ def check_files(folder: Path, card: RunCard) -> None:
 def _check_digest(folder: Path, card: RunCard, name: str) -> None:
     if name not in card.digests:
         return
-    with open_file(folder / name, RunError) as file:
-        try:
-            modified = hashlib.file_digest(file, "sha256").hexdigest() != card.digests[name]
-        except OSError as error:
-            raise RunError(f"{folder / name}: cannot be read ({error.strerror})") from error
-    if modified:
+    if hash_file(folder / name, RunError) != card.digests[name]:
         raise RunError(f"{folder / name}: {MODIFIED}")
 
 

@@ -37,7 +37,7 @@ from carat.studies.jobs import (
 )
 from carat.utils.errors import ConfigError
 from carat.utils.files import write_atomically
-from carat.utils.tables import Table
+from carat.utils.tables import Table, escape_markdown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -300,13 +300,13 @@ def _markdown(rows: Sequence[Row], store: Store, jobs: Mapping[str, Sequence[Job
     commit, processor = (distinct(x[key] for x in runs) for key in ("commit", "processor"))
     torch = distinct(x["packages"]["torch"] for x in runs)
     lines = [
-        f"# Ablation of CARAT on {store.manifest.name}",
+        f"# Ablation of CARAT on {escape_markdown(store.manifest.name)}",
         "",
         textwrap.fill(about, 118, break_on_hyphens=False),
         "",
         f"Created by `carat ablate DIR/experiment.yaml --data STORE --out DIR --seeds {len(full)}`; the full "
         f"method is the paper's, except for `{json.dumps(_differences(full[0].experiment))}`.",
-        f"Store: {'; '.join(store.manifest.notes) or 'no notes'}.",
+        f"Store: {escape_markdown('; '.join(store.manifest.notes)) or 'no notes'}.",
         f"Trained at commit {commit}; {processor}, torch {torch}, one core per training.",
         "",
         _variant_table(rows).to_markdown(),

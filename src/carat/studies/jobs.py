@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 import shutil
 import time
@@ -29,6 +28,7 @@ from carat.utils.logging import logger
 from carat.utils.output_folder import FolderKind, claim, has_key, plan_difference
 from carat.utils.parallel.pool import run_tasks
 from carat.utils.parallel.tasks import Report, TaskFunction
+from carat.utils.reading import read_json
 
 if TYPE_CHECKING:  # only workers import PyTorch
     from carat.inference.predictor import Predictor
@@ -189,7 +189,7 @@ def read_validation(job: Job, out: Path) -> float:
 
 def read_environment(job: Job, out: Path) -> dict[str, Any]:
     """Read versions, machine, commit and costs of a completed job."""
-    environment: dict[str, Any] = json.loads((job.folder(out) / ENVIRONMENT).read_text(encoding="utf-8"))
+    environment: dict[str, Any] = read_json(job.folder(out) / ENVIRONMENT, RunError)
     return environment
 
 
@@ -210,7 +210,7 @@ def study_kind(name: str, *files: str) -> FolderKind:
         name=name,
         markers=(PLAN,),
         patterns=(*files, *runs, f"{SCORES}/*.npz"),
-        recognizes=lambda folder: _has_results(folder) or has_key(folder / PLAN, "store"),
+        recognizes=lambda folder: has_key(folder / PLAN, "store"),
         has_results=_has_results,
     )
 

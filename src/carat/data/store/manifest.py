@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from carat.config.base import Section, explain
 from carat.data.store.transform import Transform
 from carat.utils.errors import DataError
+from carat.utils.reading import hash_file as hash_regular
 from carat.utils.reading import read_json
 
 SCHEMA = 1
@@ -174,9 +175,7 @@ def fingerprint(
 
 def hash_file(path: Path) -> FileInfo:
     """Compute the size and SHA-256 of a file."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileInfo(bytes=path.stat().st_size, sha256=digest)
+    return FileInfo(bytes=path.stat().st_size, sha256=hash_regular(path))
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ from carat.data.store.manifest import (
     check_names,
     fingerprint,
     hash_file,
+    read_manifest,
 )
 from carat.data.store.store import (
     GROUPS,
@@ -40,7 +42,8 @@ from carat.data.store.store import (
 )
 from carat.data.store.transform import Transform
 from carat.utils.errors import DataError
-from carat.utils.output_folder import FolderKind, check_folder, claim, has_key
+from carat.utils.files import name_file
+from carat.utils.output_folder import FolderKind, check_folder, claim
 
 DTYPES: dict[np.dtype[Any], Literal["float16", "float32", "int32"]] = {
     np.dtype(np.float16): "float16",
@@ -56,9 +59,18 @@ STORE = FolderKind(
     ),
     finished=MANIFEST,
     error=DataError,
-    recognizes=lambda folder: has_key(folder / MANIFEST, "fingerprint"),
+    recognizes=lambda folder: bool(_listed(folder)),
+    listed=lambda folder: _listed(folder),
 )
 """Output folder of a store. It never exists unfinished, because finished stores are renamed into place."""
+
+
+def _listed(folder: Path) -> Collection[str]:
+    """Files that the manifest of a store lists; empty if there is no valid one."""
+    try:
+        return read_manifest(folder).files.keys()
+    except DataError:
+        return ()
 
 
 class StoreWriter:
@@ -141,11 +153,14 @@ class StoreWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if error is None:
-                self._finish()
+            with name_file(self.path):
+                if isinstance(error, OSError):
+                    raise error
+                if error is None:
+                    self._finish()
         finally:
             for flat in self._features.values():
-                flat.close()
+                flat.abandon()
             shutil.rmtree(self._temporary, ignore_errors=True)
             if not self.path.exists():
                 for folder in self._created_parents:
@@ -335,6 +350,13 @@ class _FlatFile:
         if self._file is not None:
             self._header()
             self._file.close()
+            self._file = None
+
+    def abandon(self) -> None:
+        """Close an incomplete file, whose buffer a full disk may not take."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
             self._file = None
 
 
