@@ -247,8 +247,9 @@ def test_folder_is_claimed_for_one_plan(tmp_path: Path) -> None:
     assert not (out / "scores").exists()
     (out / "scores").mkdir()
     (out / "plan.json").write_text("{")
-    with pytest.raises(RunError, match=r"plan\.json: cannot be read"):
-        claimed(out, **same)
+    with pytest.raises(RunError, match="exists and is not a carat study"):
+        claimed(out, True, **same)
+    (out / "plan.json").write_text('{"store": "x"}')
     for name in ("thesis.tex", ".git"):
         (out / name).write_text("precious")
         for overwrite in (False, True):

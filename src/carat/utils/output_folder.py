@@ -146,8 +146,8 @@ def _decide(
         difference = None
     if links := kind.links(folder):
         raise kind.error(
-            f"{folder}: '{links[0]}' is a link, through which carat would write elsewhere; remove it or choose "
-            "another folder"
+            f"{folder}: '{links[0]}' is a link, through which carat would write elsewhere; remove it or "
+            "choose another folder"
         )
     foreign = kind.foreign_files(folder)
     if difference is not None:  # nothing is deleted

@@ -76,7 +76,8 @@ def read_bytes(file: Path, error: type[CaratError] = DataError, limit: int = MAX
     """
     with open_file(file, error) as opened:
         try:
-            content = opened.read(limit + 1)
+            size = os.fstat(opened.fileno()).st_size
+            content = opened.read(min(limit, max(size, 1 << 16)) + 1)  # `read` allocates what it is asked for
         except OSError as problem:
             raise error(f"{file}: cannot be read ({_reason(problem)})") from problem
     if len(content) > limit:
