@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -10,11 +9,12 @@ import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from carat.data.store.flat_file import FlatFile
 from carat.data.store.manifest import (
     MANIFEST,
     SCHEMA,
@@ -131,7 +131,7 @@ class StoreWriter:
         self.notes: list[str] = []
         self.overwrite = overwrite
         check_folder(STORE, self.path, overwrite=overwrite)
-        self._features: dict[str, _FlatFile] = {}
+        self._features: dict[str, FlatFile] = {}
         self._offsets: dict[str, list[int]] = {m: [0] for m in sources}
         self._ids: dict[str, None] = {}
         self._groups: list[str] = []
@@ -247,10 +247,10 @@ class StoreWriter:
         is_tokens = isinstance(self.encoder_inputs.get(modality), Tokens)
         return np.dtype(np.int32) if is_tokens else self.dtype
 
-    def _feature_file(self, modality: str, width: int) -> _FlatFile:
+    def _feature_file(self, modality: str, width: int) -> FlatFile:
         if modality not in self._features:
             path = self._temporary / feature_file(modality)
-            self._features[modality] = _FlatFile(path, width, self._dtype(modality))
+            self._features[modality] = FlatFile(path, width, self._dtype(modality))
         return self._features[modality]
 
     def _finish(self) -> None:
@@ -318,46 +318,6 @@ class StoreWriter:
 
     def _save(self, name: str, array: NDArray[Any]) -> None:
         np.save(self._temporary / name, array, allow_pickle=False)
-
-
-class _FlatFile:
-    """A `.npy` file to which rows are appended.
-
-    NumPy pads headers of version 1.0, so that closing the file can rewrite the number of rows in place.
-    """
-
-    def __init__(self, path: Path, width: int, dtype: np.dtype[Any]) -> None:
-        self.path, self.width, self.dtype = path, width, dtype
-        self.rows = 0
-        self._file: IO[bytes] | None = path.open("wb")
-        self._header()
-
-    def _header(self) -> None:
-        assert self._file is not None
-        self._file.seek(0)
-        description = np.lib.format.dtype_to_descr(self.dtype)
-        shape = (self.rows, self.width)
-        np.lib.format.write_array_header_1_0(
-            self._file, {"descr": description, "fortran_order": False, "shape": shape}
-        )
-
-    def append(self, rows: NDArray[Any]) -> None:
-        assert self._file is not None, "closed"
-        self._file.write(np.ascontiguousarray(rows).tobytes())
-        self.rows += len(rows)
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._header()
-            self._file.close()
-            self._file = None
-
-    def abandon(self) -> None:
-        """Close an incomplete file, whose buffer a full disk may not take."""
-        if self._file is not None:
-            with contextlib.suppress(OSError):
-                self._file.close()
-            self._file = None
 
 
 def publish(temporary: Path, path: Path, overwrite: bool) -> None:
