@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,12 @@ def test_earlier_name_of_attribution_warns() -> None:
     prediction = Prediction({"sad": 0.5}, ["sad"], {"sad": "text"})
     with pytest.warns(FutureWarning, match=r"Prediction\.carried_by is now Prediction\.attribution"):
         assert prediction.carried_by == {"sad": "text"}
+
+
+def test_formulas_in_csv_are_marked(tmp_path: Path) -> None:
+    prediction = Prediction({"=a": 0.5}, ["=a", "b"], {"=a": "text"}, text="@cmd")
+    write_predictions([("-1+1", prediction), ("-7", prediction)], tmp_path / "x.csv")
+    rows = list(csv.reader((tmp_path / "x.csv").read_text().splitlines()))
+    assert rows[0] == ["id", "text", "labels", "score_=a", "attribution_=a"]
+    assert rows[1] == ["'-1+1", "'@cmd", "'=a;b", "0.5", "text"]
+    assert rows[2][0] == "-7"

@@ -141,7 +141,7 @@ def test_invalid_runs_are_rejected(trained: TrainedRun, tmp_path: Path) -> None:
     for damage, message in {
         "unfinished": "the training did not finish, run.json or weights.safetensors is missing",
         "truncated": r"weights.safetensors: modified after training \(SHA-256 mismatch\)",
-        "garbled": "run.json: cannot be read",
+        "garbled": "run.json: not valid JSON",
         "newer": r"written by a newer version of carat \(schema 9\); upgrade carat",
         "other": r"experiment.yaml: modified after training \(SHA-256 mismatch\)",
         "early": "weights.safetensors: corrupt, or does not match the experiment",

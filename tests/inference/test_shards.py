@@ -14,6 +14,7 @@ from carat.data.synthetic import make_synthetic
 from carat.inference import shards
 from carat.inference.predictor import load
 from carat.inference.shards import predict_in_shards
+from carat.runs.card import read_run, write_card
 from carat.training.train import TrainedRun
 from carat.utils.errors import DataError, RunError
 from carat.utils.locking import lock
@@ -159,3 +160,79 @@ def test_files_do_not_depend_on_engine_and_killed_workers(
     predict_in_shards(trained.folder, store.folder, tmp_path / "o", size=500, workers=2, engine=engine)
     assert len(list(tmp_path.glob("killed-*"))) == len(parts(tmp_path / "whole"))
     assert parts(tmp_path / "o") == parts(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("replaced", ["store", "run"])
+def test_replaced_inputs_are_refused(
+    replaced: str,
+    in_this_process: list[Any],
+    trained: TrainedRun,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = Path(shutil.copytree(store.folder, tmp_path / "store"))
+    run = Path(shutil.copytree(trained.folder, tmp_path / "run"))
+
+    def replacing(job: shards.PredictionJob) -> Any:
+        if replaced == "store":
+            make_synthetic(data, samples=211, seed=4, overwrite=True)
+        else:
+            card, _ = read_run(run)
+            write_card(run, card.model_copy(update={"thresholds": dict.fromkeys(card.labels, 0.9)}))
+        return PREPARE(job)
+
+    monkeypatch.setattr(shards, "prepare_worker", lambda job: lambda *task: replacing(job)(*task))
+    with pytest.raises(RunError, match=f"{replaced}: replaced while in use"):
+        predict_in_shards(run, data, tmp_path / "o")
+    assert parts(tmp_path / "o") == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[" * 100_000,
+        "[]",
+        '{"shard": 0}',
+        '{"shard": "../x", "samples": 1, "sha256": ""}',
+        '{"shard": 99, "samples": 1, "sha256": ""}',
+        '{"shard": 1e400, "samples": 1, "sha256": ""}',
+        '{"shard": 0, "samples": [1], "sha256": ""}',
+        "\x00\ud800".encode("utf-8", "surrogatepass").decode("latin-1"),
+    ],
+)
+def test_hostile_logs_are_not_believed(
+    line: str, in_this_process: list[Any], trained: TrainedRun, store: Store, tmp_path: Path
+) -> None:
+    out = tmp_path / "o"
+    count = predict_in_shards(trained.folder, store.folder, out, size=150)
+    whole = parts(out)
+    (out / "done.jsonl").write_text(line + "\n" + (out / "done.jsonl").read_text())
+    assert predict_in_shards(trained.folder, store.folder, out, size=150) == count
+    assert len(in_this_process) == len(whole)  # and none was scored again
+    (out / "done.jsonl").unlink()
+    os.mkfifo(out / "done.jsonl")
+    assert predict_in_shards(trained.folder, store.folder, out, size=150) == count
+    assert parts(out) == whole
+
+
+@pytest.mark.parametrize("name", ["part-notes.txt", "part-00000.csv.txt", "part-1.parquet"])
+def test_files_of_similar_names_are_kept(
+    name: str, in_this_process: list[Any], trained: TrainedRun, store: Store, tmp_path: Path
+) -> None:
+    out = tmp_path / "o"
+    predict_in_shards(trained.folder, store.folder, out, size=150)
+    (out / name).write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(RunError, match=f"holds '{name}', which is not part of a carat prediction set"):
+            predict_in_shards(trained.folder, store.folder, out, size=150, overwrite=overwrite)
+    assert (out / name).read_text() == "mine"
+
+
+def test_part_of_another_format_is_kept(
+    in_this_process: list[Any], trained: TrainedRun, store: Store, tmp_path: Path
+) -> None:
+    predict_in_shards(trained.folder, store.folder, tmp_path / "o", size=150)
+    (tmp_path / "o" / "part-00000.csv").write_text("mine")
+    predict_in_shards(trained.folder, store.folder, tmp_path / "o", size=150)
+    assert (tmp_path / "o" / "part-00000.csv").read_text() == "mine"

@@ -109,7 +109,13 @@ def test_table_contains_the_measured_differences(
     assert text.samples == int((store.lengths("text")[store.indices("test")] > 0).sum()) < rows[0].samples
     jobs = {
         name: [
-            Job(name, load_experiment(overrides=overrides | {"seed": seed}), store.folder) for seed in (0, 1)
+            Job(
+                name,
+                load_experiment(overrides=overrides | {"seed": seed}),
+                store.folder,
+                store.manifest.fingerprint,
+            )
+            for seed in (0, 1)
         ]
         for name in ("full", "only-text")
     }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +17,8 @@ import numpy as np
 import pytest
 
 from carat.config.experiment import Experiment, load_experiment
-from carat.data.store import Store
+from carat.data.store import Store, open_store
+from carat.data.synthetic import make_synthetic
 from carat.inference.predictor import Predictor, load
 from carat.studies.jobs import (
     Arrays,
@@ -36,7 +39,7 @@ from tests.conftest import TINY
 
 def job(store: Store, name: str = "a", seed: int = 0, **training: float) -> Job:
     overrides = TINY | {"seed": seed, "training": TINY["training"] | {"epochs": 1} | training}  # type: ignore[operator]
-    return Job(name, load_experiment(overrides=overrides), store.folder)
+    return Job(name, load_experiment(overrides=overrides), store.folder, store.manifest.fingerprint)
 
 
 def test_complete_jobs_are_not_repeated(
@@ -98,6 +101,48 @@ def test_failure_of_the_first_job_ends_the_study(
     with pytest.raises(RunError, match=r"wild, seed 0: failed: .*training diverged"):
         run_jobs([job(store, "wild", learning_rate=1e30), job(store, "tame")], tmp_path, 1)
     assert len(in_this_process) == 1
+
+
+def test_full_disk_ends_the_study_with_what_is_finished(
+    in_this_process: list[Job], store: Store, tmp_path: Path
+) -> None:
+    jobs = [job(store), replace(job(store, "b"), measure=fill_disk), job(store, "c")]
+    message = r"b, seed 0: failed: OSError \[Errno 28\] full: 'x'; completed training runs in .* are kept"
+    with pytest.raises(RunError, match=message):
+        run_jobs(jobs, tmp_path, 1)
+    assert len(in_this_process) == 2
+    assert len(read_scores(jobs[0], tmp_path).rows) > 0
+
+
+def fill_disk(predictor: Predictor, store: Store) -> Arrays:
+    raise OSError(errno.ENOSPC, "full", "x")
+
+
+def test_store_replaced_since_planning_is_refused(
+    in_this_process: list[Job], store: Store, tmp_path: Path
+) -> None:
+    copy = open_store(shutil.copytree(store.folder, tmp_path / "store"))
+    jobs = [job(copy), job(copy, "b")]
+    run_jobs(jobs[:1], tmp_path / "o", 1)
+    make_synthetic(copy.folder, samples=211, seed=4, missing=0.2, overwrite=True)
+    failed = run_jobs(jobs, tmp_path / "o", 1)
+    assert list(failed) == [jobs[1]]
+    assert "store: replaced while in use: fingerprint" in failed[jobs[1]]
+    assert not jobs[1].folder(tmp_path / "o").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_failure_ends_the_workers(workers: int, store: Store, tmp_path: Path) -> None:
+    for number, measure in enumerate((fill_disk, interrupt)):
+        jobs = [replace(job(store, name), measure=measure) for name in "abc"]
+        with pytest.raises(RunError, match=r"[ab], seed 0: (failed: OSError|its worker ended)"):
+            run_jobs(jobs, tmp_path / str(number), workers)
+        assert multiprocessing.active_children() == []
+
+
+def interrupt(predictor: Predictor, store: Store) -> Arrays:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.slow
@@ -202,8 +247,9 @@ def test_folder_is_claimed_for_one_plan(tmp_path: Path) -> None:
     assert not (out / "scores").exists()
     (out / "scores").mkdir()
     (out / "plan.json").write_text("{")
-    with pytest.raises(RunError, match=r"plan\.json: cannot be read"):
-        claimed(out, **same)
+    with pytest.raises(RunError, match="exists and is not a carat study"):
+        claimed(out, True, **same)
+    (out / "plan.json").write_text('{"store": "x"}')
     for name in ("thesis.tex", ".git"):
         (out / name).write_text("precious")
         for overwrite in (False, True):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import yaml
 from carat.config.base import merge
 from carat.config.experiment import Experiment, load_experiment
 from carat.data.store import Store
+from carat.data.synthetic import make_synthetic
 from carat.runs.card import read_run
 from carat.studies import sweep as sweeping
 from carat.studies.space import read_space
@@ -209,6 +212,93 @@ def test_integer_ranges(space: Path, tiny: Experiment, tmp_path: Path) -> None:
     assert all(0 <= trial["method.encoder.dropout"] <= 0.5 for trial in study.trials[1:])
 
 
+@pytest.mark.parametrize(
+    "failure",
+    [OSError(errno.ENOSPC, "No space left on device"), pytest.param(MemoryError(), marks=pytest.mark.slow)],
+)
+def test_trials_without_room_are_tried_again(
+    failure: Exception,
+    in_this_process: list[Any],
+    space: Path,
+    store: Store,
+    tiny: Experiment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(TrainingModule, "on_train_start", raising(failure), raising=False)
+    with pytest.raises(RunError, match=r"trial 0: failed: .*; the same command tries it again"):
+        sweep(space, store.folder, tmp_path / "o", tiny, trials=2)
+    assert len(in_this_process) == 1  # the others would fail, too
+    monkeypatch.undo()
+    study = sweep(space, store.folder, tmp_path / "o", tiny, trials=2)
+    assert [study.state(number) for number in (0, 1)] == ["complete"] * 2
+
+
+def raising(failure: Exception) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise failure
+
+    return fail
+
+
+@pytest.mark.slow
+def test_trials_whose_worker_died_are_tried_again(
+    space: Path, store: Store, tiny: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(sweeping, "_prepare_worker", dying)
+        with pytest.raises(RunError, match="every trial failed"):
+            sweep(space, store.folder, tmp_path / "o", tiny, trials=1)
+    study = sweep(space, store.folder, tmp_path / "o", tiny, trials=1)
+    assert study.state(0) == "complete"
+
+
+def dying(store: Path, fingerprint: str) -> Any:
+    """Set up a worker that dies."""
+    return lambda trial, report: os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_store_replaced_during_a_sweep(
+    in_this_process: list[Any],
+    space: Path,
+    tiny: Experiment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = make_synthetic(tmp_path / "store", samples=211, seed=3)
+    draw = Study.draw
+
+    def replacing(study: Study, count: int) -> None:
+        draw(study, count)
+        make_synthetic(tmp_path / "store", samples=211, seed=4, overwrite=True)
+
+    monkeypatch.setattr(Study, "draw", replacing)
+    with pytest.raises(RunError, match="every trial failed"):
+        sweep(space, store.folder, tmp_path / "o", tiny, trials=1)
+    assert not list(tmp_path.rglob("weights.safetensors"))
+
+
+@pytest.mark.parametrize("end", ['{"op_code": 5', "[" * 100_000 + "\n", "{}\n[]\n", "\x00\n{}\n"])
+def test_damaged_journals(end: str, tiny: Experiment, tmp_path: Path, space: Path) -> None:
+    ranges = read_space(space, tiny)
+    Study("sweep", tiny, ranges, tmp_path / "journal").draw(2)
+    with (tmp_path / "journal").open("a") as journal:
+        journal.write(end)
+    if end.endswith("\n"):
+        with pytest.raises(RunError, match="journal: corrupt journal"):
+            Study("sweep", tiny, ranges, tmp_path / "journal")
+        return
+    study = Study("sweep", tiny, ranges, tmp_path / "journal")  # torn by a full disk
+    study.draw(3)
+    assert len(Study("sweep", tiny, ranges, tmp_path / "journal").trials) == 3
+
+
+def test_journal_must_be_a_file(tiny: Experiment, tmp_path: Path, space: Path) -> None:
+    os.mkfifo(tmp_path / "journal")
+    with pytest.raises(RunError, match="journal: is a named pipe, expected a file"):
+        Study("sweep", tiny, read_space(space, tiny), tmp_path / "journal")
+
+
 @pytest.mark.slow
 def test_trial_resumes_after_its_worker_is_killed(
     space: Path, store: Store, tiny: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -225,10 +315,10 @@ def test_trial_resumes_after_its_worker_is_killed(
         assert (tmp_path / "out" / trial).read_bytes() == (tmp_path / "whole" / trial).read_bytes()
 
 
-def killing(store: Path) -> Any:
+def killing(store: Path, fingerprint: str) -> Any:
     """Set up a worker that is killed once in the second epoch of every trial."""
     original = TrainingModule.training_step
-    work = PREPARE(store)
+    work = PREPARE(store, fingerprint)
 
     def task(trial: Any, report: Any) -> Any:
         mark = trial.folder.parents[1] / f"killed-{trial.folder.name}"

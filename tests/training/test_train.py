@@ -190,8 +190,11 @@ def test_folders_are_not_overwritten_by_accident(store: Store, tiny: Experiment,
     for overwrite in (False, True):
         with pytest.raises(RunError, match="exists and is not a carat run"):
             train(tiny, store, out, overwrite=overwrite)
-    for name in ("experiment.yaml", "environment.json"):
-        (out / name).write_text("")
+    (out / "experiment.yaml").write_text("")
+    (out / "environment.json").write_text('{"mine": 1}')
+    with pytest.raises(RunError, match="exists and is not a carat run"):
+        train(tiny, store, out, overwrite=True)
+    (out / "environment.json").write_text('{"packages": {}}')
     with pytest.raises(RunError, match=r"holds 'notes.txt', which is not part of a carat run"):
         train(tiny, store, out, overwrite=True)
     assert (out / "notes.txt").read_text() == "mine"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -36,6 +39,7 @@ from carat.utils.output_folder import (
     claim,
     first_difference,
     plan_difference,
+    replacing,
 )
 from tests.runs.test_official_weights import released
 
@@ -191,12 +195,77 @@ def test_claim_clears_replaced_and_keeps_resumed_content(tmp_path: Path) -> None
         assert state == "new"
 
 
-def test_links_are_removed_but_not_their_targets(tmp_path: Path) -> None:
-    out = fill(tmp_path / "out", "first.json", "second.json")
-    (out / "logs").symlink_to(fill(tmp_path / "elsewhere", "events"))
-    with claim(KIND, out, overwrite=True):
-        assert not (out / "logs").exists()
-    assert contents(tmp_path / "elsewhere") == {"events": b"events"}
+LINKS = (LOCK, "logs", "logs/deep", "done.json", ".done.json.unfinished", "parts/b.bin", "first.json")
+
+
+@pytest.mark.parametrize("name", LINKS)
+@pytest.mark.parametrize("dangling", [False, True])
+def test_links_in_place_of_files_are_refused(name: str, dangling: bool, tmp_path: Path) -> None:
+    out, elsewhere = fill(tmp_path / "out", *BEGUN), fill(tmp_path / "elsewhere", "x")
+    (out / name).unlink(missing_ok=True)
+    (out / name).parent.mkdir(exist_ok=True)
+    (out / name).symlink_to(elsewhere / "new" if dangling else elsewhere)
+    before = contents(out)
+    for overwrite, difference in ((True, None), (False, lambda: "")):
+        refused = pytest.raises(RunError, match=r"is a link|is not a (lock file|carat result)")
+        with refused, claim(KIND, out, overwrite=overwrite, difference=difference):
+            pass
+    assert (out / name).is_symlink()
+    assert contents(out) == before
+    assert contents(elsewhere) == {"x": b"x"}
+
+
+def test_other_links_in_a_shared_folder_are_kept(tmp_path: Path) -> None:
+    kind = FolderKind(KIND.name, KIND.markers, KIND.patterns, KIND.finished, shares_folder=True)
+    out = fill(tmp_path / "out", *BEGUN)
+    (out / "data").symlink_to(tmp_path)
+    with claim(kind, out, difference=lambda: "") as state:
+        assert state == "begun"
+    with pytest.raises(RunError, match="holds 'data', which is not part of a carat result"):
+        check_folder(kind, out, overwrite=True)
+
+
+def test_locks_that_are_none(tmp_path: Path) -> None:
+    precious = fill(tmp_path / "mine", "thesis.tex") / "thesis.tex"
+    makers = {
+        "link": lambda file: file.symlink_to(precious),
+        "hard link": lambda file: file.hardlink_to(precious),
+        "pipe": os.mkfifo,
+        "folder": Path.mkdir,
+    }
+    for name, make in makers.items():
+        (tmp_path / name).mkdir()
+        make(tmp_path / name / LOCK)
+        for refuse in (refuse_locked, lambda folder: lock(folder).__enter__()):
+            with pytest.raises(RunError, match=r"\.lock: is not a lock file of carat; remove it"):
+                refuse(tmp_path / name)
+    assert precious.read_text() == "thesis.tex"
+
+
+def test_files_that_a_record_does_not_list_are_foreign(tmp_path: Path) -> None:
+    kind = FolderKind(
+        KIND.name, KIND.markers, KIND.patterns, KIND.finished, listed=lambda folder: {"parts/a.bin"}
+    )
+    out = fill(tmp_path, *BEGUN, "parts/.a.bin.unfinished")
+    assert kind.foreign_files(out) == []
+    fill(out, "parts/b.bin")
+    with pytest.raises(RunError, match=r"holds 'parts/b\.bin', which is not part of a carat result"):
+        check_folder(kind, out, overwrite=True)
+
+
+def test_replacing_moves_a_complete_folder(tmp_path: Path) -> None:
+    out = fill(tmp_path / "out", *BEGUN)
+    with pytest.raises(OSError, match="No space"), replacing(KIND, out, overwrite=True) as new:
+        full(fill(new, "first.json"))
+    assert sorted(contents(out)) == sorted(BEGUN)
+    with replacing(KIND, out, overwrite=True) as new:
+        fill(new, "first.json", "second.json", "done.json", "logs/x")
+        assert sorted(contents(out)) == sorted(BEGUN)
+    assert sorted(contents(out)) == ["done.json", "first.json", "logs/x", "second.json"]
+    with replacing(KIND, tmp_path / "a" / "new") as new:
+        fill(new, "done.json")
+    assert contents(tmp_path / "a") == {"new/done.json": b"done.json"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "out"]
 
 
 def test_partially_deleted_folder_is_still_recognized(
@@ -269,7 +338,7 @@ def test_plans_are_compared_as_json(tmp_path: Path) -> None:
     file.write_text('{"a": [1, 2], "b": {"c": 3}}')
     assert plan_difference(file, {"a": (1, 2), "b": {"c": 3}}) == ""
     assert plan_difference(file, {"a": (1, 2), "b": {"c": 4}}) == "b.c"
-    for content in ("{", "[1]"):
+    for content in ("{", "[1]", "[" * 100_000, '{"a": 1, "a": 1}'):
         file.write_text(content)
         with pytest.raises(RunError, match=r"plan\.json: .*; --overwrite starts anew"):
             plan_difference(file, {})
@@ -281,6 +350,18 @@ def test_first_difference() -> None:
     assert first_difference({"a": 1, "b": 1}, {"a": 1}) == "b"
     assert first_difference({"a": {}}, {"a": {"x": 1}}) == "a.x"
     assert first_difference([], {"a": 1}) == "value"
+
+
+@pytest.mark.parametrize("name", ["/dev/full.csv", "/dev/full", "/proc/x.csv", "/sys/x.csv"])
+def test_files_of_the_system_are_no_outputs(name: str, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is in a folder of the system"):
+        check_file(Path(name), True)
+    (tmp_path / "link.csv").symlink_to(name)
+    with pytest.raises(RunError, match="is in a folder of the system"):
+        check_file(tmp_path / "link.csv", True)
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(RunError, match="is a named pipe, expected a file"):
+        check_file(tmp_path / "pipe.csv", True)
 
 
 STUDY = study_kind("study", "result.md")
@@ -323,6 +404,129 @@ def replace(
     fill(out, "scores.csv")
     named = list(load(trained.folder).predict_store(store, "test"))
     return out, lambda: write_predictions(named, out / "scores.csv", overwrite=True)
+
+
+PLANTED = {
+    "training": (".weights.safetensors.unfinished", "checkpoints", "logs", "metrics.csv", LOCK),
+    "conversion": (".weights.safetensors.unfinished", "metrics.csv"),
+    "store": ("features/more.npy", ".manifest.json.unfinished"),
+    "predictions": ("done.jsonl", "part-00099.csv"),
+    "explanation": ("latents.svg",),
+    "study": ("runs/b", "result.md", "scores/b"),
+}
+
+
+@pytest.mark.parametrize(
+    ("replace", "name"),
+    [(kind, name) for kind, names in PLANTED.items() for name in names],
+    indirect=["replace"],
+)
+def test_overwrite_refuses_planted_links(
+    replace: tuple[Path, Callable[[], object]], name: str, tmp_path: Path
+) -> None:
+    out, call = replace
+    precious = fill(tmp_path / "precious", "thesis.tex")
+    if (out / name).is_dir():
+        shutil.rmtree(out / name)
+    (out / name).unlink(missing_ok=True)
+    (out / name).symlink_to(precious / "thesis.tex" if "." in name else precious)
+    before = contents(out)
+    with pytest.raises(CaratError, match=r"is a link|not a lock file|which is not part of a carat store"):
+        call()
+    assert contents(out) == before
+    assert contents(precious) == {"thesis.tex": b"thesis.tex"}
+
+
+@pytest.mark.parametrize("name", ["x.csv", ".x.csv.unfinished"])
+def test_single_files_are_never_written_through_links(
+    name: str, trained: TrainedRun, store: Store, tmp_path: Path
+) -> None:
+    precious = fill(tmp_path / "precious", "thesis.tex") / "thesis.tex"
+    (tmp_path / name).symlink_to(precious)
+    named = list(load(trained.folder).predict_store(store, "test"))
+    if name == "x.csv":
+        with pytest.raises(RunError, match="exists already"):
+            write_predictions(named, tmp_path / "x.csv")
+    write_predictions(named, tmp_path / "x.csv", overwrite=True)
+    assert precious.read_text() == "thesis.tex"
+    assert not (tmp_path / "x.csv").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["precious", "x.csv"]
+
+
+FOREIGN = {
+    "store": "features/mine.npy",
+    "training": "logs/notes.txt",
+    "predictions": "part-notes.txt",
+    "study": "runs/a/seed0/logs/notes.txt",
+}
+
+
+@pytest.mark.parametrize(("replace", "name"), list(FOREIGN.items()), indirect=["replace"])
+def test_only_listed_files_are_deleted(replace: tuple[Path, Callable[[], object]], name: str) -> None:
+    out, call = replace
+    fill(out, name)
+    with pytest.raises(CaratError, match=rf"holds '{name}', which is not part of a carat \w+"):
+        call()
+    assert (out / name).read_text() == name
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        '{"fingerprint": "x"}',
+        '{"fingerprint": "x", "files": {"labels.npy": {}, "thesis.tex": {}}}',
+        "[" * 100_000,
+    ],
+)
+def test_fake_manifests_delete_nothing(manifest: str, tmp_path: Path) -> None:
+    out = fill(tmp_path / "out", "labels.npy", "features/text.npy", "thesis.tex")
+    (out / "manifest.json").write_text(manifest)
+    before = contents(out)
+    with pytest.raises(DataError, match="exists and is not a carat store"):
+        make_synthetic(out, samples=150, overwrite=True)
+    assert contents(out) == before
+
+
+def full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("replace", "function"),
+    [
+        ("conversion", "carat.runs.official_weights.write_card"),
+        ("explanation", "carat.inference.explain.explanation.draw_attention"),
+        ("store", "carat.data.store.writer.StoreWriter._write_manifest"),
+        ("file of predictions", "carat.inference.writers.csv_cell"),
+        ("export", "carat.inference.export.check_outputs"),
+    ],
+    indirect=["replace"],
+)
+def test_full_disk_keeps_what_was_to_be_replaced(
+    replace: tuple[Path, Callable[[], object]], function: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, call = replace
+    before, beside = contents(out), sorted(out.parent.iterdir())
+    monkeypatch.setattr(function, full)
+    with pytest.raises(OSError, match="No space left on device"):
+        call()
+    assert contents(out) == before
+    assert sorted(out.parent.iterdir()) == beside
+
+
+def test_full_disk_names_the_file(store: Store, trained: TrainedRun, tmp_path: Path) -> None:
+    named = list(load(trained.folder).predict_store(store, "test"))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        for name in ("x.csv", "x.jsonl", "x.parquet"):
+            with pytest.raises(OSError, match=rf"File too large.*: '.*/{name}'"):
+                write_predictions(named, tmp_path / name)
+        with pytest.raises(OSError, match=r": '.*/store'"):
+            make_synthetic(tmp_path / "store", samples=150)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert list(tmp_path.iterdir()) == []
 
 
 FOLDERS = ["training", "conversion", "store", "predictions", "explanation", "study"]

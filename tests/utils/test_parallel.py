@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import multiprocessing
 import os
 import signal
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from carat.utils.errors import DataError, RunError
+from carat.utils.errors import DataError, Interrupted, RunError
 from carat.utils.parallel import local, ray
 from carat.utils.parallel.child import start_child
 from carat.utils.parallel.pool import run_tasks
@@ -163,3 +167,78 @@ def test_unreachable_address_is_reported() -> None:
     for address in ("127.0.0.1:1", "ray://127.0.0.1:1"):
         with pytest.raises(RunError, match=f"no Ray cluster at {address}: "), ray.cluster(address, 1):
             pass
+
+
+def fail(folder: Path) -> TaskFunction:
+    """Fail, die, or fork a process that outlives the worker and keeps its pipe open."""
+
+    def work(task: str, report: Report) -> Any:
+        if task == "full":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "checkpoint")
+        if task == "lambda":
+            return lambda: None  # cannot be sent
+        if task == "interrupted":
+            threading.Thread(target=time.sleep, args=(60,)).start()  # the process would wait for it
+            raise Interrupted(15)
+        if task == "fork":
+            sleeper = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+            sleeper.start()
+            (folder / "pid").write_text(str(sleeper.pid))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return None
+
+    return work
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("fresh", "workers"), [(True, 1), (False, 2)])
+def test_every_failure_ends_with_a_result(fresh: bool, workers: int, tmp_path: Path) -> None:
+    tasks = ["full", "lambda", "interrupted", "fork", "none"]
+    began = time.monotonic()
+    results = run_tasks(fail, (tmp_path,), tasks, workers, fresh_processes=fresh, attempts=1)
+    found = {result.index: result for result in results}
+    assert time.monotonic() - began < 40
+    assert found[0].problem == "OSError [Errno 28] No space left on device: 'checkpoint'"
+    assert [found[i].died for i in range(5)] == [False, True, True, True, False]
+    assert found[3].problem == "its worker was killed by signal 9"
+    assert found[4] == TaskResult(4)
+    assert active_children() == []
+    assert is_gone(int((tmp_path / "pid").read_text()))
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended, or ends soon."""
+    for _ in range(50):
+        status = Path(f"/proc/{pid}/stat")
+        if not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z":
+            return True
+        time.sleep(0.1)
+    return False
+
+
+SCRIPT = """
+from carat.utils.parallel.pool import run_tasks
+from tests.utils.test_parallel import sleep
+
+if __name__ == "__main__":
+    results = run_tasks(sleep, (), [0, 60, 60, 60], WORKERS)
+    next(results)
+    END
+"""
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("end", ["raise OSError('full')", "import os, signal; os.kill(0, signal.SIGINT)"])
+def test_workers_never_keep_a_process_from_ending(end: str, workers: int, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.replace("WORKERS", str(workers)).replace("END", end))
+    ended = subprocess.run(
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert ended.returncode != 0
+    assert "spawn" not in ended.stderr, ended.stderr  # no traceback of a worker

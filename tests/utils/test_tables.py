@@ -196,3 +196,40 @@ def test_bare_table_has_neither_headings_nor_lines(capsys: pytest.CaptureFixture
         ["ok", "content"],
         ["fail", "labels"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("cell", "written"),
+    [
+        ("=HYPERLINK(1)", "'=HYPERLINK(1)"),
+        ("+a", "'+a"),
+        ("-2+3", "'-2+3"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", "'\t=1"),
+        ("  =1", "'  =1"),
+        ("-0.5", "-0.5"),
+        ("+.123", "+.123"),
+        (-0.5, "-0.5"),
+        (-1e-07, "-1e-07"),
+        ("a=b", "a=b"),
+        ("", ""),
+        (None, ""),
+    ],
+)
+def test_formulas_in_csv_are_marked_and_numbers_are_not(cell: object, written: str) -> None:
+    for table in (Table(["a", "b"], [[cell, 0]]), Table(["b", "a"], [[0, cell]])):
+        row = next(csv.DictReader(io.StringIO(table.to_csv(), newline="")))
+        table_row = list(csv.DictReader(io.StringIO(table.to_csv(), newline="")))
+        assert table_row == [row]
+        assert row == {"a": written, "b": "0"}
+    assert next(csv.reader([Table(["=x"], []).to_csv()])) == ["'=x"]
+
+
+def test_control_characters_never_reach_the_terminal_or_markdown(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table(["a\x1b[31m"], [["b\x1b]0;x\x07"], ["<script>\x00"]], title="c\x9b1m")
+    table.show()
+    shown = capsys.readouterr().out
+    assert "b?]0;x?" in shown
+    for text in (shown, table.to_markdown()):
+        assert not {"\x1b", "\x07", "\x00", "\x9b"} & set(text)
+    assert r"\<script>?" in table.to_markdown()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -12,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from carat.data.store import Store, open_store
+from carat.data.store.store import open_unchanged
 from carat.inference.predictor import Precision, Predictor, load
 from carat.inference.writers import WRITERS, write_file
 from carat.runs.folder import CARD
 from carat.utils.errors import RunError
-from carat.utils.files import replace_file, write_json
-from carat.utils.locking import LOCK
+from carat.utils.files import name_file, replace_file, unfinished_name, write_json
 from carat.utils.logging import logger
 from carat.utils.output_folder import FolderKind, claim, has_key, plan_difference
 from carat.utils.parallel.pool import run_tasks
 from carat.utils.parallel.tasks import Engine, Report, TaskFunction
+from carat.utils.reading import hash_file, parse_json, read_text
 
 PLAN = "shards.json"
 DONE = "done.jsonl"
@@ -34,7 +34,7 @@ PREDICTIONS = FolderKind(
     name="prediction set",
     markers=(PLAN,),
     patterns=(DONE, *PARTS),
-    recognizes=lambda folder: _has_parts(folder) or has_key(folder / PLAN, "store"),
+    recognizes=lambda folder: has_key(folder / PLAN, "store"),
     has_results=lambda folder: _has_parts(folder),
 )
 """A folder of shards."""
@@ -61,6 +61,10 @@ class PredictionJob:
     out: Path
     ending: str
     precision: Precision
+    card: str
+    """SHA-256 of the card of the run."""
+    fingerprint: str
+    """Fingerprint of the store."""
 
 
 def predict_in_shards(
@@ -105,15 +109,20 @@ def predict_in_shards(
     """
     if ending not in WRITERS:
         raise RunError(f"unknown format '{ending}'; use {', '.join(WRITERS)}")
-    job = PredictionJob(Path(run).resolve(), Path(store).resolve(), Path(out).resolve(), ending, precision)
-    predictor, opened = load(run, "cpu", precision), open_store(store)
+    digest, predictor, opened = (
+        hash_file(Path(run) / CARD, RunError),
+        load(run, "cpu", precision),
+        open_store(store),
+    )
+    paths = Path(run).resolve(), Path(store).resolve(), Path(out).resolve()
+    job = PredictionJob(*paths, ending, precision, digest, opened.manifest.fingerprint)
     opened.verify()
     for note in predictor.notes(opened, [split] if split else list(opened.manifest.splits)):
         logger.warning(f"note: {note}")
     shards = list(_make_shards(predictor, opened, split, size))
     plan = {
-        "run": hashlib.sha256((job.run / CARD).read_bytes()).hexdigest(),
-        "store": opened.manifest.fingerprint,
+        "run": job.card,
+        "store": job.fingerprint,
         "split": split,
         "size": size,
         "ending": ending,
@@ -126,8 +135,8 @@ def predict_in_shards(
         difference=lambda: plan_difference(job.out / PLAN, plan),
     ):
         write_json(job.out / PLAN, plan)
-        done = _read_done(job)
-        _clean_up(job, done)
+        done = _read_done(job, len(shards))
+        _clean_up(job, done, len(shards))
         pending = [shard for shard in shards if shard.number not in done]
         if len(pending) < len(shards):
             logger.info(f"{len(shards) - len(pending)} of {len(shards)} shards already finished")
@@ -138,7 +147,7 @@ def predict_in_shards(
                 if result.problem:
                     raise RunError(f"{_shard_file(job, shard.number)}: {result.problem}")
                 done[shard.number] = result.result
-                with (job.out / DONE).open("a", encoding="utf-8") as log:
+                with name_file(job.out / DONE), (job.out / DONE).open("a", encoding="utf-8") as log:
                     log.write(_done_line(shard.number, result.result))
                 logger.info(f"[{len(done)}/{len(shards)}] {_shard_file(job, shard.number).name}")
     return sum(entry["samples"] for entry in done.values())
@@ -161,31 +170,31 @@ def _shard_file(job: PredictionJob, number: int) -> Path:
     return job.out / f"part-{number:05}{job.ending}"
 
 
-def _read_done(job: PredictionJob) -> dict[int, dict[str, Any]]:
+def _read_done(job: PredictionJob, count: int) -> dict[int, dict[str, Any]]:
     """Read the log of finished shards: number of samples and checksum by number, if the file is intact."""
     done = {}
     try:
-        lines = (job.out / DONE).read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
+        lines = read_text(job.out / DONE, RunError).splitlines()
+    except RunError:
         lines = []
     for line in lines:
         try:
-            entry = json.loads(line)
-            file = _shard_file(job, entry.pop("shard"))
-            unchanged = hashlib.sha256(file.read_bytes()).hexdigest() == entry["sha256"]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            entry = parse_json(line, DONE, RunError)
+            number, samples = int(entry["shard"]), int(entry["samples"])
+            if number in range(count) and hash_file(_shard_file(job, number), RunError) == entry["sha256"]:
+                done[number] = {"samples": samples, "sha256": entry["sha256"]}
+        except (OSError, RunError, ValueError, KeyError, TypeError, OverflowError):
             continue  # the line is incomplete, or its file is missing
-        if unchanged:
-            done[int(file.stem.split("-")[1])] = entry
     return done
 
 
-def _clean_up(job: PredictionJob, done: dict[int, dict[str, Any]]) -> None:
+def _clean_up(job: PredictionJob, done: dict[int, dict[str, Any]], count: int) -> None:
     """Delete incomplete and corrupt shards of an interrupted process, and their lines in the log."""
-    kept = {PLAN, DONE, *(_shard_file(job, number).name for number in done)}
-    for path in job.out.iterdir():
-        if path.is_file() and path.name not in kept and PREDICTIONS.owns(path.name) and path.name != LOCK:
-            path.unlink()
+    for number in range(count):
+        file = _shard_file(job, number)
+        file.with_name(unfinished_name(file.name)).unlink(missing_ok=True)
+        if number not in done:
+            file.unlink(missing_ok=True)
     lines = [_done_line(number, entry) for number, entry in sorted(done.items())]
     replace_file(job.out / DONE, "".join(lines).encode())
 
@@ -196,12 +205,14 @@ def _done_line(number: int, entry: dict[str, Any]) -> str:
 
 def prepare_worker(job: PredictionJob) -> TaskFunction:
     """Load the run once per worker process; the returned function scores one shard."""
-    predictor, store = load(job.run, precision=job.precision), open_store(job.store)
+    predictor, store = load(job.run, precision=job.precision), open_unchanged(job.store, job.fingerprint)
+    if hash_file(job.run / CARD, RunError) != job.card:
+        raise RunError(f"{job.run}: replaced while in use; rerun the command")
 
     def work(shard: Shard, report: Report) -> dict[str, Any]:
         file = _shard_file(job, shard.number)
         predictions = predictor.predict_rows(store, shard.split, shard.start, shard.stop)
         samples = write_file(predictions, file)
-        return {"samples": samples, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        return {"samples": samples, "sha256": hash_file(file, RunError)}
 
     return work

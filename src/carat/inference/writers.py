@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from carat.inference.prediction import Prediction
 from carat.utils.errors import RunError
-from carat.utils.files import unfinished_name
+from carat.utils.files import write_file as replacement_of
 from carat.utils.output_folder import check_file
-from carat.utils.tables import Table
+from carat.utils.tables import Table, csv_cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +44,8 @@ def write_predictions(predictions: Iterable[Named], file: Path, *, overwrite: bo
     """Write predictions as a stream, atomically.
 
     Columns: `id`, `text` (of texts), `labels`, then `score_<label>`, `attribution_<label>` and, if requested,
-    `words_<label>` for each label. CSV joins lists by ";".
+    `words_<label>` for each label. CSV joins lists by ";" and marks texts that a spreadsheet would calculate,
+    see `carat.utils.tables.csv_cell`.
 
     Args:
         predictions: sample IDs and predictions.
@@ -67,16 +68,8 @@ def write_file(predictions: Iterable[Named], file: Path) -> int:
     first = list(islice(stream, 1))  # errors in the data are raised before a folder is created
     if not first:
         raise RunError(f"{file}: no samples to write")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(unfinished_name(file.name))
-    try:
-        count = WRITERS[file.suffix](chain(first, stream), temporary)
-        with temporary.open("rb+") as opened:
-            os.fsync(opened.fileno())
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return count
+    with replacement_of(file) as opened:
+        return WRITERS[file.suffix](chain(first, stream), opened)
 
 
 def to_frame(predictions: Iterable[Prediction | Named]) -> pd.DataFrame:
@@ -119,31 +112,30 @@ def as_row(id: str, prediction: Prediction) -> dict[str, Any]:
     return row | {f"words_{name}": words for name, words in prediction.words.items()}
 
 
-def _write_csv(predictions: Iterator[Named], file: Path) -> int:
+def _write_csv(predictions: Iterator[Named], file: BinaryIO) -> int:
     count = 0
-    with file.open("w", newline="", encoding="utf-8") as opened:
-        writer: csv.DictWriter[str] | None = None
-        for named in predictions:
-            row = as_row(*named)
-            row = {key: ";".join(x) if isinstance(x, list) else x for key, x in row.items()}
-            if writer is None:
-                writer = csv.DictWriter(opened, fieldnames=list(row))
-                writer.writeheader()
-            writer.writerow(row)
-            count += 1
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    writer = csv.writer(text)
+    for named in predictions:
+        row = as_row(*named)
+        if not count:
+            writer.writerow([csv_cell(key) for key in row])
+        cells = (";".join(x) if isinstance(x, list) else x for x in row.values())
+        writer.writerow([csv_cell(cell) for cell in cells])
+        count += 1
+    text.detach()  # flushes, and leaves the file open
     return count
 
 
-def _write_json_lines(predictions: Iterator[Named], file: Path) -> int:
+def _write_json_lines(predictions: Iterator[Named], file: BinaryIO) -> int:
     count = 0
-    with file.open("w", encoding="utf-8") as opened:
-        for named in predictions:
-            opened.write(json.dumps(as_row(*named), ensure_ascii=False) + "\n")
-            count += 1
+    for named in predictions:
+        file.write(json.dumps(as_row(*named), ensure_ascii=False).encode() + b"\n")
+        count += 1
     return count
 
 
-def _write_parquet(predictions: Iterator[Named], file: Path) -> int:
+def _write_parquet(predictions: Iterator[Named], file: BinaryIO) -> int:
     import pyarrow as pa
     import pyarrow.parquet
 
@@ -163,7 +155,7 @@ def _write_parquet(predictions: Iterator[Named], file: Path) -> int:
     return count
 
 
-WRITERS: dict[str, Callable[[Iterator[Named], Path], int]] = {
+WRITERS: dict[str, Callable[[Iterator[Named], BinaryIO], int]] = {
     ".csv": _write_csv,
     ".parquet": _write_parquet,
     ".jsonl": _write_json_lines,

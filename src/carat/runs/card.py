@@ -6,29 +6,33 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
-from carat.config.base import Section, explain
+from carat.config.base import Count, Section, explain
 from carat.config.encoders import ENCODERS
 from carat.config.experiment import Experiment
-from carat.data.store.manifest import Tokens, Waveform
+from carat.data.store.manifest import Tokens, Waveform, Width, check_names
 from carat.data.store.transform import Transform
 from carat.runs.compatibility import rename_weights
 from carat.runs.folder import CARD, EXPERIMENT, WEIGHTS, read_experiment
 from carat.utils.errors import RunError
 from carat.utils.files import replace_file, write_json
+from carat.utils.reading import check_regular, hash_file, read_json
 
 SCHEMA = 2
+MAX_PADDING = 1 << 20
+"""Limit of `ModalityCard.pad_to`."""
+Threshold = Annotated[float, Field(ge=0, le=1)]
 MODIFIED = "modified after training (SHA-256 mismatch); train again with --overwrite"
 
 
 class ModalityCard(Section):
     """Input specification of one modality of a run."""
 
-    width: int
+    width: Width
     source: str
     transform: Transform | None = None
     """Preprocessing of raw features, fitted on the training split."""
@@ -36,7 +40,7 @@ class ModalityCard(Section):
     """Tokenizer and vocabulary, where an encoder reads token ids."""
     waveform: Waveform | None = None
     """Sampling rate, where an encoder reads audio samples."""
-    pad_to: int = 0
+    pad_to: int = Field(0, ge=0, le=MAX_PADDING)
     """Steps up to which a sequence is padded with unmasked zeros; see `data.padding`."""
 
 
@@ -45,21 +49,67 @@ class RunCard(Section):
 
     schema_version: int = SCHEMA
     labels: list[str]
+    """Label names, in the order of the L axis."""
+    modality_order: list[str] = []
+    """Modality names, in the order of the M axis; `write_card` sets it. Early versions have none."""
     modalities: dict[str, ModalityCard]
     """In the order of the M axis."""
     store: str
     """Name of the store with the training data."""
     fingerprint: str
     """Fingerprint of the store with the training data."""
-    epoch: int
+    epoch: Count
     """Epoch with the best validation micro-F1, counted from 1; 0 for converted weights."""
-    thresholds: dict[str, float]
-    """Decision thresholds by label, selected on the validation split in that epoch."""
+    thresholds: dict[str, Threshold]
+    """Decision thresholds by label, in the order of the labels, selected on the validation split in that
+    epoch."""
     validation: dict[str, float | None]
     """Validation metrics of that epoch; None where undefined."""
     notes: list[str] = []
     digests: dict[str, str] = {}
     """SHA-256 of the files of the run; `run.json` itself is hashed without its own entry."""
+
+    @field_validator("labels")
+    @classmethod
+    def _check_labels(cls, labels: list[str]) -> list[str]:
+        check_names("label", labels)
+        return labels
+
+    @field_validator("modalities")
+    @classmethod
+    def _order_modalities(
+        cls, modalities: dict[str, ModalityCard], info: ValidationInfo
+    ) -> dict[str, ModalityCard]:
+        check_names("modality", list(modalities))
+        order = info.data.get("modality_order") or list(modalities)
+        return _in_order(modalities, order, "the order of the modalities")
+
+    @field_validator("thresholds")
+    @classmethod
+    def _order_thresholds(cls, thresholds: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        return _in_order(thresholds, info.data.get("labels", list(thresholds)), "the labels")
+
+    @field_validator("digests")
+    @classmethod
+    def _check_files(cls, digests: dict[str, str]) -> dict[str, str]:
+        for name in digests:
+            path = PurePosixPath(name)
+            if name not in (CARD, EXPERIMENT, WEIGHTS) and (
+                path.parts[:1] != (ENCODERS,) or ".." in path.parts
+            ):
+                raise ValueError(f"'{name}' is no file of a run")
+        return digests
+
+
+def _in_order(values: dict[str, Any], order: list[str], expected: str) -> dict[str, Any]:
+    """Bring a mapping into an order of its keys, as the order of keys in JSON has no meaning.
+
+    Raises:
+        ValueError: other keys.
+    """
+    if sorted(values) != sorted(order):
+        raise ValueError(f"keys {', '.join(values) or 'none'}, expected {expected}: {', '.join(order)}")
+    return {name: values[name] for name in order}
 
 
 def read_weights(folder: Path, card: RunCard) -> dict[str, Any]:
@@ -67,9 +117,11 @@ def read_weights(folder: Path, card: RunCard) -> dict[str, Any]:
 
     Raises:
         OSError, SafetensorError: the weights cannot be read.
+        RunError: they are not a regular file.
     """
     from safetensors.torch import load_file
 
+    check_regular(folder / WEIGHTS, RunError)
     weights = load_file(folder / WEIGHTS)
     return rename_weights(weights) if card.schema_version < 2 else weights
 
@@ -86,7 +138,8 @@ def write_card(out: Path, card: RunCard) -> None:
     """Write the card with the checksums of all files that prediction needs, which completes a run."""
     encoder_files = sorted(x.relative_to(out).as_posix() for x in (out / ENCODERS).rglob("*") if x.is_file())
     digests = {name: _digest((out / name).read_bytes()) for name in (EXPERIMENT, WEIGHTS, *encoder_files)}
-    content = card.model_copy(update={"digests": digests}).model_dump()
+    update = {"digests": digests, "modality_order": list(card.modalities)}
+    content = card.model_copy(update=update).model_dump()
     content["digests"][CARD] = _digest(_canonical(content))
     write_json(out / CARD, content)
 
@@ -103,11 +156,9 @@ def check_files(folder: Path, card: RunCard) -> None:
 
 
 def _check_digest(folder: Path, card: RunCard, name: str) -> None:
-    try:
-        modified = name in card.digests and _digest((folder / name).read_bytes()) != card.digests[name]
-    except OSError as error:
-        raise RunError(f"{folder / name}: cannot be read ({error.strerror}); the run is corrupt") from error
-    if modified:
+    if name not in card.digests:
+        return
+    if hash_file(folder / name, RunError) != card.digests[name]:
         raise RunError(f"{folder / name}: {MODIFIED}")
 
 
@@ -129,23 +180,38 @@ def read_run(folder: str | os.PathLike[str]) -> tuple[RunCard, Experiment]:
     path = Path(folder)
     if not path.is_dir():
         raise RunError(f"{path}: no such run; train one with `carat train`")
-    if not (path / EXPERIMENT).is_file():
+    if not os.path.lexists(path / EXPERIMENT):
         raise RunError(f"{path}: not a carat run, {EXPERIMENT} is missing")
-    if not (path / CARD).is_file() or not (path / WEIGHTS).is_file():
+    if not os.path.lexists(path / CARD) or not os.path.lexists(path / WEIGHTS):
         raise RunError(f"{path}: the training did not finish, {CARD} or {WEIGHTS} is missing")
+    content = read_json(path / CARD, RunError)
+    if not isinstance(content, dict):
+        raise RunError(f"{path / CARD}: expected a JSON object")
+    version = content.get("schema_version", 0)
+    if isinstance(version, int) and version > SCHEMA:
+        raise RunError(f"{path}: written by a newer version of carat (schema {version}); upgrade carat")
     try:
-        content = json.loads((path / CARD).read_text(encoding="utf-8"))
-        if content.get("schema_version", 0) > SCHEMA:
-            raise RunError(
-                f"{path}: written by a newer version of carat (schema {content['schema_version']}); "
-                "upgrade carat"
-            )
         card = RunCard.model_validate(content)
-        if card.digests and _digest(_canonical(content)) != card.digests.get(CARD):
-            raise RunError(f"{path / CARD}: {MODIFIED}")
     except ValidationError as error:
         raise RunError(f"{path / CARD}: {explain(error, RunCard)}") from error
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise RunError(f"{path / CARD}: cannot be read ({error})") from error
+    if card.digests and _digest(_canonical(content)) != card.digests.get(CARD):
+        raise RunError(f"{path / CARD}: {MODIFIED}")
     _check_digest(path, card, EXPERIMENT)
-    return card, read_experiment(path)
+    experiment = read_experiment(path)
+    if not card.modality_order and not _has_written_order(content, experiment):
+        raise RunError(
+            f"{path / CARD}: another program changed the order of its keys, and with it that of the "
+            "modalities; restore the file"
+        )
+    return card, experiment
+
+
+def _has_written_order(content: dict[str, Any], experiment: Experiment) -> bool:
+    """Whether keys are in the order of writing; where `modality_order` is missing, it tells the M axis."""
+    written = [key for key in RunCard.model_fields if key in content]
+    modalities = list(content["modalities"])
+    return (
+        list(content) == written
+        and list(content["thresholds"]) == content["labels"]
+        and modalities == (experiment.data.modalities or modalities)
+    )

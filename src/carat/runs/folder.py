@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import yaml
@@ -13,7 +12,7 @@ from carat.config.experiment import Experiment, parse_experiment
 from carat.config.renamed import rename_keys
 from carat.utils.errors import ConfigError, RunError
 from carat.utils.files import write_atomically
-from carat.utils.output_folder import FolderKind, first_difference
+from carat.utils.output_folder import FolderKind, first_difference, has_key, read_plan
 
 CARD = "run.json"
 EXPERIMENT = "experiment.yaml"
@@ -27,8 +26,14 @@ LOGS = "logs"
 RUN = FolderKind(
     name="run",
     markers=(ENVIRONMENT, EXPERIMENT),
-    patterns=(CARD, WEIGHTS, METRICS, CURVES, f"{CHECKPOINTS}/*", f"{LOGS}/*", f"{ENCODERS}/*"),
+    patterns=(
+        *(CARD, WEIGHTS, METRICS, CURVES),
+        f"{CHECKPOINTS}/step-{'[0-9]' * 9}.ckpt",
+        *(f"{LOGS}/hparams.yaml", f"{LOGS}/events.out.tfevents.*"),
+        f"{ENCODERS}/*.json",
+    ),
     finished=CARD,
+    recognizes=lambda folder: has_key(folder / ENVIRONMENT, "packages"),
     shares_folder=True,
 )
 """The folder of one training; it is begun with its environment, then its experiment."""
@@ -66,9 +71,8 @@ def what_differs(folder: Path, experiment: Experiment, fingerprint: str) -> str:
     """
     try:
         trained = read_experiment(folder)
-        environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
-        trained_on = environment.get("fingerprint")
-    except (ConfigError, OSError, ValueError, AttributeError) as error:
+        trained_on = read_plan(folder / ENVIRONMENT).get("fingerprint")
+    except ConfigError as error:
         raise RunError(f"{folder}: cannot be read ({error}); --overwrite starts anew") from error
     different = first_difference(trained.model_dump(), experiment.model_dump())
     return different or ("" if trained_on == fingerprint else "store")

@@ -25,7 +25,7 @@ from carat.runs.environment import describe_environment
 from carat.runs.folder import ENVIRONMENT, RUN, write_experiment
 from carat.utils.errors import CaratError
 from carat.utils.files import write_json
-from carat.utils.output_folder import check_folder, claim
+from carat.utils.output_folder import check_folder, replacing
 
 MODALITIES = ("text", "visual", "audio")
 """Modalities in the order of the released code's M axis."""
@@ -323,9 +323,9 @@ def convert(
             f"ignored weights: {', '.join(unused)}",
         ],
     )
-    with claim(RUN, folder, overwrite=overwrite):
-        write_json(folder / ENVIRONMENT, describe_environment())
-        write_experiment(folder, experiment)
-        write_weights(folder, model.state_dict())
-        write_card(folder, card)
+    with replacing(RUN, folder, overwrite=overwrite) as new:
+        write_json(new / ENVIRONMENT, describe_environment())
+        write_experiment(new, experiment)
+        write_weights(new, model.state_dict())
+        write_card(new, card)
     return card

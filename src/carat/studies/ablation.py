@@ -19,6 +19,7 @@ from carat.config.base import merge
 from carat.config.carat import OFFICIAL, OFFICIAL_TOGETHER, CaratConfig
 from carat.config.experiment import Experiment, ExperimentLike, as_experiment, parse_experiment
 from carat.data.store import Store, open_store
+from carat.data.store.store import open_unchanged
 from carat.evaluation.bootstrap import Interval, paired_test
 from carat.evaluation.formatting import in_brackets, mean_and_spread, signed
 from carat.evaluation.metrics import compute_metrics
@@ -36,7 +37,7 @@ from carat.studies.jobs import (
 )
 from carat.utils.errors import ConfigError
 from carat.utils.files import write_atomically
-from carat.utils.tables import Table
+from carat.utils.tables import Table, escape_markdown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -180,23 +181,24 @@ def ablate(
     plan = {"store": opened.manifest.fingerprint, "experiment": experiment.model_dump()}
     changes = variants(experiment, modalities)
     jobs = {
-        name: [_job(name, change, experiment, Path(store), seed) for seed in range(seeds)]
+        name: [_job(name, change, experiment, opened, seed) for seed in range(seeds)]
         for name, change in changes.items()
     }
     with claim_study(ABLATION, folder, plan, overwrite):
         write_experiment(folder, experiment)
         run_seeds(jobs.values(), folder, workers)
+    opened = open_unchanged(opened.folder, opened.manifest.fingerprint)
     scored = {name: [read_scores(job, folder) for job in group] for name, group in jobs.items()}
     rows = [_row(name, scored[name], scored[FULL], opened) for name in changes]
     _write(rows, opened, jobs, folder)
     return Ablation(rows)
 
 
-def _job(name: str, changes: Mapping[str, Any], experiment: Experiment, store: Path, seed: int) -> Job:
+def _job(name: str, changes: Mapping[str, Any], experiment: Experiment, store: Store, seed: int) -> Job:
     values = merge(merge(experiment.model_dump(), changes), {"seed": experiment.seed + seed})
     slug = re.sub(r"[^\w+]+", "-", name.replace(" + ", "+"))
     try:
-        return Job(slug, parse_experiment(values, name), store)
+        return Job(slug, parse_experiment(values, name), store.folder, store.manifest.fingerprint)
     except ConfigError as error:
         raise ConfigError(f"variant {error}") from error
 
@@ -298,13 +300,13 @@ def _markdown(rows: Sequence[Row], store: Store, jobs: Mapping[str, Sequence[Job
     commit, processor = (distinct(x[key] for x in runs) for key in ("commit", "processor"))
     torch = distinct(x["packages"]["torch"] for x in runs)
     lines = [
-        f"# Ablation of CARAT on {store.manifest.name}",
+        f"# Ablation of CARAT on {escape_markdown(store.manifest.name)}",
         "",
         textwrap.fill(about, 118, break_on_hyphens=False),
         "",
         f"Created by `carat ablate DIR/experiment.yaml --data STORE --out DIR --seeds {len(full)}`; the full "
         f"method is the paper's, except for `{json.dumps(_differences(full[0].experiment))}`.",
-        f"Store: {'; '.join(store.manifest.notes) or 'no notes'}.",
+        f"Store: {escape_markdown('; '.join(store.manifest.notes)) or 'no notes'}.",
         f"Trained at commit {commit}; {processor}, torch {torch}, one core per training.",
         "",
         _variant_table(rows).to_markdown(),

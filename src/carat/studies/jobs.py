@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 import shutil
 import time
@@ -18,16 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carat.config.experiment import Experiment
-from carat.data.store import Store, open_store
+from carat.data.store import Store
+from carat.data.store.store import open_unchanged
 from carat.evaluation.thresholds import apply_thresholds
 from carat.runs.card import RunCard, read_run
 from carat.runs.folder import CHECKPOINTS, ENVIRONMENT, EXPERIMENT, LOGS, RUN, is_begun
-from carat.utils.errors import CaratError, RunError
+from carat.utils.errors import CaratError, DataError, RunError
 from carat.utils.files import replace_file, write_json
 from carat.utils.logging import logger
 from carat.utils.output_folder import FolderKind, claim, has_key, plan_difference
 from carat.utils.parallel.pool import run_tasks
 from carat.utils.parallel.tasks import Report, TaskFunction
+from carat.utils.reading import read_json
 
 if TYPE_CHECKING:  # only workers import PyTorch
     from carat.inference.predictor import Predictor
@@ -57,6 +58,8 @@ class Job:
     """Name of the folder of its runs, one per seed."""
     experiment: Experiment
     store: Path
+    fingerprint: str
+    """Fingerprint of the store when the job was planned."""
     measure: Callable[[Predictor, Store], Arrays] | None = score_test
     """Module-level function that computes arrays from the trained model; None for no measurements."""
 
@@ -104,10 +107,10 @@ def run_jobs(jobs: Sequence[Job], out: Path, workers: int) -> dict[Job, str]:
         One-line error message of each failed job.
 
     Raises:
-        RunError: the first job failed, so that the others most likely would too, or a worker was killed.
+        RunError: the first job failed, so that the others most likely would too, a job failed for want of
+            room or memory, or a worker was killed.
     """
-    stores = {path: open_store(path) for path in {job.store for job in jobs}}
-    todo = [job for job in jobs if not _is_complete(job, stores[job.store], out)]
+    todo = [job for job in jobs if not _is_complete(job, out)]
     if len(todo) < len(jobs):
         logger.info(f"{len(jobs) - len(todo)} of {len(jobs)} training runs are already complete")
     failed: dict[Job, str] = {}
@@ -124,6 +127,11 @@ def run_jobs(jobs: Sequence[Job], out: Path, workers: int) -> dict[Job, str]:
                         f"Completed training runs in {out} are kept"
                     )
                 problem = f"failed: {result.problem}" if result.problem else ""
+                if result.environmental:
+                    raise RunError(
+                        f"{job.display_name}: {problem}; completed training runs in {out} are kept, rerun "
+                        "the same command to resume"
+                    )
                 if problem and job is jobs[0]:
                     raise RunError(f"{job.display_name}: {problem}")
                 if problem:
@@ -181,7 +189,7 @@ def read_validation(job: Job, out: Path) -> float:
 
 def read_environment(job: Job, out: Path) -> dict[str, Any]:
     """Read versions, machine, commit and costs of a completed job."""
-    environment: dict[str, Any] = json.loads((job.folder(out) / ENVIRONMENT).read_text(encoding="utf-8"))
+    environment: dict[str, Any] = read_json(job.folder(out) / ENVIRONMENT, RunError)
     return environment
 
 
@@ -202,7 +210,7 @@ def study_kind(name: str, *files: str) -> FolderKind:
         name=name,
         markers=(PLAN,),
         patterns=(*files, *runs, f"{SCORES}/*.npz"),
-        recognizes=lambda folder: _has_results(folder) or has_key(folder / PLAN, "store"),
+        recognizes=lambda folder: has_key(folder / PLAN, "store"),
         has_results=_has_results,
     )
 
@@ -237,16 +245,18 @@ def _prepare_worker(out: Path) -> TaskFunction:
     from carat.utils.memory import reset_peak
 
     def work(job: Job, report: Report) -> None:
-        store, folder = open_store(job.store), job.folder(out)
+        store, folder = open_unchanged(job.store, job.fingerprint), job.folder(out)
         reset_peak()
-        if not _is_trained(job, store, out):
-            begun = is_begun(folder, job.experiment, store.manifest.fingerprint)
+        if not _is_trained(job, out):
+            begun = is_begun(folder, job.experiment, job.fingerprint)
             train(job.experiment, store, folder, overwrite=not begun)
         try:
             predictor = load(folder, "cpu")
         except RunError:  # corrupted since the training finished
             train(job.experiment, store, folder, overwrite=True)
             predictor = load(folder, "cpu")
+        if predictor.card.fingerprint != job.fingerprint:  # its processes open the store themselves
+            raise DataError(f"{job.store}: replaced during the training; rerun the command on one store")
         if job.measure is not None:
             content = io.BytesIO()
             np.savez(content, **job.measure(predictor, store))  # type: ignore[arg-type]  # numpy's stub is wrong
@@ -257,18 +267,18 @@ def _prepare_worker(out: Path) -> TaskFunction:
     return work
 
 
-def _is_trained(job: Job, store: Store, out: Path) -> bool:
+def _is_trained(job: Job, out: Path) -> bool:
     try:
         card, experiment = read_run(job.folder(out))
     except CaratError:
         return False
-    return experiment == job.experiment and card.fingerprint == store.manifest.fingerprint
+    return experiment == job.experiment and card.fingerprint == job.fingerprint
 
 
-def _is_complete(job: Job, store: Store, out: Path) -> bool:
+def _is_complete(job: Job, out: Path) -> bool:
     try:
         if job.measure is not None:
             read_arrays(job, out)
     except (CaratError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return False
-    return _is_trained(job, store, out)
+    return _is_trained(job, out)

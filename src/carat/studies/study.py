@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from carat.config.base import merge
 from carat.config.experiment import Experiment, parse_experiment
 from carat.utils.errors import RunError
+from carat.utils.reading import read_bytes
 from carat.utils.tables import Table
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Sampler = Literal["random", "tpe"]
+MAX_JOURNAL = 1 << 30
+"""Limit of the size of a journal in bytes."""
 STARTUP = 4
 """Number of completed trials before pruning starts."""
 
@@ -53,6 +57,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.name, self.experiment, self.space, self.sampler = name, experiment, dict(space), sampler
         journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)  # left by a killed process
+        _cut_torn_line(journal)
         try:
             self._study = optuna.create_study(
                 storage=optuna.storages.JournalStorage(JournalFileBackend(str(journal))),
@@ -61,7 +66,9 @@ class Study:
                 load_if_exists=True,
                 pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=1),
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except OSError:
+            raise
+        except Exception as error:  # whatever Optuna raises on entries that it did not write
             raise RunError(f"{journal}: corrupt journal ({error}); use --overwrite to start over") from error
 
     def draw(self, count: int) -> None:
@@ -162,6 +169,16 @@ class Study:
             states = optuna.trial.TrialState
             unfinished = states.PRUNED if pruned else states.FAIL
             self._study.tell(number, value, state=unfinished if value is None else states.COMPLETE)
+
+
+def _cut_torn_line(journal: Path) -> None:
+    """Cut off an incomplete last line, left by a full disk, to which nothing could be appended."""
+    if not os.path.lexists(journal):
+        return
+    content = read_bytes(journal, RunError, MAX_JOURNAL)
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(journal, whole)
 
 
 def value_at(experiment: Experiment, key: str) -> Any:

@@ -15,6 +15,7 @@ import yaml
 
 from carat.config.experiment import Experiment, ExperimentLike, as_experiment
 from carat.data.store import Store, open_store
+from carat.data.store.store import open_unchanged
 from carat.studies.jobs import RUNS, claim_study, study_kind
 from carat.studies.space import read_space
 from carat.studies.study import Sampler, Study, value_at
@@ -80,7 +81,8 @@ def sweep(
     Raises:
         ConfigError: the search space or the experiment is invalid.
         DataError: the store is damaged.
-        RunError: the folder contains other files, is in use by another process, or every trial failed.
+        RunError: the folder contains other files, is in use by another process, every trial failed, or one
+            failed for want of room or memory, which leaves the others for the next call.
 
     Example:
         space = {"method.latent": [8, 16], "training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
@@ -103,7 +105,7 @@ def sweep(
             logger.info(f"{todo.finished} of {trials} trials are already complete")
         results = run_tasks(
             _prepare_worker,
-            (path.resolve(),),
+            (path.resolve(), opened.manifest.fingerprint),
             todo,
             workers,
             engine=engine,
@@ -113,8 +115,12 @@ def sweep(
         with closing(results):
             for done, result in enumerate(results, start=todo.finished + 1):
                 number = todo.numbers[result.index]
-                _record(study, number, result)
-                logger.info(f"[{done}/{trials}] trial {number}: {_outcome(study, number, result)}")
+                outcome = _outcome(study, number, result)
+                if result.environmental:
+                    raise RunError(f"trial {number}: {outcome}; the same command tries it again")
+                if not result.died:  # otherwise the same command tries it again
+                    _record(study, number, result)
+                logger.info(f"[{done}/{trials}] trial {number}: {outcome}")
                 write_study(study, folder)
         write_study(study, folder)
     if study.value(study.best) is None:
@@ -147,13 +153,13 @@ class Todo(Sequence[Trial]):
         return Trial(self.study.experiments()[number], self.out.resolve() / RUNS / f"trial{number:04}")
 
 
-def _prepare_worker(store: Path) -> TaskFunction:
+def _prepare_worker(store: Path, fingerprint: str) -> TaskFunction:
     """Set up a worker process that trains trials."""
     from carat.training.train import train
 
-    opened = open_store(store)
-
     def work(trial: Trial, report: Report) -> float | None:
+        opened = open_unchanged(store, fingerprint)
+
         def after_epoch(row: dict[str, float]) -> bool:
             return report((int(row["epoch"]), row["valid/micro_f1"]))
 

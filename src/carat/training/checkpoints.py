@@ -19,10 +19,14 @@ from carat.runs.compatibility import rename_weights
 from carat.training.signals import SignalHandler
 from carat.utils.errors import RunError, StoppedError
 from carat.utils.files import replace_file
+from carat.utils.parallel.tasks import one_line
+from carat.utils.reading import read_bytes
 
 AfterEpoch = Callable[[dict[str, float]], bool]
 SUFFIX = ".ckpt"
 KEPT = 2
+MAX_BYTES = 1 << 40
+"""Limit of the size of a checkpoint in bytes."""
 DIGEST = hashlib.sha256().digest_size
 UNSAVED = "a callback's state cannot be saved"
 PLAIN = "state_dict() and on_save_checkpoint() may return tensors and plain values only"
@@ -42,8 +46,21 @@ class CheckedFiles(CheckpointIO):
         replace_file(Path(path), content, hashlib.sha256(content).digest())
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: Any = None) -> Any:
-        checkpoint = torch.load(io.BytesIO(read_checked(Path(path))), map_location="cpu", weights_only=True)
-        return _with_current_names(checkpoint)
+        content = read_checked(Path(path))
+        try:
+            checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            checkpoint = _with_current_names(checkpoint)
+            seen = checkpoint["progress"]["batches_seen"]
+        except (
+            Exception
+        ) as error:  # whatever PyTorch raises on a file that it did not write, or that holds code
+            reason = one_line(error)
+            raise RunError(f"{path}: not a checkpoint of carat; remove it ({reason})") from error
+        if seen != batches_of(Path(path)):
+            raise RunError(
+                f"{path}: renamed: it was saved after {seen} batches; give it back its name or remove it"
+            )
+        return checkpoint
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)
@@ -78,9 +95,9 @@ def read_checked(file: Path) -> bytes:
     """Content of a checkpoint.
 
     Raises:
-        RunError: checksum mismatch.
+        RunError: checksum mismatch, or not a regular file.
     """
-    content = file.read_bytes()
+    content = read_bytes(file, RunError, MAX_BYTES)
     if hashlib.sha256(content[:-DIGEST]).digest() != content[-DIGEST:]:
         raise RunError(f"{file}: corrupt checkpoint (SHA-256 mismatch)")
     return content[:-DIGEST]
@@ -105,8 +122,13 @@ def keep_newest(folder: Path, count: int = 1) -> None:
         file.unlink()
 
 
+def batches_of(checkpoint: Path) -> int:
+    """Number of batches that a checkpoint's name tells."""
+    return int(checkpoint.stem.split("-")[1])
+
+
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob(f"step-*{SUFFIX}"), reverse=True) if folder.is_dir() else []
+    return sorted(folder.glob(f"step-{'[0-9]' * 9}{SUFFIX}"), reverse=True) if folder.is_dir() else []
 
 
 class Checkpoints(Checkpoint):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -33,7 +32,7 @@ from carat.runs.folder import (
     what_differs,
     write_experiment,
 )
-from carat.training.checkpoints import AfterEpoch, find_checkpoint, keep_newest
+from carat.training.checkpoints import AfterEpoch, batches_of, find_checkpoint, keep_newest
 from carat.training.compilation import compile_model
 from carat.training.distributed import SINGLE_PROCESS, Processes, started_by_launcher
 from carat.training.launcher import launch
@@ -45,7 +44,7 @@ from carat.utils.errors import CaratError, ConfigError, RunError
 from carat.utils.files import replace_file, write_json
 from carat.utils.logging import logger
 from carat.utils.memory import peak_gb
-from carat.utils.output_folder import check_folder, claim
+from carat.utils.output_folder import check_folder, claim, read_plan
 from carat.utils.tables import Table
 
 
@@ -223,11 +222,7 @@ def _log_start(out: Path) -> None:
     for note in notes:
         logger.warning(f"warning: {note}")
     if checkpoint is not None:
-        logger.info(f"{out}: resuming after {_batches_seen(checkpoint)} batches")
-
-
-def _batches_seen(checkpoint: Path) -> int:
-    return int(checkpoint.stem.split("-")[1])
+        logger.info(f"{out}: resuming after {batches_of(checkpoint)} batches")
 
 
 def _train_task(
@@ -253,7 +248,7 @@ def _train_task(
         processes,
     )
     if checkpoint is not None:
-        seen = _batches_seen(checkpoint)
+        seen = batches_of(checkpoint)
         task.loaders["train"].sampler.resume(seen // batches, seen % batches)
     fit(module, task.loaders, experiment, task.accelerator, out, checkpoint, after_epoch, extras)
     model.load_state_dict(module.best)
@@ -264,7 +259,7 @@ def _train_task(
 def _finish(module: TrainingModule, task: Task, out: Path) -> None:
     """Write metrics, curves, weights and finally the card."""
     best, store = module.best_epoch, task.store
-    environment = json.loads((out / ENVIRONMENT).read_text(encoding="utf-8"))
+    environment = read_plan(out / ENVIRONMENT)
     spent = {
         "seconds": round(module.spent(), 1),
         "epochs": len(module.history),

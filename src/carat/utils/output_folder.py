@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -15,6 +16,7 @@ from typing import Any, Literal
 from carat.utils.errors import CaratError, RunError
 from carat.utils.files import finished_name, unfinished_name
 from carat.utils.locking import LOCK, lock, refuse_locked
+from carat.utils.reading import check_regular, read_json
 
 State = Literal["new", "begun", "finished"]
 """State of an output folder: no results, resumable work, or a complete result."""
@@ -40,6 +42,8 @@ class FolderKind:
     """Whether the markers, which all exist, were written by the owner."""
     has_results: Callable[[Path], bool] = lambda folder: True
     """Whether the folder has results; without, it is replaced even if not `--overwrite`."""
+    listed: Callable[[Path], Collection[str]] | None = None
+    """Relative paths of the files that the owner's record lists, besides the markers; others are foreign."""
     shares_folder: bool = False
     """Whether work can be resumed in a folder with foreign files; `--overwrite` never accepts them."""
 
@@ -52,16 +56,22 @@ class FolderKind:
         return any(fnmatchcase(written, pattern) for pattern in (*self.markers, *self.patterns))
 
     def foreign_files(self, folder: Path) -> list[str]:
-        """Return the sorted relative paths of files that the owner does not write."""
-        foreign = []
-        for root, folders, files in os.walk(folder, onerror=_raise):
-            inside = Path(root).relative_to(folder)
-            links = [name for name in folders if Path(root, name).is_symlink()]
-            paths = [(inside / name).as_posix() for name in files]
-            foreign += [path for path in paths if not self.owns(path)]
-            paths = [(inside / name).as_posix() for name in links]
-            foreign += [path for path in paths if not self.has_entry(path)]
-        return sorted(foreign)
+        """Return the sorted relative paths of files and links that the owner does not write."""
+        listed = None if self.listed is None else {*self.listed(folder), *self.markers}
+
+        def is_foreign(path: str) -> bool:
+            name = path.rpartition("/")[2]
+            unlisted = (
+                listed is not None and name != LOCK and name == finished_name(name) and path not in listed
+            )
+            return unlisted or not self.owns(path)
+
+        files, links = _walk(folder)
+        return sorted(path for path in [*files, *links] if path in links or is_foreign(path))
+
+    def links(self, folder: Path) -> list[str]:
+        """Return the sorted relative paths of links in place of what the owner writes."""
+        return sorted(path for path in _walk(folder)[1] if self.has_entry(path) or path == LOCK)
 
     def state(self, folder: Path) -> State | Literal["foreign"]:
         """Return the state of a folder; "foreign" if the owner did not write it, or if it is a file."""
@@ -134,7 +144,12 @@ def _decide(
     resumable = state == "begun" or (state == "finished" and accept_finished)
     if overwrite or not resumable:
         difference = None
-    foreign = kind.foreign_files(folder) if folder.exists() else []
+    if links := kind.links(folder):
+        raise kind.error(
+            f"{folder}: '{links[0]}' is a link, through which carat would write elsewhere; remove it or "
+            "choose another folder"
+        )
+    foreign = kind.foreign_files(folder)
     if difference is not None:  # nothing is deleted
         foreign = [] if kind.shares_folder else [path for path in foreign if not kind.has_entry(path)]
     if foreign:
@@ -213,8 +228,58 @@ def clear_folder(kind: FolderKind, folder: Path) -> None:
             path.unlink()
 
 
+def _walk(folder: Path) -> tuple[set[str], set[str]]:
+    """Relative paths of the files and of the links in a folder, which may not exist."""
+    paths: set[str] = set()
+    links: set[str] = set()
+    for root, folders, files in os.walk(folder, onerror=_raise):
+        inside = Path(root).relative_to(folder)
+        paths.update((inside / name).as_posix() for name in files)
+        links.update((inside / x).as_posix() for x in (*files, *folders) if Path(root, x).is_symlink())
+    return paths - links, links
+
+
 def _raise(error: OSError) -> None:
-    raise error
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+@contextmanager
+def replacing(kind: FolderKind, folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Write a folder beside its target and move it there when it is complete (context manager).
+
+    If the block raises, nothing is changed.
+
+    Args:
+        kind: kind of folder to write, without subfolders that others may lock.
+        folder: output folder, which may not exist yet.
+        overwrite: replace existing content.
+
+    Yields:
+        Temporary folder to write into.
+
+    Raises:
+        RunError: the folder is in use by another process.
+        CaratError: `kind.error`, see `check_folder`.
+    """
+    check_folder(kind, folder, overwrite=overwrite)
+    target = folder.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{target.name}."
+    temporary = Path(tempfile.mkdtemp(prefix=prefix, suffix=".unfinished", dir=target.parent))
+    try:
+        yield temporary
+        with claim(kind, folder, overwrite=overwrite):
+            last = (kind.finished,)
+            for path in sorted(temporary.iterdir(), key=lambda path: path.name in last):
+                shutil.move(path, folder / path.name)  # a rename, unless the folder is a mount point
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+SYSTEM = tuple(map(Path, ("/dev", "/proc", "/sys")))
+"""Folders whose files are not on a disk."""
+SHARED_MEMORY = Path("/dev/shm")
 
 
 def check_file(file: Path, overwrite: bool, error: type[CaratError] = RunError) -> None:
@@ -227,11 +292,16 @@ def check_file(file: Path, overwrite: bool, error: type[CaratError] = RunError) 
 
     Raises:
         RunError: the folder of the file is in use by another process.
-        CaratError: `error`; the file exists.
+        CaratError: `error`; the file exists, or is a device or the like.
     """
     if file.is_dir():
         raise error(f"{file}: is a folder; name a file")
-    if file.exists() and not overwrite:
+    real = file.resolve()
+    if any(real.is_relative_to(x) for x in SYSTEM) and not real.is_relative_to(SHARED_MEMORY):
+        raise error(f"{file}: is in a folder of the system, where no file can be kept; choose another folder")
+    if file.exists():
+        check_regular(file, error)
+    if os.path.lexists(file) and not overwrite:
         raise error(f"{file}: exists already; --overwrite replaces it")
     refuse_locked(file.parent)
 
@@ -243,9 +313,9 @@ def read_plan(file: Path) -> dict[str, Any]:
         RunError: the plan cannot be read.
     """
     try:
-        plan = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{file}: cannot be read ({error}); --overwrite starts anew") from error
+        plan = read_json(file, RunError)
+    except RunError as error:
+        raise RunError(f"{error}; --overwrite starts anew") from error
     if not isinstance(plan, dict):
         raise RunError(f"{file}: expected a JSON object, found {plan!r:.50}; --overwrite starts anew")
     return plan

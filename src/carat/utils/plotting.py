@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from carat.utils.files import write_file
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -25,9 +27,13 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save(figure: Figure, file: Path | BinaryIO) -> None:
-    """Write a figure as SVG, reproducibly: equal figures give equal bytes."""
+    """Write a figure as SVG, reproducibly: equal figures give equal bytes. Files are written atomically."""
     import matplotlib
 
+    if isinstance(file, Path):
+        with write_file(file) as opened:
+            save(figure, opened)
+        return
     with matplotlib.rc_context({"svg.hashsalt": "carat"}):
         figure.savefig(file, format="svg", metadata={"Date": None})
 

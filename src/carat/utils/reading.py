@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -106,12 +107,22 @@ def read_bytes(file: Path, error: type[CaratError] = DataError, limit: int = MAX
     """
     with open_file(file, error) as opened:
         try:
-            content = opened.read(limit + 1)
+            size = os.fstat(opened.fileno()).st_size
+            content = opened.read(min(limit, max(size, 1 << 16)) + 1)  # `read` allocates what it is asked for
         except OSError as problem:
             raise error(f"{file}: cannot be read ({_reason(problem)})") from problem
     if len(content) > limit:
         raise error(f"{file}: is larger than {limit >> 20} MB, which is the limit for a file of its kind")
     return content
+
+
+def hash_file(file: Path, error: type[CaratError] = DataError) -> str:
+    """Compute the SHA-256 of a file; see `open_file`."""
+    with open_file(file, error) as opened:
+        try:
+            return hashlib.file_digest(opened, "sha256").hexdigest()  # type: ignore[arg-type]  # a reader fits
+        except OSError as problem:
+            raise error(f"{file}: cannot be read ({_reason(problem)})") from problem
 
 
 def read_text(file: Path, error: type[CaratError] = DataError, limit: int = MAX_TEXT) -> str:

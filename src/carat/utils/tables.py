@@ -13,7 +13,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from carat.utils.errors import CaratError
+from carat.utils.errors import CaratError, printable
 from carat.utils.files import write_atomically
 
 if TYPE_CHECKING:
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 MARKUP = re.compile(r"[\\|]|<(?=[A-Za-z/!?])")
 """Characters with a meaning in Markdown tables: cell border, escape, start of an HTML tag."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""Characters with which a spreadsheet begins a formula."""
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+"""Signed numbers, as reports format them."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Table:
         Args:
             aligned: pad cells so that columns are aligned in plain text.
         """
-        lines = [[_markdown(cell) for cell in row] for row in (self.columns, *self._texts())]
+        lines = [[escape_markdown(cell) for cell in row] for row in (self.columns, *self._texts())]
         rule = ["---"] * len(self.columns)
         if aligned:
             widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
@@ -84,16 +88,16 @@ class Table:
             rule = ["-" * (width + 2) for width in widths]
         text = [f"| {' | '.join(row)} |" for row in lines]
         text.insert(1, f"|{'|'.join(rule)}|")
-        return "\n".join([f"**{_markdown(self.title)}**", "", *text] if self.title else text)
+        return "\n".join([f"**{escape_markdown(self.title)}**", "", *text] if self.title else text)
 
     def to_csv(self, file: str | os.PathLike[str] | None = None) -> str:
-        """Format columns and rows as CSV (RFC 4180).
+        """Format columns and rows as CSV (RFC 4180); texts are marked where needed, see `csv_cell`.
 
         Args:
             file: file to write as well, atomically and in UTF-8.
         """
         buffer = io.StringIO(newline="")
-        csv.writer(buffer).writerows([self.columns, *self.rows])
+        csv.writer(buffer).writerows([csv_cell(cell) for cell in row] for row in (self.columns, *self.rows))
         text = buffer.getvalue()
         if file is not None:
             write_atomically(Path(file), text)
@@ -152,16 +156,16 @@ class Table:
         from rich.text import Text
 
         table = Terminal(  # as Text, so that brackets are not parsed as markup
-            title=Text(self.title, style="bold") if self.title else None,
+            title=Text(_shown(self.title), style="bold") if self.title else None,
             title_justify="left",
             box=None if bare else HEAVY_HEAD,
             show_header=not bare,
             pad_edge=not bare,
         )
         for i, column in enumerate(self.columns):
-            table.add_column(Text(column), justify=align if i else "left")
+            table.add_column(Text(_shown(column)), justify=align if i else "left")
         for row in self._texts():
-            table.add_row(*(Text(cell, style=(styles or {}).get(cell, "")) for cell in row))
+            table.add_row(*(Text(_shown(cell), style=(styles or {}).get(cell, "")) for cell in row))
         Console().print(table)
 
     def _texts(self) -> list[list[str]]:
@@ -175,5 +179,27 @@ class Table:
         return str(cell)
 
 
-def _markdown(cell: str) -> str:
-    return "<br>".join(MARKUP.sub(r"\\\g<0>", cell).splitlines())
+def csv_cell(cell: Any) -> Any:
+    """Mark a text that a spreadsheet would calculate as a formula by an apostrophe; numbers stay as they are.
+
+    >>> csv_cell("=1+1"), csv_cell("-a"), csv_cell("-0.5"), csv_cell(-0.5)
+    ("'=1+1", "'-a", '-0.5', -0.5)
+    """
+    if not isinstance(cell, str) or not cell.lstrip(" ").startswith(FORMULA):
+        return cell
+    return cell if NUMBER.fullmatch(cell) else f"'{cell}"
+
+
+def escape_markdown(text: str) -> str:
+    """Escape text for a Markdown table or heading; control characters become question marks.
+
+    >>> escape_markdown("<b>a|b\\x1b[31m")
+    '\\\\<b>a\\\\|b?[31m'
+    """
+    lines = MARKUP.sub(r"\\\g<0>", text).splitlines()
+    return "<br>".join(printable(line) for line in lines)
+
+
+def _shown(text: str) -> str:
+    """Text for the terminal, without escape sequences."""
+    return "\n".join(printable(line) for line in text.split("\n"))

@@ -358,7 +358,7 @@ def test_altered_content_fails_and_the_other_checks_run(name: str, tmp_path: Pat
     with (store.folder / name).open("rb+") as file:
         file.seek(-1, 2)
         file.write(b"\xee")
-    first = check_store(open_store(store.folder))[0]
+    first = check_store(store)[0]  # opened before: opening it now refuses other labels and splits
     assert (first.check, first.verdict) == ("content", "fail")
     assert first.message.endswith(f"{name}: altered (SHA-256 mismatch); build the store again")
 

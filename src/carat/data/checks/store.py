@@ -29,7 +29,7 @@ from carat.data.checks.features import (
 )
 from carat.data.corpora.labels import M3ED, MOSEI
 from carat.data.recipes.sources.glove import tokenize
-from carat.data.store.store import SPLIT, TRANSCRIPTS, Store
+from carat.data.store.store import SPLIT, TRANSCRIPT_OFFSETS, TRANSCRIPTS, Store
 from carat.data.summary import leakage_notes
 from carat.utils.errors import DataError, did_you_mean
 
@@ -107,12 +107,32 @@ def check_store(store: Store, known: str | None = None) -> list[Finding]:
 
 
 def _content(c: CheckContext) -> tuple[Verdict, str]:
-    """Check that all files match their checksums."""
+    """Check that all files match their checksums, and what opening a store leaves unread."""
     try:
         c.store.verify()
     except DataError as error:
         return "fail", str(error)
+    for m, info in c.store.manifest.modalities.items():
+        lowest, highest = c.statistics[m].lowest, c.statistics[m].highest
+        if info.tokens is not None and (lowest.min() < 0 or highest[0] >= info.tokens.vocabulary):
+            return "fail", f"{m} has IDs from {lowest.min():.0f} to {highest[0]:.0f}; {info.tokens.expected}"
+    if c.store.intensities is not None and not np.isfinite(c.store.intensities).all():
+        return "fail", "intensities are inf or NaN"
+    if TRANSCRIPTS in c.store.manifest.files and not _is_utf8(c.store):
+        return "fail", "transcripts are not UTF-8; build the store again"
     return "ok", f"all {len(c.store.manifest.files)} files match the manifest"
+
+
+def _is_utf8(store: Store) -> bool:
+    content, offsets = store.array(TRANSCRIPTS), store.array(TRANSCRIPT_OFFSETS)
+    starts = content[offsets[:-1][np.diff(offsets) > 0]]
+    if (starts & 0xC0 == 0x80).any():  # a character that continues in the next transcript
+        return False
+    try:
+        bytes(content).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _splits(c: CheckContext) -> tuple[Verdict, str]:

@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from carat.config.base import Section, explain
 from carat.data.store.transform import Transform
 from carat.utils.errors import DataError
+from carat.utils.reading import hash_file as hash_regular
+from carat.utils.reading import read_json
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+Width = Annotated[int, Field(gt=0, le=1 << 18)]
+"""Features per step."""
+MODALITY = re.compile(r"[A-Za-z0-9_-]+")
+MAX_SPLITS = 127
+KINDS_OF_NAMES = {"labels": "label", "modalities": "modality", "splits": "split"}
+RESERVED = "_offsets"
+"""End of names of files, which the name of a modality must not have."""
 
 
 class FileInfo(Section):
     """Size and checksum of a file of the store."""
 
-    bytes: int
+    bytes: Annotated[int, Field(ge=0)]
     sha256: str
 
 
@@ -66,10 +78,10 @@ class Waveform(Section):
 class ModalityInfo(Section):
     """Shape, source and preprocessing of a modality."""
 
-    width: int
+    width: Width
     """Features per step."""
     dtype: Literal["float16", "float32", "int32"]
-    steps: int
+    steps: Annotated[int, Field(gt=0)]
     """Total time steps of all samples."""
     source: str
     """Identifies the extractor, e.g. `glove:<hash>`; runs warn about features from another source."""
@@ -106,6 +118,43 @@ class Manifest(Section):
     notes: list[str] = []
     """Remarks of the reader that made the store."""
 
+    @field_validator("labels", "modalities", "splits")
+    @classmethod
+    def _check_names(cls, named: Any, info: ValidationInfo) -> Any:
+        check_names(KINDS_OF_NAMES[info.field_name or ""], list(named))
+        return named
+
+    @field_validator("splits")
+    @classmethod
+    def _check_counts(cls, splits: dict[str, int]) -> dict[str, int]:
+        if len(splits) > MAX_SPLITS or min(splits.values()) < 1:
+            raise ValueError(f"expected at most {MAX_SPLITS} splits, each with samples")
+        return splits
+
+
+def check_names(what: str, names: Sequence[str]) -> None:
+    """Check the names of labels, modalities or splits.
+
+    Args:
+        what: "label", "modality" or "split".
+        names: in order.
+
+    Raises:
+        ValueError: there is none, or one is empty, duplicated, or cannot be the name of a file.
+    """
+    if not names:
+        raise ValueError(f"expected at least one {what}")
+    for name in names:
+        if what == "modality" and (not MODALITY.fullmatch(name) or name.endswith(RESERVED)):
+            raise ValueError(
+                f"modality '{name}': names consist of letters, digits, '_' and '-' and must not end in "
+                f"'{RESERVED}'"
+            )
+        if not name.strip():
+            raise ValueError(f"empty {what} name")
+    if len(set(names)) < len(names):
+        raise ValueError(f"duplicate {what} '{next(name for name in names if names.count(name) > 1)}'")
+
 
 def fingerprint(
     labels: list[str],
@@ -126,9 +175,7 @@ def fingerprint(
 
 def hash_file(path: Path) -> FileInfo:
     """Compute the size and SHA-256 of a file."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileInfo(bytes=path.stat().st_size, sha256=digest)
+    return FileInfo(bytes=path.stat().st_size, sha256=hash_regular(path))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -140,12 +187,9 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not folder.is_dir():
         raise DataError(f"{folder}: no such store (build one with `carat data build` or `carat data synth`)")
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise DataError(f"{folder}: not a carat store, {MANIFEST} is missing")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
+    content = read_json(path)
     version = content.get("schema_version") if isinstance(content, dict) else None
     if isinstance(version, int) and version > SCHEMA:
         raise DataError(

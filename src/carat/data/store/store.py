@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from carat.data.store.manifest import Manifest, hash_file, read_manifest
 from carat.utils.errors import DataError, did_you_mean
+from carat.utils.reading import check_regular
 from carat.utils.tables import Table
 
 LABELS = "labels.npy"
@@ -21,6 +22,8 @@ IDS = "ids.npy"
 GROUPS = "groups.npy"
 TRANSCRIPTS = "transcripts.npy"
 TRANSCRIPT_OFFSETS = "transcripts_offsets.npy"
+TEXT = "U"
+"""Kind of data type of the arrays of texts, which have different widths."""
 
 
 def feature_file(modality: str) -> str:
@@ -98,10 +101,13 @@ class Store:
             DataError: the file is missing or not an array.
         """
         if name not in self._arrays:
+            file = self.folder / name
+            check_regular(file)
             try:
-                self._arrays[name] = np.load(self.folder / name, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
-                raise DataError(f"{self.folder / name}: cannot be read ({error})") from error
+                self._arrays[name] = np.lib.format.open_memmap(file, mode="r")
+            except Exception as error:  # whatever NumPy raises on a header that it did not write
+                reason = " ".join(str(error).split())
+                raise DataError(f"{file}: cannot be read ({reason})") from error
         return self._arrays[name]
 
     @property
@@ -170,7 +176,13 @@ class Store:
         if TRANSCRIPTS not in self.manifest.files:
             return ""
         offsets = self.array(TRANSCRIPT_OFFSETS)
-        return bytes(self.array(TRANSCRIPTS)[offsets[row] : offsets[row + 1]]).decode()
+        text = bytes(self.array(TRANSCRIPTS)[offsets[row] : offsets[row + 1]])
+        try:
+            return text.decode()
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{self.folder / TRANSCRIPTS}: row {row} is not UTF-8 ({error.reason})"
+            ) from error
 
     def __getitem__(self, row: int) -> Sample:
         if not -len(self) <= row < len(self):
@@ -192,13 +204,17 @@ class Store:
         Raises:
             DataError: a file was altered.
         """
+        for name in self.manifest.files:
+            check_regular(self.folder / name)
         for name, info in self.manifest.files.items():
             if hash_file(self.folder / name) != info:
                 raise DataError(f"{self.folder / name}: altered (SHA-256 mismatch); build the store again")
 
 
 def open_store(path: Store | str | os.PathLike[str]) -> Store:
-    """Open a store and check the sizes and shapes of its files. Checksums are left to `Store.verify`.
+    """Open a store and check its files: sizes, shapes, data types, labels, splits, ids and offsets.
+
+    Features are not read, and checksums are left to `Store.verify`.
 
     Args:
         path: folder written by `carat data build`, `carat data import`, `carat data synth` or `StoreWriter`;
@@ -218,40 +234,108 @@ def open_store(path: Store | str | os.PathLike[str]) -> Store:
         return path
     folder = Path(path)
     manifest = read_manifest(folder)
+    store = Store(folder, manifest)
+    expected = _expected_arrays(store)
+    for name in manifest.files.keys() ^ expected.keys():
+        problem = "not listed in the manifest" if name in expected else "no file of a store"
+        raise _altered(store, name, problem)
     for name, info in manifest.files.items():
         file = folder / name
-        if not file.is_file():
+        if not os.path.lexists(file):
             raise DataError(f"{file}: missing; the store is damaged, build it again")
+        check_regular(file)
         size = file.stat().st_size
         if size != info.bytes:
             problem = "truncated" if size < info.bytes else "altered"
             raise DataError(f"{file}: {problem}: {size} bytes, expected {info.bytes}; build the store again")
-    store = Store(folder, manifest)
-    _check_shapes(store)
+    for name, (dtype, shape) in expected.items():
+        array = store.array(name)
+        if array.dtype.kind != dtype if dtype == TEXT else array.dtype != np.dtype(dtype):
+            raise _altered(
+                store, name, f"data type {array.dtype}, expected {'text' if dtype == TEXT else dtype}"
+            )
+        if array.shape != shape:
+            raise _altered(store, name, f"shape {array.shape}, expected {shape}")
+    _check_content(store)
     return store
 
 
-def _check_shapes(store: Store) -> None:
-    samples = sum(store.manifest.splits.values())
-    expected: dict[str, tuple[int, ...]] = {
-        LABELS: (samples, len(store.label_names)),
-        SPLIT: (samples,),
-        IDS: (samples,),
-        GROUPS: (samples,),
+def open_unchanged(path: str | os.PathLike[str], fingerprint: str) -> Store:
+    """Open a store that must still have the content that work was planned for.
+
+    Args:
+        path: folder of the store.
+        fingerprint: its fingerprint when the work was planned.
+
+    Raises:
+        DataError: the store was replaced, or see `open_store`.
+    """
+    store = open_store(path)
+    now = read_manifest(store.folder)  # again: the files were opened since
+    for manifest in (store.manifest, now):
+        if manifest.fingerprint != fingerprint:
+            raise DataError(
+                f"{store.folder}: replaced while in use: fingerprint {manifest.fingerprint[:16]}, planned "
+                f"with {fingerprint[:16]}; rerun the command on one store"
+            )
+    return store
+
+
+def _expected_arrays(store: Store) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Data type and shape by file."""
+    manifest, samples = store.manifest, sum(store.manifest.splits.values())
+    labels = (samples, len(store.label_names))
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {
+        LABELS: ("uint8", labels),
+        SPLIT: ("int8", (samples,)),
+        IDS: (TEXT, (samples,)),
+        GROUPS: (TEXT, (samples,)),
     }
-    for modality, info in store.manifest.modalities.items():
-        expected[feature_file(modality)] = (info.steps, info.width)
-        expected[offset_file(modality)] = (samples + 1,)
-    for name, shape in expected.items():
-        actual = store.array(name).shape
-        if actual != shape:
-            raise DataError(
-                f"{store.folder / name}: altered: shape {actual}, expected {shape}; build the store again"
-            )
-    for modality, info in store.manifest.modalities.items():
-        offsets = cast(NDArray[np.int64], store.array(offset_file(modality)))
-        if offsets[0] != 0 or offsets[-1] != info.steps or (np.diff(offsets) < 0).any():
-            raise DataError(
-                f"{store.folder / offset_file(modality)}: altered: offsets do not match the features; "
-                "build the store again"
-            )
+    if INTENSITIES in manifest.files:
+        expected[INTENSITIES] = ("float32", labels)
+    if TRANSCRIPTS in manifest.files:
+        expected[TRANSCRIPTS] = ("uint8", (store.array(TRANSCRIPTS).size,))
+        expected[TRANSCRIPT_OFFSETS] = ("int64", (samples + 1,))
+    for modality, info in manifest.modalities.items():
+        expected[feature_file(modality)] = (info.dtype, (info.steps, info.width))
+        expected[offset_file(modality)] = ("int64", (samples + 1,))
+    return expected
+
+
+def _check_content(store: Store) -> None:
+    """Check values that everything else relies on, in time linear in the number of samples."""
+    if store.labels.max() > 1:
+        raise _altered(store, LABELS, f"label {store.labels.max()}, expected 0 or 1")
+    splits = store.manifest.splits
+    counts = np.bincount(store.array(SPLIT).view(np.uint8), minlength=len(splits))
+    if counts.tolist() != list(splits.values()):
+        raise _altered(
+            store, SPLIT, f"{counts.tolist()[:9]} samples by split, expected {list(splits.values())}"
+        )
+    if _has_duplicates(store.ids):
+        ids, number = np.unique(store.ids, return_counts=True)
+        if number.max() > 1:
+            raise _altered(store, IDS, f"{number.max()} samples have the id '{ids[number.argmax()]}'")
+    ends = {offset_file(m): info.steps for m, info in store.manifest.modalities.items()}
+    if TRANSCRIPTS in store.manifest.files:
+        ends[TRANSCRIPT_OFFSETS] = len(store.array(TRANSCRIPTS))
+    for name, end in ends.items():
+        offsets = store.array(name)
+        if offsets[0] != 0 or offsets[-1] != end or (offsets[1:] < offsets[:-1]).any():
+            raise _altered(store, name, "offsets do not match the data")
+
+
+def _has_duplicates(texts: NDArray[np.str_], chunk: int = 8192) -> bool:
+    """Whether texts (N,) are probably not unique: equal texts have equal hashes (FNV-1a by character)."""
+    keys = np.full(len(texts), 0xCBF29CE484222325, dtype=np.uint64)
+    for start in range(0, len(texts), chunk):  # which fits the processor's cache
+        part, key = np.array(texts[start : start + chunk]), keys[start : start + chunk]
+        for characters in part.view(np.uint32).reshape(len(part), -1).T:
+            key ^= characters
+            key *= np.uint64(0x100000001B3)
+    keys.sort()
+    return bool((keys[1:] == keys[:-1]).any())
+
+
+def _altered(store: Store, name: str, problem: str) -> DataError:
+    return DataError(f"{store.folder / name}: altered: {problem}; build the store again")

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from carat.data.gaps import describe_gaps
+from carat.data.store.flat_file import FlatFile
 from carat.data.store.manifest import (
     MANIFEST,
     SCHEMA,
@@ -24,8 +24,10 @@ from carat.data.store.manifest import (
     ModalityInfo,
     Tokens,
     Waveform,
+    check_names,
     fingerprint,
     hash_file,
+    read_manifest,
 )
 from carat.data.store.store import (
     GROUPS,
@@ -41,15 +43,15 @@ from carat.data.store.store import (
 )
 from carat.data.store.transform import Transform
 from carat.utils.errors import DataError
+from carat.utils.files import name_file
 from carat.utils.logging import logger
-from carat.utils.output_folder import FolderKind, check_folder, claim, has_key
+from carat.utils.output_folder import FolderKind, check_folder, claim
 
 DTYPES: dict[np.dtype[Any], Literal["float16", "float32", "int32"]] = {
     np.dtype(np.float16): "float16",
     np.dtype(np.float32): "float32",
     np.dtype(np.int32): "int32",
 }
-MODALITY = re.compile(r"[A-Za-z0-9_-]+")
 STORE = FolderKind(
     name="store",
     markers=(MANIFEST,),
@@ -59,9 +61,18 @@ STORE = FolderKind(
     ),
     finished=MANIFEST,
     error=DataError,
-    recognizes=lambda folder: has_key(folder / MANIFEST, "fingerprint"),
+    recognizes=lambda folder: bool(_listed(folder)),
+    listed=lambda folder: _listed(folder),
 )
 """Output folder of a store. It never exists unfinished, because finished stores are renamed into place."""
+
+
+def _listed(folder: Path) -> Collection[str]:
+    """Files that the manifest of a store lists; empty if there is no valid one."""
+    try:
+        return read_manifest(folder).files.keys()
+    except DataError:
+        return ()
 
 
 class StoreWriter:
@@ -107,7 +118,10 @@ class StoreWriter:
         if dtype not in ("float16", "float32"):
             raise DataError(f"dtype must be float16 or float32, found '{dtype}'")
         for what, names in (("label", labels), ("modality", list(sources)), ("split", splits)):
-            _check_names(what, names)
+            try:
+                check_names(what, names)
+            except ValueError as error:
+                raise DataError(str(error)) from error
         self.path = Path(path).resolve()
         self.name = name
         self.labels = list(labels)
@@ -121,7 +135,7 @@ class StoreWriter:
         self.notes: list[str] = []
         self.overwrite, self.strict = overwrite, strict
         check_folder(STORE, self.path, overwrite=overwrite)
-        self._features: dict[str, _FlatFile] = {}
+        self._features: dict[str, FlatFile] = {}
         self._offsets: dict[str, list[int]] = {m: [0] for m in sources}
         self._ids: dict[str, None] = {}
         self._groups: list[str] = []
@@ -143,11 +157,14 @@ class StoreWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if error is None:
-                self._finish()
+            with name_file(self.path):
+                if isinstance(error, OSError):
+                    raise error
+                if error is None:
+                    self._finish()
         finally:
             for flat in self._features.values():
-                flat.close()
+                flat.abandon()
             shutil.rmtree(self._temporary, ignore_errors=True)
             if not self.path.exists():
                 for folder in self._created_parents:
@@ -238,10 +255,10 @@ class StoreWriter:
         is_tokens = isinstance(self.encoder_inputs.get(modality), Tokens)
         return np.dtype(np.int32) if is_tokens else self.dtype
 
-    def _feature_file(self, modality: str, width: int) -> _FlatFile:
+    def _feature_file(self, modality: str, width: int) -> FlatFile:
         if modality not in self._features:
             path = self._temporary / feature_file(modality)
-            self._features[modality] = _FlatFile(path, width, self._dtype(modality))
+            self._features[modality] = FlatFile(path, width, self._dtype(modality))
         return self._features[modality]
 
     def _finish(self) -> None:
@@ -323,39 +340,6 @@ class StoreWriter:
         np.save(self._temporary / name, array, allow_pickle=False)
 
 
-class _FlatFile:
-    """A `.npy` file to which rows are appended.
-
-    NumPy pads headers of version 1.0, so that closing the file can rewrite the number of rows in place.
-    """
-
-    def __init__(self, path: Path, width: int, dtype: np.dtype[Any]) -> None:
-        self.path, self.width, self.dtype = path, width, dtype
-        self.rows = 0
-        self._file: IO[bytes] | None = path.open("wb")
-        self._header()
-
-    def _header(self) -> None:
-        assert self._file is not None
-        self._file.seek(0)
-        description = np.lib.format.dtype_to_descr(self.dtype)
-        shape = (self.rows, self.width)
-        np.lib.format.write_array_header_1_0(
-            self._file, {"descr": description, "fortran_order": False, "shape": shape}
-        )
-
-    def append(self, rows: NDArray[Any]) -> None:
-        assert self._file is not None, "closed"
-        self._file.write(np.ascontiguousarray(rows).tobytes())
-        self.rows += len(rows)
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._header()
-            self._file.close()
-            self._file = None
-
-
 def publish(temporary: Path, path: Path, overwrite: bool) -> None:
     """Rename a finished store into place, durably.
 
@@ -394,18 +378,3 @@ def _sync(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _check_names(what: str, names: Sequence[str]) -> None:
-    if not names:
-        raise DataError(f"a store needs at least one {what}")
-    for name in names:
-        if what == "modality" and (not MODALITY.fullmatch(name) or name.endswith("_offsets")):
-            raise DataError(
-                f"modality '{name}': names consist of letters, digits, '_' and '-' and must not end in "
-                "'_offsets'"
-            )
-        if not name.strip():
-            raise DataError(f"empty {what} name")
-        if list(names).count(name) > 1:
-            raise DataError(f"duplicate {what} '{name}'")

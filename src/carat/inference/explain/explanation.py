@@ -16,7 +16,7 @@ from carat.inference.explain.latents import draw_latents
 from carat.inference.explain.sensitivity import draw_sensitivity, read_sweep
 from carat.inference.predictor import load
 from carat.utils.errors import ConfigError
-from carat.utils.output_folder import FolderKind, check_folder, claim
+from carat.utils.output_folder import FolderKind, check_folder, replacing
 
 EXPLANATION = FolderKind(
     name="explanation",
@@ -89,16 +89,16 @@ def explain(
             f"{folder}: {name} has no label-specific features by modality, so only --sweep can be drawn"
         )
     files: list[Path] = []
-    with claim(EXPLANATION, folder, overwrite=overwrite):
+    with replacing(EXPLANATION, folder, overwrite=overwrite) as new:
         if outputs is not None:
-            files += draw_latents(outputs, opened, folder, points, seed)
-            files += draw_contributions(outputs, folder)
-            files += draw_co_occurrence(outputs, folder)
+            files += draw_latents(outputs, opened, new, points, seed)
+            files += draw_contributions(outputs, new)
+            files += draw_co_occurrence(outputs, new)
             for row in select_samples(outputs) if rows is None else rows:
-                files += draw_attention(predictor, opened, row, folder)
+                files += draw_attention(predictor, opened, row, new)
         if curves is not None:
-            files += draw_sensitivity(curves, folder)
-    return files
+            files += draw_sensitivity(curves, new)
+    return [folder / file.relative_to(new) for file in files]
 
 
 def select_samples(outputs: SplitOutputs) -> list[int]:

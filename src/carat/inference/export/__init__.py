@@ -85,6 +85,7 @@ def export(
     model = KINDS[file.suffix].make(predictor, list(inputs), list(outputs))
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.stem}.unfinished{file.suffix}")
+    temporary.unlink(missing_ok=True)  # left by a killed process, or a link
     f1: dict[str, F1] = {}
     try:
         if int8:

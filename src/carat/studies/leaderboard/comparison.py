@@ -12,6 +12,7 @@ from carat.config.base import merge
 from carat.config.experiment import Experiment, load_experiment
 from carat.config.methods import RESERVED, find_method, method_names
 from carat.data.store import Store, open_store
+from carat.data.store.store import open_unchanged
 from carat.inference.predictor import Predictor
 from carat.studies.jobs import (
     Arrays,
@@ -134,7 +135,7 @@ def compare(
         board = carat.compare("demo-store", "leaderboard", methods=["prior", "br"], seeds=2)
         board.to_frame()
     """
-    folder, path, opened = Path(out), Path(store), open_store(store)
+    folder, opened = Path(out), open_store(store)
     for split in ("train", "valid", "test"):
         opened.indices(split)
     presets = experiments_of(choose_methods(methods), preset, settings or {})
@@ -145,9 +146,10 @@ def compare(
         "budget": budget,
     }
     with claim_study(COMPARISON, folder, plan, overwrite):
-        selected = _tune(presets, budget, seeds, path, folder, workers)
+        selected = _tune(presets, budget, seeds, opened, folder, workers)
         logger.info(f"training the selected trials: {len(selected) * seeds} training runs")
         run_seeds([trial.jobs for trial in selected], folder, workers)
+        opened = open_unchanged(opened.folder, opened.manifest.fingerprint)
         results = evaluate_methods(selected, opened, folder)
         about = About.of(selected, opened, folder, preset, dict(settings or {}), budget)
         write_tables(results, about, folder)
@@ -159,7 +161,7 @@ def _tune(
     presets: Mapping[str, Experiment],
     budget: int,
     seeds: int,
-    store: Path,
+    store: Store,
     out: Path,
     workers: int,
 ) -> list[SelectedTrial]:
@@ -189,12 +191,12 @@ def _job(
     method: str,
     trial: int,
     experiment: Experiment,
-    store: Path,
+    store: Store,
     seed: int = 0,
     measurement: Callable[[Predictor, Store], Arrays] | None = None,
 ) -> Job:
     seeded = experiment.model_copy(update={"seed": experiment.seed + seed})
-    return Job(f"{method}/trial{trial}", seeded, store, measurement)
+    return Job(f"{method}/trial{trial}", seeded, store.folder, store.manifest.fingerprint, measurement)
 
 
 def _validation(job: Job, out: Path) -> float | None:

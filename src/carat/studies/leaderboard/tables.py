@@ -18,7 +18,7 @@ from carat.evaluation.formatting import decimal, in_brackets, mean_and_spread, s
 from carat.studies.jobs import distinct, read_environment
 from carat.studies.leaderboard.evaluation import BASE, COMPARED, MethodResult, SelectedTrial
 from carat.utils.files import write_atomically
-from carat.utils.tables import Table
+from carat.utils.tables import Table, escape_markdown
 
 METRICS = ("micro_f1", "macro_f1", "rarest_f1", "accuracy", "precision", "recall")
 """Columns of leaderboard.csv; `rarest_f1` is the F1 of the rarest label."""
@@ -266,7 +266,8 @@ def _rarest(results: Sequence[MethodResult]) -> str:
 
 
 def _markdown(results: Sequence[MethodResult], about: About) -> str:
-    parts = [f"# Leaderboard on {about.store}", *map(_fill, about.paragraphs())]
+    paragraphs = [_fill(escape_markdown(paragraph)) for paragraph in about.paragraphs()]
+    parts = [f"# Leaderboard on {escape_markdown(about.store)}", *paragraphs]
     parts.append(score_table(results).to_markdown())
     parts += ["## F1 by label", label_table(results, about.labels).to_markdown()]
     parts += [

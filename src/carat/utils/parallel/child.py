@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -24,6 +30,17 @@ class Child:
     pipe: Connection
 
 
+_alive: list[SpawnProcess] = []
+"""Children of this process that were not ended yet."""
+os.register_at_fork(after_in_child=_alive.clear)  # they are not the fork's
+
+
+@atexit.register
+def _end_all() -> None:
+    """Kill what an error left behind: at exit, `multiprocessing` would wait for it forever."""
+    _kill(list(_alive))
+
+
 def start_child(target: Callable[..., None], *arguments: Any, name: str | None = None) -> Child:
     """Start a fresh Python process that calls `target(*arguments, pipe)`.
 
@@ -35,18 +52,45 @@ def start_child(target: Callable[..., None], *arguments: Any, name: str | None =
     context = multiprocessing.get_context("spawn")
     own_end, child_end = context.Pipe()
     process = context.Process(target=target, args=(*arguments, child_end), name=name)
-    process.start()
+    with _interrupts_blocked():
+        process.start()
+        _alive.append(process)
     child_end.close()
     return Child(process, own_end)
 
 
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Block Ctrl-C; a child started inside inherits this, so that it is not interrupted while it starts."""
+    resource_tracker.ensure_running()  # which unblocks it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def end_children(children: Sequence[Child], patience: float = 0.0) -> None:
-    """Wait for each child up to `patience` seconds, then kill it."""
-    for child in children:
-        child.process.join(patience)
-        if child.process.exitcode is None:
-            child.process.kill()
-            child.process.join()
+    """Wait for children up to `patience` seconds together, then kill them, also if this is interrupted."""
+    deadline = time.monotonic() + patience
+    try:
+        for child in children:
+            child.process.join(max(0.0, deadline - time.monotonic()))
+    finally:
+        _kill([child.process for child in children])
+
+
+def _kill(processes: Sequence[SpawnProcess]) -> None:
+    """Kill children and the processes that they forked, such as workers of a data loader."""
+    killed = [process for process in processes if process in _alive]
+    for process in killed:
+        assert process.pid is not None
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)  # see `exit_with_parent`
+        process.kill()  # it may be too young to have its own group
+    for process in killed:
+        process.join()
+        _alive.remove(process)
 
 
 def describe_exit(code: int | None) -> str:
@@ -63,12 +107,16 @@ def describe_exit(code: int | None) -> str:
 def exit_with_parent(*, quiet: bool = True) -> None:
     """Exit this child process when its parent exits for any reason. Called in the child process.
 
-    The child leaves the process group of the terminal, whose signals then reach only the parent.
+    The child leaves the process group of the terminal, whose signals then reach only the parent, and leads
+    its own, so that it can be killed with what it forks.
 
     Args:
         quiet: discard progress and warnings.
     """
     os.setpgrp()
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # discards one of before
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGINT, handler)
     if quiet:
         hide_progress()
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  for the process's lifetime

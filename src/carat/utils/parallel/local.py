@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from carat.utils.parallel.tasks import ATTEMPTS, OnReport, Prepare, TaskFunction
 
 PATIENCE = 10.0
 """Seconds that an idle worker has to exit by itself."""
+POLL = 1.0
+"""Seconds between looks at whether workers live: what they forked may keep the pipe of a dead one open."""
 
 
 @dataclass(eq=False)
@@ -21,6 +24,17 @@ class Worker(Child):
     """A worker process and the index of its current task."""
 
     index: int = -1
+
+    def receive(self) -> tuple[str, Any]:
+        """Read the next message.
+
+        Raises:
+            EOFError, ConnectionResetError: there is none, and the worker is dead.
+        """
+        if not self.pipe.poll():
+            raise EOFError
+        message: tuple[str, Any] = self.pipe.recv()
+        return message
 
 
 def run_tasks(
@@ -51,13 +65,15 @@ def run_tasks(
                 busy.append(worker)
                 worker.index = index
                 _send(worker, tasks[index])
-            ready = wait([worker.pipe for worker in busy])
-            for worker in [worker for worker in busy if worker.pipe in ready]:
+            ready = wait([worker.pipe for worker in busy], POLL)
+            for worker in list(busy):
+                if worker.pipe not in ready and worker.process.is_alive():
+                    continue
                 try:
-                    kind, content = worker.pipe.recv()
+                    kind, content = worker.receive()
                 except (EOFError, ConnectionResetError):
                     busy.remove(worker)
-                    worker.process.join()
+                    end_children([worker], PATIENCE)
                     if started[worker.index] < attempts:
                         waiting.appendleft(worker.index)
                         continue
@@ -88,7 +104,9 @@ def _start(prepare: Prepare, arguments: tuple[Any, ...]) -> Worker:
 
 
 def _send(worker: Worker, content: Any) -> None:
-    with contextlib.suppress(BrokenPipeError):  # a dead worker is detected on the next read
+    with contextlib.suppress(
+        BrokenPipeError, ConnectionResetError
+    ):  # a dead worker is detected on the next read
         worker.pipe.send(content)
 
 
@@ -115,4 +133,7 @@ def _serve(prepare: Prepare, arguments: tuple[Any, ...], pipe: Connection) -> No
             task = pipe.recv()
         except EOFError:
             return
-        pipe.send(("result", attempt(perform, task)))
+        try:
+            pipe.send(("result", attempt(perform, task)))
+        except BaseException:  # a signal, or a result that cannot be sent
+            os._exit(1)  # at once: the end of a process waits for its threads, and the parent for the process

@@ -109,7 +109,7 @@ def run_tasks(
 
 def _perform(
     prepare: Prepare, arguments: tuple[Any, ...], task: Any, index: int, mailbox: Any
-) -> tuple[Any, str]:
+) -> tuple[Any, str, bool]:
     import ray
     import torch
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,6 +24,12 @@ Prepare = Callable[..., TaskFunction]
 OnReport = Callable[[int, Any], bool]
 """Receives the index of a task and its report; returns whether to stop the task."""
 
+EXHAUSTED = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS),
+    *(errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN),
+}
+"""Error numbers of the operating system that do not depend on the task."""
+
 ATTEMPTS = 3
 """Number of attempts if the worker of a task dies."""
 
@@ -36,22 +43,25 @@ class TaskResult:
     result: Any = None
     problem: str = ""
     """One-line error message; empty if the task succeeded."""
+    environmental: bool = False
+    """Whether the task failed for want of room, memory or the like, so that it may succeed later."""
     died: bool = False
     """Whether the task failed because its worker died."""
 
 
-def attempt(function: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:
+def attempt(function: Callable[..., Any], *arguments: Any) -> tuple[Any, str, bool]:
     """Call a function and convert an exception to text, so that other tasks continue.
 
     Returns:
-        The result and an empty string, or None and a one-line error message.
+        The first fields of `TaskResult` after the index: the result, or None with a one-line error message
+        and whether the cause is the environment.
     """
     try:
-        return function(*arguments), ""
+        return function(*arguments), "", False
     except CaratError as error:
-        return None, str(error)
+        return None, str(error), isinstance(error.__cause__, OSError) and error.__cause__.errno in EXHAUSTED
     except Exception as error:
-        return None, one_line(error)
+        return None, one_line(error), isinstance(error, (OSError, MemoryError))
 
 
 def one_line(error: BaseException) -> str:
