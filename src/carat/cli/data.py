@@ -205,8 +205,7 @@ def check(
     *,
     known: Literal["mosei", "m3ed"] | None = None,
     format: Literal["mosei-aligned", "mosei-unaligned", "mmsa", "mult", "m3ed", "erc"] | None = None,
-    labels: Path | None = None,
-    by_index: Flag = False,
+    corpus: CorpusOptions | None = None,
     strict: Annotated[bool, Parameter(help="Warnings fail, too.", negative=())] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -231,10 +230,6 @@ def check(
         labels, where they are warnings.
     format
         Format of a data file, as for `carat data import`; by default detected from the content.
-    labels
-        Labels of a data file, as for `carat data import`.
-    by_index
-        Pair labels by position, as for `carat data import`.
     """
     from carat.cli.tables import show_findings
     from carat.data.checks.file import check_file
@@ -242,15 +237,16 @@ def check(
     from carat.data.corpora.registry import Sources
     from carat.data.store import open_store
 
-    if store.is_dir() and (format or labels or by_index):
-        raise ConfigError("--format, --labels and --by-index are for data files, but this is a folder")
+    options = corpus or CorpusOptions()
+    if store.is_dir() and (format or options != CorpusOptions()):
+        raise ConfigError("--format, --labels and the like are for data files, but this is a folder")
     if store.is_dir():
         try:
             findings = check_store(open_store(store), known)
         except DataError as error:
             findings = [Finding("opens", "fail", str(error))]
     else:
-        findings = check_file(store, format, Sources(labels=labels, by_index=by_index), known)
+        findings = check_file(store, format, Sources(**vars(options)), known)
     if as_json:
         print(json.dumps([vars(finding) for finding in findings], indent=2, ensure_ascii=False))
     else:

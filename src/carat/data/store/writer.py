@@ -42,7 +42,7 @@ from carat.data.store.store import (
     open_store,
 )
 from carat.data.store.transform import Transform
-from carat.utils.errors import DataError
+from carat.utils.errors import DataError, shorten
 from carat.utils.files import name_file
 from carat.utils.logging import logger
 from carat.utils.output_folder import FolderKind, check_folder, claim
@@ -52,6 +52,8 @@ DTYPES: dict[np.dtype[Any], Literal["float16", "float32", "int32"]] = {
     np.dtype(np.float32): "float32",
     np.dtype(np.int32): "int32",
 }
+MAX_NAME = 256
+"""Maximum length of IDs and groups in characters; all take the space of the longest one."""
 STORE = FolderKind(
     name="store",
     markers=(MANIFEST,),
@@ -195,6 +197,11 @@ class StoreWriter:
         Raises:
             DataError: invalid sample.
         """
+        for name in (id, group):
+            if len(name) > MAX_NAME:
+                raise DataError(
+                    f"sample '{shorten(name, 60)}': IDs and groups have at most {MAX_NAME} characters"
+                )
         if id in self._ids:
             raise DataError(f"sample '{id}': duplicate id")
         if split not in self.splits:
