@@ -76,7 +76,9 @@ def named_method(arguments: Sequence[str]) -> str:
             section = read_yaml(file).get("method")
         except ConfigError:  # raised again by the command
             return "carat"
-        named = section if isinstance(section, str) else (section or {}).get("name", "")
+        named = section.get("name") if isinstance(section, dict) else section
+    if not isinstance(named, str):  # refused by the command
+        return "carat"
     return named if named in METHODS or (named and named in method_names()) else "carat"
 
 
