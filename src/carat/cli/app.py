@@ -37,7 +37,7 @@ app.register_install_completion_command()
 
 Overwrite = Annotated[bool, Parameter(help="Replace existing output.", negative=())]
 AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON instead of tables.", negative=())]
-Workers = Annotated[int | None, Parameter(validator=Number(gte=1))]
+Workers = Annotated[int | None, Parameter(validator=Number(gte=1, lte=1024))]
 """Number of processes; see `cores`."""
 
 EXPERIMENT = Group(

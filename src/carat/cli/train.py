@@ -23,7 +23,7 @@ def train(
     out: Path,
     method: str | None = None,
     preset: str | None = None,
-    devices: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    devices: Annotated[int | None, Parameter(validator=Number(gte=1, lte=4096))] = None,
     resume: Annotated[bool, Parameter(negative=())] = False,
     overwrite: Overwrite = False,
     experiment: Options = None,

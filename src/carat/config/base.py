@@ -14,8 +14,11 @@ from carat.config.yaml_reading import MAX_BYTES, parse_yaml
 from carat.utils.errors import ConfigError, did_you_mean
 from carat.utils.reading import read_text
 
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
+MAX_INTEGER = 2**31 - 1
+"""Limit of all whole numbers; what a model of such sizes needs is compared with the memory before training."""
+Positive = Annotated[int, Field(gt=0, le=MAX_INTEGER)]
+Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
+Layers = Annotated[int, Field(ge=0, le=100)]
 Weight = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
