@@ -174,4 +174,3 @@ def expand(text: str) -> str:
         return content
 
     return re.sub(r"\$\{(?P<name>\w+)(:-(?P<default>[^}]*))?\}", value, text)
-

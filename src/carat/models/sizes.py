@@ -44,7 +44,10 @@ class _WithoutValues(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in (torch.randn, torch.rand):
             return torch.empty(*args, **kwargs)
-        if getattr(func, "__name__", "") in self.RANDOM or getattr(func, "__module__", "") == nn.init.__name__:
+        if (
+            getattr(func, "__name__", "") in self.RANDOM
+            or getattr(func, "__module__", "") == nn.init.__name__
+        ):
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
 

@@ -13,7 +13,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from carat.utils.errors import CaratError
+from carat.utils.errors import CaratError, printable
 from carat.utils.files import write_atomically
 
 if TYPE_CHECKING:
@@ -152,16 +152,16 @@ class Table:
         from rich.text import Text
 
         table = Terminal(  # as Text, so that brackets are not parsed as markup
-            title=Text(self.title, style="bold") if self.title else None,
+            title=Text(_terminal(self.title), style="bold") if self.title else None,
             title_justify="left",
             box=None if bare else HEAVY_HEAD,
             show_header=not bare,
             pad_edge=not bare,
         )
         for i, column in enumerate(self.columns):
-            table.add_column(Text(column), justify=align if i else "left")
+            table.add_column(Text(_terminal(column)), justify=align if i else "left")
         for row in self._texts():
-            table.add_row(*(Text(cell, style=(styles or {}).get(cell, "")) for cell in row))
+            table.add_row(*(Text(_terminal(cell), style=(styles or {}).get(cell, "")) for cell in row))
         Console().print(table)
 
     def _texts(self) -> list[list[str]]:
@@ -173,6 +173,11 @@ class Table:
         if self.digits is not None and isinstance(cell, Real) and not isinstance(cell, Integral):
             return f"{cell:.{self.digits}f}"
         return str(cell)
+
+
+def _terminal(cell: str) -> str:
+    """Text for the terminal, which may have several lines but no control characters."""
+    return "\n".join(map(printable, cell.splitlines()))
 
 
 def _markdown(cell: str) -> str:
