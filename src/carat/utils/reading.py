@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +61,36 @@ def check_regular(file: Path, error: type[CaratError] = DataError) -> None:
         raise error(f"{file}: cannot be read ({_reason(problem)})") from problem
     if not stat.S_ISREG(mode):
         raise error(f"{file}: is {KINDS.get(stat.S_IFMT(mode), 'something else')}, expected a file")
+
+
+PLACEHOLDERS = {
+    r"version https://git-lfs\.github\.com/spec/": "a Git LFS pointer, not the file itself: run git lfs pull",
+    r"(\.\./)*(\.git)?/annex/objects/": "a git-annex pointer, not the file itself: run git annex get",
+    r"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+)?html\b": "a web page, not the file: download it again",
+    r"<\?xml[^>]*>\s*<Error>": "the error message of a server, not the file: download it again",
+}
+"""Patterns at the beginning of what is saved in place of a file, and descriptions."""
+
+
+def check_content(file: Path, error: type[CaratError] = DataError) -> None:
+    """Check that a file is not a Git LFS pointer or a web page that was saved in its place.
+
+    Args:
+        file: regular file of any format except HTML.
+        error: exception for such a file.
+
+    Raises:
+        CaratError: `error`; it is, or it cannot be opened, see `open_file`.
+    """
+    with open_file(file, error) as opened:
+        try:
+            head = opened.read(4096).decode("latin-1")
+        except OSError as problem:
+            raise error(f"{file}: cannot be read ({_reason(problem)})") from problem
+    head = head.removeprefix("\xef\xbb\xbf").lstrip()
+    for pattern, description in PLACEHOLDERS.items():
+        if re.match(pattern, head, re.IGNORECASE | re.DOTALL):
+            raise error(f"{file}: is {description}")
 
 
 def read_bytes(file: Path, error: type[CaratError] = DataError, limit: int = MAX_TEXT) -> bytes:
