@@ -43,6 +43,8 @@ MIN_LENGTH = 3
 """Minimum length of a text in tokens, including special tokens."""
 LISTS_OF_SIZES = ("conv_dim", "conv_kernel", "conv_stride")
 """Keys of the convolutions of speech models."""
+CHARACTERS_PER_TOKEN = (16, 1024)
+"""Characters of a text that are read at least and at most for each token that is used of it."""
 MAX_CHARACTERS = 1 << 20
 """Characters of texts that are tokenized at a time; each takes about half a kilobyte."""
 MIN_VOCABULARY_FRACTION = 0.9
@@ -238,6 +240,32 @@ def longest_text(config: dict[str, Any]) -> int:
     padding = config.get("pad_token_id")
     offset = config["model_type"] in ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")
     return positions - (int(padding or 0) + 1 if offset else 0)
+
+
+def cut(text: str, max_length: int) -> str:
+    """Cut a text far beyond the number of tokens that is used of it, so that memory is bounded.
+
+    Args:
+        text: text.
+        max_length: number of tokens that is used.
+
+    >>> len(cut("so glad " * 1_000_000, 10))
+    10240
+    """
+    limit = _limit(max_length)
+    return text if len(text) <= limit else text.strip()[:limit]
+
+
+def cut_middle(text: str, max_length: int) -> str:
+    """Cut the middle out of a text, far from the tokens at both ends that are used of it; see `cut`."""
+    half = _limit(max_length)
+    return text if len(text) <= 2 * half else f"{text[:half]} {text[-half:]}"
+
+
+def _limit(tokens: int) -> int:
+    """Number of characters that are read of a text of which so many tokens are used."""
+    least, most = (number * tokens for number in CHARACTERS_PER_TOKEN)
+    return max(least, min(most, MAX_CHARACTERS))
 
 
 def encode(
