@@ -16,6 +16,7 @@ from carat.cli import data, explain, export, predict, studies, train  # noqa: F4
 from carat.cli.app import app, named_method, offer, refuse_renamed, rename_options
 from carat.config.base import explain as explain_invalid
 from carat.config.experiment import experiment_with
+from carat.training.launched import forget_launcher, started_by_launcher
 from carat.utils.errors import CaratError, ConfigError, Interrupted, is_out_of_memory, printable, shorten
 from carat.utils.logging import show_progress
 
@@ -32,6 +33,7 @@ def main() -> None:
     method = "carat"
     try:
         _check_arguments(arguments)
+        _check_launcher()
         method = named_method(arguments)
         offer(method)
         refuse_renamed(arguments)
@@ -61,12 +63,18 @@ def main() -> None:
 
 
 def _prepare_environment() -> None:
-    """Set what must not depend on the terminal: encoding errors, the backend of figures, PyTorch's warnings."""
+    """Set what must not depend on the terminal: encoding errors, the backend of figures."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # another encoding than UTF-8 lacks characters
             stream.reconfigure(errors="backslashreplace")
     os.environ["MPLBACKEND"] = "agg"  # matplotlib refuses to be imported if it does not know the backend
-    if "RANK" in os.environ:  # PyTorch warns if a modality is absent in one of several processes
+
+
+def _check_launcher() -> None:
+    """Raise ConfigError if torchrun or Slurm is said to have started this process, but not how."""
+    if started_by_launcher() is None:
+        forget_launcher()
+    else:  # PyTorch warns if a modality is absent in one of several processes
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 

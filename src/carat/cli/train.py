@@ -73,7 +73,7 @@ def train(
         Exit successfully if this run is already complete, for jobs that are requeued; or extend a complete
         run to more epochs.
     """
-    from carat.training.distributed import started_by_launcher
+    from carat.training.launched import started_by_launcher
     from carat.training.train import train as run_training
 
     resolved = resolve(experiment_file, preset, experiment, method=method)
