@@ -16,7 +16,7 @@ from carat.cli import data, explain, export, predict, studies, train  # noqa: F4
 from carat.cli.app import app, named_method, offer, refuse_renamed, rename_options
 from carat.config.base import explain as explain_invalid
 from carat.config.experiment import experiment_with
-from carat.training.launched import forget_launcher, started_by_launcher
+from carat.training.launched import forget_launcher, rendezvous_address, started_by_launcher
 from carat.utils.errors import CaratError, ConfigError, Interrupted, is_out_of_memory, printable, shorten
 from carat.utils.logging import show_progress
 
@@ -74,7 +74,9 @@ def _check_launcher() -> None:
     """Raise ConfigError if torchrun or Slurm is said to have started this process, but not how."""
     if started_by_launcher() is None:
         forget_launcher()
-    else:  # PyTorch warns if a modality is absent in one of several processes
+    else:
+        rendezvous_address()
+        # PyTorch warns if a modality is absent in one of several processes
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from carat.training.launched import SINGLE_PROCESS as SINGLE_PROCESS
 from carat.training.launched import Processes as Processes
+from carat.training.launched import rendezvous_address
 from carat.training.launched import started_by_launcher as started_by_launcher
 from carat.utils.errors import RunError
 from carat.utils.logging import logger
@@ -32,25 +33,21 @@ def join_processes(processes: Processes, backend: str) -> None:
         backend: backend of `torch.distributed`, "gloo" or "nccl".
 
     Raises:
-        RunError: the address is invalid, or not all processes have come within the time limit.
+        ConfigError: see `rendezvous_address`.
+        RunError: not all processes have come within the time limit.
     """
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # torchrun has them
         dist.init_process_group(backend)
         return
-    address, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
-    if not address or not (port.isascii() and port.isdecimal() and 0 < int(port) < 1 << 16):
-        raise RunError(
-            f"RANK and WORLD_SIZE are set, but MASTER_ADDR is '{address}' and MASTER_PORT is '{port}'; start "
-            "with torchrun or srun, or unset RANK"
-        )
+    address, port = rendezvous_address()
     seconds = JOIN_SECONDS if processes.local_size == processes.size else JOIN_SECONDS_OF_NODES
     if processes.is_global_zero:
         logger.info(f"waiting up to {seconds} s for {processes.size} processes at {address}:{port}")
     try:
-        socket.getaddrinfo(address, int(port))
+        socket.getaddrinfo(address, port)
         store = dist.TCPStore(
             address,
-            int(port),
+            port,
             processes.size,
             is_master=processes.is_global_zero,
             timeout=timedelta(seconds=seconds),

@@ -90,6 +90,21 @@ def started_by_launcher() -> Processes | None:
     return Processes(rank, size, local_rank, local_size)
 
 
+def rendezvous_address() -> tuple[str, int]:
+    """Address and port at which the processes find each other.
+
+    Raises:
+        ConfigError: the launcher has set none, or none that is valid.
+    """
+    address, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
+    if not address or not (port.isascii() and port.isdecimal() and 0 < int(port[:9]) < 1 << 16):
+        raise ConfigError(
+            f"RANK and WORLD_SIZE are set, but MASTER_ADDR is '{address}' and MASTER_PORT is '{port}'; start "
+            "with torchrun or srun, or unset RANK"
+        )
+    return address, int(port)
+
+
 def forget_launcher() -> None:
     """Remove variables of a launcher that has not started this process, since Lightning would follow them."""
     for name in VARIABLES:
