@@ -8,7 +8,13 @@ from collections.abc import Iterable
 
 
 class CaratError(Exception):
-    """Base class: invalid input, configuration or environment. The command line exits with code 2."""
+    """Base class: invalid input, configuration or environment. The command line exits with code 2.
+
+    Its text is one line without control characters, whatever a name from a file has.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigError(CaratError):
