@@ -124,7 +124,9 @@ def test_needs_are_compared_with_the_memory_that_is_left(
     monkeypatch.setattr("carat.models.sizes.available_bytes", lambda: 3_000_000)
     code, _, err = run(*arguments)
     assert code == 2
-    assert re.search(r"method\.name carat with 2\d\d,\d{3} parameters needs at least \d\.\d MB of memory", err)
+    assert re.search(
+        r"method\.name carat with 2\d\d,\d{3} parameters needs at least \d\.\d MB of memory", err
+    )
     assert "but 3.0 MB are available; make hidden, layers, queue or max_length smaller" in err
     monkeypatch.setattr("carat.models.sizes.available_bytes", lambda: 10_000_000)
     code, _, err = run(*arguments, "--data.batch-size", 200)
@@ -143,7 +145,9 @@ def test_names_of_modalities(modality: str, run, tmp_path: Path) -> None:  # typ
     recipe = {"name": "x", "table": "t.csv", "id": "id", "split": "split", "splits": {"train": "train"}}
     recipe |= {"labels": {"columns": ["happy"]}, "modalities": {modality: source}}
     (tmp_path / "r.yaml").write_text(json.dumps(recipe))
-    assert_refused(lambda: run("data", "build", tmp_path / "r.yaml", tmp_path / "s"), "names consist of letters")
+    assert_refused(
+        lambda: run("data", "build", tmp_path / "r.yaml", tmp_path / "s"), "names consist of letters"
+    )
 
 
 ARGUMENTS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -259,14 +263,24 @@ def test_out_of_memory(error: Exception, run, monkeypatch: pytest.MonkeyPatch, t
 
 def test_control_characters_in_tables(run, trained: TrainedRun, store: Store, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     np.savez(tmp_path / "f.npz", **{"\x1b[31mid\x9b/text": store.features("text", 1)})
-    code, out, err = run("predict", trained.folder, "--data", tmp_path / "f.npz", "--out", tmp_path / "p.jsonl")
+    code, out, err = run(
+        "predict", trained.folder, "--data", tmp_path / "f.npz", "--out", tmp_path / "p.jsonl"
+    )
     assert code == 0, err
     assert "?[31mid?" in out
     assert "\x1b[31mid" not in out
 
 
 def without_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+    names = (
+        "RANK",
+        "WORLD_SIZE",
+        "LOCAL_RANK",
+        "LOCAL_WORLD_SIZE",
+        "GROUP_RANK",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+    )
     for name in (*names, *(name for name in os.environ if name.startswith("SLURM_")), "SLURM_NTASKS"):
         monkeypatch.setenv(name, "")  # so that it is restored
         monkeypatch.delenv(name)

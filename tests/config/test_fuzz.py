@@ -35,15 +35,76 @@ SCALARS = (
     | st.text(max_size=12)
     | st.dates()
     | st.sampled_from(
-        ["carat", "mult", "small", "text", "1e400", ".inf", "../x", "${NO_SUCH}", "a.b", "> 0", "train", 10**30]
+        [
+            "carat",
+            "mult",
+            "small",
+            "text",
+            "1e400",
+            ".inf",
+            "../x",
+            "${NO_SUCH}",
+            "a.b",
+            "> 0",
+            "train",
+            10**30,
+        ]
     )
 )
 KEYS = (
     st.sampled_from(
-        "preset method name data encoders training threshold seed hidden layers encoder modalities batch_size "
-        "epochs folder kind devices lora rank order queue contrast weights loss max_lengths table id split "
-        "splits group transcript labels columns rule dtype source file column values keys max_tokens context "
-        "seconds rate standardize train valid test even_start long".split()
+        [
+            "preset",
+            "method",
+            "name",
+            "data",
+            "encoders",
+            "training",
+            "threshold",
+            "seed",
+            "hidden",
+            "layers",
+            "encoder",
+            "modalities",
+            "batch_size",
+            "epochs",
+            "folder",
+            "kind",
+            "devices",
+            "lora",
+            "rank",
+            "order",
+            "queue",
+            "contrast",
+            "weights",
+            "loss",
+            "max_lengths",
+            "table",
+            "id",
+            "split",
+            "splits",
+            "group",
+            "transcript",
+            "labels",
+            "columns",
+            "rule",
+            "dtype",
+            "source",
+            "file",
+            "column",
+            "values",
+            "keys",
+            "max_tokens",
+            "context",
+            "seconds",
+            "rate",
+            "standardize",
+            "train",
+            "valid",
+            "test",
+            "even_start",
+            "long",
+        ]
     )
     | st.text(max_size=5)
     | st.integers()
@@ -137,9 +198,49 @@ def test_yaml_texts(text: str) -> None:
 @given(
     text=st.lists(
         st.sampled_from(
-            ["!!int", "!!float", "!!bool", "!!timestamp", "!!binary", "!!set", "!!omap", "!!map", "!!seq", "&a"]
-            + ["*a", "<<", ": ", "- ", "? ", "\n", "[", "]", "{", "}", ", ", "''", "0x", "1:2:3", "2024-13-01"]
-            + ["\n  ", "x", '"\\ud800"', "=", "!!pairs", "!!null", "%TAG ! x", "---\n", "...\n", "|\n", "~", "_"]
+            [
+                "!!int",
+                "!!float",
+                "!!bool",
+                "!!timestamp",
+                "!!binary",
+                "!!set",
+                "!!omap",
+                "!!map",
+                "!!seq",
+                "&a",
+            ]
+            + [
+                "*a",
+                "<<",
+                ": ",
+                "- ",
+                "? ",
+                "\n",
+                "[",
+                "]",
+                "{",
+                "}",
+                ", ",
+                "''",
+                "0x",
+                "1:2:3",
+                "2024-13-01",
+            ]
+            + [
+                "\n  ",
+                "x",
+                '"\\ud800"',
+                "=",
+                "!!pairs",
+                "!!null",
+                "%TAG ! x",
+                "---\n",
+                "...\n",
+                "|\n",
+                "~",
+                "_",
+            ]
         ),
         max_size=25,
     ).map("".join)

@@ -76,9 +76,8 @@ def named_method(arguments: Sequence[str]) -> str:
             section = read_yaml(file).get("method")
         except ConfigError:  # raised again by the command
             return "carat"
-        named = section.get("name") if isinstance(section, dict) else section
-    if not isinstance(named, str):  # refused by the command
-        return "carat"
+        name = section.get("name") if isinstance(section, dict) else section
+        named = name if isinstance(name, str) else ""  # anything else is refused by the command
     return named if named in METHODS or (named and named in method_names()) else "carat"
 
 

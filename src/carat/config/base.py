@@ -15,7 +15,7 @@ from carat.utils.errors import ConfigError, did_you_mean
 from carat.utils.reading import read_text
 
 MAX_INTEGER = 2**31 - 1
-"""Limit of all whole numbers; what a model of such sizes needs is compared with the memory before training."""
+"""Limit of whole numbers; what a model of such sizes needs is compared with the memory before training."""
 Positive = Annotated[int, Field(gt=0, le=MAX_INTEGER)]
 Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 Layers = Annotated[int, Field(ge=0, le=100)]
@@ -144,9 +144,9 @@ def read_yaml(file: str | os.PathLike[str]) -> dict[str, Any]:
         ConfigError: the file cannot be read, is not valid YAML, or contains something else.
     """
     try:
-        os.stat(file)
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read ({error.strerror})") from error
+        Path(file).stat()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file}: cannot be read ({getattr(error, 'strerror', error)})") from error
     text = read_text(Path(file), ConfigError, MAX_BYTES)
     values = parse_yaml(text, str(file))
     if values is None:

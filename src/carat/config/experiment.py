@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationError, create_model, field_validator
 
-from carat.config.base import Count, Fraction, Positive, Section, Weight, explain, merge, read_yaml
+from carat.config.base import Fraction, Positive, Section, Weight, explain, merge, read_yaml
 from carat.config.carat import CaratConfig
 from carat.config.encoders import EncoderChoice
 from carat.config.methods import MethodConfig, find_method

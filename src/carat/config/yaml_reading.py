@@ -26,7 +26,7 @@ def parse_yaml(text: str, origin: str) -> Any:
         origin: file at the start of error messages.
 
     Raises:
-        ConfigError: not valid YAML, duplicate keys, nested too deeply, or too large once aliases are expanded.
+        ConfigError: not valid YAML, duplicate keys, nested too deeply, or too large with aliases expanded.
 
     >>> parse_yaml("{a: &x [1], b: *x}", "file.yaml")
     {'a': [1], 'b': [1]}
@@ -53,7 +53,7 @@ class _BoundedLoader(yaml.SafeLoader):
         """Nodes below each anchor that is complete, aliases expanded."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         anchor, before = event.anchor, self._nodes
         if isinstance(event, yaml.AliasEvent):
             if anchor in self.anchors and anchor not in self._sizes:

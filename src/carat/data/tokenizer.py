@@ -142,7 +142,9 @@ class ContextTokenizer:
     @cached_property
     def _end(self) -> list[int]:
         """The special token that follows a text, if the tokenizer adds one."""
-        (bare,), (full,) = (encode(self._untruncated, ["a"], special, file=self._file) for special in (False, True))
+        (bare,), (full,) = (
+            encode(self._untruncated, ["a"], special, file=self._file) for special in (False, True)
+        )
         starts = range(len(full) - len(bare) + 1)
         start = next((i for i in starts if full[i : i + len(bare)] == bare), 0)
         return full[start + len(bare) :][:1]

@@ -216,8 +216,8 @@ def check_modality_names(names: Iterable[str]) -> None:
     for m in names:
         if not m.isprintable() or not m.strip() or not FORBIDDEN.isdisjoint(m):
             raise ConfigError(
-                f"modality {m!r}: names of modalities have no dots, brackets or slashes; build the store with "
-                "another name"
+                f"modality {m!r}: names of modalities have no dots, brackets or slashes; build the store "
+                "with another name"
             )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import TCPStore
 
 from carat.training.launched import SINGLE_PROCESS as SINGLE_PROCESS
 from carat.training.launched import Processes as Processes
@@ -19,7 +20,6 @@ from carat.training.launched import rendezvous_address
 from carat.training.launched import started_by_launcher as started_by_launcher
 from carat.utils.errors import RunError
 from carat.utils.logging import logger
-
 
 JOIN_SECONDS, JOIN_SECONDS_OF_NODES = 60, 600
 """Seconds that the processes of one machine, and of several, have to find each other."""
@@ -45,7 +45,7 @@ def join_processes(processes: Processes, backend: str) -> None:
         logger.info(f"waiting up to {seconds} s for {processes.size} processes at {address}:{port}")
     try:
         socket.getaddrinfo(address, port)
-        store = dist.TCPStore(
+        store = TCPStore(
             address,
             port,
             processes.size,

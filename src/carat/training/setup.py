@@ -104,7 +104,7 @@ def check_processes(experiment: Experiment, accelerator: str, processes: Process
     for key, number in (("training.devices", devices), ("data.workers", workers)):
         if number > allowed:
             raise ConfigError(
-                f"{key} is {number}, but this machine has {cores} cores, which run {allowed} processes at most"
+                f"{key} is {number}, but this machine has {cores} cores, for {allowed} processes at most"
             )
     if devices > 1 or workers:
         check_memory(

@@ -109,8 +109,8 @@ def _check_sizes(file: Path, config: dict[str, Any]) -> None:
         for x in values:
             if not (type(x) is int and smallest <= x <= largest):
                 raise DataError(
-                    f"{file}: {key} is {shorten(repr(value), 60)}, expected a whole number from {smallest} to "
-                    f"{largest}"
+                    f"{file}: {key} is {shorten(repr(value), 60)}, expected a whole number from {smallest} "
+                    f"to {largest}"
                 )
     hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
     if hidden and heads and "head_dim" not in config and hidden % heads:

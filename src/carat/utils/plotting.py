@@ -46,7 +46,10 @@ def save(figure: Figure, file: Path | BinaryIO) -> None:
     for text in figure.findobj(Text):
         text.set_parse_math(False)
     buffer = io.BytesIO()
-    settings = {"svg.hashsalt": "carat", "text.parse_math": False}  # the latter for what is created now: ticks
+    settings = {
+        "svg.hashsalt": "carat",
+        "text.parse_math": False,
+    }  # the latter for what is created now: ticks
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # drawn as an empty box
         warnings.filterwarnings("ignore", "constrained_layout not applied")  # names leave no room
@@ -64,7 +67,7 @@ def brief(name: str) -> str:
 
 
 def legend_name(name: str) -> str:
-    """Name for a legend, from which matplotlib leaves out empty names and those that begin with an underscore."""
+    """Name for a legend, from which matplotlib leaves out names that are empty or begin with `_`."""
     return brief(name if name[:1] not in ("", "_") else f" {name}")
 
 
@@ -92,7 +95,9 @@ def heat_map(
     """
     top = highest if highest is not None else float(np.nanmax(values, initial=0)) or 1.0
     image = axes.imshow(values, cmap="Blues", vmin=0, vmax=top, aspect="auto")
-    axes.set_xticks(range(len(columns)), [brief(x) for x in columns], rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_xticks(
+        range(len(columns)), [brief(x) for x in columns], rotation=45, ha="right", rotation_mode="anchor"
+    )
     axes.set_yticks(range(len(rows)), [brief(x) for x in rows])
     if number_format:
         for (i, j), value in np.ndenumerate(values):

@@ -102,7 +102,13 @@ def draw_latents(outputs: SplitOutputs, store: Store, out: Path, max_points: int
             for code, name in enumerate(names):
                 x, y = embedded[space][codes == code].T
                 axes.scatter(
-                    x, y, s=7, color=COLORS[code % len(COLORS)], label=legend_name(name), linewidths=0, alpha=0.75
+                    x,
+                    y,
+                    s=7,
+                    color=COLORS[code % len(COLORS)],
+                    label=legend_name(name),
+                    linewidths=0,
+                    alpha=0.75,
                 )
             axes.set(title=f"{title}, by {coloring}", xticks=[], yticks=[])
             axes.title.set_fontsize(9)

@@ -74,7 +74,9 @@ class PretrainedEncoder(nn.Module):
         inputs = inspect.signature(self.model.forward).parameters
         expected, kind = ("input_ids", "text") if self.text else ("input_values", "audio")
         speech_keys = ("conv_kernel", "conv_stride") if not self.text else ()
-        if expected not in inputs or not all(isinstance(self.config.get(key), list | tuple) for key in speech_keys):
+        if expected not in inputs or not all(
+            isinstance(self.config.get(key), list | tuple) for key in speech_keys
+        ):
             raise DataError(
                 f"{self.folder}: a model of type {self.config['model_type']} does not encode {kind}; "
                 + ("expected one like BERT" if self.text else "expected one like wav2vec2 or HuBERT")

@@ -79,7 +79,14 @@ class WaveformSource:
                     new = [part.to_ndarray()[0] for part in resampler.resample(frame)]
                     parts += new
                     length += sum(map(len, new))
-        except (self._av.FFmpegError, ValueError, OSError, LookupError, ArithmeticError, MemoryError) as error:
+        except (
+            self._av.FFmpegError,
+            ValueError,
+            OSError,
+            LookupError,
+            ArithmeticError,
+            MemoryError,
+        ) as error:
             raise DataError(f"{file}: audio track cannot be decoded ({error})") from error
         samples = np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
         self._truncated += len(samples) > self._max_length
