@@ -100,18 +100,19 @@ def read_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
 
 
 def _check_sizes(file: Path, config: dict[str, Any]) -> None:
-    """Check the types and ranges of a model's sizes, as far as they are named as in most models."""
+    """Check a model's sizes and dropouts, as far as they are named as in most models."""
     for key, value in config.items():
-        if value is None or (key not in SIZES and key not in LISTS_OF_SIZES):
+        found = f"{file}: {key} is {shorten(repr(value), 60)}, expected"
+        if value is None:  # the default
             continue
-        values = value if key in LISTS_OF_SIZES and isinstance(value, list) else [value]
-        smallest, largest = SIZES.get(key, (1, MAX_SIZE))
-        for x in values:
-            if not (type(x) is int and smallest <= x <= largest):
-                raise DataError(
-                    f"{file}: {key} is {shorten(repr(value), 60)}, expected a whole number from {smallest} "
-                    f"to {largest}"
-                )
+        if key in SIZES or key in LISTS_OF_SIZES:
+            smallest, largest = SIZES.get(key, (1, MAX_SIZE))
+            values = value if key in LISTS_OF_SIZES and isinstance(value, list) else [value]
+            if not all(type(x) is int and smallest <= x <= largest for x in values):
+                raise DataError(f"{found} a whole number from {smallest} to {largest}")
+        is_fraction = type(value) in (int, float) and 0 <= value < 1
+        if key.endswith(("dropout", "dropout_prob")) and not is_fraction:
+            raise DataError(f"{found} a number from 0 to below 1")
     hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
     if hidden and heads and "head_dim" not in config and hidden % heads:
         raise DataError(f"{file}: hidden_size {hidden} is not a multiple of num_attention_heads {heads}")

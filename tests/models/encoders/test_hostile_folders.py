@@ -79,6 +79,10 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "no room for a text": (config("max_position_embeddings", 2), "leaves no room for a text"),
     "endless layers": (config("num_hidden_layers", 10**9), "num_hidden_layers is 1000000000, expected"),
     "a huge width": (config("hidden_size", 10_000_000), "cannot be loaded (config.json describes a model of"),
+    "a dropout of everything": (
+        config("hidden_dropout_prob", 1),
+        "hidden_dropout_prob is 1, expected a number from 0 to below 1",
+    ),
     "padding out of range": (config("pad_token_id", 99), "cannot be loaded (AssertionError: "),
     "an odd epsilon": (config("layer_norm_eps", "x"), "cannot encode (TypeError: "),
     "a type that is no text": (config("model_type", ["bert"]), "has no model_type"),
@@ -280,6 +284,7 @@ def test_fuzzed_configurations(
         if not content:
             break
     (folder / name).write_text(json.dumps(content))
+    message = ""
     try:
         encoder = PretrainedEncoder(folder, EncoderChoice(folder=str(folder)), text=True)
         ids = TokenSource(folder, 9).read(["so glad"])[0]
@@ -289,7 +294,8 @@ def test_fuzzed_configurations(
         )
         assert states.shape[:2] == mask.shape
     except CaratError as error:
-        assert "\n" not in str(error)
+        message = str(error)
+    assert "\n" not in message
 
 
 def test_an_unchanged_folder_passes(text_encoder: Path) -> None:
