@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import NoReturn
 
 from cyclopts import CycloptsError, MissingArgumentError
@@ -14,7 +16,8 @@ from carat.cli import data, explain, export, predict, studies, train  # noqa: F4
 from carat.cli.app import app, named_method, offer, refuse_renamed, rename_options
 from carat.config.base import explain as explain_invalid
 from carat.config.experiment import experiment_with
-from carat.utils.errors import CaratError, Interrupted, printable, shorten
+from carat.training.launched import forget_launcher, rendezvous_address, started_by_launcher
+from carat.utils.errors import CaratError, ConfigError, Interrupted, is_out_of_memory, printable, shorten
 from carat.utils.logging import show_progress
 
 offer("carat")  # the default; `main` repeats it for the method of the command line
@@ -22,14 +25,15 @@ offer("carat")  # the default; `main` repeats it for the method of the command l
 
 def main() -> None:
     """Run the command line. Invalid input ends with a one-line error and exit code 2."""
-    if "RANK" in os.environ:  # PyTorch warns if a modality is absent in one of several processes
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    _prepare_environment()
     show_progress(force=True)
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     method = "carat"
     try:
+        _check_arguments(arguments)
+        _check_launcher()
         method = named_method(arguments)
         offer(method)
         refuse_renamed(arguments)
@@ -47,17 +51,42 @@ def main() -> None:
         if debug:
             traceback.print_exc()
         _fail(_one_line(error, method))
-    except MemoryError:
-        if debug:
-            traceback.print_exc()
-        _fail("out of memory; use a smaller model, smaller batches or fewer workers")
     except Exception as error:
         if debug:
             traceback.print_exc()
+        if is_out_of_memory(error):
+            _fail("out of memory; use a smaller model, smaller batches or fewer workers")
         _fail(
             f"unexpected {type(error).__name__}: {' '.join(str(error).split())}",
             more="; please report this fault of carat, with the output of the same command and --debug",
         )
+
+
+def _prepare_environment() -> None:
+    """Set what must not depend on the terminal: encoding errors, the backend of figures."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # another encoding than UTF-8 lacks characters
+            stream.reconfigure(errors="backslashreplace")
+    os.environ["MPLBACKEND"] = "agg"  # matplotlib refuses to be imported if it does not know the backend
+
+
+def _check_launcher() -> None:
+    """Raise ConfigError if torchrun or Slurm is said to have started this process, but not how."""
+    if started_by_launcher() is None:
+        forget_launcher()
+    else:
+        rendezvous_address()
+        # PyTorch warns if a modality is absent in one of several processes
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Raise ConfigError if an argument is not text."""
+    for number, argument in enumerate(arguments, start=1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"argument {number} is not valid UTF-8: {shorten(argument, 60)}") from error
 
 
 def _fail(message: str, more: str = "") -> NoReturn:

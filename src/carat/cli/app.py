@@ -37,7 +37,7 @@ app.register_install_completion_command()
 
 Overwrite = Annotated[bool, Parameter(help="Replace existing output.", negative=())]
 AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON instead of tables.", negative=())]
-Workers = Annotated[int | None, Parameter(validator=Number(gte=1))]
+Workers = Annotated[int | None, Parameter(validator=Number(gte=1, lte=1024))]
 """Number of processes; see `cores`."""
 
 EXPERIMENT = Group(
@@ -76,7 +76,8 @@ def named_method(arguments: Sequence[str]) -> str:
             section = read_yaml(file).get("method")
         except ConfigError:  # raised again by the command
             return "carat"
-        named = section if isinstance(section, str) else (section or {}).get("name", "")
+        name = section.get("name") if isinstance(section, dict) else section
+        named = name if isinstance(name, str) else ""  # anything else is refused by the command
     return named if named in METHODS or (named and named in method_names()) else "carat"
 
 

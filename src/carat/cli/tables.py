@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from carat.config.methods import find_method, method_names
-from carat.utils.errors import ConfigError
+from carat.utils.errors import ConfigError, printable, shorten
 from carat.utils.tables import Table
 
 if TYPE_CHECKING:  # imported lazily, since some tables need no PyTorch
@@ -23,19 +23,19 @@ VERDICTS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 def show_summary(summary: dict[str, Any]) -> None:
     """Print the summary of a store, see `carat.data.summary.summarize`."""
-    print(f"{summary['name']}: {summary['samples']} samples in {summary['groups']} groups")
+    print(printable(f"{summary['name']}: {summary['samples']} samples in {summary['groups']} groups"))
     print(f"fingerprint {summary['fingerprint']}" + (" (verified)" if "verified" in summary else ""))
     for table in (_label_table(summary), _co_occurrence_table(summary), _modality_table(summary)):
         table.show()
     if summary["shared_groups"]:
         from carat.data.summary import describe_shared_groups
 
-        print(f"warning: {describe_shared_groups(summary['shared_groups'])}")
+        print(printable(f"warning: {describe_shared_groups(summary['shared_groups'])}"))
     for m, modality in summary["modalities"].items():
         for line in modality["cleaning"]:
-            print(f"{m}: {line}")
+            print(printable(f"{m}: {line}"))
     for line in summary["notes"]:
-        print(line)
+        print(printable(line))
 
 
 def _label_table(summary: dict[str, Any]) -> Table:
@@ -85,7 +85,7 @@ def show_report(report: Report) -> None:
     columns = ["label", "thr.", "true", "pred.", "P", "R", "F1", "AUROC", "AP"]
     Table(columns, rows, "Labels", DIGITS).show()
     for note in metrics.notes:
-        print(f"note: {note}")
+        print(printable(f"note: {note}"))
 
 
 def show_predictions(named: list[tuple[str, Prediction]]) -> None:
@@ -105,7 +105,7 @@ def show_texts(predictions: list[Prediction]) -> None:
         rows = [
             [name, _score(prediction, name), ", ".join(prediction.words.get(name, []))] for name in ranked
         ]
-        Table(["label", "score (* predicted)", "attributed words"], rows, prediction.text).show()
+        Table(["label", "score (* predicted)", "attributed words"], rows, shorten(prediction.text)).show()
 
 
 def _score(prediction: Prediction, name: str) -> str:

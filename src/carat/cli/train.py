@@ -23,7 +23,7 @@ def train(
     out: Path,
     method: str | None = None,
     preset: str | None = None,
-    devices: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    devices: Annotated[int | None, Parameter(validator=Number(gte=1, lte=4096))] = None,
     resume: Annotated[bool, Parameter(negative=())] = False,
     strict: Annotated[bool, Parameter(negative=())] = False,
     overwrite: Overwrite = False,
@@ -77,7 +77,7 @@ def train(
         Refuse a store in which no training sample has a modality, or a split has no positive sample of a
         label; otherwise such a modality is left out with a warning.
     """
-    from carat.training.distributed import started_by_launcher
+    from carat.training.launched import started_by_launcher
     from carat.training.train import train as run_training
 
     resolved = resolve(experiment_file, preset, experiment, method=method)

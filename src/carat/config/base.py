@@ -8,13 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from carat.config.yaml_reading import MAX_BYTES, parse_yaml
 from carat.utils.errors import ConfigError, did_you_mean
+from carat.utils.reading import read_text
 
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
+MAX_INTEGER = 2**31 - 1
+"""Limit of whole numbers; what a model of such sizes needs is compared with the memory before training."""
+Positive = Annotated[int, Field(gt=0, le=MAX_INTEGER)]
+Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
+Layers = Annotated[int, Field(ge=0, le=100)]
 Weight = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -140,36 +144,16 @@ def read_yaml(file: str | os.PathLike[str]) -> dict[str, Any]:
         ConfigError: the file cannot be read, is not valid YAML, or contains something else.
     """
     try:
-        text = Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read ({_reason(error)})") from error
-    try:
-        values = yaml.load(text, Loader=_UniqueKeyLoader)
-    except (yaml.YAMLError, ValueError) as error:  # an impossible date is a ValueError
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{file}{line}: not valid YAML ({problem})") from error
+        Path(file).stat()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file}: cannot be read ({getattr(error, 'strerror', error)})") from error
+    text = read_text(Path(file), ConfigError, MAX_BYTES)
+    values = parse_yaml(text, str(file))
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(f"{file}: expected a mapping, found {type(values).__name__}")
     return values
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Safe loader that rejects duplicate keys, of which PyYAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            if key.value in keys:
-                problem = f"duplicate key '{key.value}'"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            keys.add(key.value)
-        return super().construct_mapping(node, deep)
 
 
 def expand(text: str) -> str:
@@ -190,7 +174,3 @@ def expand(text: str) -> str:
         return content
 
     return re.sub(r"\$\{(?P<name>\w+)(:-(?P<default>[^}]*))?\}", value, text)
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)

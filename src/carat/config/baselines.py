@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from carat.config.base import Count, Fraction, Positive, Section, Weight
+from carat.config.base import Fraction, Layers, Positive, Section, Weight
 from carat.config.methods import MethodConfig, Presets
 
 SMALL_ENCODER: dict[str, Any] = {"layers": 1, "heads": 4, "feedforward": 64, "dropout": 0.1}
@@ -16,7 +16,7 @@ SMALL_ENCODER: dict[str, Any] = {"layers": 1, "heads": 4, "feedforward": 64, "dr
 class SequenceEncoderConfig(Section):
     """A Transformer encoder, the same for every modality (post-norm, GELU, learned positions)."""
 
-    layers: Count = 4
+    layers: Layers = 4
     """Transformer layers; 0 suffices behind a pretrained encoder."""
     heads: Positive = 8
     """Attention heads; must divide `hidden`."""
@@ -132,7 +132,7 @@ class MultConfig(MethodConfig):
     """Which method to train."""
     hidden: Positive = 40
     """Width of the sequences after the temporal convolution."""
-    layers: Positive = 4
+    layers: Annotated[Layers, Field(gt=0)] = 4
     """Layers of each cross-modal and of each self-attention Transformer."""
     heads: Positive = 8
     """Attention heads; must divide `hidden`."""
@@ -192,7 +192,7 @@ class MisaConfig(MethodConfig):
     """Width of the Transformers that encode the sequences."""
     latent: Positive = 128
     """Width of projected, shared and private vectors."""
-    moments: Positive = 5
+    moments: Annotated[int, Field(gt=0, le=100)] = 5
     """Number of moments in the similarity loss, including the mean."""
     dropout: Fraction = 0.1
     """Dropout before the classifier."""
@@ -238,9 +238,9 @@ class TailorConfig(MethodConfig):
     """Order of fusion; other modalities follow in the order of the data."""
     steps: Positive = 60
     """Steps of the time axis on which common representations are summed; at most `encoder.max_length`."""
-    cross_layers: Positive = 3
+    cross_layers: Annotated[Layers, Field(gt=0)] = 3
     """Layers of each cross-modal Transformer."""
-    decoder_layers: Positive = 1
+    decoder_layers: Annotated[Layers, Field(gt=0)] = 1
     """Layers of the label decoder."""
     common_dropout: Fraction = 0.3
     """Dropout of the generator of common representations."""
@@ -274,9 +274,9 @@ class AmpConfig(MethodConfig):
     """Which method to train."""
     hidden: Positive = 512
     """Width of all Transformers."""
-    fusion_layers: Positive = 3
+    fusion_layers: Annotated[Layers, Field(gt=0)] = 3
     """Layers of the Transformer over the concatenated sequences."""
-    decoder_layers: Positive = 1
+    decoder_layers: Annotated[Layers, Field(gt=0)] = 1
     """Layers of the label decoder."""
     mask_ratio: Fraction = 0.4
     """Fraction of a sequence's time steps that the adversary masks."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from carat.config.base import Count, Fraction, Positive, Section, Weight, merge
+from carat.config.base import Fraction, Layers, Positive, Section, Weight, merge
 from carat.config.methods import MethodConfig, Presets
 
 OFFICIAL: dict[str, dict[str, Any]] = {
@@ -87,9 +87,9 @@ PLUS: dict[str, Any] = {
 class EncoderConfig(Section):
     """One Transformer encoder per modality (post-norm, GELU, learned positions)."""
 
-    layers: dict[str, Count] = {"text": 6, "visual": 4, "audio": 4}
+    layers: dict[str, Layers] = {"text": 6, "visual": 4, "audio": 4}
     """Transformer layers by modality; 0 suffices behind a pretrained encoder."""
-    other_layers: Count = 4
+    other_layers: Layers = 4
     """Transformer layers of modalities not named in `layers`."""
     heads: Positive = 8
     """Attention heads; must divide `hidden`."""
@@ -202,7 +202,7 @@ class CaratConfig(MethodConfig):
 
     name: Literal["carat"] = "carat"
     """Which method to train."""
-    hidden: Annotated[int, Field(ge=2)] = 256
+    hidden: Annotated[Positive, Field(ge=2)] = 256
     """Width D of the label-specific features; a multiple of `encoder.heads`."""
     latent: Positive = 64
     """Width P of the contrastive latent space."""

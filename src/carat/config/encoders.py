@@ -15,7 +15,7 @@ ENCODERS = "encoders"
 class LoraConfig(Section):
     """Low-rank adapters (LoRA) of all linear layers, whose own weights are frozen (Hu et al. 2022)."""
 
-    rank: Positive = 8
+    rank: Annotated[int, Field(gt=0, le=1024)] = 8
     """Rank of the adapters."""
     alpha: Positive = 16
     """Scale of the adapters before division by the rank."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationError, create_model, field_validator
 
-from carat.config.base import Count, Fraction, Positive, Section, Weight, explain, merge, read_yaml
+from carat.config.base import Fraction, Positive, Section, Weight, explain, merge, read_yaml
 from carat.config.carat import CaratConfig
 from carat.config.encoders import EncoderChoice
 from carat.config.methods import MethodConfig, find_method
@@ -31,14 +31,14 @@ class DataConfig(Section):
     """masked; or unmasked as in the released code: zeros up to the longest sequence count as time steps."""
     truncation: bool = False
     """Truncate sequences longer than the encoder's `max_length`; otherwise they raise an error."""
-    workers: Count | None = None
+    workers: Annotated[int, Field(ge=0, le=1024)] | None = None
     """Data loader processes; 0 loads in the training process. 2 on a GPU by default, else 0."""
 
 
 class TrainingConfig(Section):
     """Optimizer, schedule, stopping and device."""
 
-    epochs: Positive = 20
+    epochs: Annotated[int, Field(gt=0, le=1_000_000)] = 20
     """Passes over the training split."""
     learning_rate: float = Field(default=5e-5, gt=0)
     """Peak learning rate."""
@@ -62,7 +62,7 @@ class TrainingConfig(Section):
     """Number of batches between checkpoints for resuming; one is also saved after every epoch."""
     keep_checkpoint: bool = True
     """Keep the last checkpoint of a finished run, from which `--resume` with more epochs continues."""
-    devices: Positive = 1
+    devices: Annotated[int, Field(gt=0, le=4096)] = 1
     """Number of data-parallel processes, each with its own core or GPU, which share every batch."""
     early_stopping: Positive | None = None
     """Patience in epochs without improvement of the validation micro-F1; disabled by default."""

@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from carat.utils.errors import DataError
-from carat.utils.hugging_face import encode, read_tokenizer
+from carat.utils.hugging_face import TOKENIZER, cut, cut_middle, encode, read_tokenizer, tokenizing
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+MAX_OCCLUDED = 1 << 18
+"""Characters up to which a text is read whose words are left out in turn."""
 OWN, CONTEXT = 0, 1
 """Token types: tokens of the text itself, and of its context."""
 
@@ -130,6 +132,7 @@ class ContextTokenizer:
         """Context tokens appended so far."""
         self.truncated_contexts = 0
         """Texts so far whose context did not fit in full."""
+        self._file = folder / TOKENIZER
         self._truncating = read_tokenizer(folder, max_length)
 
     @cached_property
@@ -139,7 +142,9 @@ class ContextTokenizer:
     @cached_property
     def _end(self) -> list[int]:
         """The special token that follows a text, if the tokenizer adds one."""
-        (bare,), (full,) = (encode(self._untruncated, ["a"], special=special) for special in (False, True))
+        (bare,), (full,) = (
+            encode(self._untruncated, ["a"], special, file=self._file) for special in (False, True)
+        )
         starts = range(len(full) - len(bare) + 1)
         start = next((i for i in starts if full[i : i + len(bare)] == bare), 0)
         return full[start + len(bare) :][:1]
@@ -161,7 +166,8 @@ class ContextTokenizer:
             raise DataError(f"{len(texts)} texts, but {len(names)} conversation names")
         if order is not None and np.shape(order) != (len(texts),):
             raise DataError(f"{len(texts)} texts, but an order of shape {np.shape(order)}")
-        ids = encode(self._untruncated, texts, special=False)
+        texts = [cut_middle(text, self.context_tokens) for text in texts]
+        ids = encode(self._untruncated, texts, special=False, file=self._file)
         return extract_contexts(ids, group_conversations(names, order), self.context_tokens)
 
     def encode(
@@ -179,7 +185,7 @@ class ContextTokenizer:
         Raises:
             DataError: the numbers of texts and contexts differ.
         """
-        ids = encode(self._truncating, texts)
+        ids = encode(self._truncating, [cut(text, self.max_length) for text in texts], file=self._file)
         if not self.context_tokens:
             return [np.array(own, dtype=np.int32)[:, None] for own in ids]
         contexts = [NO_CONTEXT] * len(ids) if contexts is None else contexts
@@ -194,6 +200,31 @@ class ContextTokenizer:
         self.appended_tokens += appended
         self.truncated_contexts += bool(own) and appended < len(context.before) + len(context.after)
         return steps
+
+    def used_part(self, text: str) -> tuple[str, int]:
+        """Cut a text where no word can matter any more, even if the longest one before is left out.
+
+        Args:
+            text: text.
+
+        Returns:
+            The text up to twice `max_length` tokens, and the end of its first `max_length` tokens, in
+            characters: what begins there is not read.
+
+        Raises:
+            DataError: the tokenizer fails.
+        """
+        text = cut(text, 2 * self.max_length)[:MAX_OCCLUDED]
+        with tokenizing(self._file):
+            offsets = self._twice.encode(text).offsets
+        ends = [end for _, end in offsets]
+        whole = len(ends) < 2 * self.max_length
+        read = len(text) if len(ends) <= self.max_length else max(ends[: self.max_length])
+        return text if whole else text[: max(ends)], read
+
+    @cached_property
+    def _twice(self) -> Tokenizer:
+        return read_tokenizer(self.folder, 2 * self.max_length)
 
     def convert_ids_to_tokens(self, ids: NDArray[Any]) -> list[str]:
         """Return the string of each token ID (T,); "?" for unknown IDs."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from carat.evaluation.bootstrap import Interval
-from carat.utils.plotting import new_figure, save
+from carat.utils.plotting import brief, new_figure, save
 
 
 def draw_curves(history: Sequence[Mapping[str, float]], best_epoch: int, file: Path) -> None:
@@ -49,7 +49,7 @@ def draw_differences(differences: Mapping[str, tuple[float, Interval]], file: Pa
         axes.plot([low, high], [y, y], color=color, linewidth=2)
         axes.plot([difference], [y], "o", color=color)
     axes.axvline(0, color="#444", linewidth=1)
-    axes.set_yticks(range(len(differences)), list(differences))
+    axes.set_yticks(range(len(differences)), [brief(name) for name in differences])
     axes.set_ylim(len(differences) - 0.4, -0.6)
     axes.set(
         title="Difference from the full method (gray: the interval includes 0)",

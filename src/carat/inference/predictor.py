@@ -23,7 +23,7 @@ from carat.data.summary import exclusion_notes, leakage_notes
 from carat.data.tokenizer import Context
 from carat.inference.features import Sample, absence_notes, check_sample, select_modalities
 from carat.inference.prediction import Prediction, make_predictions
-from carat.inference.text import TextReader, attribute_to_words, check_texts, occlude
+from carat.inference.text import TextReader, attribute_to_words, check_texts
 from carat.models.base import Model
 from carat.models.build import build
 from carat.runs.card import RunCard, check_files, read_run, read_weights
@@ -190,18 +190,18 @@ class Predictor:
         texts = [texts] if isinstance(texts, str) else texts
         check_texts(texts, words)
         contexts = self.reader.resolve_contexts(texts, contexts, conversations)
-        occlusions = [occlude(*pair) if words else [] for pair in zip(texts, contexts, strict=True)]
-        flat = list(chain.from_iterable(occlusions))
-        predictions = self._predict_tokens(
-            [*texts, *(occlusion.text for occlusion in flat)],
-            [*contexts, *(occlusion.context for occlusion in flat)],
-        )
-        occluded_scores = (prediction.scores for prediction in predictions[len(texts) :])
-        results = []
-        for text, prediction, parts in zip(texts, predictions, occlusions, strict=False):
-            occluded = [(part.word, next(occluded_scores)) for part in parts]
-            attributed = attribute_to_words(prediction.scores, occluded, words)
-            results.append(replace(prediction, text=text, words=attributed))
+        results: list[Prediction] = []
+        for group in self.reader.occlude(texts, contexts, words):
+            flat = [part for _, _, parts in group for part in parts]
+            predictions = self._predict_tokens(
+                [*(text for text, _, _ in group), *(part.text for part in flat)],
+                [*(context for _, context, _ in group), *(part.context for part in flat)],
+            )
+            occluded_scores = (prediction.scores for prediction in predictions[len(group) :])
+            for (text, _, parts), prediction in zip(group, predictions, strict=False):
+                occluded = [(part.word, next(occluded_scores)) for part in parts]
+                attributed = attribute_to_words(prediction.scores, occluded, words)
+                results.append(replace(prediction, text=text, words=attributed))
         return results
 
     def _predict_tokens(self, texts: Sequence[str], contexts: Sequence[Context]) -> list[Prediction]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +15,12 @@ from carat.data.tokenizer import NO_CONTEXT, Context, ContextTokenizer, drop_con
 from carat.runs.card import RunCard
 from carat.utils.errors import DataError, RunError
 
-WORD = re.compile(r"\S*\w\S*")
+WORD, LETTER = re.compile(r"\S+"), re.compile(r"\w")
+"""A word is what is between spaces and has a letter or digit."""
 CONTEXT_NAME = "[context]"
 """Name of a text's context where it is listed among the words."""
+MAX_OCCLUSIONS, MAX_CHARACTERS = 100_000, 1 << 27
+"""Maximum number and total length of texts without one of their words that are scored together."""
 MIN_DROP = 0.005
 """Minimum drop of a score for a word to be listed."""
 
@@ -142,6 +145,30 @@ class TextReader:
                 f"train on a store whose recipe sets `context`"
             )
 
+    def occlude(
+        self, texts: Sequence[str], contexts: Sequence[Context], words: int
+    ) -> Iterator[list[tuple[str, Context, list[Occlusion]]]]:
+        """Leave out each word that the model reads of each text, see `occlude`.
+
+        Args:
+            texts: n texts.
+            contexts: n contexts.
+            words: 0 leaves out nothing.
+
+        Yields:
+            Groups of texts with their contexts and occlusions, whose number and length are limited.
+        """
+        group: list[tuple[str, Context, list[Occlusion]]] = []
+        number = characters = 0
+        for text, context in zip(texts, contexts, strict=True):
+            parts = occlude(*self._tokenizer.used_part(text), context) if words else []
+            number, characters = number + len(parts), characters + sum(len(part.text) for part in parts)
+            if group and (number > MAX_OCCLUSIONS or characters > MAX_CHARACTERS):
+                yield group
+                group, number, characters = [], len(parts), 0
+            group.append((text, context, parts))
+        yield group
+
     def convert_ids_to_tokens(self, ids: NDArray[Any]) -> list[str]:
         """Convert token IDs (T,) to tokens."""
         return self._tokenizer.convert_ids_to_tokens(ids)
@@ -156,8 +183,12 @@ class Occlusion(NamedTuple):
     context: Context
 
 
-def occlude_words(text: str) -> list[tuple[str, str]]:
+def occlude_words(text: str, end: int | None = None) -> list[tuple[str, str]]:
     """Leave out each word of a text in turn: the word, and the remaining text.
+
+    Args:
+        text: text.
+        end: position in characters from which on words are kept.
 
     >>> occlude_words("so  glad")
     [('so', 'glad'), ('glad', 'so')]
@@ -165,12 +196,13 @@ def occlude_words(text: str) -> list[tuple[str, str]]:
     return [
         (match.group(), f"{text[: match.start()]}{text[match.end() :].lstrip()}".strip())
         for match in WORD.finditer(text)
+        if (end is None or match.start() < end) and LETTER.search(match.group())
     ]
 
 
-def occlude(text: str, context: Context) -> list[Occlusion]:
-    """Leave out each word of a text in turn, then its context, if it has any."""
-    occlusions = [Occlusion(word, remaining, context) for word, remaining in occlude_words(text)]
+def occlude(text: str, end: int | None, context: Context) -> list[Occlusion]:
+    """Leave out each word of a text in turn, then its context, if it has any; see `occlude_words`."""
+    occlusions = [Occlusion(word, remaining, context) for word, remaining in occlude_words(text, end)]
     return occlusions if context == NO_CONTEXT else [*occlusions, Occlusion(CONTEXT_NAME, text, NO_CONTEXT)]
 
 
@@ -214,10 +246,14 @@ def check_texts(texts: Sequence[str], words: int) -> None:
     """Validate the arguments of `Predictor.predict_text`.
 
     Raises:
-        DataError: a text is empty or not a string, or `words` is negative.
+        DataError: a text is empty, not a string or not valid Unicode, or `words` is negative.
     """
     if words < 0:
         raise DataError(f"words must not be negative, found {words}")
     for i, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"text {i + 1} of {len(texts)}: expected a non-empty string, found {text!r}")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"text {i + 1} of {len(texts)}: half of a surrogate pair") from error

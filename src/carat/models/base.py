@@ -17,6 +17,9 @@ from carat.utils.errors import ConfigError
 UNLIMITED = 1 << 20
 """`Model.max_length` of a modality without position embeddings."""
 
+FORBIDDEN = frozenset(".[]{}/\\")
+"""Characters that names of modalities do not have: separators of configuration keys, state and paths."""
+
 Sequences = Mapping[str, Tensor]
 """Tensors (B, T_m, …) by modality."""
 
@@ -190,16 +193,31 @@ class Model(nn.Module, ABC):
                     yield parameter
 
 
-def check_modalities(widths: Mapping[str, int]) -> None:
-    """Check that no modality has a name reserved by `torch.nn.ModuleDict`.
+def check_modalities(widths: Mapping[str, Any]) -> None:
+    """Check that modalities have names that a model can use for its parts.
 
     Raises:
-        ConfigError: a name is reserved.
+        ConfigError: see `check_modality_names`, or a name is reserved by `torch.nn.ModuleDict`.
     """
+    check_modality_names(widths)
     for m in widths:
         if hasattr(nn.ModuleDict, m):
             raise ConfigError(
                 f"modality '{m}': the name is reserved by PyTorch; build the store with another name"
+            )
+
+
+def check_modality_names(names: Iterable[str]) -> None:
+    """Check that modalities can be named in configurations and in state dictionaries.
+
+    Raises:
+        ConfigError: a name is empty, or has dots, brackets, slashes or control characters.
+    """
+    for m in names:
+        if not m.isprintable() or not m.strip() or not FORBIDDEN.isdisjoint(m):
+            raise ConfigError(
+                f"modality {m!r}: names of modalities have no dots, brackets or slashes; build the store "
+                "with another name"
             )
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from carat.config.encoders import ENCODERS, EncoderChoice
-from carat.config.methods import MethodConfig, find_method
-from carat.models.base import Model
+from carat.config.methods import BUILT_IN, MethodConfig, find_method
+from carat.models.base import Model, check_modality_names
 from carat.models.encoders.pretrained import PretrainedEncoder
 from carat.models.encoders.wrapper import EncodedModel
+from carat.models.sizes import check_memory, measure
 from carat.utils.errors import ConfigError, DataError, did_you_mean
 from carat.utils.hugging_face import TOKENIZER, digest
 
@@ -59,10 +60,12 @@ def build(
             pretrained encoders from their configured folders.
 
     Raises:
-        ConfigError: the encoders do not match the data, or the method's configuration is invalid.
+        ConfigError: the encoders do not match the data, the method's configuration is invalid, or the model
+            needs more memory than there is.
         DataError: the folder of an encoder is invalid, or does not match the data.
     """
     encoders = {}
+    check_modality_names(modalities)
     _check(choices, modalities)
     for m, info in modalities.items():
         choice = choices.get(m)
@@ -80,8 +83,26 @@ def build(
                 f"{info.waveform.rate} Hz; build the store with rate: {rate}"
             )
     widths = {m: encoders[m].width if m in encoders else x.width for m, x in modalities.items()}
+    if config.name in BUILT_IN:  # constructors from elsewhere may do more than construct
+        _check_size(config, widths, labels, run)
     model = build_model(config, widths, labels)
     return EncodedModel(model, encoders) if encoders else model
+
+
+def _check_size(
+    config: MethodConfig, widths: Mapping[str, int], labels: Sequence[str], run: Path | None
+) -> None:
+    """Check that there is memory for a model, and for one of a run, that its weights are as large."""
+    size = measure(lambda: build_model(config, widths, labels))
+    if run is not None:
+        stored = sum(file.stat().st_size for file in run.glob("*.safetensors"))
+        if size.parameters > stored:
+            raise DataError(f"{run}: the weights belong to a smaller model than that of the experiment")
+    check_memory(
+        size.in_training if run is None else size.in_use,
+        f"method.name {config.name} with {size.parameters // 4:,} parameters",
+        "make hidden, layers, queue or max_length smaller",
+    )
 
 
 def _check(choices: Mapping[str, EncoderChoice], modalities: Mapping[str, ModalityInfo]) -> None:

@@ -3,86 +3,66 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import TCPStore
+
+from carat.training.launched import SINGLE_PROCESS as SINGLE_PROCESS
+from carat.training.launched import Processes as Processes
+from carat.training.launched import rendezvous_address
+from carat.training.launched import started_by_launcher as started_by_launcher
+from carat.utils.errors import RunError
+from carat.utils.logging import logger
+
+JOIN_SECONDS, JOIN_SECONDS_OF_NODES = 60, 600
+"""Seconds that the processes of one machine, and of several, have to find each other."""
 
 
-@dataclass(frozen=True)
-class Processes:
-    """The processes of a training, from the view of one of them."""
+def join_processes(processes: Processes, backend: str) -> None:
+    """Join the process group of torchrun or Slurm, within a time limit.
 
-    rank: int = 0
-    """Rank of this process, from 0."""
-    size: int = 1
-    """Number of processes (world size)."""
-    local_rank: int = 0
-    """Rank of this process on its node."""
-    local_size: int = 1
-    """Number of processes on this node."""
+    Args:
+        processes: this process, see `started_by_launcher`.
+        backend: backend of `torch.distributed`, "gloo" or "nccl".
 
-    @property
-    def is_global_zero(self) -> bool:
-        """Whether this process has rank 0, which writes all files."""
-        return self.rank == 0
-
-    def local_rows(self, total: int) -> list[int]:
-        """Indices of this process's samples in a batch.
-
-        Args:
-            total: number of samples in the batch.
-
-        Returns:
-            Every `size`-th index, from `rank` on; index 0 if there is none, which `all_gather` ignores.
-        """
-        return list(range(self.rank, total, self.size)) or [0]
-
-
-SINGLE_PROCESS = Processes()
-
-
-def started_by_launcher() -> Processes | None:
-    """The processes started by torchrun or by Slurm's srun, None without either.
-
-    Under Slurm, the environment variables of torchrun are set from those of Slurm.
+    Raises:
+        ConfigError: see `rendezvous_address`.
+        RunError: not all processes have come within the time limit.
     """
-    environment = os.environ
-    if "RANK" in environment and "WORLD_SIZE" in environment:
-        size = int(environment["WORLD_SIZE"])
-        return Processes(
-            int(environment["RANK"]),
-            size,
-            int(environment.get("LOCAL_RANK", 0)),
-            int(environment.get("LOCAL_WORLD_SIZE", size)),
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # torchrun has them
+        dist.init_process_group(backend)
+        return
+    address, port = rendezvous_address()
+    seconds = JOIN_SECONDS if processes.local_size == processes.size else JOIN_SECONDS_OF_NODES
+    if processes.is_global_zero:
+        logger.info(f"waiting up to {seconds} s for {processes.size} processes at {address}:{port}")
+    try:
+        socket.getaddrinfo(address, port)
+        store = TCPStore(
+            address,
+            port,
+            processes.size,
+            is_master=processes.is_global_zero,
+            timeout=timedelta(seconds=seconds),
         )
-    size = int(environment.get("SLURM_NTASKS", 1))
-    if size == 1 or "SLURM_PROCID" not in environment or environment.get("SLURM_JOB_NAME") in ("bash", "sh"):
-        return None
+        dist.init_process_group(backend, store=store, rank=processes.rank, world_size=processes.size)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise RunError(
+            f"process {processes.rank} of {processes.size} found no others at MASTER_ADDR {address}, "
+            f"MASTER_PORT {port} within {seconds} s ({_first_line(error)}); start with torchrun or srun, or "
+            "unset RANK"
+        ) from error
 
-    from carat.training.lightning_internals import first_node  # importing Lightning takes a second
 
-    processes = Processes(
-        int(environment["SLURM_PROCID"]),
-        size,
-        int(environment.get("SLURM_LOCALID", 0)),
-        size // int(environment.get("SLURM_NNODES", 1)),
-    )
-    address = first_node(environment.get("SLURM_NODELIST", "127.0.0.1"))
-    port = str(15000 + int(environment.get("SLURM_JOB_ID", 0)) % 1000)
-    for name, default in (("MASTER_ADDR", address), ("MASTER_PORT", port)):
-        os.environ.setdefault(name, default)
-    os.environ |= {
-        "RANK": str(processes.rank),
-        "WORLD_SIZE": str(size),
-        "LOCAL_RANK": str(processes.local_rank),
-        "LOCAL_WORLD_SIZE": str(processes.local_size),
-        "GROUP_RANK": environment.get("SLURM_NODEID", "0"),
-    }
-    return processes
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def all_gather(outputs: Any, total: int, processes: Processes) -> Any:

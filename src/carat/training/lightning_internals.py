@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
@@ -64,6 +65,11 @@ def distributed_strategy() -> DDPStrategy:
 def started_processes() -> ClusterEnvironment:
     """Cluster environment with ranks and addresses from the variables of torchrun, whoever has set them."""
     return TorchElasticEnvironment()
+
+
+def one_process() -> ClusterEnvironment:
+    """Cluster environment of one process, whatever variables of Slurm there are."""
+    return LightningEnvironment()
 
 
 def first_node(nodes: str) -> str:

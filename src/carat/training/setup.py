@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 
 from carat.config.experiment import Experiment
@@ -15,9 +17,18 @@ from carat.data.store import Store
 from carat.data.summary import exclusion_notes, store_gaps, store_warnings, trainable_modalities
 from carat.models.base import Model, TrainingData
 from carat.models.build import build
+from carat.models.sizes import check_memory
 from carat.training.compilation import ROUND_TO
 from carat.training.distributed import Processes
 from carat.utils.errors import ConfigError, DataError, RunError, did_you_mean
+
+MIN_PROCESSES = 16
+PROCESSES_PER_CORE = 4
+"""Processes that a machine runs at most: so many per core, and no fewer than `MIN_PROCESSES`."""
+PROCESS_BYTES, WORKER_BYTES = 300_000_000, 50_000_000
+"""Memory of a training process and of a data loader, which shares most of its own with its parent."""
+STATES_PER_LAYER = 8
+"""Vectors per time step that a Transformer layer keeps for its gradient, at least."""
 
 
 @dataclass
@@ -44,11 +55,12 @@ def prepare_task(experiment: Experiment, store: Store, processes: Processes, *, 
         strict: refuse a store with gaps, see `carat.data.gaps.describe_gaps`, instead of noting them.
 
     Raises:
-        ConfigError: the experiment does not match the store.
+        ConfigError: the experiment does not match the store, or needs more memory or devices than there are.
         DataError: the store is damaged or, if strict, has gaps, or a sequence is too long.
         RunError: the device is not available.
     """
     accelerator = find_accelerator(experiment.training.accelerator)
+    check_processes(experiment, accelerator, processes)
     store.verify()
     if strict and (gaps := store_gaps(store)):
         raise DataError(f"{store.folder}: {gaps[0]} (--strict)")
@@ -57,6 +69,8 @@ def prepare_task(experiment: Experiment, store: Store, processes: Processes, *, 
     L.seed_everything(experiment.seed, workers=True, verbose=False)
     model = build(experiment.method, experiment.encoders, store.label_names, modality_info)
     pad_to = {m: _padded_length(store, m, model.max_length[m], experiment.data.padding) for m in modalities}
+    if accelerator == "cpu":
+        _check_batches(store, experiment, model.max_length)
     loaders, notes = _loaders(store, experiment, model.max_length, pad_to, accelerator == "gpu", processes)
     return Task(
         experiment, store, accelerator, model, processes, pad_to, loaders, notes + store_warnings(store)
@@ -74,6 +88,57 @@ def find_accelerator(wanted: str) -> str:
     if wanted == "auto":
         return "gpu" if torch.cuda.is_available() else "cpu"
     return wanted
+
+
+def check_processes(experiment: Experiment, accelerator: str, processes: Processes) -> None:
+    """Check that this machine can run the training processes and data loaders of an experiment.
+
+    Raises:
+        ConfigError: there are too many for its GPUs, cores or memory.
+    """
+    devices = experiment.training.devices if processes.size == 1 else 1
+    if accelerator == "gpu" and devices > torch.cuda.device_count():
+        raise ConfigError(
+            f"training.devices is {devices}, but this machine has {torch.cuda.device_count()} GPUs"
+        )
+    cores = os.cpu_count() or 1
+    allowed = max(MIN_PROCESSES, PROCESSES_PER_CORE * cores)
+    workers = experiment.data.workers or 0
+    for key, number in (("training.devices", devices), ("data.workers", workers)):
+        if number > allowed:
+            raise ConfigError(
+                f"{key} is {number}, but this machine has {cores} cores, for {allowed} processes at most"
+            )
+    if devices > 1 or workers:
+        check_memory(
+            (devices > 1) * devices * PROCESS_BYTES + 2 * devices * workers * WORKER_BYTES,
+            f"training.devices {devices} with data.workers {workers}",
+            "start fewer processes",
+        )
+
+
+def _check_batches(store: Store, experiment: Experiment, max_length: Mapping[str, int]) -> None:
+    """Check that a batch of average length fits into memory: its features, and the hidden states of encoders.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    method, size = experiment.method, experiment.data.batch_size
+    hidden, encoder = getattr(method, "hidden", 0), getattr(method, "encoder", None)
+    rows, numbers = store.indices("train"), 0.0
+    for m in choose_modalities(store, experiment.data.modalities):
+        info = store.manifest.modalities[m]
+        lengths = np.minimum(store.lengths(m)[rows], max_length[m])
+        layers = encoder.layers if encoder is not None else 0
+        if isinstance(layers, Mapping):
+            layers = layers.get(m, getattr(encoder, "other_layers", 0))
+        states = STATES_PER_LAYER * hidden * layers if info.has_features else 0
+        numbers += float(lengths.mean()) * (info.width + states) if len(lengths) else 0.0
+    check_memory(
+        int(4 * min(size, len(rows)) * numbers / experiment.training.devices),
+        f"a batch of data.batch_size {size}",
+        "make data.batch_size or method.hidden smaller",
+    )
 
 
 def choose_modalities(store: Store, wanted: list[str] | None) -> list[str]:

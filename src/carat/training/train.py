@@ -34,7 +34,12 @@ from carat.runs.folder import (
 )
 from carat.training.checkpoints import AfterEpoch, batches_of, find_checkpoint, keep_newest
 from carat.training.compilation import compile_model
-from carat.training.distributed import SINGLE_PROCESS, Processes, started_by_launcher
+from carat.training.distributed import (
+    SINGLE_PROCESS,
+    Processes,
+    join_processes,
+    started_by_launcher,
+)
 from carat.training.launcher import launch
 from carat.training.lightning_module import TrainingModule
 from carat.training.setup import Task, prepare_task, training_data
@@ -151,7 +156,7 @@ def _train_joined(
     if task.accelerator == "gpu":
         torch.cuda.set_device(processes.local_rank)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if task.accelerator == "gpu" else "gloo")
+        join_processes(processes, "nccl" if task.accelerator == "gpu" else "gloo")
     with ExitStack() as stack:
         problem, finished = "", False
         if processes.is_global_zero:

@@ -18,6 +18,7 @@ from carat.runs.folder import CHECKPOINTS, LOGS
 from carat.training.checkpoints import AfterEpoch, CheckedFiles, Checkpoints
 from carat.training.lightning_internals import (
     distributed_strategy,
+    one_process,
     quiet_lightning,
     started_processes,
     weight_average,
@@ -122,7 +123,7 @@ def fit(
             max_epochs=config.epochs if trainable else 1,
             accumulate_grad_batches=config.accumulate if trainable else 1,
             callbacks=callbacks,
-            plugins=[CheckedFiles(), *([started_processes()] if processes.size > 1 else [])],
+            plugins=[CheckedFiles(), started_processes() if processes.size > 1 else one_process()],
             logger=_loggers(extras.loggers, experiment, out, processes.is_global_zero),
             log_every_n_steps=min(LOG_EVERY, len(loaders["train"])),
             default_root_dir=out / LOGS,

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 
 class CaratError(Exception):
-    """Base class: invalid input, configuration or environment. The command line exits with code 2."""
+    """Base class: invalid input, configuration or environment. The command line exits with code 2.
+
+    Its text is one line without control characters, whatever a name from a file has.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigError(CaratError):
@@ -50,17 +57,33 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory could not be allocated: Python's own error, or PyTorch's on the CPU or a GPU."""
+    in_torch = isinstance(error, RuntimeError) and (
+        type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    )
+    return isinstance(error, MemoryError) or in_torch
+
+
 MAX_MESSAGE = 300
 """Length in characters beyond which messages are shortened."""
+
+
+JOINERS = (chr(0x200C), chr(0x200D))
+"""Invisible characters of ordinary text, which join letters and emoji or keep them apart."""
 
 
 def printable(text: str) -> str:
     """Replace characters that are not printable, such as line breaks and escape sequences, by question marks.
 
+    Other spaces are kept, such as the no-break space, and so are `JOINERS`.
+
     >>> printable("a\\x1b[31mb")
     'a?[31mb'
     """
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return "".join(
+        c if c.isprintable() or c in JOINERS or unicodedata.category(c) == "Zs" else "?" for c in text
+    )
 
 
 def shorten(message: str, limit: int = MAX_MESSAGE) -> str:

@@ -17,10 +17,12 @@ from carat.data.recipes.sources.glove import tokenize
 from carat.data.store import Store
 from carat.data.tokenizer import drop_context
 from carat.inference.predictor import Predictor
-from carat.utils.errors import DataError, did_you_mean
-from carat.utils.plotting import heat_map, new_figure, save
+from carat.utils.errors import DataError, did_you_mean, shorten
+from carat.utils.plotting import brief, heat_map, new_figure, save
 from carat.utils.tables import Table
 
+MAX_SLUG = 80
+"""Maximum length of a sample ID in the name of a file."""
 MAX_STEPS = 60
 """Maximum number of time steps in a figure."""
 
@@ -82,11 +84,11 @@ def draw_attention(predictor: Predictor, store: Store, row: int, out: Path) -> l
     if not shown:
         return []
     prediction = predictor.predict_batch([features], names=[sample.id])[0]
-    slug = re.sub(r"[^\w.-]+", "_", sample.id)
+    slug = re.sub(r"[^\w.-]+", "_", sample.id)[:MAX_SLUG]
     true = [name for name, present in zip(predictor.labels, sample.labels, strict=True) if present]
     title = [
-        f"{sample.id}: label attention",
-        f"true: {', '.join(true) or 'none'}; predicted: {', '.join(prediction.labels) or 'none'}",
+        f"{brief(sample.id)}: label attention",
+        shorten(f"true: {', '.join(true) or 'none'}; predicted: {', '.join(prediction.labels) or 'none'}"),
     ]
     if sample.transcript:
         title.append(textwrap.fill(f"“{textwrap.shorten(sample.transcript, 240, placeholder=' …')}”", 110))

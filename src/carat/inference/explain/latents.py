@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from carat.data.store import Store
 from carat.inference.explain.collect import SplitOutputs
-from carat.utils.plotting import COLORS, new_figure, save
+from carat.utils.plotting import COLORS, legend_name, new_figure, save
 from carat.utils.tables import Table
 
 PERPLEXITY = 30
@@ -102,7 +102,13 @@ def draw_latents(outputs: SplitOutputs, store: Store, out: Path, max_points: int
             for code, name in enumerate(names):
                 x, y = embedded[space][codes == code].T
                 axes.scatter(
-                    x, y, s=7, color=COLORS[code % len(COLORS)], label=name, linewidths=0, alpha=0.75
+                    x,
+                    y,
+                    s=7,
+                    color=COLORS[code % len(COLORS)],
+                    label=legend_name(name),
+                    linewidths=0,
+                    alpha=0.75,
                 )
             axes.set(title=f"{title}, by {coloring}", xticks=[], yticks=[])
             axes.title.set_fontsize(9)

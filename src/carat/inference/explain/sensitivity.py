@@ -61,6 +61,8 @@ def read_sweep(folder: Path, fingerprint: str) -> Results:
 
 def draw_sensitivity(results: Results, out: Path) -> list[Path]:
     """Write `sensitivity.svg` and `.csv`, with a curve for each setting; see `read_sweep`."""
+    from matplotlib.ticker import LogFormatter, NullFormatter
+
     columns = min(3, len(results))
     num_rows = -(-len(results) // columns)
     figure = new_figure(4.2 * columns, 0.6 + 3 * num_rows)
@@ -73,6 +75,8 @@ def draw_sensitivity(results: Results, out: Path) -> list[Path]:
         positive = [value for value in by_value if value > 0]
         if len(positive) == len(by_value) and max(positive) >= 10 * min(positive):
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(LogFormatter())  # the usual one writes formulas, see `save`
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set(title=name, xlabel=name.rpartition(".")[2], ylabel="validation micro-F1")
         axes.title.set_fontsize(9)
         axes.grid(alpha=0.3)

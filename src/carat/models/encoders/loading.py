@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,17 @@ from torch import Tensor, nn
 from carat.config.encoders import EncoderChoice
 from carat.models.encoders.bert import Bert, is_bert
 from carat.models.encoders.cpu import use_cpu_kernels
-from carat.utils.errors import ConfigError, DataError
-from carat.utils.hugging_face import WEIGHTS, check_folder, read_config
+from carat.models.sizes import check_memory, measure
+from carat.utils.errors import CaratError, ConfigError, DataError
+from carat.utils.hugging_face import CONFIG, WEIGHTS, check_folder, read_config
+from carat.utils.memory import describe_bytes
 
+EXPECTED = (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError)
+"""Exceptions of transformers whose message is understood without their type."""
+LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""Arguments of transformers: nothing is downloaded or executed."""
+MAX_WITHOUT_WEIGHTS = 1 << 26
+"""Parameters that a folder may lack, such as those of a pooler."""
 PREFIXES = ("bert.", "roberta.")
 """Prefixes of encoder weights in checkpoints that include a head."""
 
@@ -37,15 +48,22 @@ def load_model(folder: Path, choice: EncoderChoice, *, text: bool, weights: bool
     """
     check_folder(folder, tokenizer=text, weights=weights)
     config = read_config(folder)
+    as_bert = text and is_bert(config) and choice.lora is None and not choice.gradient_checkpointing
     try:
-        if text and is_bert(config) and choice.lora is None and not choice.gradient_checkpointing:
-            model: Any = Bert(config)
+        construct = partial(Bert, config) if as_bert else _transformers_constructor(folder)
+        _check_size(construct, folder / WEIGHTS if weights else None)
+        if as_bert:
+            model: Any = construct()
             if weights:
                 _load_weights(model, load_file(folder / WEIGHTS))
             return model
-        model = _load_transformers_model(folder, weights)
-    except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
-        raise DataError(f"{folder}: cannot be loaded ({str(error).splitlines()[0]})") from error
+        model = _load_transformers_model(folder) if weights else construct()
+    except CaratError:
+        raise
+    except Exception as error:  # a configuration may make a constructor raise anything
+        reason = (str(error).splitlines() or [""])[0]
+        name = "" if isinstance(error, EXPECTED) else f"{type(error).__name__}: "
+        raise DataError(f"{folder}: cannot be loaded ({name}{reason})") from error
     if getattr(model, "pooler", None) is not None:
         model.pooler = None  # its output is unused
     if choice.lora is not None:
@@ -75,35 +93,86 @@ def _load_weights(model: Bert, published: dict[str, Tensor]) -> None:
     model.load_state_dict({name: weights[name].float() for name in state})
 
 
-def _load_transformers_model(folder: Path, weights: bool) -> Any:
+def _check_size(construct: Callable[[], nn.Module], weights: Path | None) -> None:
+    """Check the size of a model before it is constructed.
+
+    Args:
+        construct: constructor of the model of the configuration, in float32.
+        weights: file of its weights, which has at least one byte per parameter.
+
+    Raises:
+        ValueError: the weights are of a smaller model.
+        ConfigError: there is not enough memory.
+    """
     try:
-        from transformers import AutoConfig, AutoModel
-        from transformers.utils import logging
-    except ImportError as error:
-        raise ConfigError(
-            "a pretrained encoder needs the extra: pip install 'carat-emotion[text]'"
-        ) from error
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        config = AutoConfig.from_pretrained(folder, **local)
+        size = measure(construct)
+    except CaratError:
+        raise
+    except Exception:  # a constructor that needs values; if it is invalid, it fails again
+        return
+    if weights is not None and size.parameters // 4 > MAX_WITHOUT_WEIGHTS + weights.stat().st_size:
+        raise ValueError(
+            f"{CONFIG} describes a model of {size.parameters // 4:,} parameters, but {WEIGHTS} has "
+            f"{describe_bytes(weights.stat().st_size)}"
+        )
+    check_memory(size.in_use, "the encoder", "use a smaller one")
+
+
+def _transformers_constructor(folder: Path) -> Callable[[], Any]:
+    """Constructor of transformers' model of a folder, with random weights."""
+    transformers = _import_transformers()
+    with _without_warnings():
+        config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
+    config.apply_spec_augment = False  # draws from NumPy's global generator
+
+    def construct() -> Any:
+        with _without_warnings():
+            return transformers.AutoModel.from_config(config, dtype=torch.float32)
+
+    return construct
+
+
+def _load_transformers_model(folder: Path) -> Any:
+    """Read transformers' model of a folder.
+
+    Raises:
+        ValueError: a weight is missing or has another shape.
+    """
+    transformers = _import_transformers()
+    with _without_warnings():
+        config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
         config.apply_spec_augment = False  # draws from NumPy's global generator
-        if not weights:
-            return AutoModel.from_config(config, dtype=torch.float32)
-        model, info = AutoModel.from_pretrained(
+        model, info = transformers.AutoModel.from_pretrained(
             folder,
             config=config,
             use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,
-            **local,
+            **LOCAL,
         )
     missing = sorted(x for x in info["missing_keys"] if "pooler" not in x)
     if missing or info["mismatched_keys"]:
         raise ValueError(_mismatch(missing[0] if missing else sorted(info["mismatched_keys"])[0][0]))
     return model
+
+
+def _import_transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise ConfigError(
+            "a pretrained encoder needs the extra: pip install 'carat-emotion[text]'"
+        ) from error
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    return transformers
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _mismatch(name: str) -> str:

@@ -54,6 +54,7 @@ class PretrainedEncoder(nn.Module):
         model_config = getattr(self.model, "config", None)
         if model_config is not None:
             self.config |= {k: getattr(model_config, k) for k in CONFIG_KEYS if hasattr(model_config, k)}
+        self._check_kind()
         self.width = int(self.config["hidden_size"])
         self._has_token_types = "token_type_ids" in inspect.signature(self.model.forward).parameters and (
             int(self.config.get("type_vocab_size") or 0) > 1
@@ -65,7 +66,43 @@ class PretrainedEncoder(nn.Module):
         self._freeze_lower_layers()
         self.frozen = False
         """Whether the encoder is frozen in this epoch."""
+        self._try_out()
         self.train()
+
+    def _check_kind(self) -> None:
+        """Raise DataError unless the model takes the kind of inputs that the modality has."""
+        inputs = inspect.signature(self.model.forward).parameters
+        expected, kind = ("input_ids", "text") if self.text else ("input_values", "audio")
+        speech_keys = ("conv_kernel", "conv_stride") if not self.text else ()
+        if expected not in inputs or not all(
+            isinstance(self.config.get(key), list | tuple) for key in speech_keys
+        ):
+            raise DataError(
+                f"{self.folder}: a model of type {self.config['model_type']} does not encode {kind}; "
+                + ("expected one like BERT" if self.text else "expected one like wav2vec2 or HuBERT")
+            )
+        if "hidden_size" not in self.config:
+            raise DataError(f"{self.folder / CONFIG}: has no hidden_size")
+
+    def _try_out(self) -> None:
+        """Encode the shortest input, so that an invalid configuration is found before training.
+
+        Raises:
+            DataError: the model fails, or returns something else than hidden states (1, T, D).
+        """
+        self.eval()
+        try:
+            with torch.inference_mode():
+                steps = 1 if self.text else self.input_length(1)
+                states, _ = self(torch.zeros(1, steps, 1), torch.ones(1, steps, dtype=torch.bool))
+        except Exception as error:  # a model may raise anything
+            reason = (str(error).splitlines() or [""])[0]
+            raise DataError(f"{self.folder}: cannot encode ({type(error).__name__}: {reason})") from error
+        if states.shape != (1, 1, self.width):
+            raise DataError(
+                f"{self.folder}: hidden states have shape {tuple(states.shape)}, but {CONFIG} has a "
+                f"hidden_size of {self.width}"
+            )
 
     @property
     def files(self) -> list[str]:

@@ -14,6 +14,8 @@ from carat.data.recipes.sources.arrays import ArraySource
 from carat.data.store.manifest import hash_file
 from carat.utils.errors import DataError
 
+MAX_LINE = 1 << 20
+"""Maximum length of a line with a word and its vector, in characters."""
 TOKEN = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?|\d+|[^\w\s]")
 
 
@@ -86,8 +88,10 @@ def _read_text(file: Path) -> tuple[dict[str, int], NDArray[np.float32]]:
     words: dict[str, int] = {}
     vectors: list[NDArray[np.float32]] = []
     width = None
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
+    with file.open(encoding="utf-8") as opened:
+        for number, line in enumerate(iter(lambda: opened.readline(MAX_LINE + 1), ""), start=1):
+            if len(line) > MAX_LINE:
+                raise DataError(f"{file}, line {number}: longer than {MAX_LINE} characters")
             word, *cells = line.rstrip().split(" ")
             if number == 1 and len(cells) == 1 and word.isdecimal() and cells[0].isdecimal():
                 width = int(cells[0])  # header of the word2vec format: number of words and their width

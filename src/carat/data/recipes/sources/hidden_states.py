@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
 from carat.utils.errors import DataError
-from carat.utils.hugging_face import WEIGHTS, check_folder, digest
+from carat.utils.hugging_face import TOKENIZER, WEIGHTS, check_folder, cut, digest, tokenizing
 
 
 class HuggingFaceSource:
@@ -38,20 +37,26 @@ class HuggingFaceSource:
         check_folder(folder)
         logging.set_verbosity_error()
         logging.disable_progress_bar()
+        self._folder = folder
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), tokenizing(folder / TOKENIZER, "cannot be read"):
                 warnings.simplefilter("ignore")
                 self._tokenizer = AutoTokenizer.from_pretrained(
                     folder, local_files_only=True, trust_remote_code=False
                 )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
                 self._model = AutoModel.from_pretrained(
                     folder, local_files_only=True, trust_remote_code=False, use_safetensors=True
                 ).eval()
             limit = min(self._model.config.max_position_embeddings, self._tokenizer.model_max_length)
             if self._tokenizer.pad_token is None:
                 raise ValueError("the tokenizer has no padding token")
-        except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
-            raise DataError(f"{folder}: cannot be loaded ({str(error).splitlines()[0]})") from error
+        except DataError:
+            raise
+        except Exception as error:  # a configuration may make transformers raise anything
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DataError(f"{folder}: cannot be loaded ({reason})") from error
         self._max_tokens = min(max_tokens or limit, limit)
         self._batch_size = batch_size
         self.id = f"hf:{digest(folder / WEIGHTS)[:12]}:{self._max_tokens}"
@@ -64,15 +69,20 @@ class HuggingFaceSource:
         order = sorted((i for i, text in enumerate(texts) if text.strip()), key=lambda i: len(texts[i]))
         for start in range(0, len(order), self._batch_size):
             batch = order[start : start + self._batch_size]
-            tokens = self._tokenizer(
-                [texts[i] for i in batch],
-                padding=True,
-                truncation=True,
-                max_length=self._max_tokens,
-                return_tensors="pt",
-            )
-            with torch.inference_mode():
-                hidden = self._model(**tokens).last_hidden_state.float().numpy()
+            with tokenizing(self._folder / TOKENIZER):
+                tokens = self._tokenizer(
+                    [cut(texts[i], self._max_tokens) for i in batch],
+                    padding=True,
+                    truncation=True,
+                    max_length=self._max_tokens,
+                    return_tensors="pt",
+                )
+            try:
+                with torch.inference_mode():
+                    hidden = self._model(**tokens).last_hidden_state.float().numpy()
+            except (ArithmeticError, IndexError, TypeError, ValueError, RuntimeError) as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                raise DataError(f"{self._folder}: cannot encode a text ({reason})") from error
             for i, states, mask in zip(batch, hidden, tokens["attention_mask"].numpy(), strict=True):
                 features[i] = np.ascontiguousarray(states[mask.astype(bool)])
         return features

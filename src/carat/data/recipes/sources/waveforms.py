@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ from numpy.typing import NDArray
 
 from carat.data.store.manifest import Waveform
 from carat.utils.errors import DataError
+
+MAX_RATE, MAX_SECONDS = 768_000, 24 * 3600
+"""Limits of what is decoded."""
+END: Any = object()
 
 
 class WaveformSource:
@@ -22,7 +27,7 @@ class WaveformSource:
         seconds: duration to which audio is truncated.
 
     Raises:
-        DataError: the folder does not exist, or the extra is not installed.
+        DataError: the folder does not exist, the limits are exceeded, or the extra is not installed.
     """
 
     tokens = None
@@ -36,6 +41,11 @@ class WaveformSource:
             ) from error
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder")
+        if not 0 < rate <= MAX_RATE or not 0 < seconds <= MAX_SECONDS:
+            raise DataError(
+                f"source 'waveform': rate {rate} Hz and {seconds:g} seconds; expected at most {MAX_RATE} Hz "
+                f"and {MAX_SECONDS} seconds"
+            )
         self._av, self._folder, self._max_length = av, folder, round(rate * seconds)
         self.waveform = Waveform(rate=rate)
         self.id = f"waveform:{rate}"
@@ -58,15 +68,25 @@ class WaveformSource:
         if not file.is_file():
             raise DataError(f"{file}: no such file")
         parts: list[NDArray[np.float32]] = []
+        length = 0
         try:
             with self._av.open(str(file)) as container:
                 if not container.streams.audio:
                     return None
                 resampler = self._av.AudioResampler(format="flt", layout="mono", rate=self.waveform.rate)
-                for frame in container.decode(audio=0):
-                    parts += [part.to_ndarray()[0] for part in resampler.resample(frame)]
-                parts += [part.to_ndarray()[0] for part in resampler.resample(None)]
-        except (self._av.FFmpegError, ValueError, OSError) as error:
+                frames = chain(container.decode(audio=0), [None])  # None for what the resampler still holds
+                while length <= self._max_length and (frame := next(frames, END)) is not END:
+                    new = [part.to_ndarray()[0] for part in resampler.resample(frame)]
+                    parts += new
+                    length += sum(map(len, new))
+        except (
+            self._av.FFmpegError,
+            ValueError,
+            OSError,
+            LookupError,
+            ArithmeticError,
+            MemoryError,
+        ) as error:
             raise DataError(f"{file}: audio track cannot be decoded ({error})") from error
         samples = np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
         self._truncated += len(samples) > self._max_length
