@@ -14,7 +14,7 @@ import carat
 from carat.data.store import Store
 from carat.data.store.transform import Transform
 from carat.data.store.writer import StoreWriter
-from carat.inference.features import read_features
+from carat.inference.features import read_features, select_modalities
 from carat.inference.predictor import Predictor, load
 from carat.inference.writers import write_predictions
 from carat.training.train import TrainedRun
@@ -217,7 +217,7 @@ def test_raw_features_are_transformed_like_the_store(trained: TrainedRun, store:
         predictor.predict({"text": stored}, raw=True)
     with pytest.raises(DataError, match=r"are they features as extracted \(raw=True, --raw\)"):
         predictor.predict({"text": raw}, raw=False)
-    samples, notes = predictor.own_features({"a": {"text": stored, "smell": stored}})
+    samples, notes = select_modalities({"a": {"text": stored, "smell": stored}}, predictor.card.modalities)
     assert list(samples["a"]) == ["text"]
     assert notes == ["the run does not use: smell"]
 

@@ -32,7 +32,7 @@ class Input:
     """Folder of a store, or an `.npz` file with arrays (T, d) named `modality`; for several samples,
     `id/modality`."""
     text: list[str] | None = None
-    """Texts to score, with a run that reads tokens."""
+    """Texts to score, with a run trained on tokens or word vectors."""
     file: Path | None = None
     """File of texts: .txt (one per line), .csv, .tsv or .jsonl."""
     split: str | None = None
@@ -209,7 +209,7 @@ def _write_file(
     """Score a store or an `.npz` file into one file and print the first predictions; returns their number."""
     from carat.cli.tables import show_predictions
     from carat.data.store import open_store
-    from carat.inference.features import read_features
+    from carat.inference.features import read_features, select_modalities
     from carat.inference.predictor import load
     from carat.inference.writers import check_output, write_predictions
 
@@ -228,7 +228,7 @@ def _write_file(
         notes = predictor.notes(store, [source.split] if source.split else list(store.manifest.splits))
         stream = predictor.predict_store(store, source.split)
     else:
-        samples, notes = predictor.own_features(read_features(data))
+        samples, notes = select_modalities(read_features(data), predictor.card.modalities)
         names = [f"{data}, '{id}'" for id in samples]
         predictions = predictor.predict_batch(list(samples.values()), names=names, raw=source.raw)
         stream = zip(samples, predictions, strict=True)

@@ -41,6 +41,8 @@ class TextOptions:
     without context."""
     order: str | None = None
     """Column (or JSON key) of numbers by which the texts of a conversation are sorted."""
+    vectors: Path | None = None
+    """File of the word vectors that the run was trained on (source `glove`), if it was."""
     separator: str | None = None
     """Separator of the cells of a table: a character, or tab, comma, semicolon; detected by default."""
     quote: str | None = None
@@ -116,7 +118,7 @@ def predict_texts(
     if out is not None:
         check_output(out, overwrite)
     _check_options(texts, file, out, options)
-    predictor = load(run, precision=precision)
+    predictor = load(run, precision=precision, vectors=options.vectors)
     in_context = options.conversation is not None or options.together
     has_several = file is not None or len(texts or []) > 1
     if has_several and predictor.reader.context_tokens and not in_context:

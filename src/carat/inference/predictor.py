@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from carat.data.loader import check_lengths, make_loader, usable_rows
 from carat.data.store import Store
 from carat.data.summary import exclusion_notes, leakage_notes
 from carat.data.tokenizer import Context
-from carat.inference.features import Sample, absence_notes, check_sample, select_modalities
+from carat.inference.features import absence_notes, check_sample
 from carat.inference.prediction import Prediction, make_predictions
 from carat.inference.text import TextReader, attribute_to_words, check_texts
 from carat.models.base import Model
@@ -50,6 +50,7 @@ class Predictor:
         experiment: experiment that the model was trained with.
         model: model with trained weights.
         precision: arithmetic of the forward pass, see `load`.
+        vectors: file of word vectors, see `load`.
     """
 
     def __init__(
@@ -59,8 +60,10 @@ class Predictor:
         experiment: Experiment,
         model: Model,
         precision: Precision = "float32",
+        vectors: Path | None = None,
     ) -> None:
         self.folder, self.card, self.experiment, self.precision = folder, card, experiment, precision
+        self.vectors = vectors
         self.model = model.eval()
         self._pad_to = {m: modality.pad_to for m, modality in card.modalities.items()}
 
@@ -79,10 +82,10 @@ class Predictor:
         """Tokenizer of the run, with extraction of contexts.
 
         Raises:
-            RunError: the run was not trained on tokens.
-            DataError: the tokenizer cannot be read.
+            RunError: the run was not trained on tokens, or on word vectors whose file `load` was given.
+            DataError: the tokenizer or the file cannot be read.
         """
-        return TextReader(self.folder, self.card, self.model.max_length)
+        return TextReader(self.folder, self.card, self.model.max_length, self.vectors)
 
     @property
     def device(self) -> torch.device:
@@ -163,7 +166,7 @@ class Predictor:
         contexts: Sequence[Context] | None = None,
         conversations: Sequence[Hashable] | None = None,
     ) -> list[Prediction]:
-        """Score texts with a run that was trained on tokens; its other modalities are absent.
+        """Score texts with a run trained on tokens or word vectors; its other modalities are absent.
 
         Args:
             texts: non-empty texts, or a single one.
@@ -179,7 +182,7 @@ class Predictor:
             One prediction per text, in order, with `text` and, if requested, `words`.
 
         Raises:
-            RunError: the run was not trained on tokens, or uses no context.
+            RunError: the run cannot read texts, see `reader`, or uses no context.
             DataError: a text is empty, the numbers of texts and contexts or conversations differ, or both
                 contexts and conversations are given.
 
@@ -209,14 +212,8 @@ class Predictor:
         tokens = self.reader.tokenize(texts, contexts)
         samples = [{self.reader.modality: ids} for ids in tokens]
         order = np.argsort([len(ids) for ids in tokens], kind="stable")
-        predictions = self.predict_batch([samples[i] for i in order])
+        predictions = self.predict_batch([samples[i] for i in order], raw=True)
         return [predictions[i] for i in np.argsort(order)]
-
-    def own_features(
-        self, samples: Mapping[str, Mapping[str, NDArray[Any]]]
-    ) -> tuple[dict[str, Sample], list[str]]:
-        """Drop modalities that the run does not use, see `carat.inference.features.select_modalities`."""
-        return select_modalities(samples, self.card.modalities)
 
     def predict_store(self, store: Store, split: str | None = None) -> Iterator[tuple[str, Prediction]]:
         """Score a store, or one of its splits. Samples that have none of the run's modalities are skipped.
@@ -361,7 +358,11 @@ class Predictor:
 
 
 def load(
-    run: str | os.PathLike[str], device: str | None = None, precision: Precision = "float32"
+    run: str | os.PathLike[str],
+    device: str | None = None,
+    precision: Precision = "float32",
+    *,
+    vectors: str | os.PathLike[str] | None = None,
 ) -> Predictor:
     """Load a finished run for inference; the training store is not needed.
 
@@ -370,6 +371,7 @@ def load(
         device: PyTorch device, e.g. "cpu" or "cuda:1"; defaults to a GPU if one is available.
         precision: "float32", in which thresholds were chosen, or "bf16", which is faster on hardware that
             supports it and changes scores by about 0.01.
+        vectors: file of the word vectors that the run was trained on, for `predict_text`.
 
     Returns:
         Predictor with the model on the device.
@@ -383,9 +385,7 @@ def load(
     folder = Path(run)
     card, experiment = read_run(folder)
     check_files(folder, card)
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # the initial weights, which are replaced, leave the random state unchanged
+    with torch.random.fork_rng(devices=[]):  # initial weights leave the random state unchanged
         model = build(experiment.method, experiment.encoders, card.labels, card.modalities, folder)
     try:
         model.load_state_dict(read_weights(folder, card))
@@ -395,4 +395,5 @@ def load(
             f"{folder / WEIGHTS}: corrupt, or does not match the experiment ({problem})"
         ) from error
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Predictor(folder, card, experiment, model.to(device), precision)
+    file = None if vectors is None else Path(vectors)
+    return Predictor(folder, card, experiment, model.to(device), precision, file)

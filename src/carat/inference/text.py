@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from carat.config.encoders import ENCODERS
 from carat.data.tokenizer import NO_CONTEXT, Context, ContextTokenizer, drop_context
+from carat.inference.word_vectors import WordVectors, vector_modality
 from carat.runs.card import RunCard
 from carat.utils.errors import DataError, RunError
 
@@ -26,34 +27,44 @@ MIN_DROP = 0.005
 
 
 class TextReader:
-    """Tokenizes texts as the training store of a run did.
+    """Tokenizes texts as the training store of a run did, or looks up their word vectors.
 
     Args:
         folder: folder of the run.
         card: card of the run.
         max_lengths: maximum length in tokens that the model accepts, by modality.
+        vectors: file of the word vectors that the run was trained on, if it was.
 
     Raises:
-        RunError: the run has no modality of tokens, or more than one.
-        DataError: the tokenizer cannot be read.
+        RunError: the run has no modality that can be computed from texts, or more than one.
+        DataError: the tokenizer or the vectors cannot be read.
     """
 
-    def __init__(self, folder: Path, card: RunCard, max_lengths: Mapping[str, int]) -> None:
+    def __init__(
+        self, folder: Path, card: RunCard, max_lengths: Mapping[str, int], vectors: Path | None = None
+    ) -> None:
+        self._folder = folder
+        self._tokenizer: ContextTokenizer | WordVectors
         token_modalities = {m: x.tokens for m, x in card.modalities.items() if x.tokens is not None}
-        if len(token_modalities) != 1:
-            inputs = f"the tokens of {' and '.join(token_modalities)}" if token_modalities else "features"
+        self.context_tokens = 0
+        """Maximum number of context tokens on each side of a text; 0 if the run uses no context."""
+        self.truncated = 0
+        """Texts so far that reached `max_length` without their context."""
+        if not token_modalities:
+            self.modality = vector_modality(folder, card, vectors)
+            self.max_length = max_lengths[self.modality]
+            assert vectors is not None
+            self._tokenizer = WordVectors(vectors, card.modalities[self.modality].source, self.max_length)
+            return
+        if len(token_modalities) > 1:
             raise RunError(
-                f"{folder}: the run was trained on {inputs}, so it cannot read texts; train on a store whose "
-                f"recipe has one source 'tokens'"
+                f"{folder}: the run was trained on the tokens of {' and '.join(token_modalities)}, so it "
+                f"cannot read texts; train on a store whose recipe has one source 'tokens'"
             )
         ((self.modality, tokens),) = token_modalities.items()
         self.max_length = min(tokens.longest, max_lengths[self.modality])
         """Length in tokens to which texts are truncated, including special tokens and context."""
         self.context_tokens = tokens.context
-        """Maximum number of context tokens on each side of a text; 0 if the run uses no context."""
-        self.truncated = 0
-        """Texts so far that reached `max_length` without their context."""
-        self._folder = folder
         self._tokenizer = ContextTokenizer(folder / ENCODERS / self.modality, tokens.longest, tokens.context)
 
     def contexts(
@@ -78,14 +89,13 @@ class TextReader:
             DataError: the lengths of the arguments differ.
         """
         self._check_uses_context()
+        assert isinstance(self._tokenizer, ContextTokenizer)
         texts = [texts] if isinstance(texts, str) else texts
         names = [0] * len(texts) if conversations is None else conversations
         return self._tokenizer.contexts(texts, names, order)
 
-    def tokenize(
-        self, texts: Sequence[str], contexts: Sequence[Context] | None = None
-    ) -> list[NDArray[np.int32]]:
-        """Tokenize texts.
+    def tokenize(self, texts: Sequence[str], contexts: Sequence[Context] | None = None) -> list[NDArray[Any]]:
+        """Tokenize texts, or look up their word vectors.
 
         Args:
             texts: n texts; they may be empty.
@@ -93,11 +103,15 @@ class TextReader:
 
         Returns:
             For each text, token IDs (T, 1), or with context IDs and token types (T, 2), including special
-            tokens.
+            tokens; or word vectors (T, d).
 
         Raises:
             DataError: the numbers of texts and contexts differ.
         """
+        if isinstance(self._tokenizer, WordVectors):
+            vectors = self._tokenizer.encode(texts)
+            self.truncated += sum(len(steps) > self.max_length for steps in vectors)
+            return [steps[: self.max_length] for steps in vectors]
         tokens = [steps[: self.max_length] for steps in self._tokenizer.encode(texts, contexts)]
         self.truncated += sum(len(drop_context(steps)) == self.max_length for steps in tokens)
         return tokens
@@ -171,6 +185,7 @@ class TextReader:
 
     def convert_ids_to_tokens(self, ids: NDArray[Any]) -> list[str]:
         """Convert token IDs (T,) to tokens."""
+        assert isinstance(self._tokenizer, ContextTokenizer)
         return self._tokenizer.convert_ids_to_tokens(ids)
 
 
