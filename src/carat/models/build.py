@@ -15,6 +15,9 @@ from carat.models.sizes import check_memory, measure
 from carat.utils.errors import ConfigError, DataError, did_you_mean
 from carat.utils.hugging_face import TOKENIZER, digest
 
+SLACK = 1 << 28
+"""Bytes by which a model may be larger than its weights before it is refused without reading them."""
+
 
 class ModalityInfo(Protocol):
     """Protocol of the metadata of a modality in a store or run."""
@@ -96,7 +99,7 @@ def _check_size(
     size = measure(lambda: build_model(config, widths, labels))
     if run is not None:
         stored = sum(file.stat().st_size for file in run.glob("*.safetensors"))
-        if size.parameters > stored:
+        if size.parameters > stored + SLACK:  # otherwise reading them tells what is wrong
             raise DataError(f"{run}: the weights belong to a smaller model than that of the experiment")
     check_memory(
         size.in_training if run is None else size.in_use,

@@ -14,7 +14,7 @@ class CaratError(Exception):
     """
 
     def __str__(self) -> str:
-        return printable(super().__str__())
+        return printable(" ".join(super().__str__().splitlines()))
 
 
 class ConfigError(CaratError):
