@@ -130,7 +130,7 @@ def paired_test(
         labels: see `intervals`.
         groups: see `intervals`.
         metric: a key of `statistics`.
-        over_seeds: resample seeds too, to include the variance between trainings; in pairs if both have the
+        over_seeds: resample seeds too, to include the variance between training runs; in pairs if both have the
             same number of seeds.
         resamples: see `intervals`.
         seed: see `intervals`.
