@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
 from carat.cli.app import Options, Overwrite, app, resolve, takes_experiment
 from carat.config.experiment import preset_values
 from carat.utils.logging import logger
+
+
+@Parameter(name="*", group=Group("Training", sort_key=1))
+@dataclass(frozen=True)
+class TrainOptions:
+    """Processes, and how to treat a finished run and data with gaps."""
+
+    devices: Annotated[int | None, Parameter(validator=Number(gte=1, lte=4096))] = None
+    """Number of data-parallel processes, one core or GPU each; short for `--training.devices`."""
+    resume: Annotated[bool, Parameter(negative=())] = False
+    """Exit successfully if this run is already complete, for jobs that are requeued; or extend a complete run
+    to more epochs."""
+    strict: Annotated[bool, Parameter(negative=())] = False
+    """Refuse a store in which no training sample has a modality, or a split has no positive sample of a
+    label; otherwise such a modality is left out with a warning."""
 
 
 @app.command
@@ -23,9 +39,7 @@ def train(
     out: Path,
     method: str | None = None,
     preset: str | None = None,
-    devices: Annotated[int | None, Parameter(validator=Number(gte=1, lte=4096))] = None,
-    resume: Annotated[bool, Parameter(negative=())] = False,
-    strict: Annotated[bool, Parameter(negative=())] = False,
+    options: TrainOptions | None = None,
     overwrite: Overwrite = False,
     experiment: Options = None,
 ) -> None:
@@ -68,23 +82,18 @@ def train(
     preset
         Preset: paper (default, the published method), official (the authors' released code), small (a minute
         on a laptop) or text (with a pretrained text encoder).
-    devices
-        Number of data-parallel processes, one core or GPU each; short for `--training.devices`.
-    resume
-        Exit successfully if this run is already complete, for jobs that are requeued; or extend a complete
-        run to more epochs.
-    strict
-        Refuse a store in which no training sample has a modality, or a split has no positive sample of a
-        label; otherwise such a modality is left out with a warning.
     """
     from carat.training.launched import started_by_launcher
     from carat.training.train import train as run_training
 
+    options = options or TrainOptions()
     resolved = resolve(experiment_file, preset, experiment, method=method)
-    if devices is not None:
-        training = resolved.training.model_copy(update={"devices": devices})
+    if options.devices is not None:
+        training = resolved.training.model_copy(update={"devices": options.devices})
         resolved = resolved.model_copy(update={"training": training})
-    trained = run_training(resolved, data, out, overwrite=overwrite, resume=resume, strict=strict)
+    trained = run_training(
+        resolved, data, out, overwrite=overwrite, resume=options.resume, strict=options.strict
+    )
     launched = started_by_launcher()
     if launched is not None and not launched.is_global_zero:
         return

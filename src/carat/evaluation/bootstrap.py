@@ -130,8 +130,8 @@ def paired_test(
         labels: see `intervals`.
         groups: see `intervals`.
         metric: a key of `statistics`.
-        over_seeds: resample seeds too, to include the variance between training runs; in pairs if both have the
-            same number of seeds.
+        over_seeds: resample seeds too, to include the variance between training runs; in pairs if both have
+            the same number of seeds.
         resamples: see `intervals`.
         seed: see `intervals`.
 
