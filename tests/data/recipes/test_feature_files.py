@@ -78,6 +78,28 @@ def test_sequences_of_unequal_length_with_keys(tmp_path: Path, ending: str) -> N
     np.testing.assert_array_equal(second, CLIPS["c2"])
 
 
+@pytest.mark.parametrize(("ending", "values"), [(".npy", None), (".npz", "x"), (".pkl", None), (".pkl", "x")])
+def test_a_dict_in_an_array_or_in_a_file(tmp_path: Path, ending: str, values: str | None) -> None:
+    file = tmp_path / f"a{ending}"
+    content = np.array(CLIPS, dtype=object)
+    if ending == ".npy":
+        np.save(file, content)
+    elif ending == ".npz":
+        np.savez(file, x=content)
+    else:
+        file.write_bytes(pickle.dumps({"x": CLIPS} if values else content))
+    (first,) = ArraySource(file, values=values).read(["c1"])
+    assert first is not None
+    np.testing.assert_array_equal(first, CLIPS["c1"])
+
+
+def test_padded_keys_of_matlab(tmp_path: Path) -> None:
+    scipy.io.savemat(tmp_path / "a.mat", {"x": np.ones((2, 1, 3)), "names": np.array(["c1", "clip10"])})
+    first, second = ArraySource(tmp_path / "a.mat", values="x", keys="names").read(["c1", "clip10"])
+    assert first is not None
+    assert second is not None
+
+
 def test_values_with_keys_in_a_second_file(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.arange(12.0).reshape(2, 2, 3))
     np.save(tmp_path / "names.npy", np.array(["a.mp4", "b.mp4"]))

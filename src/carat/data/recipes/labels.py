@@ -221,9 +221,9 @@ def _collect_names(table: Table, column: str, counts: Counter[str]) -> list[str]
         parts = re.split(r"\s*[^\w\s]\s*|\s+", name)
         if len(parts) > 1 and all(part in counts for part in parts):
             raise DataError(
-                f"{where} has '{printable(name)}' ({counts[name]} times) beside '{parts[0]}' and '{parts[1]}'; "
-                "if these are several labels, name what separates them by labels: {separator: …}, else give "
-                "the names by labels: {names: […]}"
+                f"{where} has '{printable(name)}' ({counts[name]} times) beside '{parts[0]}' and "
+                f"'{parts[1]}'; if these are several labels, name what separates them by labels: "
+                "{separator: …}, else give the names by labels: {names: […]}"
             )
     same: dict[str, str] = {}
     for name in names:

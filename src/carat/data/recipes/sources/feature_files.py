@@ -161,15 +161,24 @@ class Hdf5File(Mapping[str, Any]):
             self._names.append(name)
 
 
+def unwrap(value: Any, what: str) -> Any:
+    """Return the mapping in an array of one object, as which NumPy saves a dict; other values as they are."""
+    if isinstance(value, np.ndarray) and value.dtype.kind == "O" and not value.ndim:
+        value = value.item()
+    return entries(value, what) if isinstance(value, Mapping) else value
+
+
+def _read_npy(file: Path) -> Any:
+    return unwrap(read_array(file), str(file))
+
+
 def _read_npz(file: Path) -> Any:
     return ArrayFile(file)
 
 
 def _read_pickled(file: Path) -> Any:
-    content = read_pickle(file)
-    if isinstance(content, Mapping):
-        return entries(content, str(file))
-    if isinstance(content, (np.ndarray, list)):
+    content = unwrap(read_pickle(file), str(file))
+    if isinstance(content, (Mapping, np.ndarray, list)):
         return content
     raise DataError(f"{file}: expected features by key or an array, found {type(content).__name__}")
 
@@ -192,7 +201,9 @@ def _read_mat(file: Path) -> Any:
 
 
 def _uncell(value: Any) -> Any:
-    """Make a list of a cell array, which MATLAB always gives two axes."""
+    """Make a list of a cell array, which MATLAB always gives two axes, and strip the padding of texts."""
+    if isinstance(value, np.ndarray) and value.dtype.kind == "U":
+        return np.char.rstrip(value)
     if isinstance(value, np.ndarray) and value.dtype.kind == "O":
         return [_uncell(x) for x in value.reshape(-1)]
     return value
@@ -200,7 +211,7 @@ def _uncell(value: Any) -> Any:
 
 READERS: Mapping[str, Callable[[Path], Any]] = {
     ".npz": _read_npz,
-    ".npy": read_array,
+    ".npy": _read_npy,
     ".pkl": _read_pickled,
     ".pickle": _read_pickled,
     ".pt": _read_pickled,
