@@ -242,6 +242,7 @@ def test_ambiguous_stems_do_not_match(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", **{"c1.wav": np.ones((1, 2)), "c1.mp4": np.zeros((1, 2))})
     source = ArraySource(tmp_path / "a.npz")
     assert source.read(["c1"]) == [None]
+    assert "'c1' is any of 'c1.wav', 'c1.mp4': use keys with the extension" in source.describe_missing()
     (exact,) = source.read(["c1.mp4"])
     assert exact is not None
     assert exact.tolist() == [[0, 0]]
