@@ -139,6 +139,13 @@ def test_arrays_of_numbers_as_objects(tmp_path: Path) -> None:
     assert to_array(read_pickle(tmp_path / "a.pkl"), "a").tolist() == array.tolist()
 
 
+@pytest.mark.parametrize("name", [b"pandas\nDataFrame", b"pandas.core.frame\nDataFrame"])
+def test_tables_of_pandas_are_refused_with_advice(tmp_path: Path, name: bytes) -> None:
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02c" + name + b"\n)R.")
+    with pytest.raises(DataError, match=r"could run code; .* allowed; save a table as CSV"):
+        read_pickle(tmp_path / "a.pkl")
+
+
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
 def test_compressed_pickles_are_named(tmp_path: Path, pack: Any) -> None:
     (tmp_path / "a.pkl").write_bytes(pack(pickle.dumps([1])))

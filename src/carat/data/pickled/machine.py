@@ -144,7 +144,7 @@ class Machine:
         """Push a global, if it is allowed."""
         full_name = f"{module}.{name}"
         if full_name not in self.handlers:
-            hint = "; save a table as CSV" if module.startswith("pandas.") else ""
+            hint = "; save a table as CSV" if module.partition(".")[0] == "pandas" else ""
             raise RefusedError(
                 f"'{full_name[:80]}', which could run code; only plain data, arrays and tensors are allowed"
                 f"{hint}"
