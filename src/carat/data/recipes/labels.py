@@ -7,6 +7,7 @@ import operator
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,7 +18,7 @@ from pydantic import Field, field_validator, model_validator
 
 from carat.config.base import Section, expand
 from carat.data.recipes.columns import Columns, select_columns
-from carat.data.recipes.sources.table import UNKNOWN, Table
+from carat.data.recipes.sources.table import BOOLEAN, UNKNOWN, Table
 from carat.data.tables.format import Column
 from carat.utils.errors import DataError, printable, shorten
 from carat.utils.reading import read_text
@@ -323,7 +324,7 @@ def split_names(cell: str, separator: str | None) -> list[str] | None:
     ([], None)
 
     Raises:
-        ValueError: the cell is a JSON object.
+        ValueError: the cell is a JSON object, or a list of lists or objects.
     """
     text = cell.strip()
     if text.startswith("{") and ":" in text:
@@ -333,17 +334,20 @@ def split_names(cell: str, separator: str | None) -> list[str] | None:
     values = _parse_list(is_list) if is_list else text.split(separator) if separator else [text]
     names = [str(value).strip() for value in values]
     names = [name for name in names if name] if is_list or len(names) > 1 else names
+    if is_list and {name.casefold() for name in names} <= {"true", "false"}:  # whether each label is present
+        names = [str(BOOLEAN[name.casefold()]) for name in names]
     return None if any(name.casefold() in UNKNOWN_NAMES for name in names) else names
 
 
 def _parse_list(cell: re.Match[str]) -> list[Any]:
     """Return the items of a list in JSON or as printed by Python or NumPy."""
-    try:
+    values: Any = None
+    with suppress(ValueError, RecursionError):
         values = json.loads(cell[0])
-        if isinstance(values, list) and all(isinstance(x, str | int) for x in values):
-            return values
-    except (ValueError, RecursionError):
-        pass
+    if isinstance(values, list) and any(isinstance(x, list | dict) for x in values):
+        raise ValueError(f"'{printable(shorten(cell[0], 60))}' is a list of lists or objects, expected names")
+    if isinstance(values, list) and all(isinstance(x, str | int) for x in values):
+        return values
     text = next(inside for inside in cell.groups() if inside is not None)
     quoted = re.findall(r"'([^']*)'|\"([^\"]*)\"", text)
     return [a or b for a, b in quoted] if quoted else re.split(r"[,;\s]+", text)
