@@ -112,7 +112,7 @@ def test_label_sequences_that_are_none(tmp_path: Path, content: bytes, message: 
         ({"video_id": ["a\r", "b"]}, "data row 1: the ID .* ends in a carriage return"),
         ({"segment_id": ["0", "1\x1b[31m"]}, "data row 2: invalid ID"),
         ({"happy": [0.0, 1e300]}, "intensities beyond the range of float32"),
-        ({"happy": [[0], [1]]}, "column 'happy' has type list"),
+        ({"happy": [[0], [1]]}, r"column 'happy', data row 1: '\[0\]' is not a finite number"),
         ({"sad": [b"\xff", b"0"]}, "column 'sad'"),
         ({"fear": [0.0, float("nan")]}, "column 'fear', data row 2: 'nan' is not a finite number"),
     ],
