@@ -56,6 +56,15 @@ def test_texts_score_as_in_the_store(trained: Path) -> None:
     assert set(predictor.predict_text("so glad", words=2)[0].words["joy"]) <= {"so", "glad"}
 
 
+def test_texts_without_vectors_are_said(run: Any, trained: Path) -> None:
+    command = ("predict", trained / "run", "--vectors", trained / "glove.npz", "--text")
+    code, _, err = run(*command, "so glad")
+    assert (code, "no word with a vector" in err) == (0, False)
+    code, _, err = run(*command, "so glad", "unknown words only")
+    assert code == 0
+    assert "note: some texts have no word with a vector" in err
+
+
 def test_the_command(run: Any, trained: Path) -> None:
     out = trained / "scores.jsonl"
     given = ["--vectors", trained / "glove.npz", "--out", out]

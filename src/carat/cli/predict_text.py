@@ -133,7 +133,7 @@ def predict_texts(
         predictions = predictor.predict_text(texts, words=words, contexts=contexts)
         if out is None:
             show_texts(predictions)
-            _report_truncation(predictor)
+            _report_reading(predictor)
             return
         identified: Iterator[tuple[str, Prediction]] = (
             (str(i), x) for i, x in enumerate(predictions, start=1)
@@ -142,7 +142,7 @@ def predict_texts(
         identified = _score_file(predictor, file, options)
     assert out is not None
     count = write_predictions(identified, out, overwrite=overwrite)
-    _report_truncation(predictor)
+    _report_reading(predictor)
     logger.info(f"{count} predictions → {out}")
 
 
@@ -164,11 +164,13 @@ def _check_options(
         raise ConfigError("--file needs --out, e.g. --out scores.csv")
 
 
-def _report_truncation(predictor: Predictor) -> None:
+def _report_reading(predictor: Predictor) -> None:
     if predictor.reader.truncated:
         logger.warning(
             f"note: texts are truncated to {predictor.reader.max_length} tokens, as in the training store"
         )
+    if predictor.reader.without_vectors:
+        logger.warning("note: some texts have no word with a vector; their scores do not depend on the words")
 
 
 def _score_file(predictor: Predictor, file: Path, options: TextOptions) -> Iterator[tuple[str, Prediction]]:

@@ -50,6 +50,8 @@ class TextReader:
         """Maximum number of context tokens on each side of a text; 0 if the run uses no context."""
         self.truncated = 0
         """Texts so far that reached `max_length` without their context."""
+        self.without_vectors = 0
+        """Number of texts none of whose words has a vector."""
         if not token_modalities:
             self.modality = vector_modality(folder, card, vectors)
             self.max_length = max_lengths[self.modality]
@@ -111,6 +113,7 @@ class TextReader:
         if isinstance(self._tokenizer, WordVectors):
             vectors = self._tokenizer.encode(texts)
             self.truncated += sum(len(steps) > self.max_length for steps in vectors)
+            self.without_vectors += sum(not steps.any() for steps in vectors)
             return [steps[: self.max_length] for steps in vectors]
         tokens = [steps[: self.max_length] for steps in self._tokenizer.encode(texts, contexts)]
         self.truncated += sum(len(drop_context(steps)) == self.max_length for steps in tokens)

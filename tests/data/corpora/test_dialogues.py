@@ -326,6 +326,20 @@ def test_other_layouts_are_not_m3ed(run: Any, tmp_path: Path, name: str) -> None
     assert '"message": "as erc, 6 samples"' in out
 
 
+def test_labels_of_a_smaller_set_are_not_those_of_m3ed(tmp_path: Path) -> None:
+    ids, speakers, emotions, *rest = files.dialogue_parts(6, (1024, 1024, 342))
+    emotions = {d: [i % 6 for i in range(40)] for d in emotions}
+    parts = (ids, speakers, emotions, *rest, *files.DIALOGUES.values())
+    with pytest.raises(DataError, match=r"part 2 dict\[list\] integers 0..5 is not the labels of M3ED, 0..6"):
+        import_data("m3ed", write(tmp_path / "f.pkl", parts), tmp_path / "store")
+
+
+def test_dialogues_in_no_split_are_counted(tmp_path: Path) -> None:
+    *parts, train, test = files.dialogue_layout("DialogueRNN iemocap")
+    store = imported(tmp_path / "f.pkl", (*parts, train[1:], test))
+    assert f"1 dialogues in no split left out, e.g. '{train[0]}'" in store.manifest.notes
+
+
 def test_ids_with_carriage_returns_are_refused(tmp_path: Path) -> None:
     parts = list(files.dialogue_layout("DialogueRNN iemocap"))
     for i in range(7):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import collections
+import gzip
 import io
+import lzma
 import os
 import pickle
 import resource
@@ -102,6 +105,54 @@ def test_files_of_torch(tmp_path: Path, zipped: bool) -> None:
     assert same(loaded["data"]["nested"], DATA["nested"])
 
 
+def test_tensors_in_a_pickle(tmp_path: Path) -> None:
+    tensors = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.arange(4).reshape(2, 2).T}
+    for protocol in range(2, 6):
+        (tmp_path / "a.pkl").write_bytes(pickle.dumps(tensors, protocol))
+        value = read_pickle(tmp_path / "a.pkl")
+        assert value["a"].tolist() == [[0, 1, 2], [3, 4, 5]]
+        assert value["b"].tolist() == [[0, 2], [1, 3]]
+
+
+def test_storages_in_storages_are_refused(tmp_path: Path) -> None:
+    inner = pickle.dumps(torch.ones(2))
+    evil = (
+        b"\x80\x03ctorch.storage\n_load_from_bytes\nB" + len(inner).to_bytes(4, "little") + inner + b"\x85R."
+    )
+    (tmp_path / "a.pkl").write_bytes(evil)
+    with pytest.raises(DataError, match=r"refused, contains 'torch\.storage\._load_from_bytes'"):
+        read_pickle(tmp_path / "a.pkl")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_types_that_numpy_lacks(tmp_path: Path, zipped: bool) -> None:
+    value = {"a": torch.tensor([[1.5, -2.0]]).bfloat16(), "b": torch.nn.Parameter(torch.ones(2))}
+    torch.save(value, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
+    read = read_pickle(tmp_path / "a.pt")
+    assert read["a"].tolist() == [[1.5, -2.0]]
+    assert read["b"].tolist() == [1, 1]
+
+
+def test_arrays_of_numbers_as_objects(tmp_path: Path) -> None:
+    array = np.arange(30, dtype=object).reshape(10, 3) / 2
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(array))
+    assert to_array(read_pickle(tmp_path / "a.pkl"), "a").tolist() == array.tolist()
+
+
+@pytest.mark.parametrize("name", [b"pandas\nDataFrame", b"pandas.core.frame\nDataFrame"])
+def test_tables_of_pandas_are_refused_with_advice(tmp_path: Path, name: bytes) -> None:
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02c" + name + b"\n)R.")
+    with pytest.raises(DataError, match=r"could run code; .* allowed; save a table as CSV"):
+        read_pickle(tmp_path / "a.pkl")
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_compressed_pickles_are_named(tmp_path: Path, pack: Any) -> None:
+    (tmp_path / "a.pkl").write_bytes(pack(pickle.dumps([1])))
+    with pytest.raises(DataError, match=r"is compressed \((gzip|bzip2|xz)\); decompress it first"):
+        read_pickle(tmp_path / "a.pkl")
+
+
 def test_large_arrays_are_views_of_the_file(tmp_path: Path) -> None:
     array = np.zeros((1000, 5000), dtype="f4")
     (tmp_path / "x.pkl").write_bytes(pickle.dumps({"a": array}, protocol=4))
@@ -152,8 +203,8 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         r"'builtins\.getattr', which could run code",
     ),
     "torch loader": (
-        b"\x80\x02ctorch.storage\n_load_from_bytes\nC\x01x\x85R.",
-        r"'torch\.storage\._load_from_bytes'",
+        b"\x80\x02ctorch.storage\n_load_from_bytes\nC\x1acos\nsystem\n(S'touch x'\ntR.\x85R.",
+        "'os.system', which could run code",
     ),
     "script archive": (
         archive({"m/data.pkl": PLAIN, "m/code/__torch__.py": b"import os", "m/version": b"3"}),

@@ -78,6 +78,28 @@ def test_sequences_of_unequal_length_with_keys(tmp_path: Path, ending: str) -> N
     np.testing.assert_array_equal(second, CLIPS["c2"])
 
 
+@pytest.mark.parametrize(("ending", "values"), [(".npy", None), (".npz", "x"), (".pkl", None), (".pkl", "x")])
+def test_a_dict_in_an_array_or_in_a_file(tmp_path: Path, ending: str, values: str | None) -> None:
+    file = tmp_path / f"a{ending}"
+    content = np.array(CLIPS, dtype=object)
+    if ending == ".npy":
+        np.save(file, content)
+    elif ending == ".npz":
+        np.savez(file, x=content)
+    else:
+        file.write_bytes(pickle.dumps({"x": CLIPS} if values else content))
+    (first,) = ArraySource(file, values=values).read(["c1"])
+    assert first is not None
+    np.testing.assert_array_equal(first, CLIPS["c1"])
+
+
+def test_padded_keys_of_matlab(tmp_path: Path) -> None:
+    scipy.io.savemat(tmp_path / "a.mat", {"x": np.ones((2, 1, 3)), "names": np.array(["c1", "clip10"])})
+    first, second = ArraySource(tmp_path / "a.mat", values="x", keys="names").read(["c1", "clip10"])
+    assert first is not None
+    assert second is not None
+
+
 def test_values_with_keys_in_a_second_file(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.arange(12.0).reshape(2, 2, 3))
     np.save(tmp_path / "names.npy", np.array(["a.mp4", "b.mp4"]))
@@ -123,11 +145,15 @@ def test_a_folder_with_one_file_per_clip(tmp_path: Path) -> None:
         ("a\tb\n1\t2\n", ["b", "a"], [[2, 1]]),
         ("a,b\r\n1,\r\n", None, [[1, np.nan]]),
         ("\ufeffa,b\n1,2\n", None, [[1, 2]]),
+        (",time,a\n0,0.5,1\n1,1.0,2\n", None, [[1], [2]]),
+        ("Unnamed: 0,a,b\n0,--undefined--,NA\n", None, [[np.nan, np.nan]]),
+        ("name;F0;class\n'a';1.5;?\n", None, [[1.5]]),
     ],
 )
 def test_csv_of_features(tmp_path: Path, text: str, columns: list[str] | None, expected: Any) -> None:
     (tmp_path / "a.csv").write_bytes(text.encode())
-    np.testing.assert_array_equal(read_csv(tmp_path / "a.csv", columns), np.array(expected, np.float32))
+    values = read_csv(tmp_path / "a.csv", columns).values
+    np.testing.assert_array_equal(values, np.array(expected, np.float32))
 
 
 @pytest.mark.parametrize(
@@ -139,6 +165,8 @@ def test_csv_of_features(tmp_path: Path, text: str, columns: list[str] | None, e
         ("1,2\n3,4\n", None, "has no header"),
         ("a,b\n1,2\n", ["AU*"], r"no column 'AU\*'; available: a, b"),
         ("name,x\nq,r\n", None, "no numeric column"),
+        ("n;x\n5;0,25\n", None, "column 'x', data row 1: '0,25' has a decimal comma"),
+        ("n,x\n5,low\n6,2\n", None, "column 'x', data row 1: 'low' is not a number, but other rows have"),
         ("", None, "is empty"),
     ],
 )
@@ -154,8 +182,34 @@ def test_a_csv_of_all_clips(tmp_path: Path) -> None:
     assert c1 is not None
     assert c2 is not None
     assert (c1.tolist(), c2.tolist()) == ([[1], [2]], [[3]])
+    (tmp_path / "b.csv").write_text("clip,F0\n7,1\n8,3\n")
+    (seven,) = ArraySource(tmp_path / "b.csv", keys="clip").read(["7"])
+    assert seven is not None
+    assert seven.tolist() == [[1]]  # without the key
     with pytest.raises(DataError, match="no column 'nam'; did you mean 'name'"):
         ArraySource(tmp_path / "a.csv", keys="nam")
+
+
+@pytest.mark.parametrize(
+    ("header", "problem"),
+    [
+        ("b,a", "feature 0 is 'b', but 'a' in c1.csv"),
+        ("a,c", "feature 1 is 'c', but 'b' in c1.csv"),
+        ("a,b,c", "feature 2 is 'c', but 'none' in c1.csv"),
+    ],
+)
+def test_csv_files_of_a_folder_must_have_the_same_columns(tmp_path: Path, header: str, problem: str) -> None:
+    (tmp_path / "c1.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "c2.csv").write_text(f"{header}\n{','.join('567'[: len(header.split(','))])}\n")
+    (tmp_path / "c3.csv").write_text("a,b\n")
+    source = ArraySource(tmp_path)
+    assert [None if x is None else x.shape for x in source.read(["c1", "c3"])] == [(1, 2), (0, 2)]
+    with pytest.raises(DataError, match=f"c2.csv: {problem}; name the features by columns"):
+        source.read(["c2"])
+    if header == "b,a":
+        (c2,) = ArraySource(tmp_path, columns=["a", "b"]).read(["c2"])
+        assert c2 is not None
+        assert c2.tolist() == [[6, 5]]
 
 
 @pytest.mark.parametrize(
@@ -188,6 +242,7 @@ def test_ambiguous_stems_do_not_match(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", **{"c1.wav": np.ones((1, 2)), "c1.mp4": np.zeros((1, 2))})
     source = ArraySource(tmp_path / "a.npz")
     assert source.read(["c1"]) == [None]
+    assert "'c1' is any of 'c1.wav', 'c1.mp4': use keys with the extension" in source.describe_missing()
     (exact,) = source.read(["c1.mp4"])
     assert exact is not None
     assert exact.tolist() == [[0, 0]]

@@ -52,3 +52,12 @@ def test_broken_text_files(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "g.txt").write_text(text)
     with pytest.raises(DataError, match=message):
         GloveSource(tmp_path / "g.txt")
+
+
+def test_files_that_hold_no_vectors(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("id,text\n1,good\n")
+    with pytest.raises(DataError, match="line 1: expected a word and its vector, separated by spaces"):
+        GloveSource(tmp_path / "table.csv")
+    np.savez(tmp_path / "a.npz", words=["a"], vectors=np.array({"a": 1}, dtype=object))
+    with pytest.raises(DataError, match=r"a.npz: expected vectors \(V, d\), found \(\)"):
+        GloveSource(tmp_path / "a.npz")

@@ -44,6 +44,9 @@ def test_names_in_a_column(tmp_path: Path) -> None:
         (["['joy', 'fear']", "[]", "['joy']"], {}),
         (["['joy' 'fear']", "[]", "['joy']"], {}),
         (["[joy, fear]", "[ ]", "[joy]"], {}),
+        (["('joy', 'fear')", "()", "('joy',)"], {}),
+        (["{'joy', 'fear'}", "set()", "{'joy'}"], {}),
+        (["(1, 0)", "()", "(1,)"], {"names": ["fear", "joy"]}),
         (["joy;fear", "[]", "joy"], {}),
         (["joy; fear;", "[]", "joy"], {}),
         (["joy, fear", "[]", "joy"], {}),
@@ -69,6 +72,10 @@ def test_names_keep_their_order_and_may_contain_separators(tmp_path: Path) -> No
     assert values.present.tolist() == [[1, 0, 0], [0, 1, 0]]
     values, _, _ = read(tmp_path, ["sad, down", "joy"], separator="none")
     assert values.names == ["joy", "sad, down"]
+
+
+def test_names_in_parentheses_are_names(tmp_path: Path) -> None:
+    assert read(tmp_path, ["(unclear)", "joy"])[0].names == ["(unclear)", "joy"]
 
 
 @pytest.mark.parametrize("unknown", ["", "NaN", "nan", "NA", "n/a", "null", "<NA>", "?", "joy;nan"])
@@ -113,6 +120,13 @@ def test_none_and_unknown_are_names(tmp_path: Path) -> None:
             {"names": ["a", "b", "c", "d"]},
             "column 'x': '0 1 0 0' look like zeros",
         ),
+        (["[0, 1]", "[1, 0]"], {"names": ["a", "b"]}, "column 'x': '0 1' look like zeros and ones"),
+        (
+            ["joy/fear", "fear", "joy"],
+            {},
+            r"'joy/fear' \(1 times\) beside 'joy' and 'fear'; if these are sev",
+        ),
+        (["joy + fear", "fear", "joy"], {}, "'joy . fear' .* beside 'joy' and 'fear'; if these are several"),
         (["{'joy': 1}", "{'fear': 0}"], {}, "column 'x': '{'joy': 1}' is an object, expected names"),
         ([f"text {i}" for i in range(600)], {}, "has 600 different values; is it a column of labels?"),
         (["", "nan"], {"unknown": "drop", "names": ["a"]}, "no row has a known label"),

@@ -105,6 +105,14 @@ def test_lists_of_ids(tmp_path: Path) -> None:
         build(tmp_path, split=lists)
 
 
+def test_lists_that_name_no_row(tmp_path: Path) -> None:
+    for name, ids in (("a", range(70)), ("b", range(70, 90)), ("c", range(90, N))):
+        (tmp_path / f"{name}.txt").write_text("".join(f"c{i}.wav\n" for i in ids))
+    lists = {"train": "a.txt", "valid": "b.txt", "test": "c.txt"}
+    with pytest.raises(DataError, match=r"120 of 120 .*, e.g. 'c0', which hold IDs such as 'c0.wav'"):
+        build(tmp_path, split=lists)
+
+
 def test_lists_of_groups(tmp_path: Path) -> None:
     for name, ids in (("a", range(20)), ("b", range(20, 25)), ("c", range(25, 30))):
         (tmp_path / f"{name}.txt").write_text("\n".join(f"v{i}" for i in ids))

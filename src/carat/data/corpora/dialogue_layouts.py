@@ -162,6 +162,17 @@ def recognize(file: Path, parts: Sequence[Part]) -> Layout:
     return layout
 
 
+def check_last_label(file: Path, layout: Layout, parts: Sequence[Part]) -> None:
+    """Check that the labels of a file, imported as a given layout, are not those of a smaller set.
+
+    Raises:
+        DataError: the last label never occurs.
+    """
+    part, last = parts[layout.roles.labels], len(LABEL_SETS[layout.corpus]) - 1
+    if part.kind == "integers" and part.high < last and part.count >= FEW_UTTERANCES:
+        raise DataError(f"{file}: part {part} is not the labels of {layout.name}, 0..{last}; others are erc")
+
+
 def _advise(parts: Sequence[Part]) -> str:
     """Return the option that names the parts, as far as they are clear."""
     features = [part.position for part in parts if part.kind == "vectors"]

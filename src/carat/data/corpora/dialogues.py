@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carat.data.corpora.base import Corpus, CorpusSample
+from carat.data.corpora.dialogue_layouts import M3ED as M3ED_LAYOUT
 from carat.data.corpora.dialogue_layouts import (
     check_features,
+    check_last_label,
     map_parts,
     parse_label_names,
     parse_parts,
@@ -67,6 +69,7 @@ def open_m3ed(file: Path, level: Level = "dialogue", as_released: bool = False) 
     for m, position in positions.items():
         _get_mapping(file, parts[position])
         check_features(file, m, [parts[position]])
+    check_last_label(file, M3ED_LAYOUT, parts)
     dialogues = Dialogues(
         labels=_get_mapping(file, parts[2]),
         features={m: [parts[position].value] for m, position in positions.items()},
@@ -190,6 +193,9 @@ def _make_corpus(
                 raise DataError(f"{file}: dialogue '{printable(id[:60])}' is {where} {split}")
             split_of[id] = split
             count += len(_emotions(file, dialogues.labels, id, names)) if level == "utterance" else 1
+    if unlisted := [id for id in dialogues.labels if id not in split_of]:
+        example = printable(unlisted[0][:60])
+        notes = [*notes, f"{len(unlisted)} dialogues in no split left out, e.g. '{example}'"]
     read_samples = _read_dialogues if level == "dialogue" else _read_utterances
     return Corpus(
         name=f"{name}-{level}s",

@@ -20,6 +20,9 @@ DTYPE = re.compile(r"[<>|=]?(b1|\?|[iuf][1248]|[SU]\d{1,9}|O8?)")
 MAX_REPETITION = 4
 """Number of times that a tensor may contain the elements of its storage, as expanded tensors do."""
 
+BFLOAT16 = "bfloat16"
+"""Data type that NumPy lacks; it is converted to float32."""
+
 
 class RefusedError(Exception):
     """The file contains something that is not allowed, named by the message as a noun phrase."""
@@ -154,6 +157,11 @@ def _tensor(args: tuple[Any, ...]) -> Array:
     )
 
 
+def _parameter(args: tuple[Any, ...]) -> Array:
+    tensor, _, _ = _check_args(args, np.ndarray, object, object)
+    return Array(tensor)
+
+
 def _not_callable(args: tuple[Any, ...]) -> Any:
     raise RefusedError("a call to a type")
 
@@ -166,6 +174,7 @@ GLOBALS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
     "_codecs.encode": _codec,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
     **{f"numpy.{core}.multiarray._reconstruct": _reconstruct for core in ("core", "_core")},
     **{f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")},
     **{f"numpy.{core}.numeric._frombuffer": _from_buffer for core in ("core", "_core")},
@@ -180,7 +189,7 @@ GLOBALS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
 STORAGES = {
     "DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "LongStorage": "<i8",
     "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "<i1", "ByteStorage": "<u1",
-    "BoolStorage": "?",
+    "BoolStorage": "?", "BFloat16Storage": BFLOAT16,
 }  # fmt: skip
 GLOBALS |= {f"torch.{name}": _not_callable for name in STORAGES}
 
@@ -197,6 +206,8 @@ def shaped(content: Any, dtype: np.dtype[Any], shape: Any, fortran: bool) -> NDA
         count *= size
     order: Any = "F" if fortran else "C"
     if dtype.kind == "O":
+        if isinstance(content, list) and any(isinstance(x, Floats) for x in content):
+            content = [y for x in content for y in (x.values.tolist() if isinstance(x, Floats) else [x])]
         if not isinstance(content, list) or len(content) != count:
             raise RefusedError(f"an array of {count} objects whose content is not a list of that length")
         objects = np.empty(count, dtype=object)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ VIEW_SIZE = 1 << 16
 MAX_STACK = 1 << 20
 """Maximum number of values and marks on the stack."""
 
+Handler = Callable[[tuple[Any, ...]], Any]
+"""Returns what a global would, for its arguments."""
 Persistent = Callable[[Any], Any]
 """Returns the object of a persistent ID."""
 
@@ -38,12 +40,18 @@ class Machine:
         buffer: content of the file.
         position: start of the pickle.
         load_persistent: returns the object of a persistent ID; None refuses persistent IDs.
+        handlers: functions that replace the allowed globals, by name.
     """
 
     def __init__(
-        self, buffer: memoryview, position: int = 0, load_persistent: Persistent | None = None
+        self,
+        buffer: memoryview,
+        position: int = 0,
+        load_persistent: Persistent | None = None,
+        handlers: Mapping[str, Handler] = GLOBALS,
     ) -> None:
         self.buffer, self.position, self.load_persistent = buffer, position, load_persistent
+        self.handlers = handlers
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
@@ -118,7 +126,7 @@ class Machine:
         """Push the result of calling a global."""
         if not isinstance(function, Global) or not isinstance(args, tuple):
             raise RefusedError(f"a call to a value of type {type(function).__name__}")
-        handler = GLOBALS.get(function.name)
+        handler = self.handlers.get(function.name)
         if handler is None:
             raise RefusedError(f"'{function.name}', which is not allowed")
         self.charge(*args)
@@ -135,9 +143,11 @@ class Machine:
     def push_global(self, module: str, name: str) -> None:
         """Push a global, if it is allowed."""
         full_name = f"{module}.{name}"
-        if full_name not in GLOBALS:
+        if full_name not in self.handlers:
+            hint = "; save a table as CSV" if module.partition(".")[0] == "pandas" else ""
             raise RefusedError(
                 f"'{full_name[:80]}', which could run code; only plain data, arrays and tensors are allowed"
+                f"{hint}"
             )
         self.stack.append(Global(full_name))
 

@@ -21,12 +21,17 @@ from numpy.typing import NDArray
 
 from carat.data.pickled.globals import Floats, RefusedError
 from carat.data.pickled.machine import Machine
-from carat.data.pickled.torch_files import LEGACY_MAGIC, read_archive, read_legacy
+from carat.data.pickled.torch_files import LEGACY_MAGIC, WITH_TENSORS, read_archive, read_legacy
 from carat.utils.errors import DataError, printable
 from carat.utils.reading import check_content, open_file
 
 MAX_ELEMENTS = 1 << 27
 """Maximum number of values in nested lists that are converted to an array."""
+COMPRESSED = {
+    b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf": "7z",
+    b"Rar!": "RAR",
+}  # fmt: skip
+"""Compressed formats by their first bytes, none of which begins a pickle."""
 MAX_DEPTH = 8
 """Maximum depth of lists that are converted to an array."""
 
@@ -51,9 +56,12 @@ def read_pickle(file: str | os.PathLike[str]) -> Any:
     buffer = _map(path)
     with _convert_errors(path, buffer):
         _check_lines(path, buffer)
+        for magic, kind in COMPRESSED.items():
+            if bytes(buffer[: len(magic)]) == magic:
+                raise DataError(f"{path}: is compressed ({kind}); decompress it first")
         if bytes(buffer[:4]) == b"PK\x03\x04":
             return read_archive(path, buffer)
-        machine = Machine(buffer)
+        machine = Machine(buffer, handlers=WITH_TENSORS)
         value = machine.run()
         if isinstance(value, int) and value == LEGACY_MAGIC:
             return read_legacy(buffer, machine.position)
@@ -68,7 +76,7 @@ def read_embedded_pickle(buffer: memoryview, what: str) -> Any:
         what: name of the pickle in error messages.
     """
     with _convert_errors(what, buffer):
-        return Machine(buffer).run()
+        return Machine(buffer, handlers=WITH_TENSORS).run()
 
 
 def to_array(value: Any, what: str) -> NDArray[Any]:
@@ -85,7 +93,7 @@ def to_array(value: Any, what: str) -> NDArray[Any]:
         _count(value, what, MAX_DEPTH, {})
         return _stack(value, what)
     if isinstance(value, np.ndarray):
-        return value
+        return to_array(value.tolist(), what) if value.dtype.kind == "O" else value
     if isinstance(value, (int, float, np.number, np.bool_)):
         return np.asarray(value)
     raise DataError(f"{what}: expected numbers, found {type(value).__name__}")

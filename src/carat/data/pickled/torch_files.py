@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from carat.data.pickled.globals import STORAGES, Global, RefusedError, Storage, as_text
+from carat.data.pickled.globals import BFLOAT16, GLOBALS, STORAGES, Global, RefusedError, Storage, as_text
 from carat.data.pickled.machine import Machine
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -80,11 +80,17 @@ def _member(member: zipfile.ZipInfo, buffer: memoryview) -> memoryview:
     return buffer[start : start + member.file_size]
 
 
+def _item_size(code: str) -> int:
+    return 2 if code == BFLOAT16 else np.dtype(code).itemsize
+
+
 def _elements(data: memoryview, code: str, size: int) -> NDArray[Any]:
-    kind = np.dtype(code)
-    if size * kind.itemsize > len(data):
+    end = size * _item_size(code)
+    if end > len(data):
         raise RefusedError(f"a storage of {size} elements in {len(data)} bytes")
-    return np.frombuffer(data[: size * kind.itemsize], kind)
+    if code == BFLOAT16:  # the upper half of a float32
+        return (np.frombuffer(data[:end], "<u2").astype("<u4") << 16).view("<f4")
+    return np.frombuffer(data[:end], code)
 
 
 def read_legacy(buffer: memoryview, position: int) -> Any:
@@ -106,10 +112,10 @@ def read_legacy(buffer: memoryview, position: int) -> Any:
 
     def make_placeholder(key: Any) -> Storage:
         code, name, size = _parse_storage(key)
-        if size * np.dtype(code).itemsize > len(buffer):
+        if size * _item_size(code) > len(buffer):
             raise RefusedError(f"a storage of {size} elements, more than the file has")
         storages[name] = code, size
-        return Storage(np.broadcast_to(np.zeros(1, code), size))
+        return Storage(np.broadcast_to(np.zeros(1, "<f4" if code == BFLOAT16 else code), size))
 
     machine = Machine(buffer, start, make_placeholder)
     machine.run()
@@ -123,7 +129,23 @@ def read_legacy(buffer: memoryview, position: int) -> Any:
         code, size = storages[name]
         if struct.unpack("<q", buffer[position : position + 8])[0] != size:
             raise RefusedError(f"a storage '{name[:40]}' whose size differs from that in its tensors")
-        end = position + 8 + size * np.dtype(code).itemsize
+        end = position + 8 + size * _item_size(code)
         content[name] = _elements(buffer[position + 8 : end], code, size)
         position = end
     return Machine(buffer, start, lambda key: Storage(content[_parse_storage(key)[1]])).run()
+
+
+def _read_embedded(args: tuple[Any, ...]) -> Storage:
+    """Read the storage of a tensor that was pickled without `torch.save`, as bytes in the pickle."""
+    content = args[0] if len(args) == 1 else None
+    if not isinstance(content, (bytes, memoryview)):
+        raise RefusedError("an invalid storage")
+    machine = Machine(memoryview(content))
+    storage = read_legacy(machine.buffer, machine.position) if machine.run() == LEGACY_MAGIC else None
+    if not isinstance(storage, Storage):
+        raise RefusedError("an invalid storage")
+    return storage
+
+
+WITH_TENSORS = {**GLOBALS, "torch.storage._load_from_bytes": _read_embedded}
+"""Allowed globals of a pickle with tensors, whose storages are pickles without tensors."""

@@ -6,7 +6,8 @@ import json
 import operator
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,7 +18,7 @@ from pydantic import Field, field_validator, model_validator
 
 from carat.config.base import Section, expand
 from carat.data.recipes.columns import Columns, select_columns
-from carat.data.recipes.sources.table import UNKNOWN, Table
+from carat.data.recipes.sources.table import BOOLEAN, UNKNOWN, Table
 from carat.data.tables.format import Column
 from carat.utils.errors import DataError, printable, shorten
 from carat.utils.reading import read_text
@@ -35,6 +36,8 @@ POSITION = re.compile(r"([0-9]{1,9})(?:\.0*)?")
 """A position among the names; pandas writes whole numbers beside unknown ones as 4.0."""
 UNKNOWN_NAMES = UNKNOWN - {"none", "unknown", "-"}
 """Cells without a label, in lower case; the others may be names."""
+LIST = re.compile(r"""\[(.*)\]|\(((?:['"\d].*)?)\)|\{(.*)\}|set\((.*)\)""", re.DOTALL)
+"""A cell that is a list, or a tuple or set of Python."""
 SEPARATORS = (";", "|", ",")
 """Separators of labels in a cell, as far as they are detected."""
 MAX_LABELS = 500
@@ -187,6 +190,7 @@ def _read_column(
         names = names or _collect_names(table, labels.column, counts)
         positions = _Positions(names)
         found = {cell: positions.find_all(parsed[cell]) for cell in parsed}
+        _check_no_indicators(parsed, names)
     except ValueError as error:
         raise DataError(f"{table.file}: column '{labels.column}': {error}") from error
     present = np.zeros((len(cells), len(names)), dtype=np.uint8)
@@ -214,6 +218,14 @@ def _collect_names(table: Table, column: str, counts: Counter[str]) -> list[str]
             f"{where} has numbers, e.g. '{number}'; say what they mean by labels: {{names: …}}, a list or a "
             "file with one name on each line, counted from 0"
         )
+    for name in names:
+        parts = re.split(r"\s*[^\w\s]\s*|\s+", name)
+        if len(parts) > 1 and all(part in counts for part in parts):
+            raise DataError(
+                f"{where} has '{printable(name)}' ({counts[name]} times) beside '{parts[0]}' and "
+                f"'{parts[1]}'; if these are several labels, name what separates them by labels: "
+                "{separator: …}, else give the names by labels: {names: […]}"
+            )
     same: dict[str, str] = {}
     for name in names:
         if (other := same.setdefault(name.casefold(), name)) != name:
@@ -222,6 +234,24 @@ def _collect_names(table: Table, column: str, counts: Counter[str]) -> list[str]
                 f"({counts[name]} times); give the names by labels: {{names: […]}}"
             )
     return names
+
+
+def _check_no_indicators(parsed: Mapping[str, Sequence[str] | None], names: Sequence[str]) -> None:
+    """Check that cells are not all as long as there are labels, because then each has all labels.
+
+    Raises:
+        ValueError: they are zeros and ones by label, such as `[0, 1]` for two labels.
+    """
+    cells = [items for items in parsed.values() if items is not None]
+    if len(names) > 1 and cells and all(len(x) == len(names) and set(x) <= {"0", "1"} for x in cells):
+        raise ValueError(_describe_indicators(cells[0]))
+
+
+def _describe_indicators(items: Sequence[str]) -> str:
+    return (
+        f"'{printable(shorten(' '.join(items), 60))}' look like zeros and ones, expected names or their "
+        "positions; give one column per label instead"
+    )
 
 
 class _Positions:
@@ -244,10 +274,7 @@ class _Positions:
         if names is None or None in found:
             return None
         if len(set(found)) < len(found) and not any(name in self._exact for name in names):
-            raise ValueError(
-                f"'{printable(shorten(' '.join(names), 60))}' look like zeros and ones, expected "
-                "names or their positions; give one column per label instead"
-            )
+            raise ValueError(_describe_indicators(names))
         return [i for i in found if i is not None]
 
     def _find(self, name: str) -> int | None:
@@ -276,7 +303,7 @@ def _read_names(labels: Labels, folder: Path) -> list[str] | None:
 def _detect_separator(table: Table, column: str, cells: Sequence[str], names: list[str] | None) -> str | None:
     """Return the separator that occurs in cells, other than in names and lists; None if there is none."""
     known = set(names or ())
-    plain = {cell for cell in cells if cell not in known and not cell.strip().startswith("[")}
+    plain = {cell for cell in cells if cell not in known and not LIST.fullmatch(cell.strip())}
     found = [x for x in SEPARATORS if any(x in cell for cell in plain)]
     if len(found) > 1:
         example = printable(shorten(min(cell for cell in plain if found[0] in cell), 60))
@@ -297,29 +324,33 @@ def split_names(cell: str, separator: str | None) -> list[str] | None:
     ([], None)
 
     Raises:
-        ValueError: the cell is a JSON object.
+        ValueError: the cell is a JSON object, or a list of lists or objects.
     """
     text = cell.strip()
-    if text.startswith("{"):
+    if text.startswith("{") and ":" in text:
         found = printable(shorten(text, 60))
         raise ValueError(f"'{found}' is an object, expected names; give one column per label instead")
-    is_list = text.startswith("[") and text.endswith("]")
-    values = _parse_list(text) if is_list else text.split(separator) if separator else [text]
+    is_list = LIST.fullmatch(text)
+    values = _parse_list(is_list) if is_list else text.split(separator) if separator else [text]
     names = [str(value).strip() for value in values]
     names = [name for name in names if name] if is_list or len(names) > 1 else names
+    if is_list and {name.casefold() for name in names} <= {"true", "false"}:  # whether each label is present
+        names = [str(BOOLEAN[name.casefold()]) for name in names]
     return None if any(name.casefold() in UNKNOWN_NAMES for name in names) else names
 
 
-def _parse_list(text: str) -> list[Any]:
+def _parse_list(cell: re.Match[str]) -> list[Any]:
     """Return the items of a list in JSON or as printed by Python or NumPy."""
-    try:
-        values = json.loads(text)
-        if isinstance(values, list) and all(isinstance(x, str | int) for x in values):
-            return values
-    except (ValueError, RecursionError):
-        pass
+    values: Any = None
+    with suppress(ValueError, RecursionError):
+        values = json.loads(cell[0])
+    if isinstance(values, list) and any(isinstance(x, list | dict) for x in values):
+        raise ValueError(f"'{printable(shorten(cell[0], 60))}' is a list of lists or objects, expected names")
+    if isinstance(values, list) and all(isinstance(x, str | int) for x in values):
+        return values
+    text = next(inside for inside in cell.groups() if inside is not None)
     quoted = re.findall(r"'([^']*)'|\"([^\"]*)\"", text)
-    return [a or b for a, b in quoted] if quoted else re.split(r"[,;\s]+", text[1:-1])
+    return [a or b for a, b in quoted] if quoted else re.split(r"[,;\s]+", text)
 
 
 def _is_number(name: str) -> bool:

@@ -159,9 +159,10 @@ def read_split_lists(
             id = line.strip()
             if id and split_of.setdefault(id, split) != split:
                 raise DataError(f"{file}: '{printable(id)}' is in the list of {split_of[id]} too")
-    keys = ids if any(id in split_of for id in ids) else groups
+    are_groups = not any(id in split_of for id in ids) and any(group in split_of for group in groups)
+    keys = groups if are_groups else ids
     unlisted = [row for row, key in enumerate(keys) if key not in split_of]
-    notes = [] if keys is ids else ["the lists of the splits hold groups"]
+    notes = [] if not are_groups else ["the lists of the splits hold groups"]
     if unlisted:
         what = f"{len(unlisted)} of {len(ids)} rows are in none of the lists, e.g. '{keys[unlisted[0]]}'"
         if lists.unlisted == "refuse" or len(unlisted) == len(ids):

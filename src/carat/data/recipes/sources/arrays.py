@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from carat.data.pickled.reading import flatten_runs, length, sequence
 from carat.data.recipes.sources.csv_features import read_keyed_csv
-from carat.data.recipes.sources.feature_files import FeatureFolder, read_feature_file
+from carat.data.recipes.sources.feature_files import FeatureFolder, read_feature_file, unwrap
 from carat.data.recipes.sources.keys import KeyIndex
 from carat.data.store.manifest import hash_file
 from carat.utils.errors import DataError, did_you_mean
@@ -20,7 +20,7 @@ from carat.utils.errors import DataError, did_you_mean
 class ArraySource:
     """Read features by key. A vector (d,) is a sequence of one step.
 
-    There are five layouts:
+    There are five layouts; in the first, `values` may name a mapping in the file:
 
     - a file with one array per key, named by the key (no `values`): `.npz`, `.h5`, `.mat`, `.pkl` or `.pt`;
     - such a file with an array of values (N, d) or (N, T, d), or N arrays (T, d), and an array of keys (N,);
@@ -73,6 +73,10 @@ class ArraySource:
             self.index = KeyIndex({key: key for key in content})
             return
         content_values = _get_array(file, content, values or "") if isinstance(content, Mapping) else content
+        if isinstance(unwrapped := unwrap(content_values, f"{file}, values"), Mapping):
+            self.values = unwrapped
+            self.index = KeyIndex({key: key for key in unwrapped})
+            return
         self.values = flatten_runs(content_values, f"{file}, values")
         self.index = KeyIndex(_positions(file, self.values, _read_keys(file, content, self.values, keys)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from carat.data.arrays import ArrayFile, brief, read_array
 from carat.data.pickled.reading import entries, read_pickle
 from carat.data.recipes.sources.csv_features import read_csv
-from carat.utils.errors import DataError
+from carat.utils.errors import DataError, printable
 from carat.utils.reading import check_content
 
 MAX_MAT = 1 << 31
@@ -35,7 +36,7 @@ def read_feature_file(file: Path, columns: list[str] | None = None) -> Any:
     check_content(file)
     suffix = file.suffix.lower()
     if suffix == ".csv":
-        return read_csv(file, columns)
+        return read_csv(file, columns).values
     if suffix not in READERS:
         raise DataError(f"{file}: unknown ending '{suffix}', expected {', '.join([*READERS, '.csv'])}")
     if columns is not None:
@@ -56,6 +57,7 @@ class FeatureFolder(Mapping[str, Any]):
 
     def __init__(self, folder: Path, columns: list[str] | None = None) -> None:
         self.folder, self._columns = folder, columns
+        self._first: tuple[Path, list[str]] | None = None
         self._files = {
             file.relative_to(folder).as_posix(): file
             for file in sorted(folder.rglob("*"))
@@ -72,7 +74,9 @@ class FeatureFolder(Mapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         file = self._files[key]
-        content = read_feature_file(file, self._columns if file.suffix.lower() == ".csv" else None)
+        if file.suffix.lower() == ".csv":
+            return self._read_csv(file)
+        content = read_feature_file(file)
         if isinstance(content, Mapping):
             if len(content) != 1:
                 raise DataError(
@@ -80,6 +84,26 @@ class FeatureFolder(Mapping[str, Any]):
                 )
             content = next(iter(content.values()))
         return content
+
+    def _read_csv(self, file: Path) -> Any:
+        """Read a `.csv` file, which must have the columns of the first one that was read.
+
+        Raises:
+            DataError: it has others, or has them in another order.
+        """
+        check_content(file)
+        features = read_csv(file, self._columns)
+        if features.names:
+            self._first = self._first or (file, features.names)
+            first, names = self._first
+            if features.names != names:
+                pairs = zip_longest(features.names, names, fillvalue="none")
+                column, (found, expected) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
+                raise DataError(
+                    f"{file}: feature {column} is '{printable(found)}', but '{printable(expected)}' in "
+                    f"{first.name}; name the features by columns, in one order"
+                )
+        return features.values
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
@@ -137,15 +161,24 @@ class Hdf5File(Mapping[str, Any]):
             self._names.append(name)
 
 
+def unwrap(value: Any, what: str) -> Any:
+    """Return the mapping in an array of one object, as which NumPy saves a dict; other values as they are."""
+    if isinstance(value, np.ndarray) and value.dtype.kind == "O" and not value.ndim:
+        value = value.item()
+    return entries(value, what) if isinstance(value, Mapping) else value
+
+
+def _read_npy(file: Path) -> Any:
+    return unwrap(read_array(file), str(file))
+
+
 def _read_npz(file: Path) -> Any:
     return ArrayFile(file)
 
 
 def _read_pickled(file: Path) -> Any:
-    content = read_pickle(file)
-    if isinstance(content, Mapping):
-        return entries(content, str(file))
-    if isinstance(content, (np.ndarray, list)):
+    content = unwrap(read_pickle(file), str(file))
+    if isinstance(content, (Mapping, np.ndarray, list)):
         return content
     raise DataError(f"{file}: expected features by key or an array, found {type(content).__name__}")
 
@@ -168,7 +201,9 @@ def _read_mat(file: Path) -> Any:
 
 
 def _uncell(value: Any) -> Any:
-    """Make a list of a cell array, which MATLAB always gives two axes."""
+    """Make a list of a cell array, which MATLAB always gives two axes, and strip the padding of texts."""
+    if isinstance(value, np.ndarray) and value.dtype.kind == "U":
+        return np.char.rstrip(value)
     if isinstance(value, np.ndarray) and value.dtype.kind == "O":
         return [_uncell(x) for x in value.reshape(-1)]
     return value
@@ -176,7 +211,7 @@ def _uncell(value: Any) -> Any:
 
 READERS: Mapping[str, Callable[[Path], Any]] = {
     ".npz": _read_npz,
-    ".npy": read_array,
+    ".npy": _read_npy,
     ".pkl": _read_pickled,
     ".pickle": _read_pickled,
     ".pt": _read_pickled,

@@ -60,6 +60,8 @@ class GloveSource:
                 self._index, self._vectors = _read_text(file)
             except UnicodeDecodeError as error:
                 raise DataError(f"{file}: not UTF-8 text ({error.reason})") from error
+        if self._vectors.ndim != 2:
+            raise DataError(f"{file}: expected vectors (V, d), found {self._vectors.shape}")
         self._width = self._vectors.shape[1]
         self._tokens = self._unknown = 0
 
@@ -103,7 +105,9 @@ def _read_text(file: Path) -> tuple[dict[str, int], NDArray[np.float32]]:
                 vector = np.array(cells, dtype=np.float32)
             except ValueError as error:
                 raise DataError(f"{file}, line {number}: expected a word and a vector of numbers") from error
-            if len(vector) != width or not width:
+            if not width:
+                raise DataError(f"{file}, line {number}: expected a word and its vector, separated by spaces")
+            if len(vector) != width:
                 raise DataError(f"{file}, line {number}: {len(vector)} numbers, expected {width}")
             words.setdefault(word, len(vectors))
             vectors.append(vector)

@@ -46,6 +46,7 @@ class KeyIndex:
             for key, position in positions.items()
             if stems[stem := without_extension(key)] == 1
         }
+        self._ambiguous = {stem for stem, count in stems.items() if count > 1}
         self.missing: dict[str, None] = {}
         """Keys that were looked up and are not in the file."""
         self.without_extension = 0
@@ -66,6 +67,14 @@ class KeyIndex:
         """Describe missing keys: their number, examples of both sides, and the likely difference."""
         examples = ", ".join(f"'{key}'" for key in list(self.missing)[:2])
         theirs = ", ".join(f"'{key}'" for key in list(self.positions)[:2])
+        ambiguous = next((key for key in self.missing if without_extension(key) in self._ambiguous), None)
+        if ambiguous is not None:
+            stem = without_extension(ambiguous)
+            keys = [key for key in self.positions if without_extension(key) == stem]
+            return (
+                f"'{ambiguous}' is any of {', '.join(map(repr, keys[:4]))}: use keys with the extension, or "
+                "keep one of them"
+            )
         return (
             f"{len(self.missing)} keys of the table are not among the {len(self.positions)} of the file, "
             f"e.g. {examples}; the file has e.g. {theirs}{likely_difference(self.missing, self.positions)}"
