@@ -18,6 +18,7 @@ import pytest
 from carat.config.experiment import load_experiment
 from carat.config.yaml_reading import MAX_BYTES
 from carat.data.store import Store
+from carat.data.store.writer import StoreWriter
 from carat.models.build import build
 from carat.runs.card import ModalityCard
 from carat.training.train import TrainedRun
@@ -155,7 +156,7 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], str]] = {
     "bytes": (("predict", "run", "--text", "so \udcff"), "argument 4 is not valid UTF-8: so ?"),
     "escape sequence": (("data", "info", "\x1b[31mred"), "?[31mred: no such store"),
     "long": (("data", "info", "x" * 5000), "…"),
-    "NUL": (("data", "info", "a\0b"), "a?b: no such store"),
+    "NUL": (("data", "info", "a\0b"), "argument 3 contains a NUL: a?b"),
     "number of workers": (("predict", "r", "--data", "d", "--out", "o", "--workers", "9" * 30), "workers"),
 }
 
@@ -269,6 +270,18 @@ def test_control_characters_in_tables(run, trained: TrainedRun, store: Store, tm
     assert code == 0, err
     assert "?[31mid?" in out
     assert "\x1b[31mid" not in out
+
+
+def test_control_characters_in_json(run, store: Store, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    names = ["\x1b[31mred", "a\x9bb", "\u202ed\x85", "Zürich \U0001f600", "e", "f"]
+    with StoreWriter(tmp_path / "s", "x", names, {"text": "y"}, splits=["test"]) as writer:
+        for i in range(2):
+            writer.append(f"s{i}", "test", [1] * 6, {"text": np.ones((1, 3))})
+    code, out, err = run("data", "info", tmp_path / "s", "--json")
+    assert code == 0, err
+    assert set(json.loads(out)["co_occurrence"]) == set(names)
+    assert all(line.isprintable() for line in out.split("\n"))
+    assert "Zürich \U0001f600" in out
 
 
 def without_launcher(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,6 +125,11 @@ def with_value(*path: str, value: Any) -> Callable[[dict[str, Any]], dict[str, A
         (with_value("modalities", "text", "width", value=10**9), r"modalities\.text\.width: .*less than"),
         (with_value("modalities", "text", "width", value=10**400), r"modalities\.text\.width: "),
         (with_value("modalities", "text", "pad_to", value=10**12), r"modalities\.text\.pad_to: .*less than"),
+        (
+            with_value("modalities", "text", "transform", value={"width": 7}),
+            r"modalities\.text: width \d+, but its specification results in 7",
+        ),
+        (with_value("modalities", "text", "waveform", value={"rate": 9}), r"modalities\.text: width"),
         (with_value("epoch", value=-1), "epoch: .*greater than or equal to 0"),
         (with_value("schema_version", value=10**400), "upgrade carat"),
         (with_value("digests", "/dev/zero", value=""), "digests: '/dev/zero' is no file of a run"),

@@ -87,6 +87,8 @@ def _check_arguments(arguments: Sequence[str]) -> None:
             argument.encode()
         except UnicodeEncodeError as error:
             raise ConfigError(f"argument {number} is not valid UTF-8: {shorten(argument, 60)}") from error
+        if "\0" in argument:
+            raise ConfigError(f"argument {number} contains a NUL: {shorten(argument, 60)}")
 
 
 def _fail(message: str, more: str = "") -> NoReturn:
