@@ -160,6 +160,25 @@ def check_files(folder: Path, card: RunCard) -> None:
             _check_digest(folder, card, name)
 
 
+def check_padding(folder: Path, card: RunCard, max_length: Mapping[str, int]) -> None:
+    """Check that sequences are not padded beyond what the model of a run reads.
+
+    Args:
+        folder: the run.
+        card: its card.
+        max_length: time steps that the model reads, by modality.
+
+    Raises:
+        RunError: they are.
+    """
+    for m, info in card.modalities.items():
+        if info.pad_to > max_length[m]:
+            raise RunError(
+                f"{folder / CARD}: modalities.{m}.pad_to is {info.pad_to}, but the model reads at most "
+                f"{max_length[m]} steps"
+            )
+
+
 def _check_digest(folder: Path, card: RunCard, name: str) -> None:
     if name not in card.digests:
         return
