@@ -235,6 +235,31 @@ def test_environment(variables: dict[str, str], store: Store, tmp_path: Path) ->
     assert (tmp_path / "r" / "curves.svg").is_file()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "stdout", "stderr", "code", "message"),
+    [
+        (("--version",), "/dev/full", None, 2, b": No space left on device\n"),
+        (("data", "info", "nothing"), None, "/dev/full", 2, b""),
+        (("data", "synth", "s", "--samples", "100"), None, "/dev/full", 0, b""),
+    ],
+)
+def test_full_output(
+    arguments: tuple[str, ...],
+    stdout: str | None,
+    stderr: str | None,
+    code: int,
+    message: bytes,
+    tmp_path: Path,
+) -> None:
+    files = Path(stdout or os.devnull), Path(stderr or tmp_path / "err")
+    with files[0].open("wb") as out, files[1].open("wb") as err:
+        command = [sys.executable, "-m", "carat", *arguments]
+        done = subprocess.run(command, stdout=out, stderr=err, cwd=tmp_path, check=False)
+    assert done.returncode == code
+    if stderr is None:
+        assert (tmp_path / "err").read_bytes().endswith(message)
+
+
 def test_the_traceback_is_shown_only_on_request(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     def fail(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError("first\nsecond \x1b[31m" + "x" * 1000)
