@@ -101,6 +101,8 @@ SIZES: dict[str, tuple[tuple[str, object], str]] = {
     "processes": (("--devices", 300), "training.devices is 300, but this machine has"),
     "processes of any machine": (("--devices", 10**9), "devices"),
     "data loaders": (("--data.workers", 300), "data.workers is 300, but this machine has"),
+    "learning rate": (("--training.learning-rate", 1e300), "training.learning_rate: input should be less"),
+    "weight decay": (("--training.weight-decay", 1e300), "training.weight_decay: input should be less"),
     "seed": (("--seed", 10**30), "seed: input should be less than"),
     "steps of TAILOR": (("--method.steps", 10**15), "method.steps: input should be less than or equal"),
 }
@@ -157,6 +159,8 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], str]] = {
     "escape sequence": (("data", "info", "\x1b[31mred"), "?[31mred: no such store"),
     "long": (("data", "info", "x" * 5000), "…"),
     "NUL": (("data", "info", "a\0b"), "argument 3 contains a NUL: a?b"),
+    "number of trials": (("sweep", "s", "--data", "d", "--out", "o", "--trials", "9" * 30), "trials"),
+    "number of seeds": (("compare", "--data", "d", "--out", "o", "--seeds", "1000000000"), "seeds"),
     "number of workers": (("predict", "r", "--data", "d", "--out", "o", "--workers", "9" * 30), "workers"),
 }
 

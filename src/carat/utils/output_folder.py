@@ -309,6 +309,9 @@ def check_file(file: Path, overwrite: bool, error: type[CaratError] = RunError) 
     if file.is_dir():
         raise error(f"{file}: is a folder; name a file")
     refuse_system_path(file, error)
+    existing = next(folder for folder in file.absolute().parents if folder.exists())
+    if not existing.is_dir():
+        raise error(f"{file}: {existing} is not a folder; choose another one")
     if file.exists():
         check_regular(file, error)
     if os.path.lexists(file) and not overwrite:
