@@ -18,6 +18,7 @@ import pytest
 from carat.config.experiment import load_experiment
 from carat.config.yaml_reading import MAX_BYTES
 from carat.data.store import Store
+from carat.data.store.writer import StoreWriter
 from carat.models.build import build
 from carat.runs.card import ModalityCard
 from carat.training.train import TrainedRun
@@ -100,6 +101,8 @@ SIZES: dict[str, tuple[tuple[str, object], str]] = {
     "processes": (("--devices", 300), "training.devices is 300, but this machine has"),
     "processes of any machine": (("--devices", 10**9), "devices"),
     "data loaders": (("--data.workers", 300), "data.workers is 300, but this machine has"),
+    "learning rate": (("--training.learning-rate", 1e300), "training.learning_rate: input should be less"),
+    "weight decay": (("--training.weight-decay", 1e300), "training.weight_decay: input should be less"),
     "seed": (("--seed", 10**30), "seed: input should be less than"),
     "steps of TAILOR": (("--method.steps", 10**15), "method.steps: input should be less than or equal"),
 }
@@ -155,7 +158,9 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], str]] = {
     "bytes": (("predict", "run", "--text", "so \udcff"), "argument 4 is not valid UTF-8: so ?"),
     "escape sequence": (("data", "info", "\x1b[31mred"), "?[31mred: no such store"),
     "long": (("data", "info", "x" * 5000), "…"),
-    "NUL": (("data", "info", "a\0b"), "a?b: no such store"),
+    "NUL": (("data", "info", "a\0b"), "argument 3 contains a NUL: a?b"),
+    "number of trials": (("sweep", "s", "--data", "d", "--out", "o", "--trials", "9" * 30), "trials"),
+    "number of seeds": (("compare", "--data", "d", "--out", "o", "--seeds", "1000000000"), "seeds"),
     "number of workers": (("predict", "r", "--data", "d", "--out", "o", "--workers", "9" * 30), "workers"),
 }
 
@@ -234,6 +239,31 @@ def test_environment(variables: dict[str, str], store: Store, tmp_path: Path) ->
     assert (tmp_path / "r" / "curves.svg").is_file()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "stdout", "stderr", "code", "message"),
+    [
+        (("--version",), "/dev/full", None, 2, b": No space left on device\n"),
+        (("data", "info", "nothing"), None, "/dev/full", 2, b""),
+        (("data", "synth", "s", "--samples", "100"), None, "/dev/full", 0, b""),
+    ],
+)
+def test_full_output(
+    arguments: tuple[str, ...],
+    stdout: str | None,
+    stderr: str | None,
+    code: int,
+    message: bytes,
+    tmp_path: Path,
+) -> None:
+    files = Path(stdout or os.devnull), Path(stderr or tmp_path / "err")
+    with files[0].open("wb") as out, files[1].open("wb") as err:
+        command = [sys.executable, "-m", "carat", *arguments]
+        done = subprocess.run(command, stdout=out, stderr=err, cwd=tmp_path, check=False)
+    assert done.returncode == code
+    if stderr is None:
+        assert (tmp_path / "err").read_bytes().endswith(message)
+
+
 def test_the_traceback_is_shown_only_on_request(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     def fail(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError("first\nsecond \x1b[31m" + "x" * 1000)
@@ -269,6 +299,18 @@ def test_control_characters_in_tables(run, trained: TrainedRun, store: Store, tm
     assert code == 0, err
     assert "?[31mid?" in out
     assert "\x1b[31mid" not in out
+
+
+def test_control_characters_in_json(run, store: Store, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    names = ["\x1b[31mred", "a\x9bb", "\u202ed\x85", "Zürich \U0001f600", "e", "f"]
+    with StoreWriter(tmp_path / "s", "x", names, {"text": "y"}, splits=["test"]) as writer:
+        for i in range(2):
+            writer.append(f"s{i}", "test", [1] * 6, {"text": np.ones((1, 3))})
+    code, out, err = run("data", "info", tmp_path / "s", "--json")
+    assert code == 0, err
+    assert set(json.loads(out)["co_occurrence"]) == set(names)
+    assert all(line.isprintable() for line in out.split("\n"))
+    assert "Zürich \U0001f600" in out
 
 
 def without_launcher(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from carat.data.loader import check_lengths, make_loader, truncation_notes, usable_rows
-from carat.data.store import Store
+from carat.data.loader import check_lengths, make_loader, truncation_notes, usable_rows, without_worker
+from carat.data.store import Store, open_store
+from carat.data.store.manifest import Tokens
+from carat.data.store.writer import StoreWriter
 from carat.utils.errors import DataError
 
 
@@ -55,3 +60,42 @@ def test_workers_return_the_same_batches(store: Store) -> None:
     )
     for a, b in zip(in_process, with_workers, strict=True):
         assert torch.equal(a.features["text"], b.features["text"])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_refused(
+    value: float, workers: int, store: Store, tmp_path: Path
+) -> None:
+    shutil.copytree(store.folder, tmp_path / "s")
+    row = int(np.flatnonzero(store.lengths("text"))[5])
+    features = np.load(tmp_path / "s" / "features" / "text.npy")
+    features[store.array("features/text_offsets.npy")[row], 2] = value
+    np.save(tmp_path / "s" / "features" / "text.npy", features)
+    rows = np.arange(row - 3, row + 3)
+    loader = make_loader(
+        open_store(tmp_path / "s"), rows, ["text"], batch_size=6, max_length={"text": 40}, workers=workers
+    )
+    with pytest.raises(DataError) as caught:
+        list(loader)
+    assert str(without_worker(caught.value)) == (
+        f"{tmp_path / 's'}: sample '{store.ids[row]}', text: inf or NaN; see `carat data check` and "
+        "build the store again"
+    )
+
+
+def test_numbers_that_are_no_tokens_are_refused(tmp_path: Path) -> None:
+    tokens = Tokens(tokenizer="x", vocabulary=7, longest=5)
+    with StoreWriter(
+        tmp_path / "s", "x", ["a"], {"text": "y"}, ["test"], encoder_inputs={"text": tokens}
+    ) as writer:
+        for i in range(3):
+            writer.append(f"s{i}", "test", [1], {"text": np.full((2, 1), i)})
+    ids = np.load(tmp_path / "s" / "features" / "text.npy")
+    ids[3] = 7
+    np.save(tmp_path / "s" / "features" / "text.npy", ids)
+    loader = make_loader(
+        open_store(tmp_path / "s"), np.arange(3), ["text"], batch_size=3, max_length={"text": 5}
+    )
+    with pytest.raises(DataError, match="sample 's1', text: expected token IDs from 0 to 6; see"):
+        list(loader)

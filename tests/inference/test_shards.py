@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -236,3 +237,16 @@ def test_part_of_another_format_is_kept(
     (tmp_path / "o" / "part-00000.csv").write_text("mine")
     predict_in_shards(trained.folder, store.folder, tmp_path / "o", size=150)
     assert (tmp_path / "o" / "part-00000.csv").read_text() == "mine"
+
+
+def test_wrong_counts_in_logs_are_not_believed(
+    in_this_process: list[Any], trained: TrainedRun, store: Store, tmp_path: Path
+) -> None:
+    out = tmp_path / "o"
+    count = predict_in_shards(trained.folder, store.folder, out, size=150)
+    log = (out / "done.jsonl").read_text()
+    for wrong in (-5, 10**6, None):
+        entries = [json.dumps(json.loads(line) | {"samples": wrong}) for line in log.splitlines()]
+        (out / "done.jsonl").write_text("\n".join(entries) + "\n")
+        assert predict_in_shards(trained.folder, store.folder, out, size=150) == count
+        assert (out / "done.jsonl").read_text() == log

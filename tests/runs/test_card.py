@@ -17,7 +17,7 @@ import carat
 from carat.data.store import Store
 from carat.runs.card import _canonical, read_run, write_card
 from carat.training.train import TrainedRun
-from carat.utils.errors import CaratError, RunError
+from carat.utils.errors import CaratError, DataError, RunError
 
 OLD = Path(__file__).with_name("schema1") / "carat"
 
@@ -125,6 +125,15 @@ def with_value(*path: str, value: Any) -> Callable[[dict[str, Any]], dict[str, A
         (with_value("modalities", "text", "width", value=10**9), r"modalities\.text\.width: .*less than"),
         (with_value("modalities", "text", "width", value=10**400), r"modalities\.text\.width: "),
         (with_value("modalities", "text", "pad_to", value=10**12), r"modalities\.text\.pad_to: .*less than"),
+        (
+            with_value("modalities", "text", "pad_to", value=10**6),
+            r"modalities\.text\.pad_to is 1000000, but the model reads at most 64 steps",
+        ),
+        (
+            with_value("modalities", "text", "transform", value={"width": 7}),
+            r"modalities\.text: width \d+, but its specification results in 7",
+        ),
+        (with_value("modalities", "text", "waveform", value={"rate": 9}), r"modalities\.text: width"),
         (with_value("epoch", value=-1), "epoch: .*greater than or equal to 0"),
         (with_value("schema_version", value=10**400), "upgrade carat"),
         (with_value("digests", "/dev/zero", value=""), "digests: '/dev/zero' is no file of a run"),
@@ -172,3 +181,14 @@ def test_order_of_the_scores_is_that_of_the_labels(run: Path, store: Store) -> N
     labels = [prediction.labels for _, prediction in predictor.predict_store(store, "test")]
     above = scores > np.arange(1, 7) / 10
     assert labels == [[n for n, x in zip(predictor.labels, row, strict=True) if x] for row in above]
+
+
+def test_memory_banks_larger_than_the_weights_are_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("carat.models.build.SLACK", 1 << 20)
+    text = (run / "experiment.yaml").read_text()
+    assert "queue: 101" in text
+    (run / "experiment.yaml").write_text(text.replace("queue: 101", "queue: 100000"))
+    digest = hashlib.sha256((run / "experiment.yaml").read_bytes()).hexdigest()
+    rewrite(run, with_value("digests", "experiment.yaml", value=digest))
+    with pytest.raises(DataError, match="the weights belong to a smaller model than that of the experiment"):
+        carat.load(run, "cpu")

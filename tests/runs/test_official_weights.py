@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,13 @@ def test_files_without_a_state_dictionary_are_refused(
     torch.save({"epoch": 3}, tmp_path / "epoch.pt")
     (tmp_path / "text.bin").write_text("hello")
     (tmp_path / "text.safetensors").write_text("hello")
+    os.mkfifo(tmp_path / "pipe.pt")
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    (tmp_path / "zero.bin").symlink_to("/dev/zero")
     for name, message in [
+        ("pipe.pt", "is a named pipe, expected a file"),
+        ("pipe.safetensors", "is a named pipe, expected a file"),
+        ("zero.bin", "is a device, expected a file"),
         ("evil.pt", r"weights cannot be loaded safely \(it references '[a-z.]*print'\)"),
         ("list.pt", "expected a state dictionary, found list"),
         ("epoch.pt", "'epoch' is int, expected a tensor"),

@@ -202,6 +202,11 @@ def test_corrupt_files_of_a_complete_job_are_rewritten(
         file.write_bytes(file.read_bytes()[:99])
         one.scores_file(tmp_path).write_bytes(b"PK")
         assert run_jobs([one], tmp_path, 1) == {}
+        one.scores_file(tmp_path).unlink()
+        os.mkfifo(one.scores_file(tmp_path))
+        assert run_jobs([one], tmp_path, 1) == {}
+        np.savez(one.scores_file(tmp_path), rows=np.arange(3), scores=np.ones((2, 6)))
+        assert run_jobs([one], tmp_path, 1) == {}
         assert len(read_scores(one, tmp_path).rows) > 0
 
 

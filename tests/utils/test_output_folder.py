@@ -359,6 +359,11 @@ def test_files_of_the_system_are_no_outputs(name: str, tmp_path: Path) -> None:
     (tmp_path / "link.csv").symlink_to(name)
     with pytest.raises(RunError, match="is in a folder of the system"):
         check_file(tmp_path / "link.csv", True)
+    with pytest.raises(RunError, match="is in a folder of the system"), claim(RUN, Path(name) / "out"):
+        pass
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"x\.csv: .*/file is not a folder; choose another one"):
+        check_file(tmp_path / "file" / "deep" / "x.csv", True)
     os.mkfifo(tmp_path / "pipe.csv")
     with pytest.raises(RunError, match="is a named pipe, expected a file"):
         check_file(tmp_path / "pipe.csv", True)

@@ -18,7 +18,7 @@ from carat.config.base import explain as explain_invalid
 from carat.config.experiment import experiment_with
 from carat.training.launched import forget_launcher, rendezvous_address, started_by_launcher
 from carat.utils.errors import CaratError, ConfigError, Interrupted, is_out_of_memory, printable, shorten
-from carat.utils.logging import show_progress
+from carat.utils.logging import drop_output, show_progress
 
 offer("carat")  # the default; `main` repeats it for the method of the command line
 
@@ -38,6 +38,7 @@ def main() -> None:
         offer(method)
         refuse_renamed(arguments)
         app(rename_options(arguments), exit_on_error=False, print_error=False)
+        _finish_output()
     except Interrupted as stop:
         print("carat: interrupted: the state is saved; the same command resumes", file=sys.stderr)
         sys.exit(128 + stop.number)
@@ -70,6 +71,23 @@ def _prepare_environment() -> None:
     os.environ["MPLBACKEND"] = "agg"  # matplotlib refuses to be imported if it does not know the backend
 
 
+def _finish_output() -> None:
+    """Write what is buffered of the output, so that an error is reported.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        drop_output(sys.stdout)
+        raise
+    except OSError as error:
+        drop_output(sys.stdout)
+        raise OSError(error.errno, error.strerror, "standard output") from error
+
+
 def _check_launcher() -> None:
     """Raise ConfigError if torchrun or Slurm is said to have started this process, but not how."""
     if started_by_launcher() is None:
@@ -87,11 +105,16 @@ def _check_arguments(arguments: Sequence[str]) -> None:
             argument.encode()
         except UnicodeEncodeError as error:
             raise ConfigError(f"argument {number} is not valid UTF-8: {shorten(argument, 60)}") from error
+        if "\0" in argument:
+            raise ConfigError(f"argument {number} contains a NUL: {shorten(argument, 60)}")
 
 
 def _fail(message: str, more: str = "") -> NoReturn:
     """Print an error as one line without control characters, and exit with code 2."""
-    print(f"carat: error: {shorten(printable(message))}{more}", file=sys.stderr)
+    try:
+        print(f"carat: error: {shorten(printable(message))}{more}", file=sys.stderr, flush=True)
+    except OSError:  # the exit code still tells
+        drop_output(sys.stderr)
     sys.exit(2)
 
 

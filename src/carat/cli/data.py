@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,7 +230,7 @@ def check(
     format
         Format of a data file, as for `carat data import`; by default detected from the content.
     """
-    from carat.cli.tables import show_findings
+    from carat.cli.tables import show_findings, show_json
     from carat.data.checks.file import check_file
     from carat.data.checks.store import Finding, check_store
     from carat.data.corpora.registry import Sources
@@ -248,7 +247,7 @@ def check(
     else:
         findings = check_file(store, format, Sources(**vars(options)), known)
     if as_json:
-        print(json.dumps([vars(finding) for finding in findings], indent=2, ensure_ascii=False))
+        show_json([vars(finding) for finding in findings])
     else:
         show_findings(findings)
     if any(finding.verdict == "fail" or (strict and finding.verdict == "warn") for finding in findings):
@@ -270,7 +269,7 @@ def info(store: Path, /, *, verify: Verify = False, as_json: AsJson = False) -> 
     store
         Folder of the store.
     """
-    from carat.cli.tables import show_summary
+    from carat.cli.tables import show_json, show_summary
     from carat.data.store import open_store
     from carat.data.summary import summarize
 
@@ -279,6 +278,6 @@ def info(store: Path, /, *, verify: Verify = False, as_json: AsJson = False) -> 
         opened.verify()
     summary = summarize(opened) | ({"verified": True} if verify else {})
     if as_json:
-        print(json.dumps(summary, indent=2, ensure_ascii=False))
+        show_json(summary)
     else:
         show_summary(summary)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,13 +88,13 @@ def evaluate(
     precision
         Arithmetic of the forward pass; thresholds were chosen in float32.
     """
-    from carat.cli.tables import show_report
+    from carat.cli.tables import show_json, show_report
     from carat.data.store import open_store
     from carat.inference.predictor import load
 
     report = load(run, precision=precision).evaluate(open_store(data), split)
     if as_json:
-        print(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
+        show_json(report.to_json())
     else:
         show_report(report)
 

@@ -13,7 +13,7 @@ from carat.cli.app import Options, Overwrite, Shared, Workers, app, cores, resol
 from carat.config.base import merge, read_yaml
 from carat.utils.logging import logger
 
-Count = Annotated[int, Parameter(validator=Number(gte=1))]
+Count = Annotated[int, Parameter(validator=Number(gte=1, lte=100_000))]
 
 
 @Parameter(name="*")

@@ -1,7 +1,8 @@
-"""Tables on the terminal."""
+"""Tables and JSON on the terminal."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,12 @@ if TYPE_CHECKING:  # imported lazily, since some tables need no PyTorch
 DIGITS = 4
 VERDICTS = {"ok": "green", "warn": "yellow", "fail": "red"}
 """Colors of the verdicts of checks."""
+
+
+def show_json(value: Any) -> None:
+    """Print a value as JSON, with escapes for control characters beyond those that JSON demands."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    print("".join(c if c == "\n" or printable(c) == c else json.dumps(c)[1:-1] for c in text))
 
 
 def show_summary(summary: dict[str, Any]) -> None:

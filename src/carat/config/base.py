@@ -19,7 +19,9 @@ MAX_INTEGER = 2**31 - 1
 Positive = Annotated[int, Field(gt=0, le=MAX_INTEGER)]
 Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 Layers = Annotated[int, Field(ge=0, le=100)]
-Weight = Annotated[float, Field(ge=0)]
+MAX_FLOAT = 1e30
+"""Limit of numbers, which PyTorch must be able to represent in float32."""
+Weight = Annotated[float, Field(ge=0, le=MAX_FLOAT)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 

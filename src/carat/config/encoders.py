@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from carat.config.base import Count, Fraction, Positive, Section
+from carat.config.base import MAX_FLOAT, Count, Fraction, Positive, Section
 
 ENCODERS = "encoders"
 """Folder within a run that holds the configuration and tokenizer of its encoders, by modality."""
@@ -32,7 +32,7 @@ class EncoderChoice(Section):
     """Local Hugging Face folder: config.json, model.safetensors and, for text, tokenizer.json."""
     train_layers: Count | None = None
     """Number of layers to train, from the last one; 0 freezes the encoder. All parameters by default."""
-    learning_rate: Annotated[float, Field(gt=0)] = 6e-5
+    learning_rate: Annotated[float, Field(gt=0, le=MAX_FLOAT)] = 6e-5
     """Peak learning rate of the last layer; the method itself uses training.learning_rate."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Layer-wise decay: factor of the learning rate from each layer to the one below."""

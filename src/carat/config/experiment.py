@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationError, create_model, field_validator
 
-from carat.config.base import Fraction, Positive, Section, Weight, explain, merge, read_yaml
+from carat.config.base import MAX_FLOAT, Fraction, Positive, Section, Weight, explain, merge, read_yaml
 from carat.config.carat import CaratConfig
 from carat.config.encoders import EncoderChoice
 from carat.config.methods import MethodConfig, find_method
@@ -40,7 +40,7 @@ class TrainingConfig(Section):
 
     epochs: Annotated[int, Field(gt=0, le=1_000_000)] = 20
     """Passes over the training split."""
-    learning_rate: float = Field(default=5e-5, gt=0)
+    learning_rate: float = Field(default=5e-5, gt=0, le=MAX_FLOAT)
     """Peak learning rate."""
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Fraction of the steps with linear warmup of the learning rate, followed by linear decay to 0."""

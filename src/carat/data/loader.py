@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from carat.data.batch import Batch, pad
 from carat.data.sampler import BucketBatchSampler
 from carat.data.store import Store
-from carat.utils.errors import DataError
+from carat.utils.errors import CaratError, DataError
 
 
 class StoreDataset(Dataset[Batch]):
@@ -47,17 +48,37 @@ class StoreDataset(Dataset[Batch]):
         features, masks = {}, {}
         for m in self.modalities:
             longest = 1 if self.shard is None else max(1, *self.store.lengths(m)[batch_rows])
+            sequences = [self.store.features(m, row)[: self.max_length[m]] for row in rows]
             features[m], masks[m] = pad(
-                [self.store.features(m, row)[: self.max_length[m]] for row in rows],
+                sequences,
                 self.store.manifest.modalities[m].width,
                 pad_to=self.pad_to.get(m, 0),
                 min_length=min(longest, self.max_length[m]),
                 max_length=self.max_length[m],
                 round_to=self.round_to,
             )
+            self._check(m, rows, sequences, features[m])
         labels = torch.from_numpy(self.store.labels[rows].astype(np.float32))
         total = len(batch_rows) if self.shard is not None else 0
         return Batch(features, masks, labels, torch.tensor(rows), total)
+
+    def _check(
+        self, modality: str, rows: Sequence[int], sequences: Sequence[NDArray[Any]], padded: torch.Tensor
+    ) -> None:
+        """Check the steps of a batch, which nothing else does; checksums are only compared on request.
+
+        Raises:
+            DataError: inf, NaN, or numbers that are no tokens.
+        """
+        info = self.store.manifest.modalities[modality]
+        if info.tokens is None and (not padded.numel() or torch.stack(padded.aminmax()).isfinite().all()):
+            return
+        for row, steps in zip(rows, sequences, strict=True):
+            if problem := info.problem_of(steps):
+                raise DataError(
+                    f"{self.store.folder}: sample '{self.store.ids[row]}', {modality}: {problem}; see `carat "
+                    "data check` and build the store again"
+                )
 
 
 class ResumableLoader(DataLoader[Batch]):
@@ -69,6 +90,14 @@ class ResumableLoader(DataLoader[Batch]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Do nothing: the position is set on the sampler."""
+
+
+def without_worker(error: CaratError) -> CaratError:
+    """Return the error that a data loader's worker raised, without the traceback that PyTorch adds to it."""
+    lines = str(error.args[0]).strip().splitlines() if error.args else []
+    if not lines or not re.match(r"Caught \w+ in DataLoader worker process", lines[0]):
+        return error
+    return type(error)(lines[-1].partition(": ")[2])
 
 
 def make_loader(

@@ -26,7 +26,7 @@ from carat.inference.prediction import Prediction, make_predictions
 from carat.inference.text import TextReader, attribute_to_words, check_texts
 from carat.models.base import Model
 from carat.models.build import build
-from carat.runs.card import RunCard, check_files, read_run, read_weights
+from carat.runs.card import RunCard, check_files, check_padding, read_run, read_weights
 from carat.runs.compatibility import check_fit, difference_notes
 from carat.runs.description import describe_run, run_rows
 from carat.runs.folder import WEIGHTS
@@ -387,13 +387,12 @@ def load(
     check_files(folder, card)
     with torch.random.fork_rng(devices=[]):  # initial weights leave the random state unchanged
         model = build(experiment.method, experiment.encoders, card.labels, card.modalities, folder)
+    check_padding(folder, card, model.max_length)
     try:
         model.load_state_dict(read_weights(folder, card))
     except (SafetensorError, OSError, RuntimeError) as error:
-        problem = str(error).splitlines()[0]
-        raise RunError(
-            f"{folder / WEIGHTS}: corrupt, or does not match the experiment ({problem})"
-        ) from error
+        problem = f"corrupt, or does not match the experiment ({str(error).strip().splitlines()[-1].strip()})"
+        raise RunError(f"{folder / WEIGHTS}: {problem}") from error
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     file = None if vectors is None else Path(vectors)
     return Predictor(folder, card, experiment, model.to(device), precision, file)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +135,7 @@ def predict_in_shards(
         difference=lambda: plan_difference(job.out / PLAN, plan),
     ):
         write_json(job.out / PLAN, plan)
-        done = _read_done(job, len(shards))
+        done = _read_done(job, shards)
         _clean_up(job, done, len(shards))
         pending = [shard for shard in shards if shard.number not in done]
         if len(pending) < len(shards):
@@ -170,9 +170,10 @@ def _shard_file(job: PredictionJob, number: int) -> Path:
     return job.out / f"part-{number:05}{job.ending}"
 
 
-def _read_done(job: PredictionJob, count: int) -> dict[int, dict[str, Any]]:
+def _read_done(job: PredictionJob, shards: Sequence[Shard]) -> dict[int, dict[str, Any]]:
     """Read the log of finished shards: number of samples and checksum by number, if the file is intact."""
     done = {}
+    by_number = {shard.number: shard for shard in shards}
     try:
         lines = read_text(job.out / DONE, RunError).splitlines()
     except RunError:
@@ -180,10 +181,12 @@ def _read_done(job: PredictionJob, count: int) -> dict[int, dict[str, Any]]:
     for line in lines:
         try:
             entry = parse_json(line, DONE, RunError)
-            number, samples = int(entry["shard"]), int(entry["samples"])
-            if number in range(count) and hash_file(_shard_file(job, number), RunError) == entry["sha256"]:
-                done[number] = {"samples": samples, "sha256": entry["sha256"]}
-        except (OSError, RunError, ValueError, KeyError, TypeError, OverflowError):
+            shard = by_number[entry["shard"]]
+            samples = shard.stop - shard.start
+            intact = hash_file(_shard_file(job, shard.number), RunError) == entry["sha256"]
+            if intact and entry["samples"] == samples:
+                done[shard.number] = {"samples": samples, "sha256": entry["sha256"]}
+        except (RunError, KeyError, TypeError):
             continue  # the line is incomplete, or its file is missing
     return done
 

@@ -99,7 +99,7 @@ def _check_size(
     size = measure(lambda: build_model(config, widths, labels))
     if run is not None:
         stored = sum(file.stat().st_size for file in run.glob("*.safetensors"))
-        if size.parameters > stored + SLACK:  # otherwise reading them tells what is wrong
+        if size.stored > stored + SLACK:  # otherwise reading them tells what is wrong
             raise DataError(f"{run}: the weights belong to a smaller model than that of the experiment")
     check_memory(
         size.in_training if run is None else size.in_use,

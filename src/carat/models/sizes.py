@@ -23,6 +23,8 @@ class ModelSize:
 
     parameters: int
     buffers: int
+    stored: int
+    """Bytes of the state dictionary: parameters, and buffers that are stored."""
 
     @property
     def in_training(self) -> int:
@@ -72,7 +74,7 @@ def measure(construct: Callable[[], nn.Module]) -> ModelSize:
         if "overflow" in str(error).lower():
             raise ConfigError("the model is larger than any memory; make its sizes smaller") from error
         raise
-    return ModelSize(_bytes(model.parameters()), _bytes(model.buffers()))
+    return ModelSize(*map(_bytes, (model.parameters(), model.buffers(), model.state_dict().values())))
 
 
 def _bytes(tensors: Any) -> int:

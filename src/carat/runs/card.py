@@ -7,14 +7,14 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from carat.config.base import Count, Section, explain
 from carat.config.encoders import ENCODERS
 from carat.config.experiment import Experiment
-from carat.data.store.manifest import Tokens, Waveform, Width, check_names
+from carat.data.store.manifest import Tokens, Waveform, Width, check_names, check_specification
 from carat.data.store.transform import Transform
 from carat.runs.compatibility import rename_weights
 from carat.runs.folder import CARD, EXPERIMENT, WEIGHTS, read_experiment
@@ -42,6 +42,11 @@ class ModalityCard(Section):
     """Sampling rate, where an encoder reads audio samples."""
     pad_to: int = Field(0, ge=0, le=MAX_PADDING)
     """Steps up to which a sequence is padded with unmasked zeros; see `data.padding`."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_specification(self.width, self.transform, self.tokens, self.waveform)
+        return self
 
 
 class RunCard(Section):
@@ -153,6 +158,25 @@ def check_files(folder: Path, card: RunCard) -> None:
     for name in card.digests:
         if name != CARD:  # see `read_run`
             _check_digest(folder, card, name)
+
+
+def check_padding(folder: Path, card: RunCard, max_length: Mapping[str, int]) -> None:
+    """Check that sequences are not padded beyond what the model of a run reads.
+
+    Args:
+        folder: the run.
+        card: its card.
+        max_length: time steps that the model reads, by modality.
+
+    Raises:
+        RunError: they are.
+    """
+    for m, info in card.modalities.items():
+        if info.pad_to > max_length[m]:
+            raise RunError(
+                f"{folder / CARD}: modalities.{m}.pad_to is {info.pad_to}, but the model reads at most "
+                f"{max_length[m]} steps"
+            )
 
 
 def _check_digest(folder: Path, card: RunCard, name: str) -> None:

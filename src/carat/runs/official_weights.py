@@ -26,6 +26,7 @@ from carat.runs.folder import ENVIRONMENT, RUN, write_experiment
 from carat.utils.errors import CaratError
 from carat.utils.files import write_json
 from carat.utils.output_folder import check_folder, replacing
+from carat.utils.reading import check_regular
 
 MODALITIES = ("text", "visual", "audio")
 """Modalities in the order of the released code's M axis."""
@@ -147,14 +148,13 @@ def read_state(file: str | os.PathLike[str]) -> dict[str, Tensor]:
         CaratError: the file cannot be read, or contains something else.
     """
     path = Path(file)
+    check_regular(path, CaratError)
     try:
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise CaratError(f"{path}: no such file") from error
         pickled = re.search(r"GLOBAL (\S+)", str(error))
         other = getattr(error, "strerror", None) or "no state dictionary"
         problem = f"it references '{pickled[1]}'" if pickled else other

@@ -6,7 +6,6 @@ import io
 import math
 import shutil
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carat.config.experiment import Experiment
+from carat.data.arrays import ArrayFile
 from carat.data.store import Store
 from carat.data.store.store import open_unchanged
 from carat.evaluation.thresholds import apply_thresholds
@@ -176,9 +176,12 @@ def read_scores(job: Job, out: Path) -> Scored:
 
 
 def read_arrays(job: Job, out: Path) -> Arrays:
-    """Read all measurements of a completed job."""
-    with np.load(job.scores_file(out), allow_pickle=False) as arrays:
-        return dict(arrays)
+    """Read all measurements of a completed job.
+
+    Raises:
+        DataError: they cannot be read.
+    """
+    return dict(ArrayFile(job.scores_file(out)))
 
 
 def read_validation(job: Job, out: Path) -> float:
@@ -278,7 +281,9 @@ def _is_trained(job: Job, out: Path) -> bool:
 def _is_complete(job: Job, out: Path) -> bool:
     try:
         if job.measure is not None:
-            read_arrays(job, out)
-    except (CaratError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            arrays = read_arrays(job, out)
+            if len(arrays["rows"]) != len(arrays["scores"]):
+                return False
+    except (CaratError, OSError, KeyError, TypeError):
         return False
     return _is_trained(job, out)

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import Strategy
 
 from carat.config.experiment import Experiment
+from carat.data.loader import without_worker
 from carat.runs.folder import CHECKPOINTS, LOGS
 from carat.training.checkpoints import AfterEpoch, CheckedFiles, Checkpoints
 from carat.training.lightning_internals import (
@@ -26,7 +27,7 @@ from carat.training.lightning_internals import (
 from carat.training.lightning_module import MONITOR, Ends, TrainingModule
 from carat.training.progress import progress_callbacks
 from carat.training.signals import SignalHandler
-from carat.utils.errors import ConfigError
+from carat.utils.errors import CaratError, ConfigError
 
 PRECISION = {"float32": "32-true", "bf16": "bf16-mixed"}
 LOG_EVERY = 50
@@ -98,6 +99,7 @@ def fit(
 
     Raises:
         Interrupted: by a signal, after a checkpoint was saved.
+        DataError: the store has impossible values.
         RunError: the training diverged, or a callback's state cannot be saved.
     """
     config, processes, trainable = experiment.training, module.processes, module.model.is_trainable
@@ -132,7 +134,10 @@ def fit(
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        trainer.fit(module, loaders["train"], loaders["valid"], ckpt_path=checkpoint)
+        try:
+            trainer.fit(module, loaders["train"], loaders["valid"], ckpt_path=checkpoint)
+        except CaratError as error:
+            raise without_worker(error) from error
 
 
 def _loggers(given: Sequence[Logger] | None, experiment: Experiment, out: Path, first: bool) -> list[Logger]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any
 
 from carat.utils.errors import DataError, shorten
-from carat.utils.reading import check_content, check_regular, parse_json, read_text
+from carat.utils.reading import check_content, check_regular, hash_file, parse_json, read_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -231,8 +230,7 @@ def _redirected_stderr(printed: IO[bytes]) -> Iterator[Callable[[], None]]:
 
 def digest(file: Path) -> str:
     """Compute the SHA-256 of a file, which identifies tokenizers and weights."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    return hash_file(file)
 
 
 def longest_text(config: dict[str, Any]) -> int:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
+from pathlib import Path
+from typing import TextIO
 
 from carat.utils.errors import printable
 
@@ -14,12 +18,24 @@ logger = logging.getLogger("carat")
 class StandardError(logging.Handler):
     """Handler that writes to the current `sys.stderr`, which notebooks and tests replace.
 
-    Control characters, which a file may have put into a message, are replaced.
+    Control characters, which a file may have put into a message, are replaced. A message that cannot be
+    written, as on a full disk, is dropped: no work ends for it.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
         lines = self.format(record).splitlines() or [""]
-        print("\n".join(map(printable, lines)), file=sys.stderr, flush=True)
+        try:
+            print("\n".join(map(printable, lines)), file=sys.stderr, flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError:
+            drop_output(sys.stderr)
+
+
+def drop_output(stream: TextIO) -> None:
+    """Send the output of a stream that cannot be written to nowhere, what it still holds included."""
+    with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def show_progress(*, force: bool = False) -> None:

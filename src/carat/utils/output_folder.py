@@ -139,6 +139,7 @@ def _decide(
     accept_finished: bool,
 ) -> State:
     state = kind.state(folder)
+    refuse_system_path(folder, kind.error)
     if state == "foreign":
         raise kind.error(f"{folder}: exists and is not a carat {kind.name}; choose another folder")
     resumable = state == "begun" or (state == "finished" and accept_finished)
@@ -282,6 +283,17 @@ SYSTEM = tuple(map(Path, ("/dev", "/proc", "/sys")))
 SHARED_MEMORY = Path("/dev/shm")
 
 
+def refuse_system_path(path: Path, error: type[CaratError]) -> None:
+    """Refuse to write below `SYSTEM`, except for shared memory.
+
+    Raises:
+        CaratError: `error`.
+    """
+    real = path.resolve()
+    if any(real.is_relative_to(x) for x in SYSTEM) and not real.is_relative_to(SHARED_MEMORY):
+        raise error(f"{path}: is in a folder of the system, where no file can be kept; choose another folder")
+
+
 def check_file(file: Path, overwrite: bool, error: type[CaratError] = RunError) -> None:
     """Check that an output file can be written.
 
@@ -296,9 +308,10 @@ def check_file(file: Path, overwrite: bool, error: type[CaratError] = RunError) 
     """
     if file.is_dir():
         raise error(f"{file}: is a folder; name a file")
-    real = file.resolve()
-    if any(real.is_relative_to(x) for x in SYSTEM) and not real.is_relative_to(SHARED_MEMORY):
-        raise error(f"{file}: is in a folder of the system, where no file can be kept; choose another folder")
+    refuse_system_path(file, error)
+    existing = next(folder for folder in file.absolute().parents if folder.exists())
+    if not existing.is_dir():
+        raise error(f"{file}: {existing} is not a folder; choose another one")
     if file.exists():
         check_regular(file, error)
     if os.path.lexists(file) and not overwrite:

@@ -12,8 +12,9 @@ import pytest
 
 from carat.data.checks.store import check_store
 from carat.data.store import Store, open_store
-from carat.data.store.manifest import FileInfo, ModalityInfo, fingerprint, hash_file
+from carat.data.store.manifest import FileInfo, ModalityInfo, Tokens, Waveform, fingerprint, hash_file
 from carat.data.store.store import open_unchanged
+from carat.data.store.transform import Transform
 from carat.data.store.writer import StoreWriter
 from carat.data.synthetic import make_synthetic
 from carat.utils.errors import DataError
@@ -119,7 +120,11 @@ def reseal(path: Path, **changes: object) -> None:
     content = json.loads(file.read_text()) | changes
     if "files" not in changes:
         content["files"] = {name: hash_file(path / name).model_dump() for name in content["files"]}
-    infos = {m: ModalityInfo.model_construct(**x) for m, x in content["modalities"].items()}
+    infos = {}
+    for m, info in content["modalities"].items():
+        parts = {"transform": Transform, "tokens": Tokens, "waveform": Waveform}
+        built = {key: part.model_construct(**info[key]) for key, part in parts.items() if info.get(key)}
+        infos[m] = ModalityInfo.model_construct(**info | built)
     digests = {name: FileInfo.model_construct(**x) for name, x in content["files"].items()}
     content["fingerprint"] = fingerprint(content["labels"], infos, content["splits"], digests)
     file.write_text(json.dumps(content))
@@ -147,6 +152,18 @@ def structured(array: np.ndarray) -> np.ndarray:
     return np.zeros(array.shape, dtype=[("a", "f4", (3,)), ("b", [("c", "i8")])])
 
 
+def with_code(code: int, dtype: str = "U7") -> Callable[[np.ndarray], np.ndarray]:
+    """Set the second character of the last text to a code."""
+
+    def change(array: np.ndarray) -> np.ndarray:
+        codes = array.astype("U7").view(np.uint32).reshape(-1, 7)
+        codes[-1, 1] = code
+        order = ">u4" if dtype.startswith(">") else "u4"
+        return codes.astype(order).view(dtype).reshape(-1)
+
+    return change
+
+
 def headed(header: str, version: bytes = b"\x01\x00") -> Callable[[Path], None]:
     """Replace labels.npy by a file with this header."""
 
@@ -161,6 +178,7 @@ def header(shape: str, descr: str = "'|u1'") -> Callable[[Path], None]:
     return headed(f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}\n")
 
 
+TOKENS = {"tokenizer": "x", "vocabulary": 7, "longest": 5}
 AUDIO, AUDIO_OFFSETS = "features/audio.npy", "features/audio_offsets.npy"
 
 
@@ -182,6 +200,9 @@ AUDIO, AUDIO_OFFSETS = "features/audio.npy", "features/audio_offsets.npy"
             changed("ids.npy", lambda x: x[[0, 0, *range(2, len(x))]]),
             "ids.npy: altered: 2 samples have the id '",
         ),
+        (changed("ids.npy", with_code(0xD800)), "ids.npy: altered: characters that do not exist in Unicode"),
+        (changed("ids.npy", with_code(0xDFFF, ">U7")), "ids.npy: altered: characters that do not exist"),
+        (changed("groups.npy", with_code(0x110000)), "groups.npy: altered: characters that do not exist"),
         (changed("ids.npy", lambda x: np.arange(len(x))), "ids.npy: altered: data type int64, expected text"),
         (
             changed("ids.npy", lambda x: x.astype(bytes)),
@@ -247,6 +268,19 @@ def renamed(old: str, new: str) -> Callable[[dict], dict]:
         (changed_info(width=10**12), "audio.width: .* less than or equal to"),
         (changed_info(steps=10**15), r"audio.npy: altered: shape .*, expected \(1000000000000000, "),
         (changed_info(dtype="complex64"), "audio.dtype: "),
+        (changed_info(dtype="int32"), r"audio: data type int32; tokens are int32, and nothing else is"),
+        (changed_info(tokens=TOKENS), r"audio: width \d+, but its specification results in 1"),
+        (changed_info(tokens=TOKENS, width=1), r"audio: data type float32; tokens are int32"),
+        (changed_info(tokens=TOKENS, waveform={"rate": 9}, width=1), "audio: both tokens and waveform"),
+        (changed_info(tokens=TOKENS | {"vocabulary": -1}), r"audio\.tokens\.vocabulary: .*greater than 0"),
+        (changed_info(waveform={"rate": 0}), r"audio\.waveform\.rate: .*greater than 0"),
+        (changed_info(transform={"width": 3}), r"audio: width \d+, but its specification results in 3"),
+        (changed_info(transform={"width": 3, "drop_columns": [-1]}), "drop_columns has columns that are not"),
+        (changed_info(transform={"width": 3, "mean": [1.0]}), "mean has 1 values for 3 columns"),
+        (
+            changed_info(transform={"width": 1, "mean": [1.0], "deviation": [0.0]}),
+            r"audio\.transform\.deviation\.0: .*greater than 0",
+        ),
         (renamed("audio", "../audio"), r"modality '\.\./audio': names consist of letters"),
         (lambda content: {"splits": {"train": 0}}, "splits: expected at most 127 splits, each with samples"),
         (lambda content: {"splits": {"train": 10**400}}, "altered: shape"),

@@ -13,6 +13,7 @@ from scipy.stats import rankdata, spearmanr
 
 from carat.data.store.store import Store, feature_file, offset_file
 from carat.data.tokenizer import drop_context
+from carat.utils.errors import DataError
 
 BLOCK = 4_000_000
 """Values read at once, or one sequence if it is longer."""
@@ -102,6 +103,8 @@ def compute_statistics(store: Store, modality: str) -> FeatureStatistics:
         lowest, highest = np.minimum(lowest, values.min(0)), np.maximum(highest, values.max(0))
         for row in first + np.flatnonzero(present[first:last]):
             start, stop = offsets[row : row + 2] - offsets[first]
+            if info.tokens and (problem := info.problem_of(block[start:stop])):
+                raise DataError(f"{store.folder}: sample '{store.ids[row]}', {modality}: {problem}")
             steps = drop_context(block[start:stop]) if info.tokens else block[start:stop]
             lengths[row] = len(steps)
             # most sequences differ in their first and last step, which is fast to compare

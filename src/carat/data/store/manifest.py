@@ -8,13 +8,13 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from carat.config.base import Section, explain
+from carat.config.base import Count, Positive, Section, explain
 from carat.data.store.transform import Transform
 from carat.utils.errors import DataError
 from carat.utils.reading import hash_file as hash_regular
@@ -43,11 +43,11 @@ class Tokens(Section):
 
     tokenizer: str
     """SHA-256 of `tokenizer.json`."""
-    vocabulary: int
+    vocabulary: Positive
     """Vocabulary size."""
-    longest: int
+    longest: Positive
     """Length in tokens to which texts were truncated, including special tokens and context."""
-    context: int = 0
+    context: Count = 0
     """Maximum number of context tokens on each side of a text."""
 
     @property
@@ -71,7 +71,7 @@ class Tokens(Section):
 class Waveform(Section):
     """Specification of a modality whose steps are audio samples."""
 
-    rate: int
+    rate: Positive
     """Sampling rate in Hz."""
 
 
@@ -94,10 +94,48 @@ class ModalityInfo(Section):
     waveform: Waveform | None = None
     """Set where steps are audio samples, the input of an encoder."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_specification(self.width, self.transform, self.tokens, self.waveform)
+        if (self.dtype == "int32") != (self.tokens is not None):
+            raise ValueError(f"data type {self.dtype}; tokens are int32, and nothing else is")
+        return self
+
     @property
     def has_features(self) -> bool:
         """Whether steps are features, and not the input of an encoder."""
         return self.tokens is None and self.waveform is None
+
+    def problem_of(self, steps: NDArray[Any]) -> str:
+        """Describe what a store must not contain in the steps (T, width) of a sample, if anything."""
+        if self.tokens is not None:
+            return "" if self.tokens.is_valid(steps) else f"expected {self.tokens.expected}"
+        return "inf or NaN" if self.is_finite and not np.isfinite(steps).all() else ""
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether values must be finite; those of the authors' released code are left as they are."""
+        return self.transform is None or not self.transform.leave_non_finite
+
+
+def check_specification(
+    width: int, transform: Transform | None, tokens: Tokens | None, waveform: Waveform | None
+) -> None:
+    """Check that the parts of the specification of a modality agree.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if tokens is not None:
+        expected = 2 if tokens.context else 1
+    elif waveform is not None:
+        expected = 1
+    else:
+        expected = width if transform is None else transform.width - len(set(transform.drop_columns))
+    if width != expected:
+        raise ValueError(f"width {width}, but its specification results in {expected}")
+    if tokens is not None and waveform is not None:
+        raise ValueError("both tokens and waveform")
 
 
 class Manifest(Section):

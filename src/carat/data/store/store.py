@@ -312,6 +312,9 @@ def _check_content(store: Store) -> None:
         raise _altered(
             store, SPLIT, f"{counts.tolist()[:9]} samples by split, expected {list(splits.values())}"
         )
+    for name in (IDS, GROUPS):
+        if not _is_text(store.array(name)):
+            raise _altered(store, name, "characters that do not exist in Unicode")
     if _has_duplicates(store.ids):
         ids, number = np.unique(store.ids, return_counts=True)
         if number.max() > 1:
@@ -325,12 +328,27 @@ def _check_content(store: Store) -> None:
             raise _altered(store, name, "offsets do not match the data")
 
 
+def _is_text(texts: NDArray[np.str_], chunk: int = 8192) -> bool:
+    """Whether texts (N,) consist of Unicode characters, without halves of surrogate pairs."""
+    for start in range(0, len(texts), chunk):  # which fits the processor's cache
+        codes = _codes(texts[start : start + chunk])
+        if codes.size and (codes.max() > 0x10FFFF or ((codes >= 0xD800) & (codes < 0xE000)).any()):
+            return False
+    return True
+
+
+def _codes(texts: NDArray[np.str_]) -> NDArray[np.uint32]:
+    """Code points (N, width) of texts (N,)."""
+    native = np.array(texts, dtype=texts.dtype.newbyteorder("="))
+    return native.view(np.uint32).reshape(len(native), -1)
+
+
 def _has_duplicates(texts: NDArray[np.str_], chunk: int = 8192) -> bool:
     """Whether texts (N,) are probably not unique: equal texts have equal hashes (FNV-1a by character)."""
     keys = np.full(len(texts), 0xCBF29CE484222325, dtype=np.uint64)
     for start in range(0, len(texts), chunk):  # which fits the processor's cache
-        part, key = np.array(texts[start : start + chunk]), keys[start : start + chunk]
-        for characters in part.view(np.uint32).reshape(len(part), -1).T:
+        key = keys[start : start + chunk]
+        for characters in _codes(texts[start : start + chunk]).T:
             key ^= characters
             key *= np.uint64(0x100000001B3)
     keys.sort()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from carat.config.base import Section
 from carat.utils.errors import DataError
@@ -38,7 +39,7 @@ class Transform(Section):
     is absent.
     """
 
-    width: int
+    width: Annotated[int, Field(gt=0, le=1 << 20)]
     """Width of the raw features."""
     drop_columns: list[int] = []
     """Columns to drop, counted from 0."""
@@ -46,12 +47,23 @@ class Transform(Section):
     """What steps of zeros mean, see `Padding`."""
     mean: list[float] = []
     """Mean of each remaining column; empty if features are not standardized."""
-    deviation: list[float] = []
+    deviation: list[Annotated[float, Field(gt=0)]] = []
     """Standard deviation of each remaining column; empty if features are not standardized."""
     leave_non_finite: bool = False
     """Replace only -inf and leave +inf and NaN, as the authors' released code does."""
     dtype: Literal["float16", "float32"] = "float32"
     """Precision to which features are rounded."""
+
+    @model_validator(mode="after")
+    def _check_columns(self) -> Self:
+        dropped = set(self.drop_columns)
+        if not dropped <= set(range(self.width)):
+            raise ValueError(f"drop_columns has columns that are not in 0 to {self.width - 1}")
+        remaining = self.width - len(dropped)
+        for name, values in (("mean", self.mean), ("deviation", self.deviation)):
+            if len(values) != (remaining if self.mean else 0):
+                raise ValueError(f"{name} has {len(values)} values for {remaining} columns")
+        return self
 
     @property
     def changes_values(self) -> bool:
