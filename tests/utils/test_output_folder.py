@@ -46,7 +46,7 @@ from tests.runs.test_official_weights import released
 KIND = FolderKind(
     name="result",
     markers=("first.json", "second.json"),
-    patterns=("done.json", "table.csv", "parts/*.bin", "logs/*"),
+    patterns=("done.json", "table.csv", "parts/*.bin", "logs/*", "logs/*/*"),
     finished="done.json",
 )
 

@@ -30,7 +30,7 @@ RUN = FolderKind(
         *(CARD, WEIGHTS, METRICS, CURVES),
         f"{CHECKPOINTS}/step-{'[0-9]' * 9}.ckpt",
         *(f"{LOGS}/hparams.yaml", f"{LOGS}/events.out.tfevents.*"),
-        f"{ENCODERS}/*.json",
+        f"{ENCODERS}/*/*.json",
     ),
     finished=CARD,
     recognizes=lambda folder: has_key(folder / ENVIRONMENT, "packages"),

@@ -212,7 +212,7 @@ def study_kind(name: str, *files: str) -> FolderKind:
     return FolderKind(
         name=name,
         markers=(PLAN,),
-        patterns=(*files, *runs, f"{SCORES}/*.npz"),
+        patterns=(*files, *runs, f"{SCORES}/*.npz", f"{SCORES}/*/*.npz"),
         recognizes=lambda folder: has_key(folder / PLAN, "store"),
         has_results=_has_results,
     )

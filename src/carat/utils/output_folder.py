@@ -32,8 +32,8 @@ class FolderKind:
     """Files that identify the folder, in the order of writing. They are deleted last, in reverse order, so
     that a partially deleted folder is still recognized."""
     patterns: tuple[str, ...]
-    """Glob patterns of all other files that the owner may write, relative to the folder. `*` also matches
-    `/`, so that `logs/*` is a whole subfolder."""
+    """Glob patterns of all other files that the owner may write, relative to the folder. In the folders of a
+    pattern, `*` also matches `/`, so that `runs/*/run.json` is in any subfolder of `runs`."""
     finished: str = ""
     """File that marks complete work; empty if work can always be extended."""
     error: type[CaratError] = RunError
@@ -53,7 +53,7 @@ class FolderKind:
         if name == LOCK:
             return not parent or self.has_entry(parent)
         written = f"{parent}/{finished_name(name)}" if parent else finished_name(name)
-        return any(fnmatchcase(written, pattern) for pattern in (*self.markers, *self.patterns))
+        return any(_matches(written, pattern) for pattern in (*self.markers, *self.patterns))
 
     def foreign_files(self, folder: Path) -> list[str]:
         """Return the sorted relative paths of files and links that the owner does not write."""
@@ -238,6 +238,16 @@ def _walk(folder: Path) -> tuple[set[str], set[str]]:
         paths.update((inside / name).as_posix() for name in files)
         links.update((inside / x).as_posix() for x in (*files, *folders) if Path(root, x).is_symlink())
     return paths - links, links
+
+
+def _matches(path: str, pattern: str) -> bool:
+    """Whether a path is in a folder, and has a name, of a pattern.
+
+    >>> _matches("logs/a.b/c", "logs/a.*"), _matches("runs/x/y/a.b", "runs/*/a.*")
+    (False, True)
+    """
+    (folder, _, name), (folders, _, names) = path.rpartition("/"), pattern.rpartition("/")
+    return fnmatchcase(folder, folders) and fnmatchcase(name, names)
 
 
 def _raise(error: OSError) -> None:
