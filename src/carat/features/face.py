@@ -33,7 +33,7 @@ DETECTOR = "face_detector.tflite"
 MIN_CANDIDATE = 0.3
 """Score from which a detection in a square is looked at again."""
 PATIENCE = 5
-"""After a picture without a face, squares are searched in every fifth picture only."""
+"""Pictures without a face after which it is lost, and squares are searched in every fifth picture only."""
 
 
 @dataclass(frozen=True)
@@ -115,14 +115,18 @@ class _Tracker:
             face = self._search(pixels)
             if face is not None and not (self._last and face.box.continues(self._last.box)):
                 self.track += 1
-        self._without = 0 if face is not None else self._without + 1
-        self._last = face
+        if face is not None:
+            self._last, self._without = face, 0
+        else:
+            self._without += 1
+            if self._without > PATIENCE:
+                self._last = None
         return face
 
     def _search(self, pixels: NDArray[np.uint8]) -> Face | None:
-        places = [Crop(0, 0, pixels)]
-        found = self._best(pixels, places)
-        if found is None and self._settings.squares and self._without % PATIENCE == 0:
+        found = self._best(pixels, [Crop(0, 0, pixels)])
+        in_squares = self._without < PATIENCE or self._without % PATIENCE == 0
+        if found is None and self._settings.squares and in_squares:
             found = self._best(pixels, squares(pixels))
         return found
 
@@ -231,7 +235,10 @@ class _Finder:
 def _close(*tasks: Any) -> None:
     """Close MediaPipe's tasks before the interpreter takes their library away."""
     for task in tasks:
-        task.close()
+        try:
+            task.close()
+        except RuntimeError:  # at exit, MediaPipe's threads have ended before
+            task._handle = None
 
 
 def _camel_case(name: str) -> str:
