@@ -36,6 +36,8 @@ MAX_HOLD = 10
 """Seconds for which a picture is shown at most if none follows."""
 MAX_GAP = Fraction(1, 10)
 """Seconds that may be missing between two pieces of sound without silence being put between them."""
+MAX_SILENCE = 3600
+"""Seconds that may be missing at all."""
 MAX_DAMAGE = 0.05
 """Fraction of packets that may be damaged."""
 BLOCK = 1 << 16
@@ -186,7 +188,8 @@ class Decoding:
             raise MediaError(f"is damaged: {self._damaged} of {self._packets} packets of {kind} are invalid")
         duration = Fraction(self._container.duration or 0, 1_000_000)
         sized = SIZED & set(self._container.format.name.split(","))
-        if sized and self._end < duration - max(1, duration / 20):
+        tolerance = duration / 20 if duration > 20 else Fraction(1)
+        if sized and self._end < duration - tolerance:
             raise MediaError(
                 f"ends at {float(self._end):.1f} s, but its header says {float(duration):.1f} s: "
                 "the file is truncated"
@@ -219,37 +222,71 @@ def _audio(container: Any, rate: int, output: BinaryIO) -> None:
 
 
 def _resampled(frames: Decoding, rate: int) -> Iterator[bytes]:
-    import av
-
-    resampler, layout = None, None
+    resampler = None
     expected = Fraction(0)
-    first = True
     for time, frame in frames:
-        found = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if time is not None and time - expected > (0 if first else MAX_GAP):
+        late = Fraction(0) if time is None else time - expected
+        if late > (MAX_GAP if resampler is not None else 0):
+            if late > MAX_SILENCE:
+                raise MediaError(f"has a gap of {float(late):.0f} s in its sound")
             if resampler is not None:
-                yield from _contents(resampler.resample(None))
+                yield from resampler.feed(None)
                 resampler = None
-            missing = round((time - expected) * rate)
+            missing = round(late * rate)
             for start in range(0, missing, BLOCK):
                 yield bytes(4 * min(BLOCK, missing - start))
-            expected = time
-        if resampler is None or found != layout:  # some files change in between
+            expected += late
+        if resampler is None or not resampler.fits(frame):  # some files change in between
             if resampler is not None:
-                yield from _contents(resampler.resample(None))
-            resampler, layout = av.AudioResampler(format="flt", layout="mono", rate=rate), found
-        first = False
-        expected = (expected if time is None else max(time, expected)) + Fraction(
-            frame.samples, frame.sample_rate
-        )
-        yield from _contents(resampler.resample(frame))
+                yield from resampler.feed(None)
+            resampler = _Resampler(frame, rate)
+        expected += Fraction(frame.samples, frame.sample_rate)
+        yield from resampler.feed(frame)
     if resampler is not None:
-        yield from _contents(resampler.resample(None))
+        yield from resampler.feed(None)
 
 
-def _contents(frames: list[Any]) -> Iterator[bytes]:
-    for frame in frames:
-        yield bytes(memoryview(frame.planes[0])[: 4 * frame.samples])
+class _Resampler:
+    """Resamples frames to mono float32; channels are averaged so that the sum of their weights is one.
+
+    PyAV's own one does not normalize the weights of floating-point channels: stereo would come out louder by
+    3 dB from AAC than from 16-bit samples.
+    """
+
+    def __init__(self, frame: Any, rate: int) -> None:
+        import av.filter
+
+        self._layout = (frame.format.name, frame.layout.name, frame.sample_rate)
+        self._graph = av.filter.Graph()
+        self._graph.link_nodes(
+            self._graph.add_abuffer(
+                format=frame.format.name,
+                layout=frame.layout.name,
+                sample_rate=frame.sample_rate,
+                time_base=Fraction(1, frame.sample_rate),
+            ),
+            self._graph.add("aresample", f"{rate}:rematrix_maxval=1.0:out_chlayout=mono:out_sample_fmt=flt"),
+            self._graph.add("aformat", f"sample_fmts=flt:channel_layouts=mono:sample_rates={rate}"),
+            self._graph.add("abuffersink"),
+        ).configure()
+
+    def fits(self, frame: Any) -> bool:
+        """Whether a frame has the format that the first one had."""
+        return bool(self._layout == (frame.format.name, frame.layout.name, frame.sample_rate))
+
+    def feed(self, frame: Any) -> Iterator[bytes]:
+        """Resample a frame, or what is left if None."""
+        import av
+
+        if frame is not None:
+            frame.pts = None  # gaps were filled
+        self._graph.push(frame)
+        while True:
+            try:
+                resampled = self._graph.pull()
+            except (av.error.BlockingIOError, av.error.EOFError):
+                return
+            yield bytes(memoryview(resampled.planes[0])[: 4 * resampled.samples])
 
 
 def _video(container: Any, rate: Fraction, size: int, output: BinaryIO) -> None:
@@ -283,8 +320,8 @@ def _shown(decoding: Decoding) -> Iterator[tuple[Any, Fraction, Fraction]]:
             yield shown, since, min(time, since + MAX_HOLD)
         shown, since = frame, time
     if shown is not None:
-        duration = Fraction(shown.duration or 0) * Fraction(shown.time_base or 0)
-        yield shown, since, since + min(duration or usual, MAX_HOLD)
+        duration = Fraction(shown.duration or 0) * Fraction(shown.time_base or 0) or usual
+        yield shown, since, since + (duration if duration < MAX_HOLD else MAX_HOLD)
 
 
 def _shape(frame: Any, size: int, aspect: Fraction | int) -> dict[str, int]:

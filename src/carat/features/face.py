@@ -1,8 +1,8 @@
 """Facial expression and head pose by MediaPipe's Face Landmarker (extra `clip`).
 
 A face is searched in the whole picture, then in overlapping squares. What is found is looked at again in a
-square around it, by the detector and by the landmark model: patterns such as a wall clock do not pass both. The
-same face is then followed from square to square, so that another one takes its place only when it is lost.
+square around it, by the detector and by the landmark model: patterns such as a wall clock do not pass both.
+The same face is then followed from square to square, so that another one takes its place only when it is lost.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Face:
 class FaceExtractor:
     """52 blendshapes and six numbers of head pose per time step with a face.
 
-    `extra` of the result has `score` (T,) of the detector, `box` (T, 4) with x, y, width and height as shares of
-    the picture, and `track` (T,), which counts the faces that were followed.
+    `extra` of the result has `score` (T,) of the detector, `box` (T, 4) with x, y, width and height as shares
+    of the picture, and `track` (T,), which counts the faces that were followed.
 
     Args:
         settings: parameters.

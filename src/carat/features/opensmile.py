@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from carat.features.extractor import FeatureSequence
 from carat.features.media import Media
-from carat.features.windows import by_window
+from carat.features.windows import features_of_sound
 from carat.utils.errors import DataError
 
 SAMPLE_RATE = 16_000
@@ -39,13 +39,7 @@ class OpenSmileExtractor:
 
     def extract(self, media: Media) -> FeatureSequence | None:
         """Descriptors of the whole sound; None if there is none. Times are the middles of the steps."""
-        if media.info.audio is None:
-            return None
-        step = SAMPLE_RATE // RATE
-        parts = list(by_window(media.audio(SAMPLE_RATE), SAMPLE_RATE, step, self._features))
-        values = np.concatenate(parts) if parts else np.zeros((0, len(self.names)), np.float32)
-        times = (np.arange(len(values)) + 0.5) / self.rate
-        return FeatureSequence(values, times, self.rate, len(values))
+        return features_of_sound(media, SAMPLE_RATE, RATE, len(self.names), self._features)
 
     def _features(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         frame = self._smile.process_signal(samples, SAMPLE_RATE)

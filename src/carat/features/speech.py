@@ -74,7 +74,7 @@ class SpeechDetector:
                 piece = block[start : start + self._window]
                 padded = np.zeros(self._window, np.float32)
                 padded[: len(piece)] = piece
-                values.append(self._model.process(memoryview(padded.data)))  # type: ignore[arg-type]
+                values.append(self._model.process(memoryview(padded.data)))
         return np.array(values, np.float32), length
 
 
@@ -124,9 +124,7 @@ def _split(
     return [*pieces, (start, end)]
 
 
-def _padded(
-    pieces: Sequence[tuple[int, int]], step: float, duration: float, padding: float
-) -> list[Segment]:
+def _padded(pieces: Sequence[tuple[int, int]], step: float, duration: float, padding: float) -> list[Segment]:
     """Add time on both sides, at most half of the distance to the neighbor."""
     segments = []
     for i, (start, end) in enumerate(pieces):

@@ -1,7 +1,8 @@
 """Voice by kaldi-native-fbank (extra `clip`): log-mel energies, loudness, pitch and voicing.
 
-Kaldi's pitch tracker (Ghahremani et al., "A pitch extraction algorithm tuned for automatic speech recognition",
-ICASSP 2014) has a pitch for every step, interpolated where nobody speaks; its voicing says how far to trust it.
+Kaldi's pitch tracker (Ghahremani et al., "A pitch extraction algorithm tuned for automatic speech
+recognition", ICASSP 2014) has a pitch for every step, interpolated where nobody speaks; voicing says how far
+to trust it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from carat.features.description import VoiceSettings
 from carat.features.extractor import FeatureSequence
 from carat.features.media import Media
-from carat.features.windows import by_window
+from carat.features.windows import features_of_sound
 from carat.utils.errors import DataError
 
 SAMPLE_RATE = 16_000
@@ -26,6 +27,8 @@ FINE = 100
 
 class VoiceExtractor:
     """Log-mel energies, log energy, voicing and log F0 per time step.
+
+    Voicing is the normalized cross-correlation at the period of the pitch, up to 1.
 
     Args:
         settings: parameters.
@@ -51,13 +54,7 @@ class VoiceExtractor:
 
     def extract(self, media: Media) -> FeatureSequence | None:
         """Features of the whole sound; None if there is none. Times are the middles of the steps."""
-        if media.info.audio is None:
-            return None
-        step = SAMPLE_RATE // self._settings.rate
-        parts = list(by_window(media.audio(SAMPLE_RATE), SAMPLE_RATE, step, self._features))
-        values = np.concatenate(parts) if parts else np.zeros((0, len(self.names)), np.float32)
-        times = (np.arange(len(values)) + 0.5) / self.rate
-        return FeatureSequence(values, times, self.rate, len(values))
+        return features_of_sound(media, SAMPLE_RATE, self._settings.rate, len(self.names), self._features)
 
     def _features(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """Features (T, D) of samples (N,)."""
@@ -65,9 +62,13 @@ class VoiceExtractor:
         mel = _frames(self._kaldi.OnlineFbank(self._fbank_options()), scaled)
         pitch = _frames(self._kaldi.OnlinePitch(*self._pitch_options()), scaled)
         length = min(len(mel), len(pitch))
-        fine = np.concatenate([mel[:length, 1:], mel[:length, :1], pitch[:length]], axis=1)
+        voicing = 1.0001 - np.maximum(1 + pitch[:length, :1] / 2, 0) ** (1 / 0.15)  # undoes Kaldi's curve
+        fine = np.concatenate(
+            [mel[:length, 1:], mel[:length, :1], voicing, pitch[:length, 1:]], axis=1, dtype=np.float32
+        )
         factor = FINE // self._settings.rate
-        return fine[: length // factor * factor].reshape(-1, factor, fine.shape[1]).mean(1)
+        grouped = fine[: length // factor * factor].reshape(-1, factor, fine.shape[1])
+        return np.asarray(grouped.mean(1), np.float32)
 
     def _fbank_options(self) -> Any:
         options = self._kaldi.FbankOptions()

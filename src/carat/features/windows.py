@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from carat.features.extractor import FeatureSequence
+from carat.features.media import Media
+
 WINDOW = 60
 """Seconds of new sound per window."""
 MARGIN = 2
@@ -43,6 +46,30 @@ def by_window(
     rest = (len(held) - before) // step
     if rest > 0:
         yield _fit(features(held), before // step + rest)[before // step :]
+
+
+def features_of_sound(
+    media: Media,
+    sample_rate: int,
+    rate: int,
+    width: int,
+    features: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+) -> FeatureSequence | None:
+    """Make features of the whole sound of a file; None if it has none. Times are the middles of the steps.
+
+    Args:
+        media: file.
+        sample_rate: samples per second that `features` expects.
+        rate: time steps per second; a divisor of `sample_rate`.
+        width: number of features D.
+        features: see `by_window`.
+    """
+    if media.info.audio is None:
+        return None
+    parts = list(by_window(media.audio(sample_rate), sample_rate, sample_rate // rate, features))
+    values = np.concatenate(parts) if parts else np.zeros((0, width), np.float32)
+    times = (np.arange(len(values), dtype=np.float64) + 0.5) / rate
+    return FeatureSequence(values, times, float(rate), len(values))
 
 
 def _fit(values: NDArray[np.float32], length: int) -> NDArray[np.float32]:
