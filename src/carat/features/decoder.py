@@ -38,8 +38,12 @@ MAX_GAP = Fraction(1, 10)
 """Seconds that may be missing between two pieces of sound without silence being put between them."""
 MAX_SILENCE = 3600
 """Seconds that may be missing at all."""
+MAX_LOST = Fraction(1, 5)
+"""Fraction of the sound that may be missing in gaps of more than a second."""
 MAX_DAMAGE = 0.05
 """Fraction of packets that may be damaged."""
+UNKNOWN_SIZE = 0x7FFF0000
+"""Size in a WAV header from which it only means that the recorder did not know it."""
 BLOCK = 1 << 16
 """Samples per message."""
 
@@ -73,12 +77,29 @@ def main() -> None:
             _send(output, {"kind": "error", "message": f"cannot be decoded ({reason})"})
 
 
+def _check_wav(file: str) -> None:
+    """Compare the size of a WAV file with its header, which FFmpeg does not.
+
+    Raises:
+        MediaError: the file is shorter.
+    """
+    with Path(file).open("rb") as opened:
+        head = opened.read(1 << 16)
+    at = head.find(b"data", 12)
+    if head[:4] != b"RIFF" or head[8:12] != b"WAVE" or at < 0:
+        return
+    declared, present = int.from_bytes(head[at + 4 : at + 8], "little"), Path(file).stat().st_size - at - 8
+    if declared < UNKNOWN_SIZE and present < declared * (1 - MAX_DAMAGE):
+        raise MediaError(f"has {present} of {declared} bytes of sound: the file is truncated")
+
+
 def _answer(file: str, request: dict[str, Any], output: BinaryIO) -> None:
     import av
 
     options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
     with av.open("file:" + file, container_options=options, metadata_errors="replace") as container:
         if request["do"] == "probe":
+            _check_wav(file)
             _send(output, {"kind": "end", **_probe(container)})
         elif request["do"] == "audio":
             _audio(container, request["rate"], output)
@@ -104,8 +125,10 @@ def _streams(container: Any) -> tuple[Any, Any]:
 
 def _is_usable(stream: Any) -> bool:
     """Whether a stream has a decoder and is no cover picture."""
+    from av.stream import Disposition
+
     context = stream.codec_context
-    if context is None or "attached_pic" in str(getattr(stream, "disposition", "")).lower():
+    if context is None or stream.disposition & Disposition.attached_pic:
         return False
     if stream.type == "audio":
         return bool(context.sample_rate)
@@ -164,7 +187,9 @@ class Decoding:
             self._packets += 1
             try:
                 frames = packet.decode()
-            except (av.error.InvalidDataError, av.error.EOFError):
+            except av.FFmpegError as error:
+                if isinstance(error, MemoryError):
+                    raise
                 self._damaged += packet.size > 0
                 continue
             for frame in frames:
@@ -223,13 +248,14 @@ def _audio(container: Any, rate: int, output: BinaryIO) -> None:
 
 def _resampled(frames: Decoding, rate: int) -> Iterator[bytes]:
     resampler = None
-    expected = Fraction(0)
+    expected = lost = Fraction(0)
     for time, frame in frames:
         late = Fraction(0) if time is None else time - expected
         if late > (MAX_GAP if resampler is not None else 0):
             if late > MAX_SILENCE:
                 raise MediaError(f"has a gap of {float(late):.0f} s in its sound")
             if resampler is not None:
+                lost += late if late > 1 else 0
                 yield from resampler.feed(None)
                 resampler = None
             missing = round(late * rate)
@@ -242,6 +268,8 @@ def _resampled(frames: Decoding, rate: int) -> Iterator[bytes]:
             resampler = _Resampler(frame, rate)
         expected += Fraction(frame.samples, frame.sample_rate)
         yield from resampler.feed(frame)
+    if lost > MAX_LOST * expected:
+        raise MediaError(f"is damaged: {float(lost):.1f} of {float(expected):.1f} s of sound are missing")
     if resampler is not None:
         yield from resampler.feed(None)
 

@@ -98,11 +98,18 @@ class Media:
             raise DataError(f"{self.file}: is empty (0 bytes)")
         check_content(self.file)
         self._child: _Child | None = None
-        header = next(self._request({"do": "probe"}))[0]
-        self.info = MediaInfo.model_validate(header)
-        if self.info.audio is None and self.info.video is None:
+        try:
+            self.info = self._probe()
+        except BaseException:
             self.close()
+            raise
+
+    def _probe(self) -> MediaInfo:
+        (header, _), *_ = self._request({"do": "probe"})
+        info = MediaInfo.model_validate(header)
+        if info.audio is None and info.video is None:
             raise DataError(f"{self.file}: has neither sound nor pictures that can be decoded")
+        return info
 
     def __enter__(self) -> Media:
         return self
@@ -189,7 +196,7 @@ class Media:
                 if complete:
                     return
         finally:
-            if not complete:  # the rest of the answer is not wanted
+            if not complete:  # the child failed, or the rest of its answer is not wanted
                 self.close()
 
 
