@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import platform
 import re
 import subprocess
@@ -61,9 +62,7 @@ def test_a_wall_clock_is_no_face(clips: Path, face: Extractor) -> None:
     assert len(sequence.times) >= 15
     x, y, width, height = sequence.extra["box"].T
     center_x, center_y = x + width / 2, y + height / 2
-    on_clock = (
-        (center_x > CLOCK[0]) & (center_x < CLOCK[2]) & (center_y > CLOCK[1]) & (center_y < CLOCK[3])
-    )
+    on_clock = (center_x > CLOCK[0]) & (center_x < CLOCK[2]) & (center_y > CLOCK[1]) & (center_y < CLOCK[3])
     assert not on_clock.any()
 
 
@@ -102,7 +101,7 @@ def test_speech_is_found(clips: Path, speech: SpeechDetector) -> None:
             duration = media.info.duration
         assert duration is not None
         assert 0.2 < sum(segment.duration for segment in segments) <= duration + 0.1
-        assert all(a.end <= b.start for a, b in zip(segments, segments[1:], strict=False))
+        assert all(a.end <= b.start for a, b in itertools.pairwise(segments))
 
 
 def test_features_are_equal_twice(clips: Path, face: Extractor, voice: Extractor) -> None:

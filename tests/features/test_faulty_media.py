@@ -113,9 +113,10 @@ def index_first_then_cut(folder: Path) -> Path:
     import av
 
     whole = video(folder, name="whole.mkv")
-    with av.open(str(whole)) as source, av.open(
-        str(folder / "clip.mp4"), "w", options={"movflags": "faststart"}
-    ) as target:
+    with (
+        av.open(str(whole)) as source,
+        av.open(str(folder / "clip.mp4"), "w", options={"movflags": "faststart"}) as target,
+    ):
         streams = {stream: target.add_stream_from_template(stream) for stream in source.streams}
         for packet in source.demux():
             if packet.dts is not None:
@@ -197,9 +198,7 @@ FAULTS: list[tuple[Callable[[Path], Path], str]] = [
 
 
 @pytest.mark.parametrize(("make", "message"), FAULTS, ids=[make.__name__ for make, _ in FAULTS])
-def test_a_faulty_file_ends_in_one_line(
-    tmp_path: Path, make: Callable[[Path], Path], message: str
-) -> None:
+def test_a_faulty_file_ends_in_one_line(tmp_path: Path, make: Callable[[Path], Path], message: str) -> None:
     file = make(tmp_path)
     with pytest.raises(DataError, match=message) as caught:
         read_all(file)

@@ -29,7 +29,9 @@ def frequency(samples: np.ndarray, rate: int) -> float:
 
 
 def test_info_of_a_video(tmp_path: Path) -> None:
-    file = write_media(tmp_path / "a.mp4", sound=tone(1, 16_000), pictures=[(i / 10, flat(RED)) for i in range(10)])
+    file = write_media(
+        tmp_path / "a.mp4", sound=tone(1, 16_000), pictures=[(i / 10, flat(RED)) for i in range(10)]
+    )
     with Media(file) as media:
         info = media.info
     assert info.audio is not None
@@ -138,7 +140,9 @@ def test_large_pictures_are_reduced(tmp_path: Path) -> None:
 
 
 def test_one_of_a_thousand_tracks_is_decoded(tmp_path: Path) -> None:
-    file = write_media(tmp_path / "a.mkv", sound=tone(0.2, 8_000), rate=8_000, audio_codec="pcm_s16le", tracks=1000)
+    file = write_media(
+        tmp_path / "a.mkv", sound=tone(0.2, 8_000), rate=8_000, audio_codec="pcm_s16le", tracks=1000
+    )
     assert len(sound(file)) == pytest.approx(0.2 * 16_000, abs=32)
 
 

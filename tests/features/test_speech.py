@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -59,7 +61,7 @@ def test_long_segments_are_split_where_speech_is_least_likely() -> None:
     assert found[1] == (17, 33)
     assert found[-1][1] == 100
     assert all(end - start <= 20 for start, end in found)
-    assert all(a[1] == b[0] for a, b in zip(found, found[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(found))
 
 
 @pytest.mark.parametrize("seconds", [5.0, 28.0])

@@ -24,7 +24,9 @@ def spoken(transcript: Transcript) -> list[tuple[str, float | None, float | None
     return [(u.text, u.start, u.end) for u in transcript.utterances]
 
 
-SUBRIP = "1\n00:00:01,000 --> 00:00:02,500\n<i>Hello</i> there\nyou\n\n2\n00:00:03,000 --> 00:01:04,000\nBye\n"
+SUBRIP = (
+    "1\n00:00:01,000 --> 00:00:02,500\n<i>Hello</i> there\nyou\n\n2\n00:00:03,000 --> 00:01:04,000\nBye\n"
+)
 CUES = [("Hello there you", 1.0, 2.5), ("Bye", 3.0, 64.0)]
 
 
@@ -153,7 +155,11 @@ def test_text_without_times_goes_over_the_speech(tmp_path: Path) -> None:
         ("a.TextGrid", "hello", "cannot be read as TextGrid"),
         ("a.TextGrid", GRID[:400], "cannot be read as TextGrid"),
         ("a.TextGrid", GRID.replace("xmax = 1\n", "xmax = oops\n"), "cannot be read as TextGrid"),
-        ("a.TextGrid", GRID.replace('"hello"', '""').replace('"there"', '""').replace('"HH"', '""'), "no inter"),
+        (
+            "a.TextGrid",
+            GRID.replace('"hello"', '""').replace('"there"', '""').replace('"HH"', '""'),
+            "no inter",
+        ),
         ("a.docx", "hello", "unknown kind of transcript '.docx', expected .txt, .srt, .vtt, .textgrid"),
         ("a.txt", bytes(range(256)), "is no text"),
         ("a.srt", SUBRIP.replace("Hello</i> there\nyou", "</i>").replace("Bye", "♪"), "has no text"),

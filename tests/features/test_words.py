@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ def test_text_is_spread_by_length() -> None:
     assert [word.text for word in words] == ["I", "can’t", "believe", "it!"]
     assert words[0].start == 2.0
     assert words[-1].end == 4.0
-    assert all(a.end == b.start for a, b in zip(words, words[1:], strict=False))
+    assert all(a.end == b.start for a, b in itertools.pairwise(words))
     lengths = [word.end - word.start for word in words]
     assert lengths[2] == max(lengths)
     assert not any(word.measured for word in words)
