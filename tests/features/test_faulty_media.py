@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -288,12 +289,11 @@ def test_memory_of_the_decoder_is_limited(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_time_of_the_decoder_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = [(i / 100, corners(640, 360)) for i in range(400)]
+    pictures = [(i / 100, corners(640, 360)) for i in range(20)]
     file = write_media(tmp_path / "a.mkv", pictures=pictures)
     monkeypatch.setattr(decoder, "CPU_SECONDS", 0)
     with Media(file) as media, pytest.raises(DataError, match="takes too much time or memory"):
-        for _ in range(100):
-            list(media.pictures(100))
+        sum(1 for _ in range(1000) for _ in media.pictures(100))
 
 
 def test_no_decoder_outlives_its_parent(tmp_path: Path) -> None:
@@ -304,14 +304,7 @@ def test_no_decoder_outlives_its_parent(tmp_path: Path) -> None:
         "print(media._child._process.pid, flush=True); os._exit(0)"
     )
     pid = int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout)
-    for _ in range(50):
-        if not Path(f"/proc/{pid}").exists():
-            return
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return
-        import time
-
+    deadline = time.monotonic() + 10
+    while (status := Path(f"/proc/{pid}/stat")).exists() and " Z " not in status.read_text():
+        assert time.monotonic() < deadline, "the decoder is still running"
         time.sleep(0.1)
-    raise AssertionError("the decoder is still running")

@@ -2,7 +2,7 @@
 
 A face is searched in the whole picture, then in overlapping squares. What is found is looked at again in a
 square around it, by the detector and by the landmark model: patterns such as a wall clock do not pass both.
-The same face is then followed from square to square, so that another one takes its place only when it is lost.
+The same face is then followed from square to square; another one takes its place only when it is lost.
 """
 
 from __future__ import annotations
