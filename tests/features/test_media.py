@@ -157,3 +157,29 @@ def test_the_child_ends_with_the_media(tmp_path: Path) -> None:
     assert process.poll() is not None
     assert sum(map(len, media.audio(16_000))) == 30 * 16_000
     media.close()
+
+
+def test_webm_as_browsers_record_it(tmp_path: Path) -> None:
+    """MediaRecorder streams VP8 and Opus, and never writes a duration."""
+    import av
+
+    pictures = [(i / 10, flat(RED)) for i in range(20)]
+    whole = write_media(
+        tmp_path / "whole.webm",
+        sound=tone(2, 48_000),
+        rate=48_000,
+        audio_codec="libopus",
+        pictures=pictures,
+        video_codec="libvpx",
+    )
+    file = tmp_path / "a.webm"
+    with av.open(str(whole)) as source, av.open(str(file), "w", options={"live": "1"}) as target:
+        streams = {stream: target.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream]
+                target.mux(packet)
+    with Media(file) as media:
+        assert media.info.duration is None
+        assert sum(map(len, media.audio(16_000))) == pytest.approx(32_000, abs=800)
+        assert [color(picture.pixels) for picture in media.pictures(5)] == ["r"] * 10
