@@ -16,6 +16,7 @@ from carat.features.description import (
     SpeechSettings,
     TranscriptSettings,
     VoiceSettings,
+    WhisperSettings,
     describe,
 )
 from carat.features.extractor import open_extractor
@@ -52,7 +53,14 @@ def test_everything_changes_the_name() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [FaceSettings(rate=5), VoiceSettings(), OpenSmileSettings(), SpeechSettings(), TranscriptSettings()],
+    [
+        FaceSettings(rate=5),
+        VoiceSettings(),
+        OpenSmileSettings(),
+        SpeechSettings(),
+        TranscriptSettings(),
+        WhisperSettings(),
+    ],
 )
 def test_descriptions_survive_files(settings: object) -> None:
     name = settings.extractor  # type: ignore[attr-defined]

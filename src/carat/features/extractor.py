@@ -85,6 +85,10 @@ def open_extractor(description: Description) -> Extractor:
         from carat.features.voice import VoiceExtractor
 
         return VoiceExtractor(settings)
+    if settings.extractor == "whisper":
+        from carat.features.whisper import WhisperExtractor
+
+        return WhisperExtractor(settings)
     if settings.extractor == "opensmile":
         from carat.features.opensmile import OpenSmileExtractor
 

@@ -3,47 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from carat.features.description import TranscriptSettings
 from carat.features.media import Media
-from carat.features.models import MODELS, find_model, hash_folder
 from carat.features.speech import Segment, SpeechDetector
+from carat.features.whisper import open_whisper
 from carat.features.windows import cut
 from carat.features.words import Word
-from carat.utils.errors import DataError, shorten
 
 SAMPLE_RATE = 16_000
-NEEDED = ("model.bin", "config.json", "tokenizer.json")
-"""Files of a model; without tokenizer.json, faster-whisper would download one."""
-
-
-@dataclass(frozen=True)
-class WhisperFolder:
-    """A local Whisper model in CTranslate2's format."""
-
-    folder: Path
-    sha256: str
-
-
-def find_whisper(name: str) -> WhisperFolder:
-    """Find a speech recognition model by name or folder, and hash it.
-
-    Raises:
-        DataError: not found, or a file is missing.
-    """
-    if name in MODELS:
-        found = find_model(name)
-        return WhisperFolder(found.folder, found.model.sha256)
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        known = ", ".join(model for model in MODELS if model.startswith("whisper"))
-        raise DataError(f"{name}: no such folder and no known speech model ({known})")
-    if missing := [file for file in NEEDED if not (folder / file).is_file()]:
-        raise DataError(f"{folder}: is no Whisper model in CTranslate2's format: {missing[0]} is missing")
-    return WhisperFolder(folder, hash_folder(folder))
 
 
 class Transcriber:
@@ -57,23 +25,9 @@ class Transcriber:
     """
 
     def __init__(self, settings: TranscriptSettings) -> None:
-        model = find_whisper(settings.model)
-        try:
-            from faster_whisper import WhisperModel
-        except ImportError as error:
-            raise DataError("transcripts need the extra: pip install 'carat-emotion[clip]'") from error
         self._settings = settings
+        self._model = open_whisper(settings.model, settings.compute_type)
         self._speech = SpeechDetector(settings.speech)
-        try:
-            self._model: Any = WhisperModel(
-                str(model.folder),
-                device="cpu",
-                compute_type=settings.compute_type,
-                cpu_threads=1,  # files are transcribed side by side, and sums do not depend on the machine
-                local_files_only=True,
-            )
-        except (RuntimeError, ValueError, OSError) as error:
-            raise DataError(f"{model.folder}: cannot be read ({shorten(str(error), 120)})") from error
 
     def words(self, media: Media, segments: Sequence[Segment] | None = None) -> list[Word]:
         """Words of a file, sorted by time; none if nobody speaks.
