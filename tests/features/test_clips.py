@@ -174,3 +174,29 @@ def test_no_socket_is_opened(
     assert probe.returncode == -31  # killed by SIGSYS: the filter works
     outcome = run(str(clips / "dia12_utt12.mp4"))
     assert (outcome.returncode, outcome.stdout) == (0, "done\n"), outcome.stderr[-500:]
+
+
+EXTRACTION = """
+import hashlib, sys
+from carat.features.description import *
+from carat.features.extractor import open_extractor
+from carat.features.media import Media
+with Media(sys.argv[1]) as media:
+    for settings in (FaceSettings(rate=5), VoiceSettings(), WhisperSettings()):
+        values = open_extractor(describe(settings)).extract(media).values
+        print(settings.extractor, hashlib.sha256(values.tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_features_do_not_depend_on_the_number_of_threads(
+    clips: Path, face: Extractor, voice: Extractor, transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker of a pool computes with one thread, a process of its own with all."""
+    outputs = []
+    for threads in ("1", "2"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        command = [sys.executable, "-c", EXTRACTION, str(clips / "dia12_utt12.mp4")]
+        outputs.append(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert outputs[0] == outputs[1]
+    assert len(outputs[0].splitlines()) == 3

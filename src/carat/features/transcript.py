@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from carat.features.description import TranscriptSettings
 from carat.features.media import Media
 from carat.features.speech import Segment, SpeechDetector
-from carat.features.whisper import open_whisper
+from carat.features.whisper import one_thread, open_whisper
 from carat.features.windows import cut
 from carat.features.words import Word
 
@@ -42,26 +45,31 @@ class Transcriber:
         spans = pack(segments, self._settings.speech.max_seconds)
         words: list[Word] = []
         for start, samples in cut(media.audio(SAMPLE_RATE), SAMPLE_RATE, spans):
-            recognized, _ = self._model.transcribe(
+            words += self._recognize(start, samples)
+        return words
+
+    def _recognize(self, start: float, samples: NDArray[np.float32]) -> list[Word]:
+        """Words of a span that starts at `start` seconds."""
+        limit = start + len(samples) / SAMPLE_RATE
+        with one_thread():
+            parts, _ = self._model.transcribe(
                 samples,
                 language=self._settings.language,
                 beam_size=self._settings.beam_size,
                 word_timestamps=True,
                 condition_on_previous_text=False,
             )
-            limit = start + len(samples) / SAMPLE_RATE
-            words += [
+            return [
                 Word(
                     word.word.strip(),
                     round(min(start + float(word.start), limit), 3),
                     round(min(start + float(word.end), limit), 3),
                     confidence=float(word.probability),
                 )
-                for part in recognized
+                for part in parts
                 for word in part.words or []
                 if word.word.strip()
             ]
-        return words
 
 
 def pack(segments: Sequence[Segment], seconds: float) -> list[tuple[float, float]]:

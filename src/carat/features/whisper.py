@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from carat.features.description import WhisperSettings
 from carat.features.extractor import FeatureSequence
@@ -71,6 +74,17 @@ def open_whisper(name: str, compute_type: Literal["int8", "float32"]) -> Any:
         raise DataError(f"{model.folder}: cannot be read ({shorten(str(error), 120)})") from error
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Multiply matrices with one thread inside the block (context manager).
+
+    faster-whisper's log-mel energies are a matrix product of NumPy, whose last bits depend on the number of
+    threads: a worker of a pool would get other features than a process that has the machine for itself.
+    """
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
 class WhisperExtractor:
     """States of the encoder, such as 384 numbers of the tiny model, averaged over each time step.
 
@@ -104,8 +118,9 @@ class WhisperExtractor:
         padded = np.zeros(WINDOW * SAMPLE_RATE, np.float32)
         padded[: len(samples)] = samples
         extractor = self._model.feature_extractor
-        mel = extractor(padded, padding=0)[:, : extractor.nb_max_frames]
-        states = np.asarray(self._model.encode(mel))[0]
+        with one_thread():
+            mel = extractor(padded, padding=0)[:, : extractor.nb_max_frames]
+            states = np.asarray(self._model.encode(mel))[0]
         steps = len(samples) * RATE // SAMPLE_RATE // self._factor
         grouped = states[: steps * self._factor].reshape(steps, self._factor, states.shape[1])
         return np.asarray(grouped.mean(1), np.float32)
