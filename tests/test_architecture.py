@@ -13,6 +13,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "carat"
 LAYERS: dict[str, set[str]] = {
     "utils": set(),
     "config": {"utils"},
+    "features": {"config", "utils"},
     "data": {"config", "utils"},
     "models": {"config", "utils"},
     "evaluation": {"utils"},

@@ -6,13 +6,12 @@ once can safely be read again.
 
 from __future__ import annotations
 
-import math
-import resource
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from carat.utils import limits
 from carat.utils.errors import DataError
 
 COMMAND = [sys.executable, "-m", "carat.data.corpora.hdf5_sandbox"]
@@ -57,11 +56,7 @@ def check_readable(files: Iterable[Path]) -> None:
 
 def limit_resources(file_size: int) -> None:
     """Limit CPU time and address space of this process to what reading a file of this size needs."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    seconds = math.ceil(used.ru_utime + used.ru_stime) + CPU_SECONDS + file_size // BYTES_PER_SECOND
-    memory = MEMORY + 8 * file_size
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    limits.limit_resources(CPU_SECONDS + file_size // BYTES_PER_SECOND, MEMORY + 8 * file_size)
 
 
 def main(file: Path) -> None:

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from carat.data.tables.encoding import detect, detect_by_mark
+from carat.utils.encoding import detect, detect_by_mark
 from carat.utils.errors import DataError
 from carat.utils.reading import open_file
 

@@ -1,0 +1,280 @@
+"""Sound and pictures of media files, decoded in a child process with limits of CPU time and memory.
+
+Media are untrusted: a file that makes a decoder crash, loop or fill the memory ends in one `DataError`. Both
+sound and pictures come as streams, so that recordings of any length need constant memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from carat.features import decoder
+from carat.utils.errors import DataError, shorten
+from carat.utils.reading import check_content, check_regular
+
+COMMAND = [sys.executable, "-P", "-m", "carat.features.decoder"]
+STALL_SECONDS = 120.0
+"""Seconds after which a decoder that sends nothing is ended."""
+MAX_RATE = 192_000
+MAX_PICTURES = 120
+"""Largest number of pictures per second that are decoded."""
+MAX_SIZE = 4096
+"""Largest size in pixels to which pictures are decoded."""
+MAX_HEADER = 1 << 16
+
+
+class Track(BaseModel):
+    """What a file says about its sound or its pictures."""
+
+    model_config = ConfigDict(frozen=True)
+
+    codec: str
+    rate: float | None
+    """Samples or pictures per second."""
+    channels: int | None = None
+    width: int | None = None
+    height: int | None = None
+    """Width and height in pixels as stored, before rotation."""
+
+
+class MediaInfo(BaseModel):
+    """What a file says about itself."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: str
+    """Name of the container."""
+    duration: float | None
+    """Duration in seconds; None if the file does not say."""
+    audio: Track | None
+    """The sound that is decoded, None if there is none."""
+    video: Track | None
+    """The pictures that are decoded, None if there are none; cover pictures do not count."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a video.
+
+    Args:
+        index: number of the time step at which the picture is shown.
+        time: seconds from the start of the file.
+        pixels: upright picture (height, width, 3), uint8 RGB, read-only; pictures that are shown for several
+            time steps share one array.
+    """
+
+    index: int
+    time: float
+    pixels: NDArray[np.uint8]
+
+
+class Media:
+    """A media file (context manager).
+
+    Args:
+        file: audio or video file.
+
+    Raises:
+        DataError: the file does not exist, is empty, cannot be decoded, or has neither sound nor pictures.
+    """
+
+    def __init__(self, file: str | os.PathLike[str]) -> None:
+        self.file = Path(file)
+        require_av()
+        check_regular(self.file)
+        if self.file.stat().st_size == 0:
+            raise DataError(f"{self.file}: is empty (0 bytes)")
+        check_content(self.file)
+        self._child: _Child | None = None
+        try:
+            self.info = self._probe()
+        except BaseException:
+            self.close()
+            raise
+
+    def _probe(self) -> MediaInfo:
+        (header, _), *_ = self._request({"do": "probe"})
+        info = MediaInfo.model_validate(header)
+        if info.audio is None and info.video is None:
+            raise DataError(f"{self.file}: has neither sound nor pictures that can be decoded")
+        return info
+
+    def __enter__(self) -> Media:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the child process; a further request starts another one."""
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+
+    def audio(self, rate: int, block: int = 1 << 16) -> Iterator[NDArray[np.float32]]:
+        """Decode the sound, mixed to mono, with silence where the file has gaps.
+
+        Args:
+            rate: sampling rate in Hz to which the sound is resampled.
+            block: samples of an array; the last one is shorter.
+
+        Yields:
+            float32 (block,), in [-1, 1] except for files that exceed it.
+
+        Raises:
+            DataError: there is no sound, or it cannot be decoded, or not to the end.
+        """
+        if not 0 < rate <= MAX_RATE:
+            raise DataError(f"{self.file}: sampling rate {rate} Hz, expected 1 to {MAX_RATE}")
+        held = np.zeros(0, np.float32)
+        for header, content in self._request({"do": "audio", "rate": rate}):
+            if header["kind"] == "end":
+                break
+            samples = np.frombuffer(content, np.float32)
+            if not np.isfinite(samples).all():
+                raise DataError(f"{self.file}: has samples that are not finite numbers")
+            held = np.concatenate([held, samples])
+            while len(held) >= block:
+                yield held[:block]
+                held = held[block:]
+        if len(held):
+            yield held
+
+    def pictures(self, rate: float, size: int = 1280) -> Iterator[Picture]:
+        """Decode the pictures that are shown at 0, 1 / rate, 2 / rate, … seconds.
+
+        Times are those of the file, so that variable frame rates come out right. Steps at which nothing is
+        shown are left out: before the first picture, and later than 10 s after one that none follows.
+
+        Args:
+            rate: pictures per second.
+            size: length in pixels of the longer side to which larger pictures are reduced.
+
+        Raises:
+            DataError: there are no pictures, or they cannot be decoded, or not to the end.
+        """
+        if not 0 < rate <= MAX_PICTURES:
+            raise DataError(f"{self.file}: {rate:g} pictures per second, expected at most {MAX_PICTURES}")
+        if not 0 < size <= MAX_SIZE:
+            raise DataError(f"{self.file}: pictures of {size} pixels, expected at most {MAX_SIZE}")
+        pixels = np.zeros((0, 0, 3), np.uint8)
+        for header, content in self._request({"do": "video", "rate": repr(float(rate)), "size": size}):
+            if header["kind"] == "end":
+                break
+            if content:
+                pixels = np.frombuffer(content, np.uint8).reshape(header["height"], header["width"], 3)
+                turned = np.rot90(pixels, round(header["rotation"] / 90) % 4)
+                pixels = np.ascontiguousarray(turned)
+                pixels.flags.writeable = False
+            yield Picture(header["index"], header["index"] / rate, pixels)
+
+    def _request(self, request: dict[str, Any]) -> Iterator[tuple[dict[str, Any], bytearray]]:
+        """Send a request to the child and yield its messages up to the one of the kind `end`."""
+        if self._child is None:
+            self._child = _Child(self.file)
+        child, complete = self._child, False
+        try:
+            child.send(request)
+            while True:
+                header, content = child.receive()
+                complete = header["kind"] in ("end", "error")
+                if header["kind"] == "error":
+                    raise DataError(f"{self.file}: {shorten(header['message'])}")
+                yield header, content
+                if complete:
+                    return
+        finally:
+            if not complete:  # the child failed, or the rest of its answer is not wanted
+                self.close()
+
+
+def require_av() -> None:
+    """Check that PyAV is installed, without importing it.
+
+    Raises:
+        DataError: it is not.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("av") is None:
+        raise DataError("media files need the extra: pip install 'carat-emotion[media]'")
+
+
+class _Child:
+    """The child process that decodes one file."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._process = subprocess.Popen(
+            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+        )
+        limits = {"cpu_seconds": decoder.CPU_SECONDS, "memory": decoder.MEMORY}
+        try:
+            self.send({"file": str(file.absolute()), **limits})
+        except BaseException:
+            self.close()
+            raise
+
+    def send(self, request: dict[str, Any]) -> None:
+        try:
+            assert self._process.stdin is not None
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        except BrokenPipeError:
+            raise self._failure() from None
+
+    def receive(self) -> tuple[dict[str, Any], bytearray]:
+        """Wait for the next message: its header and its content."""
+        line = bytearray()
+        while not line.endswith(b"\n"):
+            if len(line) > MAX_HEADER:
+                raise self._failure()
+            line += self._read(1)
+        header = json.loads(line)
+        return header, self._read(header["bytes"])
+
+    def _read(self, length: int) -> bytearray:
+        content = bytearray(length)
+        rest = memoryview(content)
+        while rest:
+            read = _read_into(self._process.stdout, rest)
+            if not read:
+                raise self._failure()
+            rest = rest[read:]
+        return content
+
+    def _failure(self) -> DataError:
+        """The error for a child that ended or does not answer."""
+        try:
+            code = self._process.wait(1)
+        except subprocess.TimeoutExpired:
+            return DataError(f"{self._file}: cannot be decoded (the decoder does not go on)")
+        if code in (-24, -9):  # SIGXCPU, SIGKILL
+            return DataError(f"{self._file}: cannot be decoded (takes too much time or memory)")
+        return DataError(f"{self._file}: cannot be decoded (the decoder crashes on it)")
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+def _read_into(pipe: IO[bytes] | None, target: memoryview) -> int:
+    """Read what is there; 0 at the end and after `STALL_SECONDS` without anything."""
+    assert pipe is not None
+    if not select.select([pipe], [], [], STALL_SECONDS)[0]:
+        return 0
+    return pipe.readinto(target) or 0  # type: ignore[attr-defined]  # unbuffered

@@ -1,0 +1,87 @@
+"""Words and their times by faster-whisper from a local folder (extra `clip`); nothing is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carat.features.description import TranscriptSettings
+from carat.features.media import Media
+from carat.features.speech import Segment, SpeechDetector
+from carat.features.whisper import one_thread, open_whisper
+from carat.features.windows import cut
+from carat.features.words import Word
+
+SAMPLE_RATE = 16_000
+
+
+class Transcriber:
+    """Recognizes the words of a file; one instance serves many files.
+
+    Args:
+        settings: parameters.
+
+    Raises:
+        DataError: faster-whisper or the model is not installed, or the model cannot be read.
+    """
+
+    def __init__(self, settings: TranscriptSettings) -> None:
+        self._settings = settings
+        self._model = open_whisper(settings.model, settings.compute_type)
+        self._speech = SpeechDetector(settings.speech)
+
+    def words(self, media: Media, segments: Sequence[Segment] | None = None) -> list[Word]:
+        """Words of a file, sorted by time; none if nobody speaks.
+
+        Args:
+            media: file.
+            segments: speech segments, found if None.
+        """
+        if media.info.audio is None:
+            return []
+        segments = self._speech.segments(media) if segments is None else segments
+        spans = pack(segments, self._settings.speech.max_seconds)
+        words: list[Word] = []
+        for start, samples in cut(media.audio(SAMPLE_RATE), SAMPLE_RATE, spans):
+            words += self._recognize(start, samples)
+        return words
+
+    def _recognize(self, start: float, samples: NDArray[np.float32]) -> list[Word]:
+        """Words of a span that starts at `start` seconds."""
+        limit = start + len(samples) / SAMPLE_RATE
+        with one_thread():
+            parts, _ = self._model.transcribe(
+                samples,
+                language=self._settings.language,
+                beam_size=self._settings.beam_size,
+                word_timestamps=True,
+                condition_on_previous_text=False,
+            )
+            return [
+                Word(
+                    word.word.strip(),
+                    round(min(start + float(word.start), limit), 3),
+                    round(min(start + float(word.end), limit), 3),
+                    confidence=float(word.probability),
+                )
+                for part in parts
+                for word in part.words or []
+                if word.word.strip()
+            ]
+
+
+def pack(segments: Sequence[Segment], seconds: float) -> list[tuple[float, float]]:
+    """Join neighboring segments to spans of at most `seconds`, since Whisper reads 30 s at once anyway.
+
+    >>> pack([Segment(0, 2), Segment(3, 9), Segment(20, 31)], 28)
+    [(0, 9), (20, 31)]
+    """
+    spans: list[tuple[float, float]] = []
+    for segment in segments:
+        if spans and segment.end - spans[-1][0] <= seconds:
+            spans[-1] = (spans[-1][0], segment.end)
+        else:
+            spans.append((segment.start, segment.end))
+    return spans
