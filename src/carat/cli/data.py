@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Group, Parameter
 
-from carat.cli.app import AsJson, Overwrite, app
+from carat.cli.app import AsJson, Overwrite, Workers, app, cores
 from carat.utils.errors import ConfigError, DataError
 from carat.utils.logging import logger
 
@@ -113,7 +113,17 @@ def synth(
 
 
 @data.command
-def build(recipe: Path, store: Path, /, *, strict: Strict = False, overwrite: Overwrite = False) -> None:
+def build(
+    recipe: Path,
+    store: Path,
+    /,
+    *,
+    strict: Strict = False,
+    workers: Workers = None,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
+    overwrite: Overwrite = False,
+) -> None:
     """Build a store from your own table and features, as described by a recipe.
 
     **Examples**
@@ -129,10 +139,24 @@ def build(recipe: Path, store: Path, /, *, strict: Strict = False, overwrite: Ov
         docs/reference/file_formats.md.
     store
         Folder to create.
+    workers
+        Number of media files from which features are extracted at a time; defaults to the number of cores.
+    engine
+        Processes of this machine, or Ray (pip install 'carat-emotion[ray]').
+    address
+        Address of a Ray cluster; by default one is started on this machine.
     """
     from carat.data.recipes.build import build_store
 
-    created = build_store(recipe, store, overwrite=overwrite, strict=strict)
+    created = build_store(
+        recipe,
+        store,
+        overwrite=overwrite,
+        strict=strict,
+        workers=cores(workers),
+        engine=engine,
+        address=address,
+    )
     logger.info(f"{created!r} → {store}")
 
 

@@ -16,6 +16,7 @@ from carat.config.encoders import ENCODERS
 from carat.config.experiment import Experiment
 from carat.data.store.manifest import Tokens, Waveform, Width, check_names, check_specification
 from carat.data.store.transform import Transform
+from carat.features.description import Description
 from carat.runs.compatibility import rename_weights
 from carat.runs.folder import CARD, EXPERIMENT, WEIGHTS, read_experiment
 from carat.utils.errors import RunError
@@ -40,6 +41,8 @@ class ModalityCard(Section):
     """Tokenizer and vocabulary, where an encoder reads token ids."""
     waveform: Waveform | None = None
     """Sampling rate, where an encoder reads audio samples."""
+    extraction: Description | None = None
+    """How features were extracted from media files, if they were."""
     pad_to: int = Field(0, ge=0, le=MAX_PADDING)
     """Steps up to which a sequence is padded with unmasked zeros; see `data.padding`."""
 

@@ -52,6 +52,9 @@ from carat.utils.memory import peak_gb
 from carat.utils.output_folder import check_folder, claim, read_plan
 from carat.utils.tables import Table
 
+CARRIED = {"width", "source", "transform", "tokens", "waveform", "extraction"}
+"""Fields of a modality that the card of a run takes from the store."""
+
 
 def train(
     experiment: ExperimentLike,
@@ -281,7 +284,7 @@ def _finish(module: TrainingModule, task: Task, out: Path) -> None:
         labels=store.label_names,
         modalities={
             m: ModalityCard(
-                **described[m].model_dump(include={"width", "source", "transform", "tokens", "waveform"}),
+                **described[m].model_dump(include=CARRIED),
                 pad_to=steps,
             )
             for m, steps in task.pad_to.items()

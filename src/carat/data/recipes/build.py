@@ -10,13 +10,15 @@ import numpy as np
 
 from carat.data.cleaning import Cleaning
 from carat.data.recipes.cleaning import CHUNK, CleaningReader, UncleanedReader
-from carat.data.recipes.recipe import ColumnModality, Recipe, TokenModality, load_recipe
+from carat.data.recipes.recipe import ColumnModality, MediaModality, Recipe, TokenModality, load_recipe
 from carat.data.recipes.samples import Samples, read_samples
+from carat.data.recipes.sources.media import MediaSource
 from carat.data.store import Store, open_store
 from carat.data.store.writer import STORE, StoreWriter
 from carat.utils.errors import DataError
 from carat.utils.logging import logger
 from carat.utils.output_folder import check_folder
+from carat.utils.parallel.tasks import Engine
 from carat.utils.progress import track
 
 
@@ -26,6 +28,9 @@ def build_store(
     *,
     overwrite: bool = False,
     strict: bool = False,
+    workers: int = 1,
+    engine: Engine = "local",
+    address: str | None = None,
 ) -> Store:
     """Build a store from a recipe. If it fails, no store is written and an existing one is kept.
 
@@ -35,6 +40,9 @@ def build_store(
         overwrite: replace an existing store.
         strict: refuse data in which no training sample has a modality, or a split has no positive sample of a
             label, instead of warning.
+        workers: number of media files from which features are extracted at a time.
+        engine: where they are extracted: processes of this machine, or Ray.
+        address: address of a Ray cluster; defaults to one started on this machine.
 
     Returns:
         The store.
@@ -47,24 +55,28 @@ def build_store(
         store = carat.build_store("my-recipe.yaml", "my-store")
         store.manifest.splits
     """
-    return _build(load_recipe(recipe), Path(recipe).parent, Path(out), overwrite, strict)
-
-
-def _build(recipe: Recipe, folder: Path, path: Path, overwrite: bool, strict: bool) -> Store:
-    """Write the store of a recipe whose paths are relative to a folder."""
+    parsed, folder, path = load_recipe(recipe), Path(recipe).parent, Path(out)
     check_folder(STORE, path, overwrite=overwrite)
-    samples = read_samples(recipe, folder)
+    samples = read_samples(parsed, folder)
+    sources: dict[str, Any] = {}
+    for m, modality in parsed.modalities.items():
+        if isinstance(modality, ColumnModality):
+            sources[m] = modality.open(samples.table, samples.ids, samples.labels.columns)
+        elif isinstance(modality, MediaModality):
+            sources[m] = modality.open(folder, samples.table)
+            sources[m].prepare(workers, engine, address)
+        else:
+            sources[m] = modality.open(folder)
+    return _build(parsed, samples, sources, path, overwrite, strict)
+
+
+def _build(
+    recipe: Recipe, samples: Samples, sources: dict[str, Any], path: Path, overwrite: bool, strict: bool
+) -> Store:
+    """Write the store of a recipe from its opened sources."""
     table, ids, splits, labels = samples.table, samples.ids, samples.splits, samples.labels
     for note in samples.notes:
         logger.warning(f"note: {note}")
-    sources = {
-        m: (
-            modality.open(table, ids, labels.columns)
-            if isinstance(modality, ColumnModality)
-            else modality.open(folder)
-        )
-        for m, modality in recipe.modalities.items()
-    }
     readers = {m: _make_reader(m, recipe, sources[m], samples) for m in recipe.modalities}
     specs = {
         m: getattr(source, "tokens", None) or getattr(source, "waveform", None)
@@ -84,6 +96,7 @@ def _build(recipe: Recipe, folder: Path, path: Path, overwrite: bool, strict: bo
             if isinstance(rules, Cleaning) and rules.non_finite == "as-released"
         ],
         encoder_inputs={m: spec for m, spec in specs.items() if spec is not None},
+        extractions={m: x.extraction for m, x in sources.items() if isinstance(x, MediaSource)},
         overwrite=overwrite,
         strict=strict,
     ) as writer:
@@ -129,7 +142,10 @@ def _build(recipe: Recipe, folder: Path, path: Path, overwrite: bool, strict: bo
 def _make_reader(m: str, recipe: Recipe, source: Any, samples: Samples) -> CleaningReader | UncleanedReader:
     """Make the reader of a modality, whose rows are those of the table."""
     rules, table, splits = recipe.modalities[m], samples.table, samples.splits
-    keys = samples.ids if isinstance(rules, ColumnModality) else table.text(rules.column)
+    if isinstance(rules, ColumnModality):
+        keys = samples.ids
+    else:
+        keys = source.keys if isinstance(source, MediaSource) else table.text(rules.column)
     if isinstance(rules, Cleaning):
         return CleaningReader(m, rules, source, keys, splits, recipe.dtype)
     if isinstance(rules, TokenModality) and rules.context and recipe.group:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, Self, cast
 
 from pydantic import Field, model_validator
 
@@ -17,12 +17,20 @@ from carat.data.recipes.sources.arrays import ArraySource
 from carat.data.recipes.sources.columns import ColumnSource
 from carat.data.recipes.sources.glove import GloveSource
 from carat.data.recipes.sources.hidden_states import HuggingFaceSource
+from carat.data.recipes.sources.media import MediaSource
 from carat.data.recipes.sources.table import Table
 from carat.data.recipes.sources.tokens import TokenSource
 from carat.data.recipes.sources.waveforms import WaveformSource
 from carat.data.recipes.splits import DEFAULT_VALUES, Split, SplitName
 from carat.data.store.transform import Padding
 from carat.data.tables.format import Column, TableFormat
+from carat.features.description import (
+    FaceSettings,
+    OpenSmileSettings,
+    Settings,
+    VoiceSettings,
+    WhisperSettings,
+)
 from carat.utils.errors import DataError
 
 
@@ -133,8 +141,84 @@ class WaveformModality(Section):
         return WaveformSource(folder / expand(self.folder), self.rate, self.seconds)
 
 
+class MediaModality(Cleaning):
+    """Features extracted from media files; see `MediaSource`."""
+
+    settings_type: ClassVar[type[Section]]
+    """Parameters of the extractor."""
+    folder: str
+    column: Column
+    """Table column with the file names, relative to `folder`."""
+    start: Column | None = None
+    """Table column with the start of each sample in its file, in seconds; defaults to whole files."""
+    end: Column | None = None
+    """Table column with the end of each sample."""
+
+    @model_validator(mode="after")
+    def _check_part(self) -> Self:
+        if (self.start is None) != (self.end is None):
+            raise ValueError("start and end belong together; name both columns")
+        return self
+
+    @property
+    def settings(self) -> Settings:
+        """Parameters of the extractor: the fields that it shares with the modality."""
+        values = self.model_dump(include=set(self.settings_type.model_fields))
+        return cast("Settings", self.settings_type.model_validate(values))
+
+    def open(self, folder: Path, table: Table) -> MediaSource:
+        parts = None
+        if self.start is not None and self.end is not None:
+            parts = list(zip(table.numbers(self.start), table.numbers(self.end), strict=True))
+            wrong = next((i for i, (start, end) in enumerate(parts) if not 0 <= start < end), None)
+            if wrong is not None:
+                start, end = parts[wrong]
+                raise DataError(
+                    f"{table.file}: {table.place(wrong)} runs from {start:g} to {end:g} s; expected a start "
+                    "of at least 0, and a later end"
+                )
+        return MediaSource(folder / expand(self.folder), self.settings, table.text(self.column), parts)
+
+
+class FaceModality(MediaModality, FaceSettings):
+    """Facial expression and head pose of the person in a video."""
+
+    settings_type: ClassVar[type[Section]] = FaceSettings
+    source: Literal["face"]
+
+
+class VoiceModality(MediaModality, VoiceSettings):
+    """Log-mel energies, loudness and pitch."""
+
+    settings_type: ClassVar[type[Section]] = VoiceSettings
+    source: Literal["voice"]
+
+
+class WhisperModality(MediaModality, WhisperSettings):
+    """Hidden states of Whisper's encoder."""
+
+    settings_type: ClassVar[type[Section]] = WhisperSettings
+    source: Literal["whisper"]
+
+
+class OpenSmileModality(MediaModality, OpenSmileSettings):
+    """Descriptors of eGeMAPSv02; openSMILE's licence allows no commercial use."""
+
+    settings_type: ClassVar[type[Section]] = OpenSmileSettings
+    source: Literal["opensmile"]
+
+
 Modality = Annotated[
-    ArrayModality | ColumnModality | GloveModality | HuggingFaceModality | TokenModality | WaveformModality,
+    ArrayModality
+    | ColumnModality
+    | GloveModality
+    | HuggingFaceModality
+    | TokenModality
+    | WaveformModality
+    | FaceModality
+    | VoiceModality
+    | WhisperModality
+    | OpenSmileModality,
     Field(discriminator="source"),
 ]
 

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from carat.config.base import Count, Positive, Section, explain
 from carat.data.store.transform import Transform
+from carat.features.description import Description
 from carat.utils.errors import DataError
 from carat.utils.reading import hash_file as hash_regular
 from carat.utils.reading import read_json
@@ -93,6 +94,8 @@ class ModalityInfo(Section):
     """Set where steps are tokens, the input of an encoder: an ID and, with context, a token type."""
     waveform: Waveform | None = None
     """Set where steps are audio samples, the input of an encoder."""
+    extraction: Description | None = None
+    """Set where features were extracted from media files: extractor, parameters, packages and models."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

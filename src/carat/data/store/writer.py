@@ -42,6 +42,7 @@ from carat.data.store.store import (
     open_store,
 )
 from carat.data.store.transform import Transform
+from carat.features.description import Description
 from carat.utils.errors import DataError, shorten
 from carat.utils.files import name_file
 from carat.utils.logging import logger
@@ -92,6 +93,7 @@ class StoreWriter:
         dtype: data type of the features on disk, "float16" or "float32".
         non_finite: modalities that may contain inf and NaN, to reproduce the authors' released code.
         encoder_inputs: specification of the modalities that hold tokens or audio instead of features.
+        extractions: how modalities were extracted from media files.
         overwrite: replace an existing store.
         strict: refuse a store with gaps, see `describe_gaps`, instead of warning about them.
 
@@ -114,6 +116,7 @@ class StoreWriter:
         dtype: str = "float32",
         non_finite: Collection[str] = (),
         encoder_inputs: Mapping[str, Tokens | Waveform] | None = None,
+        extractions: Mapping[str, Description] | None = None,
         overwrite: bool = False,
         strict: bool = False,
     ) -> None:
@@ -132,6 +135,7 @@ class StoreWriter:
         self.dtype = np.dtype(dtype)
         self.non_finite = frozenset(non_finite)
         self.encoder_inputs = dict(encoder_inputs or {})
+        self.extractions = dict(extractions or {})
         self.cleaning: dict[str, list[str]] = {m: [] for m in sources}
         self.transforms: dict[str, Transform] = {}
         self.notes: list[str] = []
@@ -320,6 +324,7 @@ class StoreWriter:
                 cleaning=self.cleaning[m],
                 tokens=spec if isinstance(spec := self.encoder_inputs.get(m), Tokens) else None,
                 waveform=spec if isinstance(spec, Waveform) else None,
+                extraction=self.extractions.get(m),
             )
             for m, source in self.sources.items()
         }

@@ -1,0 +1,94 @@
+"""Features of media files, extracted while a store is built (extra `clip`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from carat.features.cache import FeatureCache
+from carat.features.description import Settings, describe
+from carat.utils.errors import DataError
+from carat.utils.parallel.tasks import Engine
+
+SHOWN = 3
+"""Number of files named in a report."""
+
+
+class MediaSource:
+    """Extract features from media files, or from parts of them; they are cached by content.
+
+    A file that is missing or cannot be decoded lacks the modality, and is named in the report.
+
+    Args:
+        folder: folder of the media files.
+        settings: extractor and parameters.
+        files: name of the file of each table row, relative to the folder; empty where there is none.
+        parts: start and end of each table row in seconds; None takes whole files.
+
+    Raises:
+        DataError: the folder does not exist, or a package or a model is not installed.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        files: Sequence[str],
+        parts: Sequence[tuple[float, float]] | None = None,
+    ) -> None:
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder")
+        self.folder = folder
+        self.extraction = describe(settings)
+        self.id = self.extraction.id
+        self.keys = list(files)
+        """Key of each table row: its file, and its part."""
+        self._parts: dict[str, tuple[float, float]] = {}
+        self._file_of = dict(zip(files, files, strict=True))
+        if parts is not None:
+            self.keys = [
+                f"{file} {start:g}–{end:g} s" for file, (start, end) in zip(files, parts, strict=True)
+            ]
+            self._parts = dict(zip(self.keys, parts, strict=True))
+            self._file_of = dict(zip(self.keys, files, strict=True))
+        self._cache = FeatureCache(self.extraction)
+        self._problems: Mapping[Path, str] = {}
+        self._looked: dict[str, tuple[int, int]] = {}
+
+    def prepare(self, workers: int = 1, engine: Engine = "local", address: str | None = None) -> None:
+        """Extract the features of all files in parallel, so that `read` finds them in the cache."""
+        files = [self.folder / file for file in self._file_of.values() if file]
+        self._problems = self._cache.extract_all(files, workers=workers, engine=engine, address=address)
+
+    def read(self, keys: Sequence[str]) -> list[NDArray[Any] | None]:
+        """Read features (T, d) by key; None for rows without a file, and files without the modality."""
+        return [self._read_one(key) if self._file_of[key] else None for key in keys]
+
+    def report(self) -> list[str]:
+        """Count the steps with features, and the files with problems."""
+        steps, present = (sum(x[i] for x in self._looked.values()) for i in (0, 1))
+        lines = [f"{present} of {steps} steps of {len(self._looked)} clips have features"]
+        return [*lines, missing] if (missing := self.describe_missing()) else lines
+
+    def describe_missing(self) -> str:
+        """Describe the files with problems; empty if there are none."""
+        if not self._problems:
+            return ""
+        shown = [problem.replace(f"{self.folder}/", "") for problem in list(self._problems.values())[:SHOWN]]
+        more = " …" if len(self._problems) > SHOWN else ""
+        return f"{len(self._problems)} files could not be read: {'; '.join(shown)}{more}"
+
+    def _read_one(self, key: str) -> NDArray[Any] | None:
+        file = self.folder / self._file_of[key]
+        if file in self._problems:
+            return None
+        features = self._cache.read(file)
+        if features is not None and key in self._parts:
+            features = features.between(*self._parts[key])
+        if features is None:
+            return None
+        self._looked[key] = features.steps, len(features.values)
+        return features.values if len(features.values) else None
