@@ -21,7 +21,18 @@ LAYERS: dict[str, set[str]] = {
     "training": {"config", "data", "evaluation", "models", "runs", "utils"},
     "inference": {"config", "data", "evaluation", "models", "runs", "utils"},
     "studies": {"config", "data", "evaluation", "inference", "models", "runs", "training", "utils"},
-    "cli": {"config", "data", "evaluation", "inference", "models", "runs", "studies", "training", "utils"},
+    "cli": {
+        "config",
+        "data",
+        "evaluation",
+        "features",
+        "inference",
+        "models",
+        "runs",
+        "studies",
+        "training",
+        "utils",
+    },
 }
 """The rooms that each room may import, besides itself."""
 

@@ -61,6 +61,7 @@ def test_all_commands_are_registered() -> None:
     expected = ["train", "methods", "evaluate", "predict", "explain", "export", "convert"]
     expected += ["ablate", "sweep", "compare"]
     expected += [f"data {name}" for name in ("synth", "build", "import", "check", "info")]
+    expected += [f"models {name}" for name in ("list", "where", "verify", "fetch")]
     assert sorted(expected) == NAMES
 
 
@@ -111,12 +112,13 @@ def test_help_shows_the_options_of_the_given_method(run: Any) -> None:
 
 
 def command_functions() -> dict[str, ast.FunctionDef]:
-    """Functions decorated with `@app.command` or `@data.command`, by name."""
+    """Functions decorated with `@app.command`, `@data.command` or `@models.command`, by name."""
     functions = {}
     for file in CLI.glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef) and any(
-                re.fullmatch(r"(app|data)\.command(\(.*\))?", ast.unparse(x)) for x in node.decorator_list
+                re.fullmatch(r"(app|data|models)\.command(\(.*\))?", ast.unparse(x))
+                for x in node.decorator_list
             ):
                 functions[node.name] = node
     return functions

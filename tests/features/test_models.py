@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -141,3 +142,26 @@ def test_models_of_installed_packages_are_the_publishers(name: str) -> None:
     except metadata.PackageNotFoundError:
         pytest.skip(f"needs the package {models.MODELS[name].package}")
     assert find_model(name).origin.startswith("package ")
+
+
+def test_the_commands(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    code, out, _ = run("models", "list")
+    assert code == 0
+    assert "missing; pip install no-such==1" in " ".join(out.split())
+    code, _, err = run("models", "where", "tiny")
+    assert code == 2
+    assert "model 'tiny' is not on this machine: run pip install no-such==1" in err
+    code, _, err = run("models", "fetch", "tiny", "--folder", tmp_path / "mine", "--url", server)
+    assert code == 0, err
+    assert f"tiny: 2 files verified in {tmp_path / 'mine' / 'tiny'}" in err
+    monkeypatch.setenv(FOLDER, str(tmp_path / "mine"))
+    code, out, _ = run("models", "where", "tiny")
+    assert (code, out.strip()) == (0, str(tmp_path / "mine" / "tiny"))
+    assert run("models", "verify", "tiny")[0] == 0
+    (tmp_path / "mine" / "tiny" / "config.json").write_bytes(b"other")
+    code, _, err = run("models", "verify")
+    assert code == 2
+    assert "config.json: is not the file of 'tiny'" in err
+    code, _, err = run("models", "where", "tinny")
+    assert "unknown model 'tinny'; did you mean 'tiny'?" in err

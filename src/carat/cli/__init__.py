@@ -12,7 +12,15 @@ from typing import NoReturn
 from cyclopts import CycloptsError, MissingArgumentError
 from pydantic import ValidationError
 
-from carat.cli import data, explain, export, predict, studies, train  # noqa: F401  each registers its commands
+from carat.cli import (  # noqa: F401  each registers its commands
+    data,
+    explain,
+    export,
+    models,
+    predict,
+    studies,
+    train,
+)
 from carat.cli.app import app, named_method, offer, refuse_renamed, rename_options
 from carat.config.base import explain as explain_invalid
 from carat.config.experiment import experiment_with

@@ -148,6 +148,11 @@ def known_model(name: str) -> ModelFiles:
     return MODELS[name]
 
 
+def is_missing(name: str) -> bool:
+    """Whether a model is nowhere on this machine."""
+    return not any(found.file.exists() for found in _places(known_model(name)))
+
+
 def find_model(name: str) -> FoundModel:
     """Find a model on this machine, and verify it.
 
