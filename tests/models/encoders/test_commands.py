@@ -52,7 +52,7 @@ def test_attention_over_tokens(carat_run: TrainedRun, text_store: Store, tmp_pat
 def test_exported_file_includes_the_encoder(
     ending: str, carat_run: TrainedRun, text_store: Store, tmp_path: Path
 ) -> None:
-    exported = export(carat_run.folder, tmp_path / f"model.{ending}", data=text_store.folder)
+    exported = export(carat_run.folder, tmp_path / f"model.{ending}", store=text_store.folder)
     assert exported.largest_difference < 1e-5
     assert exported.inputs["text"] == "(B, T ≤ 20, 1) int64"
 

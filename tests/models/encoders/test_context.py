@@ -381,7 +381,7 @@ def test_exported_file_takes_token_ids_and_types(
     assert exported.inputs["text"].endswith(", 2) int64")
     assert exported.largest_difference < 1e-4
     card = describe(carat.load(calls_run.folder), False, None)
-    assert "1 for its context: at most 8 tokens of what was said before it" in str(card["notes"])
+    assert "1 for its context: at most 8 tokens before the text" in str(card["notes"])
 
 
 def test_attention_plot_leaves_out_the_context(calls: Store, text_encoder: Path, tmp_path: Path) -> None:
