@@ -162,3 +162,23 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  #
         return code, captured.out, captured.err
 
     return call
+
+
+TORCHRUN = (
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "GROUP_RANK",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)
+"""Environment variables of torchrun."""
+
+
+def without_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the variables of torchrun and Slurm; what a test or carat sets is forgotten after the test."""
+    slurm = (name for name in os.environ if name.startswith("SLURM_"))
+    for name in (*TORCHRUN, *slurm, "SLURM_NTASKS"):
+        monkeypatch.setenv(name, "")  # so that it is restored
+        monkeypatch.delenv(name)

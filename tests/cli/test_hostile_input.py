@@ -24,6 +24,7 @@ from carat.runs.card import ModalityCard
 from carat.training.train import TrainedRun
 from carat.utils import memory
 from carat.utils.errors import ConfigError
+from tests.conftest import without_launcher
 
 MAX_SECONDS = 10
 MAX_GROWTH = 2 << 20  # KiB of resident memory
@@ -311,21 +312,6 @@ def test_control_characters_in_json(run, store: Store, tmp_path: Path) -> None: 
     assert set(json.loads(out)["co_occurrence"]) == set(names)
     assert all(line.isprintable() for line in out.split("\n"))
     assert "Zürich \U0001f600" in out
-
-
-def without_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = (
-        "RANK",
-        "WORLD_SIZE",
-        "LOCAL_RANK",
-        "LOCAL_WORLD_SIZE",
-        "GROUP_RANK",
-        "MASTER_ADDR",
-        "MASTER_PORT",
-    )
-    for name in (*names, *(name for name in os.environ if name.startswith("SLURM_")), "SLURM_NTASKS"):
-        monkeypatch.setenv(name, "")  # so that it is restored
-        monkeypatch.delenv(name)
 
 
 def assert_refused(call: Callable[[], tuple[int, str, str]], message: str) -> None:

@@ -25,6 +25,7 @@ from carat.training.lightning_module import TrainingModule
 from carat.training.setup import prepare_task
 from carat.training.train import train
 from carat.utils.errors import ConfigError, Interrupted, RunError
+from tests.conftest import TORCHRUN, without_launcher
 
 STEPS = 20
 
@@ -209,18 +210,7 @@ def test_shares_of_a_batch_have_its_padding(store: Store) -> None:
 
 
 def test_launchers_say_who_this_process_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    torchrun = (
-        "RANK",
-        "WORLD_SIZE",
-        "LOCAL_RANK",
-        "LOCAL_WORLD_SIZE",
-        "GROUP_RANK",
-        "MASTER_ADDR",
-        "MASTER_PORT",
-    )
-    for name in (*torchrun, "SLURM_NTASKS"):
-        monkeypatch.setenv(name, "")  # so that what is set below is forgotten
-        monkeypatch.delenv(name)
+    without_launcher(monkeypatch)
     assert started_by_launcher() is None
     slurm = {
         "SLURM_NTASKS": "4",
@@ -237,6 +227,6 @@ def test_launchers_say_who_this_process_is(monkeypatch: pytest.MonkeyPatch) -> N
     assert started_by_launcher() is None
     monkeypatch.setenv("SLURM_JOB_NAME", "training")
     assert started_by_launcher() == Processes(3, 4, 1, 2)
-    found = [os.environ[name] for name in torchrun]
+    found = [os.environ[name] for name in TORCHRUN]
     assert found == ["3", "4", "1", "2", "1", "node3", "15023"]
     assert started_by_launcher() == Processes(3, 4, 1, 2)  # now as torchrun says it

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carat.data.pickled.reading import read_embedded_pickle
-from carat.utils.errors import DataError, printable
+from carat.utils.errors import DataError, first_line, printable
 from carat.utils.reading import check_content, open_file
 
 MAX_HEADER = 10_000
@@ -145,4 +145,4 @@ def _plain_objects(content: bytes, shape: tuple[int, ...], what: str) -> NDArray
 
 def brief(error: BaseException) -> str:
     """Return the start of an error's first line, for a message."""
-    return printable((str(error).splitlines() or [type(error).__name__])[0])[:120]
+    return first_line(error)[:120]

@@ -19,7 +19,7 @@ from carat.utils.files import replace_file
 from carat.utils.parallel.pool import run_tasks
 from carat.utils.parallel.tasks import Engine, Report, TaskFunction
 from carat.utils.progress import track
-from carat.utils.reading import hash_file
+from carat.utils.reading import hash_unchanged
 
 FOLDER = "CARAT_CACHE"
 """Environment variable with the folder of the cache; defaults to `~/.cache/carat`."""
@@ -126,7 +126,7 @@ class FeatureCache:
         return problems
 
     def _file(self, media: Path) -> Path:
-        digest = hash_file(media)
+        digest = hash_unchanged(media)
         return self.folder / digest[:2] / f"{digest}.npz"
 
     def _write(self, media: Path, features: FeatureSequence | None) -> None:

@@ -12,14 +12,13 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import IO
 
 from carat.utils.errors import DataError, did_you_mean, shorten
 from carat.utils.files import write_file
-from carat.utils.reading import hash_file
+from carat.utils.reading import hash_unchanged
 
 FOLDER = "CARAT_MODELS"
 """Environment variable with a folder that has one subfolder per model."""
@@ -129,7 +128,7 @@ class FoundModel:
         """
         for name, expected in self.model.files.items():
             file = self.folder / name
-            if (found := _hash(file)) != expected:
+            if (found := hash_unchanged(file)) != expected:
                 raise DataError(
                     f"{file}: is not the file of '{self.model.name}' (SHA-256 {found[:12]}…, expected "
                     f"{expected[:12]}…); delete it or fetch it again"
@@ -180,24 +179,11 @@ def _places(model: ModelFiles) -> Iterator[FoundModel]:
         yield FoundModel(model, folder, f"package {model.package} {distribution.version}")
 
 
-def _hash(file: Path) -> str:
-    try:
-        state = file.stat()
-    except OSError as error:
-        raise DataError(f"{file}: no such file") from error
-    return _hash_unchanged(file, state.st_mtime_ns, state.st_size)
-
-
-@lru_cache(maxsize=64)
-def _hash_unchanged(file: Path, modified: int, size: int) -> str:
-    return hash_file(file)
-
-
 def hash_folder(folder: Path) -> str:
     """Compute one SHA-256 of all files of a model's folder, with their names."""
     total = hashlib.sha256()
     for file in sorted(path for path in folder.iterdir() if path.is_file()):
-        total.update(f"{file.name}\0{_hash(file)}\n".encode())
+        total.update(f"{file.name}\0{hash_unchanged(file)}\n".encode())
     return total.hexdigest()
 
 
@@ -220,7 +206,7 @@ def fetch_model(name: str, folder: Path | None = None, url: str | None = None) -
         raise DataError(f"no folder for models: set {FOLDER}, e.g. {FOLDER}=~/models")
     for file, expected in model.files.items():
         target = folder / name / file
-        if not target.exists() or _hash(target) != expected:
+        if not target.exists() or hash_unchanged(target) != expected:
             _download(f"{url or model.url}/{file}", target, expected)
     return FoundModel(model, folder / name, f"fetched from {url or model.url}")
 

@@ -18,7 +18,7 @@ from carat.training.launched import SINGLE_PROCESS as SINGLE_PROCESS
 from carat.training.launched import Processes as Processes
 from carat.training.launched import rendezvous_address
 from carat.training.launched import started_by_launcher as started_by_launcher
-from carat.utils.errors import RunError
+from carat.utils.errors import RunError, first_line
 from carat.utils.logging import logger
 
 JOIN_SECONDS, JOIN_SECONDS_OF_NODES = 60, 600
@@ -56,13 +56,9 @@ def join_processes(processes: Processes, backend: str) -> None:
     except (RuntimeError, OSError, ValueError) as error:
         raise RunError(
             f"process {processes.rank} of {processes.size} found no others at MASTER_ADDR {address}, "
-            f"MASTER_PORT {port} within {seconds} s ({_first_line(error)}); start with torchrun or srun, or "
+            f"MASTER_PORT {port} within {seconds} s ({first_line(error)}); start with torchrun or srun, or "
             "unset RANK"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def all_gather(outputs: Any, total: int, processes: Processes) -> Any:

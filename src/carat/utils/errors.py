@@ -86,6 +86,15 @@ def printable(text: str) -> str:
     )
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its type, without control characters.
+
+    >>> first_line(ValueError("no\\nnumber")), first_line(MemoryError())
+    ('no', 'MemoryError')
+    """
+    return printable((str(error).splitlines() or [type(error).__name__])[0])
+
+
 def shorten(message: str, limit: int = MAX_MESSAGE) -> str:
     """Cut out the middle of a message that is longer than the limit.
 

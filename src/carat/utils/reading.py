@@ -9,6 +9,7 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -123,6 +124,22 @@ def hash_file(file: Path, error: type[CaratError] = DataError) -> str:
             return hashlib.file_digest(opened, "sha256").hexdigest()  # type: ignore[arg-type]  # a reader fits
         except OSError as problem:
             raise error(f"{file}: cannot be read ({_reason(problem)})") from problem
+
+
+def hash_unchanged(file: Path) -> str:
+    """Compute the SHA-256 of a file once in a process, as long as its time and size stay the same.
+
+    Raises:
+        DataError: see `open_file`.
+    """
+    check_regular(file)
+    state = file.stat()
+    return _hash_of(file, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=1 << 16)
+def _hash_of(file: Path, modified: int, size: int) -> str:
+    return hash_file(file)
 
 
 def read_text(file: Path, error: type[CaratError] = DataError, limit: int = MAX_TEXT) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from carat.utils.errors import DataError, printable
+from carat.utils.errors import DataError, first_line, printable
 from carat.utils.reading import check_content
 
 MAX_TIME = 1e9
@@ -207,8 +207,3 @@ def _child(parent: Any, name: str, kind: str, path: str) -> Any:
     if type(child).__name__ != kind:
         raise DataError(f"{path}: expected a {kind}, found a {type(child).__name__}")
     return child
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error message."""
-    return printable((str(error).splitlines() or [type(error).__name__])[0])
