@@ -32,11 +32,13 @@ class Utterance:
         text: what is said; may have several lines.
         start: seconds from the start of the file; None if the transcript has no times.
         end: likewise.
+        speaker: who says it; empty if unknown.
     """
 
     text: str
     start: float | None = None
     end: float | None = None
+    speaker: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Scores of a clip over time, and the files in which people look at them."""
