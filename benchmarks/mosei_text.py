@@ -27,7 +27,8 @@ from carat.evaluation.bootstrap import intervals, paired_test
 from carat.evaluation.formatting import in_brackets, mean_and_spread
 from carat.evaluation.metrics import compute_metrics
 from carat.evaluation.thresholds import apply_thresholds, search_thresholds
-from carat.inference.predictor import Predictor, load
+from carat.inference.loading import load
+from carat.inference.predictor import Predictor
 from carat.studies.jobs import Arrays, Job, read_environment, score_test
 from carat.utils.hugging_face import WEIGHTS, digest
 

@@ -34,7 +34,7 @@ from carat.data.batch import Batch
 from carat.data.loader import make_loader, usable_rows
 from carat.data.store import Store, open_store
 from carat.data.tokenizer import OWN
-from carat.inference.predictor import load
+from carat.inference.loading import load
 from carat.models.build import build
 from carat.models.encoders.pretrained import has_bf16
 from carat.training.optimizer import clip_gradients, make_optimizer

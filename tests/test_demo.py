@@ -10,7 +10,7 @@ from benchmarks.floors import constant, micro_f1
 
 from carat.config.experiment import load_experiment
 from carat.data.synthetic import make_synthetic
-from carat.inference.predictor import load
+from carat.inference.loading import load
 from carat.training.train import train
 
 

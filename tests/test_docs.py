@@ -31,7 +31,7 @@ from carat.config.experiment import load_experiment
 from carat.config.methods import METHODS
 from carat.data.store import open_store
 from carat.data.synthetic import make_synthetic
-from carat.inference.predictor import load
+from carat.inference.loading import load
 from carat.runs.official_weights import QUEUE_CLASSES, QUEUE_POINTER, weight_mappings
 from carat.training.train import train
 from tests.code_blocks import ROOT, Block, blocks, name_of

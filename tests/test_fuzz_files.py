@@ -22,7 +22,7 @@ from carat.data.recipes.sources.table import Table
 from carat.data.store import Store, open_store
 from carat.data.store.manifest import FileInfo, ModalityInfo, fingerprint
 from carat.inference.features import read_features
-from carat.inference.predictor import load
+from carat.inference.loading import load
 from carat.runs.card import CARD, _canonical, _digest, read_run
 from carat.training.train import TrainedRun
 from tests.fuzzing import FUZZ, VALUES, attempt, mutated

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from carat.inference.evaluate import evaluate
     from carat.inference.explain.explanation import explain
     from carat.inference.export import export
+    from carat.inference.loading import load
     from carat.inference.prediction import Prediction
-    from carat.inference.predictor import Predictor, load
+    from carat.inference.predictor import Predictor
     from carat.inference.writers import to_frame
     from carat.models.base import Model, ModelOutputs, TrainingData
     from carat.models.carat.model import Carat
@@ -91,7 +92,7 @@ _HOMES = {
     "explain": "carat.inference.explain.explanation",
     "export": "carat.inference.export",
     "import_corpus": "carat.data.corpora.importing",
-    "load": "carat.inference.predictor",
+    "load": "carat.inference.loading",
     "load_experiment": "carat.config.experiment",
     "make_synthetic": "carat.data.synthetic",
     "open_store": "carat.data.store",

@@ -14,7 +14,7 @@ import yaml
 from carat.data.corpora.registry import FORMATS, Sources, import_data
 from carat.data.recipes.build import build_store
 from carat.data.store import Store
-from carat.inference.predictor import load
+from carat.inference.loading import load
 from carat.training.train import train
 from carat.utils.errors import ConfigError, DataError
 from carat.utils.logging import logger

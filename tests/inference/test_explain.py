@@ -23,7 +23,8 @@ from carat.inference.explain.contributions import modality_contributions
 from carat.inference.explain.explanation import explain, select_samples
 from carat.inference.explain.latents import sample_points, silhouettes
 from carat.inference.explain.sensitivity import draw_sensitivity, read_sweep
-from carat.inference.predictor import Predictor, load
+from carat.inference.loading import load
+from carat.inference.predictor import Predictor
 from carat.models.layers.packing import pack_batch
 from carat.training.train import TrainedRun, train
 from carat.utils.errors import CaratError, ConfigError, DataError, RunError

@@ -22,7 +22,8 @@ from carat.inference import export as exporting
 from carat.inference.export import KINDS, export
 from carat.inference.export.checks import TOLERANCE, random_batches
 from carat.inference.export.files import CARD_FILE, PositionalModel, external_errors
-from carat.inference.predictor import Predictor, load
+from carat.inference.loading import load
+from carat.inference.predictor import Predictor
 from carat.models.carat.model import Carat
 from carat.runs.card import ModalityCard, RunCard, write_weights
 from carat.runs.folder import CARD, ENVIRONMENT, write_experiment

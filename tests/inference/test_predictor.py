@@ -15,7 +15,8 @@ from carat.data.store import Store
 from carat.data.store.transform import Transform
 from carat.data.store.writer import StoreWriter
 from carat.inference.features import read_features, select_modalities
-from carat.inference.predictor import Predictor, load
+from carat.inference.loading import load
+from carat.inference.predictor import Predictor
 from carat.inference.writers import write_predictions
 from carat.training.train import TrainedRun
 from carat.utils.errors import DataError, RunError

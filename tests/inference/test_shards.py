@@ -13,7 +13,7 @@ import pytest
 from carat.data.store import Store
 from carat.data.synthetic import make_synthetic
 from carat.inference import shards
-from carat.inference.predictor import load
+from carat.inference.loading import load
 from carat.inference.shards import predict_in_shards
 from carat.runs.card import read_run, write_card
 from carat.training.train import TrainedRun

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from carat.data.recipes.build import build_store
-from carat.inference.predictor import load
+from carat.inference.loading import load
 from carat.training.train import train
 from carat.utils.errors import RunError
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from carat.config.experiment import load_experiment
-from carat.inference.predictor import load
+from carat.inference.loading import load
 from carat.models.carat.model import Carat
 from carat.runs.official_weights import (
     MODALITIES,

@@ -19,7 +19,8 @@ import pytest
 from carat.config.experiment import Experiment, load_experiment
 from carat.data.store import Store, open_store
 from carat.data.synthetic import make_synthetic
-from carat.inference.predictor import Predictor, load
+from carat.inference.loading import load
+from carat.inference.predictor import Predictor
 from carat.studies.jobs import (
     Arrays,
     Job,

@@ -261,7 +261,7 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
 def test_an_altered_run_is_refused(name: str, whole: TrainedRun, tmp_path: Path) -> None:
     import shutil
 
-    from carat.inference.predictor import load
+    from carat.inference.loading import load
 
     copy = Path(shutil.copytree(whole.folder, tmp_path / "copy"))
     content = (copy / name).read_bytes()

@@ -18,7 +18,7 @@ from carat.data.store import Store, open_store
 from carat.data.store.writer import StoreWriter
 from carat.evaluation.metrics import compute_metrics
 from carat.evaluation.thresholds import search_thresholds
-from carat.inference.predictor import load
+from carat.inference.loading import load
 from carat.runs.folder import RUN
 from carat.training.train import TrainedRun, train
 from carat.utils.errors import CaratError, ConfigError, DataError, RunError

@@ -23,7 +23,7 @@ from carat.data.store.writer import StoreWriter
 from carat.data.synthetic import make_synthetic
 from carat.inference.explain.explanation import explain
 from carat.inference.export import export
-from carat.inference.predictor import load
+from carat.inference.loading import load
 from carat.inference.shards import predict_in_shards
 from carat.inference.writers import write_predictions
 from carat.runs.folder import RUN

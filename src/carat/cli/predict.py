@@ -1,4 +1,4 @@
-"""`carat evaluate` and `carat predict`: inference on a store, texts or feature files."""
+"""`carat evaluate` and `carat predict`: inference on a store, texts, clips or feature files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from cyclopts import Group, Parameter
 
 from carat.cli.app import AsJson, Overwrite, Workers, app, cores
+from carat.cli.predict_clips import ClipOptions, predict_clips
 from carat.cli.predict_text import TextOptions, predict_texts
 from carat.utils.errors import CaratError, ConfigError
 from carat.utils.logging import logger
@@ -25,7 +26,7 @@ SHOWN = 5
 @Parameter(name="*", group=Group("What to score", sort_key=1))
 @dataclass(frozen=True)
 class Input:
-    """Exactly one of `data`, `text` and `file`."""
+    """Exactly one of `data`, `text`, `file` and `clip`."""
 
     data: Path | None = None
     """Folder of a store, or an `.npz` file with arrays (T, d) named `modality`; for several samples,
@@ -34,6 +35,8 @@ class Input:
     """Texts to score, with a run trained on tokens or word vectors."""
     file: Path | None = None
     """File of texts: .txt (one per line), .csv, .tsv or .jsonl."""
+    clip: list[Path] | None = None
+    """Audio or video files, or folders of them; writes the folder `--out`."""
     split: str | None = None
     """With a store: only this split."""
     raw: bool | None = None
@@ -45,14 +48,14 @@ class Input:
 @Parameter(name="*", group=Group("Folder of predictions", sort_key=3))
 @dataclass(frozen=True)
 class FolderOptions:
-    """Options for scoring a store in parallel into many files, with an `--out` without extension."""
+    """Options for scoring a store or clips in parallel, with an `--out` without extension."""
 
     engine: Literal["local", "ray"] = "local"
     """Processes of this machine, or Ray (pip install 'carat-emotion[ray]')."""
     address: str | None = None
     """Address of a Ray cluster; by default one is started on this machine."""
     workers: Workers = None
-    """Number of files scored in parallel; defaults to the number of cores."""
+    """Number of files worked on in parallel; defaults to the number of cores."""
     format: Literal["parquet", "csv", "jsonl"] = "parquet"
     """Format of the files."""
 
@@ -90,7 +93,7 @@ def evaluate(
     """
     from carat.cli.tables import show_json, show_report
     from carat.data.store import open_store
-    from carat.inference.predictor import load
+    from carat.inference.loading import load
 
     report = load(run, precision=precision).evaluate(open_store(data), split)
     if as_json:
@@ -107,6 +110,7 @@ def predict(
     source: Input | None = None,
     out: Path | None = None,
     texts: TextOptions | None = None,
+    clips: ClipOptions | None = None,
     folder: FolderOptions | None = None,
     precision: Precision = "float32",
     overwrite: Overwrite = False,
@@ -129,6 +133,10 @@ def predict(
 
         carat predict text-run --together --text "Where is he?" "Gone." "Oh"
 
+        carat predict my-run --clip interview.mp4 --out timelines
+
+        carat predict my-run --clip recordings --transcript subtitles --segments transcript --out timelines
+
         carat predict my-run --data raw-clips.npz --raw --out scores.parquet
 
         carat predict my-run --data millions --out scores --workers 8
@@ -141,14 +149,35 @@ def predict(
         Folder created by `carat train`.
     out
         File to write: .csv, .parquet or .jsonl. With a store, a name without extension is a folder of many
-        files, scored in parallel; after an interruption the same command resumes.
+        files, scored in parallel; after an interruption the same command resumes. With clips, a folder of
+        tables, .eaf (ELAN), .TextGrid (Praat) and .vtt files, and HTML pages with a timeline.
     precision
         Arithmetic of the forward pass: bf16 is faster on hardware that supports it; compare metrics with
         `evaluate`.
     """
     source, texts, folder = source or Input(), texts or TextOptions(), folder or FolderOptions()
-    if sum(x is not None for x in (source.data, source.text, source.file)) != 1:
-        raise ConfigError("give exactly one of --data, --text and --file")
+    clips = clips or ClipOptions()
+    if sum(x is not None for x in (source.data, source.text, source.file, source.clip)) != 1:
+        raise ConfigError("give exactly one of --data, --text, --file and --clip")
+    if source.clip is not None:
+        if source.split or source.raw is not None or texts.together or texts.describes_file:
+            raise ConfigError("--split, --raw, --together and the options of --file are not for --clip")
+        predict_clips(
+            run,
+            source.clip,
+            out,
+            clips,
+            words=texts.words,
+            vectors=texts.vectors,
+            workers=folder.workers,
+            engine=folder.engine,
+            address=folder.address,
+            precision=precision,
+            overwrite=overwrite,
+        )
+        return
+    if not clips.is_default:
+        raise ConfigError("--transcript, --segments, --formats and other options of clips need --clip")
     if source.data is None:
         if source.split or source.raw is not None or folder.engine != "local":
             raise ConfigError("--split, --raw and --engine are for --data")
@@ -209,7 +238,7 @@ def _write_file(
     from carat.cli.tables import show_predictions
     from carat.data.store import open_store
     from carat.inference.features import read_features, select_modalities
-    from carat.inference.predictor import load
+    from carat.inference.loading import load
     from carat.inference.writers import check_output, write_predictions
 
     check_output(out, overwrite)

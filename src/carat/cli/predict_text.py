@@ -107,7 +107,7 @@ def predict_texts(
         ConfigError: the options contradict each other.
     """
     from carat.cli.tables import show_texts
-    from carat.inference.predictor import load
+    from carat.inference.loading import load
     from carat.inference.writers import check_output, write_predictions
 
     if file is None and options.describes_file:

@@ -15,9 +15,12 @@ from carat.utils.tables import Table
 if TYPE_CHECKING:  # imported lazily, since some tables need no PyTorch
     from carat.data.checks.store import Finding
     from carat.evaluation.report import Report
+    from carat.inference.clips.timeline import Timeline
     from carat.inference.prediction import Prediction
 
 DIGITS = 4
+SHOWN, STRONGEST = 8, 3
+"""Number of segments of a clip that are printed, and of their labels."""
 VERDICTS = {"ok": "green", "warn": "yellow", "fail": "red"}
 """Colors of the verdicts of checks."""
 
@@ -113,6 +116,20 @@ def show_texts(predictions: list[Prediction]) -> None:
             [name, _score(prediction, name), ", ".join(prediction.words.get(name, []))] for name in ranked
         ]
         Table(["label", "score (* predicted)", "attributed words"], rows, shorten(prediction.text)).show()
+
+
+def show_timeline(timeline: Timeline) -> None:
+    """Print the first segments of a clip: when, what is said, and the scores of the strongest labels."""
+    rows = []
+    for segment in timeline.segments[:SHOWN]:
+        prediction = segment.prediction
+        ranked = sorted(prediction.scores, key=lambda name: -prediction.scores[name])[:STRONGEST]
+        scores = ", ".join(f"{name} {_score(prediction, name).strip()}" for name in ranked)
+        said = f"{segment.speaker}: {segment.text}" if segment.speaker else segment.text
+        rows.append([f"{segment.start:.1f} – {segment.end:.1f} s", scores, shorten(said, 60)])
+    more = f", first {SHOWN} of {len(timeline.segments)} segments" if len(timeline.segments) > SHOWN else ""
+    title = f"{timeline.clip.file.name}{more}"
+    Table(["time", "scores (* predicted)", "text"], rows, title).show(align="left")
 
 
 def _score(prediction: Prediction, name: str) -> str:

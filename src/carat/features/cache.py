@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from math import ceil
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -18,7 +19,7 @@ from carat.utils.errors import DataError
 from carat.utils.files import replace_file
 from carat.utils.parallel.pool import run_tasks
 from carat.utils.parallel.tasks import Engine, Report, TaskFunction
-from carat.utils.progress import track
+from carat.utils.progress import progress, track
 from carat.utils.reading import hash_unchanged
 
 FOLDER = "CARAT_CACHE"
@@ -76,8 +77,7 @@ class FeatureCache:
         try:
             return self.read(media)
         except KeyError:
-            with Media(media) as opened:
-                features = extractor.extract(opened)
+            features = extract(extractor, self.description.extractor, media)
             self._write(media, features)
             return features
 
@@ -138,6 +138,24 @@ class FeatureCache:
         content = io.BytesIO()
         np.savez(content, **arrays)  # type: ignore[arg-type]  # numpy's stub is wrong
         replace_file(self._file(media), content.getbuffer())
+
+
+def extract(extractor: Extractor, name: str, file: Path) -> FeatureSequence | None:
+    """Return the features of a media file, with progress in seconds; None if it lacks what they are made of.
+
+    Args:
+        extractor: makes the features.
+        name: its name, for the progress bar.
+        file: media file.
+
+    Raises:
+        DataError: the file cannot be decoded.
+    """
+    with Media(file) as media:
+        total = media.info.duration
+        with progress(f"{file.name}, {name}, seconds", None if total is None else ceil(total)) as update:
+            media.on_time = lambda seconds: update(int(seconds))
+            return extractor.extract(media)
 
 
 def prepare_worker(description: Description, root: Path) -> TaskFunction:

@@ -62,21 +62,29 @@ class Extractor(Protocol):
         """
 
 
-def open_extractor(description: Description) -> Extractor:
-    """Load the extractor that a description names; its packages and models are imported here.
+def match_installed(description: Description) -> Description:
+    """Return the description of the same extractor with what is installed on this machine.
 
     A package of another version than described is logged as a warning, since features may differ slightly.
 
     Raises:
         DataError: a package or a model is not installed, or a model or carat's own part is another one.
     """
-    differences = description.differences(describe(description.settings))
-    name = description.extractor
-    for difference in differences:
+    installed, name = describe(description.settings), description.extractor
+    for difference in description.differences(installed):
         if not difference.startswith("packages."):
             raise DataError(f"features of '{name}' cannot be made as described: {difference}")
         logger.warning(f"features of '{name}' may differ: described and installed {difference}")
-    settings = description.settings
+    return installed
+
+
+def open_extractor(description: Description) -> Extractor:
+    """Load the extractor that a description names; its packages and models are imported here.
+
+    Raises:
+        DataError: see `match_installed`.
+    """
+    settings = match_installed(description).settings
     if settings.extractor == "face":
         from carat.features.face import FaceExtractor
 
@@ -89,8 +97,14 @@ def open_extractor(description: Description) -> Extractor:
         from carat.features.whisper import WhisperExtractor
 
         return WhisperExtractor(settings)
-    if settings.extractor == "opensmile":
-        from carat.features.opensmile import OpenSmileExtractor
+    if settings.extractor == "speech":
+        from carat.features.speech import SpeechDetector
 
-        return OpenSmileExtractor()
-    raise DataError(f"'{name}' makes no sequence of numbers; use carat.features.{name}")
+        return SpeechDetector(settings)
+    if settings.extractor == "transcript":
+        from carat.features.transcript import Transcriber
+
+        return Transcriber(settings)
+    from carat.features.opensmile import OpenSmileExtractor
+
+    return OpenSmileExtractor()

@@ -11,7 +11,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -92,6 +92,8 @@ class Media:
 
     def __init__(self, file: str | os.PathLike[str]) -> None:
         self.file = Path(file)
+        self.on_time: Callable[[float], None] = lambda seconds: None
+        """Called with the time that decoding has reached, for progress."""
         require_av()
         check_regular(self.file)
         if self.file.stat().st_size == 0:
@@ -138,7 +140,7 @@ class Media:
         """
         if not 0 < rate <= MAX_RATE:
             raise DataError(f"{self.file}: sampling rate {rate} Hz, expected 1 to {MAX_RATE}")
-        held = np.zeros(0, np.float32)
+        held, decoded = np.zeros(0, np.float32), 0
         for header, content in self._request({"do": "audio", "rate": rate}):
             if header["kind"] == "end":
                 break
@@ -146,6 +148,8 @@ class Media:
             if not np.isfinite(samples).all():
                 raise DataError(f"{self.file}: has samples that are not finite numbers")
             held = np.concatenate([held, samples])
+            decoded += len(samples)
+            self.on_time(decoded / rate)
             while len(held) >= block:
                 yield held[:block]
                 held = held[block:]
@@ -178,6 +182,7 @@ class Media:
                 turned = np.rot90(pixels, round(header["rotation"] / 90) % 4)
                 pixels = np.ascontiguousarray(turned)
                 pixels.flags.writeable = False
+            self.on_time(header["index"] / rate)
             yield Picture(header["index"], header["index"] / rate, pixels)
 
     def _request(self, request: dict[str, Any]) -> Iterator[tuple[dict[str, Any], bytearray]]:

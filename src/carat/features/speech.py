@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carat.features.description import SpeechSettings
+from carat.features.extractor import FeatureSequence
 from carat.features.media import Media
 from carat.features.models import find_model
 from carat.utils.errors import DataError
@@ -39,6 +40,8 @@ class Segment:
 class SpeechDetector:
     """Finds the segments of a file in which someone speaks; one instance serves many files.
 
+    As an extractor, it makes one step per segment; see `read_segments`.
+
     Args:
         settings: parameters.
 
@@ -55,11 +58,35 @@ class SpeechDetector:
         self._model = SileroVAD(SAMPLE_RATE, str(find_model("silero-vad").file))
         self._window = int(self._model.window_size_samples)
 
+    names = ("seconds",)
+
+    @property
+    def rate(self) -> float:
+        """Windows per second."""
+        return SAMPLE_RATE / self._window
+
+    def extract(self, media: Media) -> FeatureSequence | None:
+        """Speech segments as a sequence of their lengths (N, 1), out of `steps` windows; None if there is no
+        sound."""
+        if media.info.audio is None:
+            return None
+        probabilities, length = self.probabilities(media)
+        segments = self._find(probabilities, length)
+        return FeatureSequence(
+            np.array([[segment.duration] for segment in segments], np.float32).reshape(len(segments), 1),
+            np.array([segment.start for segment in segments], np.float64),
+            self.rate,
+            len(probabilities),
+            {"end": np.array([segment.end for segment in segments], np.float64)},
+        )
+
     def segments(self, media: Media) -> list[Segment]:
         """Speech segments of a file, sorted; none if there is no sound."""
         if media.info.audio is None:
             return []
-        probabilities, length = self.probabilities(media)
+        return self._find(*self.probabilities(media))
+
+    def _find(self, probabilities: NDArray[np.float32], length: int) -> list[Segment]:
         step = self._window / SAMPLE_RATE
         return find_segments(probabilities, step, length / SAMPLE_RATE, self._settings)
 
@@ -76,6 +103,16 @@ class SpeechDetector:
                 padded[: len(piece)] = piece
                 values.append(self._model.process(memoryview(padded.data)))
         return np.array(values, np.float32), length
+
+
+def read_segments(features: FeatureSequence | None) -> list[Segment]:
+    """Speech segments from what `SpeechDetector.extract` returned; none if there was no sound."""
+    if features is None:
+        return []
+    return [
+        Segment(float(start), float(end))
+        for start, end in zip(features.times, features.extra["end"], strict=True)
+    ]
 
 
 def find_segments(

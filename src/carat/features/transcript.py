@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carat.features.description import TranscriptSettings
+from carat.features.extractor import FeatureSequence
 from carat.features.media import Media
 from carat.features.speech import Segment, SpeechDetector
 from carat.features.whisper import one_thread, open_whisper
@@ -20,6 +21,8 @@ SAMPLE_RATE = 16_000
 class Transcriber:
     """Recognizes the words of a file; one instance serves many files.
 
+    As an extractor, it makes one step per word; see `read_words`.
+
     Args:
         settings: parameters.
 
@@ -31,6 +34,26 @@ class Transcriber:
         self._settings = settings
         self._model = open_whisper(settings.model, settings.compute_type)
         self._speech = SpeechDetector(settings.speech)
+
+    names = ("confidence",)
+    rate = 50.0
+    """Resolution of the times of words, per second."""
+
+    def extract(self, media: Media) -> FeatureSequence | None:
+        """Words as a sequence of their confidence (N, 1); None if there is no sound."""
+        if media.info.audio is None:
+            return None
+        words = self.words(media)
+        return FeatureSequence(
+            np.array([[word.confidence] for word in words], np.float32).reshape(len(words), 1),
+            np.array([word.start for word in words], np.float64),
+            self.rate,
+            len(words),
+            {
+                "end": np.array([word.end for word in words]),
+                "text": np.array([word.text for word in words], "U"),
+            },
+        )
 
     def words(self, media: Media, segments: Sequence[Segment] | None = None) -> list[Word]:
         """Words of a file, sorted by time; none if nobody speaks.
@@ -70,6 +93,17 @@ class Transcriber:
                 for word in part.words or []
                 if word.word.strip()
             ]
+
+
+def read_words(features: FeatureSequence | None) -> list[Word]:
+    """Words from what `Transcriber.extract` returned; none if there was no sound."""
+    if features is None:
+        return []
+    columns = features.extra["text"], features.times, features.extra["end"], features.values[:, 0]
+    return [
+        Word(str(text), float(start), float(end), float(p))
+        for text, start, end, p in zip(*columns, strict=True)
+    ]
 
 
 def pack(segments: Sequence[Segment], seconds: float) -> list[tuple[float, float]]:

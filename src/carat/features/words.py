@@ -86,3 +86,28 @@ def average_per_word(features: FeatureSequence, words: Sequence[Word]) -> NDArra
         if last > first:
             row[:] = features.values[first:last].mean(0)
     return rows
+
+
+def per_word(features: FeatureSequence, words: Sequence[Word]) -> FeatureSequence:
+    """Average features over every word; words without any step are absent.
+
+    Args:
+        features: features (T, D).
+        words: words, sorted by time.
+
+    Returns:
+        One step for every word that has features, at the middle of the word.
+    """
+    values = average_per_word(features, words)
+    present = ~np.isnan(values).all(1)
+    middles = np.array([(word.start + word.end) / 2 for word in words], np.float64)
+    return FeatureSequence(values[present], middles[present], features.rate, len(words))
+
+
+def words_between(words: Sequence[Word], start: float, end: float) -> list[Word]:
+    """Words whose middle is in a part of the file, from `start` to before `end` in seconds.
+
+    >>> [word.text for word in words_between([Word("so", 0, 1), Word("glad", 1, 2)], 0.9, 9)]
+    ['glad']
+    """
+    return [word for word in words if start <= (word.start + word.end) / 2 < end]

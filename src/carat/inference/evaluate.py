@@ -6,7 +6,8 @@ import os
 from typing import TYPE_CHECKING
 
 from carat.data.store import Store, open_store
-from carat.inference.predictor import Precision, Predictor, load
+from carat.inference.loading import load
+from carat.inference.predictor import Precision, Predictor
 
 if TYPE_CHECKING:  # scikit-learn takes a second to import
     from carat.evaluation.report import Report

@@ -20,6 +20,10 @@ Sample = dict[str, NDArray[Any]]
 """Features (T, d) by modality."""
 
 
+class AbsentError(DataError):
+    """A sample has no modality."""
+
+
 def read_features(file: str | os.PathLike[str]) -> dict[str, Sample]:
     """Read samples from an `.npz` file.
 
@@ -71,8 +75,9 @@ def check_sample(
         float32 features or int32 tokens (T, d) by modality, without those absent after cleaning.
 
     Raises:
-        DataError: unknown modality, wrong shape or type, non-finite features, too long, no modality is
-            present, or `raw` must be chosen.
+        AbsentError: no modality is present.
+        DataError: unknown modality, wrong shape or type, non-finite features, too long, or `raw` must be
+            chosen.
     """
     arrays = {}
     for m, values in sample.items():
@@ -92,7 +97,7 @@ def check_sample(
         arrays[m] = array
     if not arrays:
         given = f" ({', '.join(sample)}: empty, or all zeros, inf or NaN)" if sample else ""
-        raise DataError(
+        raise AbsentError(
             f"{name}: no modality is present{given}; at least one of {', '.join(cards)} is needed"
         )
     return arrays

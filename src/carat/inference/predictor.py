@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -13,7 +11,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from safetensors import SafetensorError
 
 from carat.config.experiment import Experiment
 from carat.data.batch import Batch, collate, mask_modalities
@@ -21,22 +18,24 @@ from carat.data.loader import check_lengths, make_loader, usable_rows
 from carat.data.store import Store
 from carat.data.summary import exclusion_notes, leakage_notes
 from carat.data.tokenizer import Context
-from carat.inference.features import absence_notes, check_sample
+from carat.inference.features import Sample, absence_notes, check_sample
 from carat.inference.prediction import Prediction, make_predictions
-from carat.inference.text import TextReader, attribute_to_words, check_texts
+from carat.inference.text import TextReader, check_texts, score_texts
 from carat.models.base import Model
-from carat.models.build import build
-from carat.runs.card import RunCard, check_files, check_padding, read_run, read_weights
+from carat.runs.card import RunCard
 from carat.runs.compatibility import check_fit, difference_notes
 from carat.runs.description import describe_run, run_rows
-from carat.runs.folder import WEIGHTS
-from carat.utils.errors import DataError, RunError
+from carat.utils.errors import DataError
 from carat.utils.logging import logger
 from carat.utils.progress import track
 from carat.utils.tables import Table
 
 if TYPE_CHECKING:  # scikit-learn takes a second to import
+    import os
+
     from carat.evaluation.report import Report
+    from carat.features.transcript_files import Transcript
+    from carat.inference.clips.timeline import Timeline
 
 Precision = Literal["float32", "bf16"]
 
@@ -143,12 +142,7 @@ class Predictor:
             DataError: see `predict`.
         """
         names = names or [f"sample {i}" for i in range(len(samples))]
-        cards, max_length = self.card.modalities, self.model.max_length
-        truncation = self.experiment.data.truncation
-        checked = [
-            check_sample(sample, name, cards, max_length, truncation=truncation, raw=raw)
-            for sample, name in zip(samples, names, strict=True)
-        ]
+        checked = [self.check(sample, name, raw) for sample, name in zip(samples, names, strict=True)]
         for note in absence_notes(samples, checked):
             logger.warning(f"note: {note}")
         size = self.experiment.data.batch_size
@@ -157,6 +151,11 @@ class Predictor:
             batch = collate(checked[start : start + size], self.widths, self._pad_to).to(self.device)
             predictions += self._to_predictions(*self._score(batch))
         return predictions
+
+    def check(self, sample: Mapping[str, ArrayLike], name: str, raw: bool | None = None) -> Sample:
+        """Validate, clean and truncate a sample, see `carat.inference.features.check_sample`."""
+        cards, truncation = self.card.modalities, self.experiment.data.truncation
+        return check_sample(sample, name, cards, self.model.max_length, truncation=truncation, raw=raw)
 
     def predict_text(
         self,
@@ -193,27 +192,41 @@ class Predictor:
         texts = [texts] if isinstance(texts, str) else texts
         check_texts(texts, words)
         contexts = self.reader.resolve_contexts(texts, contexts, conversations)
-        results: list[Prediction] = []
-        for group in self.reader.occlude(texts, contexts, words):
-            flat = [part for _, _, parts in group for part in parts]
-            predictions = self._predict_tokens(
-                [*(text for text, _, _ in group), *(part.text for part in flat)],
-                [*(context for _, context, _ in group), *(part.context for part in flat)],
-            )
-            occluded_scores = (prediction.scores for prediction in predictions[len(group) :])
-            for (text, _, parts), prediction in zip(group, predictions, strict=False):
-                occluded = [(part.word, next(occluded_scores)) for part in parts]
-                attributed = attribute_to_words(prediction.scores, occluded, words)
-                results.append(replace(prediction, text=text, words=attributed))
-        return results
+        return [prediction for prediction, _ in score_texts(self, texts, contexts, words)]
 
-    def _predict_tokens(self, texts: Sequence[str], contexts: Sequence[Context]) -> list[Prediction]:
-        """Score texts, which may be empty, in batches of similar lengths; predictions are in order."""
-        tokens = self.reader.tokenize(texts, contexts)
-        samples = [{self.reader.modality: ids} for ids in tokens]
-        order = np.argsort([len(ids) for ids in tokens], kind="stable")
-        predictions = self.predict_batch([samples[i] for i in order], raw=True)
-        return [predictions[i] for i in np.argsort(order)]
+    def predict_clip(
+        self,
+        file: str | os.PathLike[str],
+        *,
+        transcript: str | os.PathLike[str] | Transcript | None = None,
+        segments: str = "auto",
+        words: int = 3,
+    ) -> Timeline:
+        """Score an audio or video file over time, by the features that the run was trained on.
+
+        Args:
+            file: audio or video file.
+            transcript: transcript or file of it, see `carat.features.transcript_files`; by default, speech is
+                recognized.
+            segments: what is scored: "vad" for speech segments, "transcript" for utterances, "whole" for the
+                whole file, or "seconds=N". "auto" takes the utterances of a transcript with times, otherwise
+                speech segments, or 5 s if nobody speaks.
+            words: see `predict_text`.
+
+        Returns:
+            Scored segments with times.
+
+        Raises:
+            RunError: none of the modalities of the run can be extracted from a clip.
+            DataError: the file cannot be decoded, or a package or a model is not installed.
+
+        Example:
+            timeline = carat.load("my-run").predict_clip("interview.mp4")
+            timeline.to_frame()
+        """
+        from carat.inference.clips.scoring import ClipScorer
+
+        return ClipScorer(self).score(file, transcript, segments=segments, words=words)
 
     def predict_store(self, store: Store, split: str | None = None) -> Iterator[tuple[str, Prediction]]:
         """Score a store, or one of its splits. Samples that have none of the run's modalities are skipped.
@@ -355,44 +368,3 @@ class Predictor:
     ) -> list[Prediction]:
         thresholds = {name: self.card.thresholds[name] for name in self.labels}
         return make_predictions(scores, attribution, thresholds, list(self.widths))
-
-
-def load(
-    run: str | os.PathLike[str],
-    device: str | None = None,
-    precision: Precision = "float32",
-    *,
-    vectors: str | os.PathLike[str] | None = None,
-) -> Predictor:
-    """Load a finished run for inference; the training store is not needed.
-
-    Args:
-        run: folder created by `carat train`, or a `TrainedRun`.
-        device: PyTorch device, e.g. "cpu" or "cuda:1"; defaults to a GPU if one is available.
-        precision: "float32", in which thresholds were chosen, or "bf16", which is faster on hardware that
-            supports it and changes scores by about 0.01.
-        vectors: file of the word vectors that the run was trained on, for `predict_text`.
-
-    Returns:
-        Predictor with the model on the device.
-
-    Raises:
-        RunError: there is no run, or it is unfinished or corrupt.
-
-    Example:
-        carat.load("demo-run", device="cpu").labels
-    """
-    folder = Path(run)
-    card, experiment = read_run(folder)
-    check_files(folder, card)
-    with torch.random.fork_rng(devices=[]):  # initial weights leave the random state unchanged
-        model = build(experiment.method, experiment.encoders, card.labels, card.modalities, folder)
-    check_padding(folder, card, model.max_length)
-    try:
-        model.load_state_dict(read_weights(folder, card))
-    except (SafetensorError, OSError, RuntimeError) as error:
-        problem = f"corrupt, or does not match the experiment ({str(error).strip().splitlines()[-1].strip()})"
-        raise RunError(f"{folder / WEIGHTS}: {problem}") from error
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    file = None if vectors is None else Path(vectors)
-    return Predictor(folder, card, experiment, model.to(device), precision, file)

@@ -12,7 +12,8 @@ from typing import Any
 
 from carat.data.store import Store, open_store
 from carat.data.store.store import open_unchanged
-from carat.inference.predictor import Precision, Predictor, load
+from carat.inference.loading import load
+from carat.inference.predictor import Precision, Predictor
 from carat.inference.writers import WRITERS, write_file
 from carat.runs.folder import CARD
 from carat.utils.errors import RunError

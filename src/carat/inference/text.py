@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from carat.config.encoders import ENCODERS
 from carat.data.tokenizer import NO_CONTEXT, Context, ContextTokenizer, drop_context
 from carat.inference.word_vectors import WordVectors, vector_modality
 from carat.runs.card import RunCard
 from carat.utils.errors import DataError, RunError
+
+if TYPE_CHECKING:
+    from carat.inference.prediction import Prediction
+    from carat.inference.predictor import Predictor
 
 WORD, LETTER = re.compile(r"\S+"), re.compile(r"\w")
 """A word is what is between spaces and has a letter or digit."""
@@ -258,6 +263,57 @@ def attribute_to_words(
         for name, score in scores.items()
         if words
     }
+
+
+def score_texts(
+    predictor: Predictor,
+    texts: Sequence[str],
+    contexts: Sequence[Context],
+    words: int,
+    others: Sequence[Mapping[str, ArrayLike]] | None = None,
+) -> Iterator[tuple[Prediction, list[tuple[str, dict[str, float]]]]]:
+    """Score texts, with the other modalities of their samples if there are any.
+
+    Args:
+        predictor: run that reads texts.
+        texts: n texts, not empty.
+        contexts: n contexts.
+        words: see `Predictor.predict_text`.
+        others: features as extracted (T, d) of n samples, by modality.
+
+    Yields:
+        For each text its prediction, and the scores by label without each word that the model reads.
+    """
+    start = 0
+    for group in predictor.reader.occlude(texts, contexts, words):
+        parts = [(i, part) for i, (_, _, left_out) in enumerate(group, start) for part in left_out]
+        rows = [*range(start, start + len(group)), *(i for i, _ in parts)]
+        predictions = _score_tokens(
+            predictor,
+            [*(text for text, _, _ in group), *(part.text for _, part in parts)],
+            [*(context for _, context, _ in group), *(part.context for _, part in parts)],
+            [{} if others is None else others[i] for i in rows],
+        )
+        start += len(group)
+        occluded_scores = (prediction.scores for prediction in predictions[len(group) :])
+        for (text, _, left_out), prediction in zip(group, predictions, strict=False):
+            occluded = [(part.word, next(occluded_scores)) for part in left_out]
+            attributed = attribute_to_words(prediction.scores, occluded, words)
+            yield replace(prediction, text=text, words=attributed), occluded
+
+
+def _score_tokens(
+    predictor: Predictor,
+    texts: Sequence[str],
+    contexts: Sequence[Context],
+    others: Sequence[Mapping[str, ArrayLike]],
+) -> list[Prediction]:
+    """Score texts, which may be empty, in batches of similar lengths; predictions are in order."""
+    tokens, name = predictor.reader.tokenize(texts, contexts), predictor.reader.modality
+    samples = [{**other, name: ids} for other, ids in zip(others, tokens, strict=True)]
+    order = np.argsort([len(ids) for ids in tokens], kind="stable")
+    predictions = predictor.predict_batch([samples[i] for i in order], raw=True)
+    return [predictions[i] for i in np.argsort(order)]
 
 
 def check_texts(texts: Sequence[str], words: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -23,6 +23,7 @@ CHUNK = 1024
 """Rows per row group of a Parquet file."""
 Named = tuple[str, Prediction]
 """Sample ID and prediction."""
+Row = Mapping[str, Any]
 
 
 def check_output(file: Path, overwrite: bool) -> None:
@@ -64,7 +65,23 @@ def write_predictions(predictions: Iterable[Named], file: Path, *, overwrite: bo
 
 def write_file(predictions: Iterable[Named], file: Path) -> int:
     """Write predictions as `write_predictions` does, replacing an existing file."""
-    stream = iter(predictions)
+    return write_rows((as_row(*named) for named in predictions), file)
+
+
+def write_rows(rows: Iterable[Row], file: Path) -> int:
+    """Write rows with equal keys, replacing an existing file.
+
+    Args:
+        rows: rows whose values are strings, numbers or lists of strings.
+        file: file to write: .csv, .parquet or .jsonl.
+
+    Returns:
+        Number of rows written.
+
+    Raises:
+        RunError: there are no rows.
+    """
+    stream = iter(rows)
     first = list(islice(stream, 1))  # errors in the data are raised before a folder is created
     if not first:
         raise RunError(f"{file}: no samples to write")
@@ -112,12 +129,11 @@ def as_row(id: str, prediction: Prediction) -> dict[str, Any]:
     return row | {f"words_{name}": words for name, words in prediction.words.items()}
 
 
-def _write_csv(predictions: Iterator[Named], file: BinaryIO) -> int:
+def _write_csv(rows: Iterator[Row], file: BinaryIO) -> int:
     count = 0
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     writer = csv.writer(text)
-    for named in predictions:
-        row = as_row(*named)
+    for row in rows:
         if not count:
             writer.writerow([csv_cell(key) for key in row])
         cells = (";".join(x) if isinstance(x, list) else x for x in row.values())
@@ -127,35 +143,35 @@ def _write_csv(predictions: Iterator[Named], file: BinaryIO) -> int:
     return count
 
 
-def _write_json_lines(predictions: Iterator[Named], file: BinaryIO) -> int:
+def _write_json_lines(rows: Iterator[Row], file: BinaryIO) -> int:
     count = 0
-    for named in predictions:
-        file.write(json.dumps(as_row(*named), ensure_ascii=False).encode() + b"\n")
+    for row in rows:
+        file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
         count += 1
     return count
 
 
-def _write_parquet(predictions: Iterator[Named], file: BinaryIO) -> int:
+def _write_parquet(rows: Iterator[Row], file: BinaryIO) -> int:
     import pyarrow as pa
     import pyarrow.parquet
 
     count = 0
     writer: pa.parquet.ParquetWriter | None = None
     try:
-        while rows := [as_row(*named) for named in islice(predictions, CHUNK)]:
+        while chunk := list(islice(rows, CHUNK)):
             if writer is None:
                 types = {list: pa.list_(pa.string()), float: pa.float64(), str: pa.string()}
-                fields = [(key, types[type(value)]) for key, value in rows[0].items()]
+                fields = [(key, types[type(value)]) for key, value in chunk[0].items()]
                 writer = pa.parquet.ParquetWriter(file, pa.schema(fields))
-            writer.write_table(pa.Table.from_pylist(rows, schema=writer.schema))
-            count += len(rows)
+            writer.write_table(pa.Table.from_pylist(chunk, schema=writer.schema))
+            count += len(chunk)
     finally:
         if writer is not None:
             writer.close()
     return count
 
 
-WRITERS: dict[str, Callable[[Iterator[Named], BinaryIO], int]] = {
+WRITERS: dict[str, Callable[[Iterator[Row], BinaryIO], int]] = {
     ".csv": _write_csv,
     ".parquet": _write_parquet,
     ".jsonl": _write_json_lines,

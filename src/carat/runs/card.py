@@ -42,7 +42,9 @@ class ModalityCard(Section):
     waveform: Waveform | None = None
     """Sampling rate, where an encoder reads audio samples."""
     extraction: Description | None = None
-    """How features were extracted from media files, if they were."""
+    """How features were extracted from media files, if they were; for texts, how speech was recognized."""
+    alignment: Description | None = None
+    """How the words got their times over which features were averaged, if they were."""
     pad_to: int = Field(0, ge=0, le=MAX_PADDING)
     """Steps up to which a sequence is padded with unmasked zeros; see `data.padding`."""
 

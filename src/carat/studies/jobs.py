@@ -243,7 +243,7 @@ def claim_study(kind: FolderKind, out: Path, plan: Mapping[str, Any], overwrite:
 
 def _prepare_worker(out: Path) -> TaskFunction:
     """Set up a worker process that trains and measures."""
-    from carat.inference.predictor import load
+    from carat.inference.loading import load
     from carat.training.train import train
     from carat.utils.memory import reset_peak
 

@@ -52,7 +52,7 @@ from carat.utils.memory import peak_gb
 from carat.utils.output_folder import check_folder, claim, read_plan
 from carat.utils.tables import Table
 
-CARRIED = {"width", "source", "transform", "tokens", "waveform", "extraction"}
+CARRIED = {"width", "source", "transform", "tokens", "waveform", "extraction", "alignment"}
 """Fields of a modality that the card of a run takes from the store."""
 
 

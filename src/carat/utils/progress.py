@@ -7,7 +7,8 @@ import logging
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from carat.utils.logging import logger
@@ -213,15 +214,30 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
     Yields:
         The items.
     """
+    with progress(description, total) as update:
+        for done, item in enumerate(items, start=1):
+            yield item
+            update(done)
+
+
+@contextmanager
+def progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show the progress of an operation, as `track` does (context manager).
+
+    Args:
+        description: name of the operation.
+        total: number of steps, if known.
+
+    Yields:
+        Function to call with the number of steps that are done.
+    """
     if is_silent():
-        yield from items
+        yield lambda done: None
         return
     bar = open_bar(transient=True) or LogLines()
     bar.start(description, total)
     try:
-        for done, item in enumerate(items, start=1):
-            yield item
-            bar.update(done)
+        yield bar.update
     finally:
         bar.close()
 

@@ -12,7 +12,7 @@ from carat.data.checks.store import check_store
 from carat.data.store import Store
 from carat.inference.explain.attention import draw_attention
 from carat.inference.export import export
-from carat.inference.predictor import load
+from carat.inference.loading import load
 from carat.training.train import TrainedRun, train
 from carat.utils.errors import DataError
 from tests.models.encoders.conftest import TRAINING

@@ -21,7 +21,7 @@ from carat.config.encoders import EncoderChoice
 from carat.data.recipes.sources.hidden_states import HuggingFaceSource
 from carat.data.recipes.sources.tokens import TokenSource
 from carat.data.tokenizer import ContextTokenizer
-from carat.inference.predictor import load
+from carat.inference.loading import load
 from carat.models.encoders.pretrained import PretrainedEncoder
 from carat.models.sizes import measure
 from carat.training.train import TrainedRun

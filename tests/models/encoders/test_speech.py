@@ -119,7 +119,7 @@ def test_unreadable_audio_files_are_rejected(waveform_store: Store, tmp_path: Pa
     source = WaveformSource(tmp_path, RATE, 1.0)
     assert source.read([""]) == [None]
     (tmp_path / "text.wav").write_text("no sound")
-    with pytest.raises(DataError, match=r"text.wav: audio track cannot be decoded"):
+    with pytest.raises(DataError, match=r"text.wav: cannot be decoded"):
         source.read(["text.wav"])
     with pytest.raises(DataError, match=r"none.wav: no such file"):
         source.read(["none.wav"])

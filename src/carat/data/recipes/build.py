@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,20 @@ import numpy as np
 
 from carat.data.cleaning import Cleaning
 from carat.data.recipes.cleaning import CHUNK, CleaningReader, UncleanedReader
-from carat.data.recipes.recipe import ColumnModality, MediaModality, Recipe, TokenModality, load_recipe
+from carat.data.recipes.modalities import (
+    TRANSCRIPT,
+    ColumnModality,
+    MediaModality,
+    TokenModality,
+    Transcription,
+)
+from carat.data.recipes.recipe import Recipe, load_recipe
 from carat.data.recipes.samples import Samples, read_samples
 from carat.data.recipes.sources.media import MediaSource
+from carat.data.recipes.sources.transcripts import TranscriptSource
 from carat.data.store import Store, open_store
 from carat.data.store.writer import STORE, StoreWriter
+from carat.features.description import Description
 from carat.utils.errors import DataError
 from carat.utils.logging import logger
 from carat.utils.output_folder import check_folder
@@ -58,20 +68,35 @@ def build_store(
     parsed, folder, path = load_recipe(recipe), Path(recipe).parent, Path(out)
     check_folder(STORE, path, overwrite=overwrite)
     samples = read_samples(parsed, folder)
+    transcripts, words = None, None
+    if isinstance(parsed.transcript, Transcription):
+        transcripts = parsed.transcript.open(folder, samples.table, timed=parsed.needs_word_times)
+        spoken = transcripts.read(workers, engine, address)
+        texts, words = [x.text for x in spoken], [x.words for x in spoken]
+        table = samples.table.with_column(TRANSCRIPT, texts)
+        samples = replace(
+            samples, table=table, transcripts=texts, notes=[*samples.notes, *transcripts.report()]
+        )
     sources: dict[str, Any] = {}
     for m, modality in parsed.modalities.items():
         if isinstance(modality, ColumnModality):
             sources[m] = modality.open(samples.table, samples.ids, samples.labels.columns)
         elif isinstance(modality, MediaModality):
-            sources[m] = modality.open(folder, samples.table)
+            sources[m] = modality.open(folder, samples.table, words)
             sources[m].prepare(workers, engine, address)
         else:
             sources[m] = modality.open(folder)
-    return _build(parsed, samples, sources, path, overwrite, strict)
+    return _build(parsed, samples, sources, transcripts, path, overwrite, strict)
 
 
 def _build(
-    recipe: Recipe, samples: Samples, sources: dict[str, Any], path: Path, overwrite: bool, strict: bool
+    recipe: Recipe,
+    samples: Samples,
+    sources: dict[str, Any],
+    transcripts: TranscriptSource | None,
+    path: Path,
+    overwrite: bool,
+    strict: bool,
 ) -> Store:
     """Write the store of a recipe from its opened sources."""
     table, ids, splits, labels = samples.table, samples.ids, samples.splits, samples.labels
@@ -82,6 +107,16 @@ def _build(
         m: getattr(source, "tokens", None) or getattr(source, "waveform", None)
         for m, source in sources.items()
     }
+    extractions = {m: x.extraction for m, x in sources.items() if isinstance(x, MediaSource)}
+    alignments: dict[str, Description] = {}
+    if transcripts is not None:
+        if transcripts.extraction is not None:
+            extractions |= {m: transcripts.extraction for m in sources if recipe.reads_transcripts(m)}
+        alignments = {
+            m: transcripts.alignment
+            for m, modality in recipe.modalities.items()
+            if isinstance(modality, MediaModality) and modality.align
+        }
     empty: list[str] = []
     with StoreWriter(
         path,
@@ -96,7 +131,8 @@ def _build(
             if isinstance(rules, Cleaning) and rules.non_finite == "as-released"
         ],
         encoder_inputs={m: spec for m, spec in specs.items() if spec is not None},
-        extractions={m: x.extraction for m, x in sources.items() if isinstance(x, MediaSource)},
+        extractions=extractions,
+        alignments=alignments,
         overwrite=overwrite,
         strict=strict,
     ) as writer:

@@ -76,7 +76,7 @@ def read_samples(recipe: Recipe, folder: Path) -> Samples:
         [split for split in splits if split is not None],
         _split_names(recipe),
         _read_groups(table, recipe),
-        table.text(recipe.transcript) if recipe.transcript else [""] * len(table),
+        table.text(recipe.transcript) if isinstance(recipe.transcript, str) else [""] * len(table),
         labels,
         notes,
     )

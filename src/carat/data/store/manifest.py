@@ -95,7 +95,10 @@ class ModalityInfo(Section):
     waveform: Waveform | None = None
     """Set where steps are audio samples, the input of an encoder."""
     extraction: Description | None = None
-    """Set where features were extracted from media files: extractor, parameters, packages and models."""
+    """Set where features were extracted from media files: extractor, parameters, packages and models; for
+    texts, how speech was recognized."""
+    alignment: Description | None = None
+    """Set where features were averaged over words: how the words got their times."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -94,6 +94,7 @@ class StoreWriter:
         non_finite: modalities that may contain inf and NaN, to reproduce the authors' released code.
         encoder_inputs: specification of the modalities that hold tokens or audio instead of features.
         extractions: how modalities were extracted from media files.
+        alignments: how the words got their times over which modalities were averaged.
         overwrite: replace an existing store.
         strict: refuse a store with gaps, see `describe_gaps`, instead of warning about them.
 
@@ -117,6 +118,7 @@ class StoreWriter:
         non_finite: Collection[str] = (),
         encoder_inputs: Mapping[str, Tokens | Waveform] | None = None,
         extractions: Mapping[str, Description] | None = None,
+        alignments: Mapping[str, Description] | None = None,
         overwrite: bool = False,
         strict: bool = False,
     ) -> None:
@@ -135,7 +137,7 @@ class StoreWriter:
         self.dtype = np.dtype(dtype)
         self.non_finite = frozenset(non_finite)
         self.encoder_inputs = dict(encoder_inputs or {})
-        self.extractions = dict(extractions or {})
+        self.extractions, self.alignments = dict(extractions or {}), dict(alignments or {})
         self.cleaning: dict[str, list[str]] = {m: [] for m in sources}
         self.transforms: dict[str, Transform] = {}
         self.notes: list[str] = []
@@ -325,6 +327,7 @@ class StoreWriter:
                 tokens=spec if isinstance(spec := self.encoder_inputs.get(m), Tokens) else None,
                 waveform=spec if isinstance(spec, Waveform) else None,
                 extraction=self.extractions.get(m),
+                alignment=self.alignments.get(m),
             )
             for m, source in self.sources.items()
         }

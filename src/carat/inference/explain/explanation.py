@@ -14,7 +14,7 @@ from carat.inference.explain.collect import SplitOutputs, collect_outputs
 from carat.inference.explain.contributions import draw_co_occurrence, draw_contributions
 from carat.inference.explain.latents import draw_latents
 from carat.inference.explain.sensitivity import draw_sensitivity, read_sweep
-from carat.inference.predictor import load
+from carat.inference.loading import load
 from carat.utils.errors import ConfigError
 from carat.utils.output_folder import FolderKind, check_folder, replacing
 

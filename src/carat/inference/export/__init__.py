@@ -12,7 +12,7 @@ from carat.data.store import Store, open_store
 from carat.inference.export.card import describe, describe_inputs, describe_outputs
 from carat.inference.export.checks import F1, check_outputs, compare_f1
 from carat.inference.export.files import KINDS
-from carat.inference.predictor import load
+from carat.inference.loading import load
 from carat.utils.errors import ExportError
 from carat.utils.output_folder import check_file
 

@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 
 from carat.features.cache import FeatureCache
 from carat.features.description import Settings, describe
+from carat.features.words import Word, per_word
 from carat.utils.errors import DataError
 from carat.utils.parallel.tasks import Engine
 
 SHOWN = 3
 """Number of files named in a report."""
+Parts = Sequence[tuple[float, float]]
+"""Start and end of each table row in its file, in seconds."""
 
 
 class MediaSource:
@@ -27,6 +30,7 @@ class MediaSource:
         settings: extractor and parameters.
         files: name of the file of each table row, relative to the folder; empty where there is none.
         parts: start and end of each table row in seconds; None takes whole files.
+        words: words of each table row, over which features are averaged; None keeps all time steps.
 
     Raises:
         DataError: the folder does not exist, or a package or a model is not installed.
@@ -37,7 +41,8 @@ class MediaSource:
         folder: Path,
         settings: Settings,
         files: Sequence[str],
-        parts: Sequence[tuple[float, float]] | None = None,
+        parts: Parts | None = None,
+        words: Sequence[Sequence[Word]] | None = None,
     ) -> None:
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder")
@@ -45,15 +50,16 @@ class MediaSource:
         self.extraction = describe(settings)
         self.id = self.extraction.id
         self.keys = list(files)
-        """Key of each table row: its file, and its part."""
-        self._parts: dict[str, tuple[float, float]] = {}
-        self._file_of = dict(zip(files, files, strict=True))
+        """Key of each table row: its file, its part, and its number if it has words of its own."""
         if parts is not None:
             self.keys = [
                 f"{file} {start:g}–{end:g} s" for file, (start, end) in zip(files, parts, strict=True)
             ]
-            self._parts = dict(zip(self.keys, parts, strict=True))
-            self._file_of = dict(zip(self.keys, files, strict=True))
+        if words is not None:
+            self.keys = [f"{key}, data row {row}" for row, key in enumerate(self.keys, start=1)]
+        self._parts = {} if parts is None else dict(zip(self.keys, parts, strict=True))
+        self._words = {} if words is None else dict(zip(self.keys, words, strict=True))
+        self._file_of = dict(zip(self.keys, files, strict=True))
         self._cache = FeatureCache(self.extraction)
         self._problems: Mapping[Path, str] = {}
         self._looked: dict[str, tuple[int, int]] = {}
@@ -75,11 +81,7 @@ class MediaSource:
 
     def describe_missing(self) -> str:
         """Describe the files with problems; empty if there are none."""
-        if not self._problems:
-            return ""
-        shown = [problem.replace(f"{self.folder}/", "") for problem in list(self._problems.values())[:SHOWN]]
-        more = " …" if len(self._problems) > SHOWN else ""
-        return f"{len(self._problems)} files could not be read: {'; '.join(shown)}{more}"
+        return describe_problems(self.folder, self._problems)
 
     def _read_one(self, key: str) -> NDArray[Any] | None:
         file = self.folder / self._file_of[key]
@@ -88,7 +90,23 @@ class MediaSource:
         features = self._cache.read(file)
         if features is not None and key in self._parts:
             features = features.between(*self._parts[key])
+        if features is not None and key in self._words:
+            features = per_word(features, self._words[key])
         if features is None:
             return None
         self._looked[key] = features.steps, len(features.values)
         return features.values if len(features.values) else None
+
+
+def describe_problems(folder: Path, problems: Mapping[Path, str]) -> str:
+    """Describe the files of a folder that could not be read; empty if there are none.
+
+    Args:
+        folder: folder, which is left out of the messages.
+        problems: message by file.
+    """
+    if not problems:
+        return ""
+    shown = [problem.replace(f"{folder}/", "") for problem in list(problems.values())[:SHOWN]]
+    more = " …" if len(problems) > SHOWN else ""
+    return f"{len(problems)} files could not be read: {'; '.join(shown)}{more}"

@@ -94,6 +94,12 @@ class Table:
         selected._file_of, selected._rows = self._file_of[rows], self._rows[rows]
         return selected
 
+    def with_column(self, name: str, cells: Sequence[str]) -> Table:
+        """Return a table with a further column, or with other cells in an existing one."""
+        copy = self._copy()
+        copy._columns = {**self._columns, name: pa.chunked_array([pa.array(cells, pa.string())])}
+        return copy
+
     @staticmethod
     def join(tables: Mapping[str, Table], column: str) -> Table:
         """Put tables below each other.

@@ -1,0 +1,167 @@
+"""Scoring of many clips into a folder of tables, annotation files and pages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from carat.features.description import TranscriptSettings
+from carat.features.segments import parse_segmentation
+from carat.inference.clips.annotations import write_eaf, write_textgrid, write_webvtt
+from carat.inference.clips.page import write_page
+from carat.inference.clips.scoring import ClipScorer
+from carat.inference.clips.timeline import Timeline
+from carat.inference.loading import load
+from carat.inference.predictor import Predictor
+from carat.inference.writers import WRITERS, write_rows
+from carat.utils.errors import CaratError, DataError
+from carat.utils.files import write_json
+from carat.utils.logging import logger
+from carat.utils.output_folder import FolderKind, claim, has_key
+from carat.utils.parallel.tasks import Engine
+from carat.utils.reading import read_json
+
+REPORT = "report.json"
+TABLE = "segments"
+"""Name of the tables without extension."""
+ANNOTATIONS: Mapping[str, Callable[..., None]] = {
+    ".eaf": write_eaf,
+    ".TextGrid": write_textgrid,
+    ".vtt": write_webvtt,
+    ".html": write_page,
+}
+"""Writers of the files of a clip, by extension."""
+FORMATS = tuple(suffix.removeprefix(".") for suffix in (*WRITERS, *ANNOTATIONS))
+"""Names of the formats."""
+
+CLIPS = FolderKind(
+    name="clip report",
+    markers=(REPORT,),
+    patterns=(*(f"{TABLE}{suffix}" for suffix in WRITERS), *(f"*{suffix}" for suffix in ANNOTATIONS)),
+    recognizes=lambda folder: has_key(folder / REPORT, "clips"),
+    has_results=lambda folder: any("output" in entry for entry in read_json(folder / REPORT)["clips"]),
+)
+"""A folder of scored clips."""
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    """How clips are scored and written.
+
+    Args:
+        segments: see `Predictor.predict_clip`.
+        words: see `Predictor.predict_text`.
+        formats: names of the files to write, of `FORMATS`.
+        media: include pictures, waveform and player in pages, and a link to the clip in annotations.
+        recognition: settings of speech recognition; defaults to those that the run was trained on.
+        cache: keep what is extracted in `$CARAT_CACHE`, and take it from there.
+    """
+
+    segments: str = "auto"
+    words: int = 3
+    formats: Collection[str] = FORMATS
+    media: bool = True
+    recognition: TranscriptSettings | None = None
+    cache: bool = True
+
+
+def score_clips(
+    run: Predictor | str | os.PathLike[str],
+    files: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    transcripts: Mapping[Path, Path] | None = None,
+    options: ClipOptions | None = None,
+    workers: int = 1,
+    engine: Engine = "local",
+    address: str | None = None,
+    overwrite: bool = False,
+    on_clip: Callable[[Timeline], None] = lambda timeline: None,
+) -> dict[str, Any]:
+    """Score audio and video files into a folder. One that cannot be read does not stop the others.
+
+    The folder gets `segments.csv`, `.jsonl` and `.parquet` with a row per segment of all clips; for each clip
+    an ELAN `.eaf`, a Praat `.TextGrid`, a WebVTT `.vtt` and an HTML page; and `report.json`.
+
+    Args:
+        run: run, or a predictor.
+        files: audio or video files.
+        out: folder to write.
+        transcripts: transcript file by media file; others are recognized.
+        options: how clips are scored and written.
+        workers: number of files from which features are extracted at a time.
+        engine: processes of this machine, or Ray.
+        address: address of a Ray cluster.
+        overwrite: replace an existing folder.
+        on_clip: called with the timeline of each clip.
+
+    Returns:
+        The report: name of the run, and for each file its summary, see `Timeline.summary`, or its problem.
+
+    Raises:
+        RunError: the folder exists, or the run cannot be used for clips.
+        CaratError: no file can be scored.
+        DataError: a package or a model is not installed.
+    """
+    options, given = options or ClipOptions(), transcripts or {}
+    if unknown := [name for name in options.formats if name not in FORMATS]:
+        raise DataError(f"unknown format '{unknown[0]}', expected {', '.join(FORMATS)}")
+    parse_segmentation(options.segments)
+    paths = list(dict.fromkeys(Path(file) for file in files))
+    predictor = run if isinstance(run, Predictor) else load(run)
+    scorer = ClipScorer(predictor, options.recognition, cache=options.cache)
+    folder = Path(out)
+    names = name_outputs(paths)
+    rows: list[dict[str, Any]] = []
+    report: dict[str, Any] = {"run": predictor.folder.name, "clips": []}
+    with claim(CLIPS, folder, overwrite=overwrite):
+        write_json(folder / REPORT, report)
+        problems: Mapping[Path, str] = {}
+        if options.cache and workers > 1:
+            recognize = [path for path in paths if path not in given]
+            problems = scorer.reader.prepare(
+                paths, recognize=recognize, workers=workers, engine=engine, address=address
+            )
+        for path in paths:
+            try:
+                if path in problems:
+                    raise DataError(problems[path])
+                timeline = scorer.score(path, given.get(path), segments=options.segments, words=options.words)
+                for suffix, write in ANNOTATIONS.items():
+                    if suffix.removeprefix(".") in options.formats:
+                        write(timeline, folder / f"{names[path]}{suffix}", media=options.media)
+            except DataError as error:
+                if len(paths) > 1:
+                    logger.warning(f"note: {error}")
+                report["clips"].append({"file": str(path), "problem": str(error)})
+            else:
+                report["clips"].append({"file": str(path), "output": names[path], **timeline.summary()})
+                rows += ({"file": str(path), **row} for row in timeline.rows())
+                on_clip(timeline)
+            write_json(folder / REPORT, report)
+        failed = [entry["problem"] for entry in report["clips"] if "problem" in entry]
+        if len(failed) == len(paths):
+            raise CaratError(failed[0] if len(paths) == 1 else f"no clip could be scored; first {failed[0]}")
+        for suffix in WRITERS:
+            if suffix.removeprefix(".") in options.formats and rows:
+                write_rows(rows, folder / f"{TABLE}{suffix}")
+    return report
+
+
+def name_outputs(files: Sequence[Path]) -> dict[Path, str]:
+    """Name the files of each clip, without extension: by its stem, unless another has the same.
+
+    >>> list(name_outputs([Path("a.mp4"), Path("b.mp4"), Path("x/b.wav"), Path("y/b.wav")]).values())
+    ['a', 'b', 'b.wav', 'b.wav-2']
+    """
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for file in files:
+        choices = (file.stem, file.name, *(f"{file.name}-{i}" for i in range(2, len(files) + 2)))
+        name = next(choice for choice in choices if choice.casefold() not in taken)
+        taken.add(name.casefold())
+        names[file] = name
+    return names

@@ -1,0 +1,56 @@
+"""Loading a finished run for inference."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+
+from carat.inference.predictor import Precision, Predictor
+from carat.models.build import build
+from carat.runs.card import check_files, check_padding, read_run, read_weights
+from carat.runs.folder import WEIGHTS
+from carat.utils.errors import RunError
+
+
+def load(
+    run: str | os.PathLike[str],
+    device: str | None = None,
+    precision: Precision = "float32",
+    *,
+    vectors: str | os.PathLike[str] | None = None,
+) -> Predictor:
+    """Load a finished run for inference; the training store is not needed.
+
+    Args:
+        run: folder created by `carat train`, or a `TrainedRun`.
+        device: PyTorch device, e.g. "cpu" or "cuda:1"; defaults to a GPU if one is available.
+        precision: "float32", in which thresholds were chosen, or "bf16", which is faster on hardware that
+            supports it and changes scores by about 0.01.
+        vectors: file of the word vectors that the run was trained on, for `predict_text`.
+
+    Returns:
+        Predictor with the model on the device.
+
+    Raises:
+        RunError: there is no run, or it is unfinished or corrupt.
+
+    Example:
+        carat.load("demo-run", device="cpu").labels
+    """
+    folder = Path(run)
+    card, experiment = read_run(folder)
+    check_files(folder, card)
+    with torch.random.fork_rng(devices=[]):  # initial weights leave the random state unchanged
+        model = build(experiment.method, experiment.encoders, card.labels, card.modalities, folder)
+    check_padding(folder, card, model.max_length)
+    try:
+        model.load_state_dict(read_weights(folder, card))
+    except (SafetensorError, OSError, RuntimeError) as error:
+        problem = f"corrupt, or does not match the experiment ({str(error).strip().splitlines()[-1].strip()})"
+        raise RunError(f"{folder / WEIGHTS}: {problem}") from error
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    file = None if vectors is None else Path(vectors)
+    return Predictor(folder, card, experiment, model.to(device), precision, file)
