@@ -9,7 +9,7 @@ from pathlib import Path
 from carat.features.extractor import FeatureSequence
 from carat.features.media import MediaInfo
 from carat.features.speech import Segment
-from carat.features.transcript_files import Utterance
+from carat.features.utterances import Utterance
 from carat.features.words import Word
 
 
