@@ -61,7 +61,9 @@ def _check_header(root: ElementTree.Element, path: Path) -> float:
         return 0.0
     unit = header.get("TIME_UNITS", "milliseconds")
     if unit != "milliseconds":
-        raise DataError(f"{path}: has times in {_short(unit)}, expected milliseconds: save it again with ELAN")
+        raise DataError(
+            f"{path}: has times in {_short(unit)}, expected milliseconds: save it again with ELAN"
+        )
     media = header.find("MEDIA_DESCRIPTOR")
     origin = "0" if media is None else media.get("TIME_ORIGIN", "0")
     return _seconds(origin, f"{path}: TIME_ORIGIN")
@@ -108,17 +110,15 @@ def _intervals(
     ]
 
 
-def _interpolate(
-    bounds: Sequence[str], slots: Mapping[str, float | None], where: str
-) -> dict[str, float]:
+def _interpolate(bounds: Sequence[str], slots: Mapping[str, float | None], where: str) -> dict[str, float]:
     """Times of the bounds of a tier's annotations; those without one lie evenly between their neighbors."""
     names = list(dict.fromkeys(bounds))
-    known = [(i, time) for i, name in enumerate(names) if (time := slots[name]) is not None]
+    known = {i: time for i, name in enumerate(names) if (time := slots[name]) is not None}
     if not names:
         return {}
-    if not known or known[0][0] > 0 or known[-1][0] < len(names) - 1:
+    if not {0, len(names) - 1} <= known.keys():
         raise DataError(f"{where} has annotations without times, and none around them with times")
-    times = np.interp(np.arange(len(names)), *zip(*known, strict=True))
+    times = np.interp(range(len(names)), list(known), list(known.values()))
     return dict(zip(names, times.tolist(), strict=True))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,26 +12,23 @@ from carat.features.words import Word, spread
 from carat.utils.errors import DataError, shorten
 
 MAX_SECONDS = 100 * 3600.0
-WORD_TIERS = ("words", "word", "orthography", "ort", "kan", "ort-mau")
-"""Names of tiers with words, as forced aligners write them."""
-UTTERANCE_TIERS = tuple(
-    "transcript transcripts transcription transcriptions utterance utterances utt sentence sentences text phrase "
-    "phrases speech turn turns ipu ipus default".split()
-)
-"""Names of tiers with longer parts of what is said."""
-OTHER_TIERS = tuple(
-    "phone phones phoneme phonemes phonetic segment segments syllable syllables mau kas tone tones break breaks "
-    "tobi pitch ipa gloss glosses translation translations pos lemma lemmas morph morphs morpheme morphemes note "
-    "notes comment comments gesture gestures gaze head face emotion emotions label labels score scores topic "
-    "topics event events noise noises pause pauses silence silences laughter music vad speaker speakers".split()
-)
-"""Names of tiers with something else."""
-TIER_NAMES = {*WORD_TIERS, *UTTERANCE_TIERS, *OTHER_TIERS}
+ROLES: Mapping[str, re.Pattern[str]] = {
+    role: re.compile(pattern, re.IGNORECASE)
+    for role, pattern in {
+        "words": r"words?|orthography|ort|kan|ort-mau",
+        "utterances": r"(?:transcript|transcription|utterance|sentence|phrase|turn|ipu)s?|"
+        r"utt|text|speech|default",
+        "other": r"(?:phone|phoneme|segment|syllable|tone|break|translation|lemma|morph|morpheme|note|"
+        r"comment|gesture|emotion|label|score|topic|event|noise|pause|silence|speaker)s?|"
+        r"gloss(?:es)?|phonetic|mau|kas|tobi|pitch|ipa|pos|gaze|head|face|laughter|music|vad",
+    }.items()
+}
+"""What is annotated, by the names of tiers as forced aligners and people write them."""
 SILENCES = ("<eps>", "<sil>", "sil", "sp", "<p:>", "<p>")
 """What forced aligners write into tiers with words where nobody speaks."""
 PERSON = re.compile(
     r"(?:speaker|spkr?|participant|subject|interviewer|interviewee|therapist|patient|client|doctor|teacher|"
-    r"student|mother|father|child|host|guest|[a-z])[\s_.-]*\w{0,3}",
+    r"student|mother|father|child|host|guest|[a-z])(?:[\s_.-]*(?:\d{1,4}|[a-z]))?",
     re.IGNORECASE,
 )
 NO_PERSON = re.compile(r"(?:tier|layer|level|track|channel)[\s_.-]*\d*", re.IGNORECASE)
@@ -77,7 +74,7 @@ class Tier:
 
     @property
     def role(self) -> str:
-        """What is annotated, in lower case, such as "words"; empty if the name is that of a person."""
+        """What is annotated, one of `ROLES`; empty if the name does not say it."""
         return self._parsed[1]
 
     @cached_property
@@ -89,27 +86,23 @@ def parse_name(name: str) -> tuple[str, str]:
     """Parse the name of a tier into speaker and role, as forced aligners, ELAN and carat write them.
 
     >>> parse_name("Ann - words"), parse_name("words@Ann"), parse_name("Ann"), parse_name("phones")
-    (('Ann', 'words'), ('Ann', 'words'), ('Ann', ''), ('', 'phones'))
+    (('Ann', 'words'), ('Ann', 'words'), ('Ann', ''), ('', 'other'))
     """
     name = " ".join(name.split())
-    if name.lower() in TIER_NAMES:
-        return "", name.lower()
+    if role := _role(name):
+        return "", role
     for separator in (" - ", " – ", "@", "_"):
-        left, found, right = (
-            name.partition(separator) if separator == "@" else _split_role(name, separator)
-        )
-        for role, speaker in ((right, left), (left, right)):
-            if found and role.lower() in TIER_NAMES and (separator != "_" or _is_person(speaker)):
-                return speaker, role.lower()
-        if found and separator == "@":
-            return right, left.lower()
-    return (name, "") if _is_person(name) else ("", name.lower())
+        for left, found, right in (name.rpartition(separator), name.partition(separator)):
+            for speaker, what in ((left, right), (right, left)):
+                if found and (role := _role(what)) and (separator != "_" or _is_person(speaker)):
+                    return speaker, role
+    if "@" in name:
+        return name.partition("@")[2], ""
+    return (name, "") if _is_person(name) else ("", "")
 
 
-def _split_role(name: str, separator: str) -> tuple[str, str, str]:
-    """Split off a role at the end, or else at the beginning."""
-    left, found, right = name.rpartition(separator)
-    return (left, found, right) if right.lower() in TIER_NAMES else name.partition(separator)
+def _role(name: str) -> str:
+    return next((role for role, pattern in ROLES.items() if pattern.fullmatch(name)), "")
 
 
 def _is_person(name: str) -> bool:
@@ -126,8 +119,8 @@ def choose_tiers(tiers: Sequence[Tier]) -> list[Tier]:
     Args:
         tiers: tiers with text, at least one.
     """
-    words = _first_of_each_speaker(tier for tier in tiers if tier.role in WORD_TIERS)
-    utterances = _first_of_each_speaker(tier for tier in tiers if tier.role in UTTERANCE_TIERS)
+    words = _first_of_each_speaker(tier for tier in tiers if tier.role == "words")
+    utterances = _first_of_each_speaker(tier for tier in tiers if tier.role == "utterances")
     if words:
         if all(tier.speaker for tier in words):
             heard = {tier.speaker for tier in words}
@@ -135,7 +128,7 @@ def choose_tiers(tiers: Sequence[Tier]) -> list[Tier]:
         return words
     if utterances:
         return utterances
-    others = [tier for tier in tiers if tier.role not in OTHER_TIERS] or list(tiers)
+    others = [tier for tier in tiers if tier.role != "other"] or list(tiers)
     people = _without_layers(_first_of_each_speaker(tier for tier in others if tier.speaker))
     return people if len(people) > 1 else others[:1]
 
@@ -174,7 +167,7 @@ def read_tiers(tiers: Sequence[Tier], where: str) -> tuple[list[Utterance], list
     utterances: list[Utterance] = []
     words: list[Word] = []
     for tier in choose_tiers(filled) if filled else []:
-        has_words = tier.role in WORD_TIERS
+        has_words = tier.role == "words"
         said = []
         for interval in tier.intervals:
             start, end, text = interval.start, interval.end, " ".join(interval.text.split())

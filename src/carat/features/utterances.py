@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from carat.features.words import Word
 
 SENTENCE_END = re.compile(
-    r"[.!?…‼‽⁇⁈⁉。．｡！？؟۔।॥։።፧។။\u037e]"  # Latin, CJK, Arabic, Urdu, Hindi, Armenian, Amharic, Khmer, Burmese
+    r"[.!?…‼‽⁇⁈⁉\u037e。．｡！？؟۔।॥։።፧។။]"
     r"[\"'”’»›)\]}」』）】〉》]*$"
 )
+"""Punctuation that ends a sentence in Latin, Greek, CJK, Arabic, Indian, Armenian, Amharic, Khmer and Burmese
+script, and what closes after it."""
 ELLIPSIS = re.compile(r"(?:\.{2,}|…)\W*$")
 ABBREVIATION = re.compile(
-    r"\W*(?:(?:mr|mrs|ms|dr|prof|st|mt|jr|sr|vs|no|fig|approx|z\.b|d\.h|bzw|ca|nr|hr|fr|mme|mlle)\."
+    r"\W*(?:(?:mr|mrs|ms|dr|prof|st|mt|jr|sr|vs|fig|approx|bzw|ca|nr|hr|fr|mme|mlle)\."
     r"|(?-i:[A-HJ-ZÀ-Þ])\.|(?:\w\.){2,})",
     re.IGNORECASE,
 )
@@ -92,12 +95,15 @@ def _divide(words: list[Word], max_seconds: float) -> Iterator[list[Word]]:
         if len(group) == 1 or _end(group) - group[0].start <= max_seconds:
             yield group
             continue
-        middle = (group[0].start + _end(group)) / 2
-        at = max(
-            range(1, len(group)),
-            key=lambda i: (_gap(group[i - 1], group[i]), -abs(group[i].start - middle)),  # noqa: B023
-        )
+        at = _longest_pause(group)
         rest += [group[at:], group[:at]]
+
+
+def _longest_pause(words: Sequence[Word]) -> int:
+    """Number of the word after the longest pause; of equal ones, the one nearest to the middle."""
+    middle = (words[0].start + _end(words)) / 2
+    pauses = [(_gap(a, b), -abs(b.start - middle)) for a, b in pairwise(words)]
+    return 1 + pauses.index(max(pauses))
 
 
 def _gap(word: Word, following: Word) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mimetypes
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
@@ -13,7 +13,15 @@ from typing import Protocol
 from xml.etree import ElementTree
 
 from carat.features.clip import Clip
-from carat.inference.clips.layers import ScoreTier, format_score, make_tiers, milliseconds, one_line
+from carat.inference.clips.layers import (
+    ScoreTier,
+    elan_name,
+    format_score,
+    make_tiers,
+    milliseconds,
+    one_line,
+    praat_name,
+)
 from carat.inference.clips.timeline import ScoredSegment, Timeline
 from carat.utils.errors import RunError
 from carat.utils.files import replace_file
@@ -28,7 +36,8 @@ TYPES: Mapping[str, str] = {
 }
 """ELAN's linguistic types: how annotations of each kind depend on those of the transcript."""
 CONSTRAINTS: Mapping[str, str] = {
-    "Included_In": "Time alignable annotations within the parent annotation's time interval, gaps are allowed",
+    "Included_In": "Time alignable annotations within the parent annotation's time interval, "
+    "gaps are allowed",
     "Symbolic_Association": "1-1 association with a parent annotation",
 }
 """ELAN's descriptions of the constraints in use."""
@@ -39,8 +48,8 @@ BREAKS_PRAATIO = re.compile(r"\b(item|intervals|points) ?\[")
 def write_eaf(timeline: Timeline, file: Path, *, media: bool = True) -> None:
     """Write an ELAN annotation file, atomically.
 
-    For each speaker: the tier `transcript`, and below it `words`, `emotions` (predicted labels) and one tier for
-    each label with its score. Names of tiers end in "@" and the speaker, as usual in ELAN.
+    For each speaker: the tier `transcript`, and below it `words`, `emotions` (predicted labels) and one tier
+    for each label with its score. Names of tiers end in "@" and the speaker, as usual in ELAN.
 
     pympi could write it too, but puts time slots in no order, and characters into it that XML does not allow.
 
@@ -92,7 +101,7 @@ class _Document:
 
     def __init__(self, root: ElementTree.Element) -> None:
         self._root = root
-        self._slots: list[tuple[int, list[tuple[ElementTree.Element, str]]]] = []
+        self._slots: list[tuple[int, ElementTree.Element, str]] = []
         self.annotations = 0
 
     def add(self, tiers: Sequence[ScoreTier]) -> None:
@@ -100,7 +109,7 @@ class _Document:
         parent = ""
         parents: list[str] = []
         for tier in tiers:
-            name = f"{tier.name}@{tier.speaker}" if tier.speaker else tier.name
+            name = elan_name(tier.name, tier.speaker)
             values = {"LINGUISTIC_TYPE_REF": tier.kind, "TIER_ID": name}
             values |= {"PARENT_REF": parent} if parent else {}
             values |= {"PARTICIPANT": tier.speaker} if tier.speaker else {}
@@ -111,18 +120,18 @@ class _Document:
                 continue
             for span in tier.spans:
                 annotation = self._annotate(element, "ALIGNABLE_ANNOTATION", span.text)
-                self._slots.append((span.start, [(annotation, "TIME_SLOT_REF1")]))
-                self._slots.append((span.end, [(annotation, "TIME_SLOT_REF2")]))
+                self._slots.append((span.start, annotation, "TIME_SLOT_REF1"))
+                self._slots.append((span.end, annotation, "TIME_SLOT_REF2"))
                 if not parent:
                     parents.append(annotation.attrib["ANNOTATION_ID"])
             parent = parent or name
 
     def write_time_order(self, element: ElementTree.Element) -> None:
         """Number the time slots in the order of their times, and refer to them."""
-        for number, (time, references) in enumerate(sorted(self._slots, key=lambda slot: slot[0]), 1):
+        in_order = sorted(self._slots, key=lambda slot: slot[0])
+        for number, (time, annotation, key) in enumerate(in_order, 1):
             ElementTree.SubElement(element, "TIME_SLOT", TIME_SLOT_ID=f"ts{number}", TIME_VALUE=str(time))
-            for annotation, key in references:
-                annotation.set(key, f"ts{number}")
+            annotation.set(key, f"ts{number}")
 
     def _annotate(self, tier: ElementTree.Element, kind: str, text: str) -> ElementTree.Element:
         self.annotations += 1
@@ -153,13 +162,12 @@ def _mime(clip: Clip) -> str:
 def write_textgrid(timeline: Timeline, file: Path, *, media: bool = True) -> None:
     """Write a Praat TextGrid, atomically.
 
-    It has the tiers of `write_eaf`, named "Ann - words" as the Montreal Forced Aligner does. The format has no
-    name of a media file, whatever `media` is.
+    It has the tiers of `write_eaf`, named "Ann - words" as the Montreal Forced Aligner does.
 
     Args:
         timeline: scored clip.
         file: file to write.
-        media: without effect.
+        media: without effect, since the format has no name of a media file.
 
     Raises:
         OSError: the file cannot be written.
@@ -178,7 +186,7 @@ def write_textgrid(timeline: Timeline, file: Path, *, media: bool = True) -> Non
         "tiers": [
             {
                 "class": "IntervalTier",
-                "name": _unbroken(f"{tier.speaker} - {tier.name}" if tier.speaker else tier.name),
+                "name": _unbroken(praat_name(tier.name, tier.speaker)),
                 "xmin": 0.0,
                 "xmax": end,
                 "entries": [(x.start / 1000, x.end / 1000, _unbroken(x.text)) for x in tier.spans],
@@ -220,7 +228,8 @@ def write_webvtt(timeline: Timeline, file: Path, *, media: bool = True) -> None:
         start, end = milliseconds(segment.start, segment.end)
         cues.append((start, end, webvtt.Caption(_clock(start), _clock(end), _payload(segment))))
     captions = [caption for _, _, caption in sorted(cues, key=lambda cue: cue[:2])]
-    replace_file(file, webvtt.WebVTT(captions=captions).content.encode(), b"\n")
+    content = webvtt.WebVTT(captions=captions).content.rstrip("\n")
+    replace_file(file, content.encode(), b"\n")
 
 
 def _payload(segment: ScoredSegment) -> str:

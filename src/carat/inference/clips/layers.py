@@ -65,14 +65,15 @@ def make_tiers(timeline: Timeline) -> list[list[ScoreTier]]:
         timeline: timeline.
 
     Returns:
-        For each speaker, the tiers "transcript", "words" (if there are any), "emotions", and one of each label.
-        Segments of a speaker that overlap are on further tiers of the same kinds, since tiers cannot overlap.
+        For each speaker, the tiers "transcript", "words" (if there are any), "emotions", and one of each
+        label. Segments of a speaker that overlap are on further tiers of the same kinds, since tiers have no
+        overlaps.
     """
     speakers: dict[str, list[ScoredSegment]] = {}
     for segment in timeline.segments:
         speakers.setdefault(one_line(segment.speaker), []).append(segment)
     groups = [(name, layer) for name, segments in speakers.items() for layer in _layers(segments)]
-    names: set[tuple[str, str]] = set()
+    names: set[str] = set()
     return [list(_tiers_of(timeline, speaker, layer, names)) for speaker, layer in groups]
 
 
@@ -83,6 +84,16 @@ def one_line(text: str) -> str:
     'a b\ufffd'
     """
     return SPACE.sub(" ", NOT_IN_XML.sub("\ufffd", SPACE.sub(" ", text))).strip(" ")
+
+
+def elan_name(name: str, speaker: str) -> str:
+    """Name of a tier as usual in ELAN, such as "words@Ann"."""
+    return f"{name}@{speaker}" if speaker else name
+
+
+def praat_name(name: str, speaker: str) -> str:
+    """Name of a tier as the Montreal Forced Aligner writes it, such as "Ann - words"."""
+    return f"{speaker} - {name}" if speaker else name
 
 
 def milliseconds(start: float, end: float) -> tuple[int, int]:
@@ -117,7 +128,7 @@ def _layers(segments: Sequence[ScoredSegment]) -> list[list[_Placed]]:
 
 
 def _tiers_of(
-    timeline: Timeline, speaker: str, layer: Sequence[_Placed], names: set[tuple[str, str]]
+    timeline: Timeline, speaker: str, layer: Sequence[_Placed], names: set[str]
 ) -> Iterator[ScoreTier]:
     def tier(kind: Kind, name: str, spans: Iterable[Span]) -> ScoreTier:
         unique = _unique(one_line(name) or "unnamed", speaker, names)
@@ -136,12 +147,14 @@ def _tiers_of(
         yield tier("score", label, spans("" if score is None else format_score(score) for score in scores))
 
 
-def _unique(name: str, speaker: str, names: set[tuple[str, str]]) -> str:
-    """Number a name that the speaker already has; upper and lower case are the same to some programs."""
-    candidates = (name if i == 1 else f"{name} {i}" for i in count(1))
-    chosen = next(x for x in candidates if (x.lower(), speaker.lower()) not in names)
-    names.add((chosen.lower(), speaker.lower()))
-    return chosen
+def _unique(name: str, speaker: str, names: set[str]) -> str:
+    """Number a name that is taken; upper and lower case are the same to some programs."""
+    for candidate in (name if i == 1 else f"{name} {i}" for i in count(1)):
+        full = {elan_name(candidate, speaker).lower(), praat_name(candidate, speaker).lower()}
+        if not full & names:
+            names |= full
+            return candidate
+    raise AssertionError  # never: there are more numbers than names
 
 
 def _word_spans(placed: _Placed) -> list[Span]:
