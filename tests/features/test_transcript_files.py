@@ -11,6 +11,7 @@ import pytest
 from carat.features.speech import Segment
 from carat.features.tiers import Interval, Tier, choose_tiers
 from carat.features.transcript_files import Transcript, read_transcript, text_transcript
+from carat.features.utterances import group_words
 from carat.utils.errors import DataError
 
 pytest.importorskip("webvtt")
@@ -233,6 +234,8 @@ def test_textgrid_with_a_tier_for_each_person(tmp_path: Path) -> None:
         (["transcript – Ann", "transcript – Ben"], ["transcript – Ann", "transcript – Ben"]),
         (["Ann_words", "Ben_words", "phones"], ["Ann_words", "Ben_words"]),
         (["A_Transcription", "A_Notes", "B_Transcription"], ["A_Transcription", "B_Transcription"]),
+        (["K-Spch", "W-Spch", "W-Words", "W-IPA"], ["W-Words", "K-Spch"]),
+        (["ORT-MAU", "KAN-MAU", "MAU"], ["ORT-MAU"]),
         (["speaker 1", "speaker 2", "Comments"], ["speaker 1", "speaker 2"]),
         (["SPK_01", "SPK_02"], ["SPK_01", "SPK_02"]),
         (["phones", "Mary", "John"], ["Mary", "John"]),
@@ -398,6 +401,20 @@ def test_faulty_elan_files(tmp_path: Path, content: str | bytes, message: str) -
         read(tmp_path, "a.eaf", content)
     assert str(caught.value).startswith(str(tmp_path / "a.eaf"))
     assert len(str(caught.value).removeprefix(str(tmp_path))) < 200
+
+
+def test_a_huge_elan_file(tmp_path: Path) -> None:
+    with (tmp_path / "a.eaf").open("wb") as file:
+        file.truncate(33 << 20)
+    with pytest.raises(DataError, match=r"a\.eaf: is larger than 32 MB"):
+        read_transcript(tmp_path / "a.eaf")
+
+
+@pytest.mark.parametrize("cue", ["<v" + " " * 100_000, "<v ." * 50_000, "." * 100_000 + "a! b"])
+def test_cues_that_would_be_slow_to_search(tmp_path: Path, cue: str) -> None:
+    transcript = read(tmp_path, "a.vtt", f"WEBVTT\n\n00:01.000 --> 00:02.000\nso {cue}\n")
+    group_words(transcript.words)
+    assert transcript.words[0].text == "so"
 
 
 def test_a_transcript_that_was_not_downloaded(tmp_path: Path) -> None:

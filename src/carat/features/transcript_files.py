@@ -22,7 +22,7 @@ from carat.utils.reading import check_content, read_bytes
 
 MAX_BYTES = 32 << 20
 INLINE_TIME = re.compile(r"<((?:\d+:)?\d{2}:\d{2}\.\d{3})>")
-VOICE = re.compile(r"<v(?:\.[^\s<>]*)?(?:\s+([^<>]*))?>|(</v>)")
+VOICE = re.compile(r"<v(?:\.[^\s<>]*+)?(?:\s([^<>]*+))?>|(</v>)")
 """Start of a voice with its speaker, or its end."""
 TAG = re.compile(r"</?[^<>]*>")
 ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z]{2,8});", re.IGNORECASE)

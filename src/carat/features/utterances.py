@@ -7,15 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
+
 from carat.features.words import Word
 
-SENTENCE_END = re.compile(
-    r"[.!?…‼‽⁇⁈⁉\u037e。．｡！？؟۔।॥։።፧។။]"
-    r"[\"'”’»›)\]}」』）】〉》]*$"
-)
+CLOSING = r"[\"'”’»›)\]}」』）】〉》]*$"
+SENTENCE_END = re.compile(rf"[.!?…‼‽⁇⁈⁉\u037e。．｡！？؟۔।॥։።፧។။]{CLOSING}")
 """Punctuation that ends a sentence in Latin, Greek, CJK, Arabic, Indian, Armenian, Amharic, Khmer and Burmese
 script, and what closes after it."""
-ELLIPSIS = re.compile(r"(?:\.{2,}|…)\W*$")
+ELLIPSIS = re.compile(rf"(?:\.\.|…){CLOSING}")
 ABBREVIATION = re.compile(
     r"\W*(?:(?:mr|mrs|ms|dr|prof|st|mt|jr|sr|vs|fig|approx|bzw|ca|nr|hr|fr|mme|mlle)\."
     r"|(?-i:[A-HJ-ZÀ-Þ])\.|(?:\w\.){2,})",
@@ -88,22 +88,21 @@ def _ends_sentence(text: str, following: str) -> bool:
     return not (ELLIPSIS.search(text) and following[:1].islower())  # a hesitation
 
 
-def _divide(words: list[Word], max_seconds: float) -> Iterator[list[Word]]:
-    rest = [words]
+def _divide(words: Sequence[Word], max_seconds: float) -> Iterator[Sequence[Word]]:
+    """Divide at the longest pause, of equal ones at that nearest to the middle, until nothing is too long."""
+    starts, ends = np.array([word.start for word in words]), np.array([word.end for word in words])
+    pauses = np.array([_gap(a, b) for a, b in pairwise(words)])
+    rest = [(0, len(words))]
     while rest:
-        group = rest.pop()
-        if len(group) == 1 or _end(group) - group[0].start <= max_seconds:
-            yield group
+        first, last = rest.pop()
+        start, end = starts[first], ends[first:last].max()
+        if last - first == 1 or end - start <= max_seconds:
+            yield words[first:last]
             continue
-        at = _longest_pause(group)
-        rest += [group[at:], group[:at]]
-
-
-def _longest_pause(words: Sequence[Word]) -> int:
-    """Number of the word after the longest pause; of equal ones, the one nearest to the middle."""
-    middle = (words[0].start + _end(words)) / 2
-    pauses = [(_gap(a, b), -abs(b.start - middle)) for a, b in pairwise(words)]
-    return 1 + pauses.index(max(pauses))
+        inside = pauses[first : last - 1]
+        longest = first + 1 + np.flatnonzero(inside == inside.max())
+        at = int(longest[np.abs(starts[longest] - (start + end) / 2).argmin()])
+        rest += [(at, last), (first, at)]
 
 
 def _gap(word: Word, following: Word) -> float:
