@@ -237,6 +237,7 @@ def test_textgrid_with_a_tier_for_each_person(tmp_path: Path) -> None:
         (["K-Spch", "W-Spch", "W-Words", "W-IPA"], ["W-Words", "K-Spch"]),
         (["ORT-MAU", "KAN-MAU", "MAU"], ["ORT-MAU"]),
         (["speaker 1", "speaker 2", "Comments"], ["speaker 1", "speaker 2"]),
+        (["Speaker_A", "Speaker_B"], ["Speaker_A", "Speaker_B"]),
         (["SPK_01", "SPK_02"], ["SPK_01", "SPK_02"]),
         (["phones", "Mary", "John"], ["Mary", "John"]),
         (["李雷", "韩梅梅"], ["李雷", "韩梅梅"]),
@@ -308,6 +309,13 @@ def test_elan_with_participants(tmp_path: Path, encoding: str) -> None:
         ("hi", "Ben", True),
         ("bye", "Ann", True),
     ]
+
+
+def test_elan_speakers_with_tiers_of_different_kinds(tmp_path: Path) -> None:
+    words = elan_tier("words", (0, 1, "Oh"), (1, 2, "hello"), participant="Ann")
+    notes = elan_tier("notes", (0, 4, "noisy"), participant="Cleo")
+    transcript = read(tmp_path, "a.eaf", elan(notes, TALK, words, REPLY))
+    assert turns(transcript) == [("Ann", "Oh hello", 0.0, 1.5), ("Ben", "hi", 1.0, 2.5)]
 
 
 def test_elan_prefers_words(tmp_path: Path) -> None:

@@ -70,6 +70,12 @@ def test_words_without_pauses_are_divided_in_the_middle() -> None:
     assert " ".join(texts(utterances)) == " ".join(word.text for word in words)
 
 
+def test_no_single_word_is_divided_off_if_there_is_another_pause() -> None:
+    words = timed((0.0, 1.0), (1.7, 14.0), (14.2, 20.0), (20.1, 28.0), (28.1, 29.0))
+    assert texts(group_words(words)) == ["a b", "c d e"]
+    assert texts(group_words(words[:2], max_seconds=10.0)) == ["a", "b"]
+
+
 def test_speakers_are_apart_even_if_they_overlap() -> None:
     words = [
         Word("So", 0.0, 0.5, speaker="Ann"),

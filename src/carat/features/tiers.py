@@ -91,6 +91,8 @@ def parse_name(name: str) -> tuple[str, str]:
     name = " ".join(name.split())
     if role := _role(name):
         return "", role
+    if PERSON.fullmatch(name):
+        return name, ""
     for separator in (" - ", " – ", "@", "_", "-"):
         for left, found, right in (name.rpartition(separator), name.partition(separator)):
             for speaker, what in ((left, right), (right, left)):
@@ -121,14 +123,12 @@ def choose_tiers(tiers: Sequence[Tier]) -> list[Tier]:
     """
     words = _first_of_each_speaker(tier for tier in tiers if tier.role == "words")
     utterances = _first_of_each_speaker(tier for tier in tiers if tier.role == "utterances")
-    if words:
-        if all(tier.speaker for tier in words):
-            heard = {tier.speaker for tier in words}
-            words += [tier for tier in utterances if tier.speaker and tier.speaker not in heard]
-        return words
-    if utterances:
-        return utterances
     others = [tier for tier in tiers if tier.role != "other"] or list(tiers)
+    if chosen := words or utterances:
+        if all(tier.speaker for tier in chosen):
+            further = [*utterances, *(tier for tier in others if tier.participant)]
+            chosen = _first_of_each_speaker([*chosen, *(tier for tier in further if tier.speaker)])
+        return chosen
     people = _without_layers(_first_of_each_speaker(tier for tier in others if tier.speaker))
     return people if len(people) > 1 else others[:1]
 

@@ -23,6 +23,9 @@ ABBREVIATION = re.compile(
 )
 """Words whose period does not end a sentence, such as titles, initials (not "I.") and "e.g."."""
 
+SHORT = 0.1
+"""Share of the greatest length; no shorter part is divided off, if there is another pause."""
+
 
 @dataclass(frozen=True)
 class Utterance:
@@ -89,7 +92,10 @@ def _ends_sentence(text: str, following: str) -> bool:
 
 
 def _divide(words: Sequence[Word], max_seconds: float) -> Iterator[Sequence[Word]]:
-    """Divide at the longest pause, of equal ones at that nearest to the middle, until nothing is too long."""
+    """Divide at the longest pause, of equal ones at that nearest to the middle, until nothing is too long.
+
+    Pauses near the start and the end do not count, if there are others.
+    """
     starts, ends = np.array([word.start for word in words]), np.array([word.end for word in words])
     pauses = np.array([_gap(a, b) for a, b in pairwise(words)])
     rest = [(0, len(words))]
@@ -99,10 +105,12 @@ def _divide(words: Sequence[Word], max_seconds: float) -> Iterator[Sequence[Word
         if last - first == 1 or end - start <= max_seconds:
             yield words[first:last]
             continue
-        inside = pauses[first : last - 1]
-        longest = first + 1 + np.flatnonzero(inside == inside.max())
-        at = int(longest[np.abs(starts[longest] - (start + end) / 2).argmin()])
-        rest += [(at, last), (first, at)]
+        at = np.arange(first + 1, last)
+        inside = at[np.minimum(starts[at] - start, end - starts[at]) >= SHORT * max_seconds]
+        at = inside if len(inside) else at
+        at = at[pauses[at - 1] == pauses[at - 1].max()]
+        chosen = at[np.abs(starts[at] - (start + end) / 2).argmin()]
+        rest += [(chosen, last), (first, chosen)]
 
 
 def _gap(word: Word, following: Word) -> float:
