@@ -12,7 +12,7 @@ from carat.features.extractor import FeatureSequence
 from carat.features.media import MediaInfo
 from carat.features.segments import Segmentation, divide, parse_segmentation
 from carat.features.speech import Segment
-from carat.features.transcript_files import Utterance
+from carat.features.utterances import Utterance
 from carat.features.words import Word, per_word
 from carat.utils.errors import DataError
 

@@ -23,8 +23,8 @@ from carat.features.extractor import Extractor, FeatureSequence, match_installed
 from carat.features.media import Media, MediaInfo
 from carat.features.speech import Segment, read_segments
 from carat.features.transcript import read_words
-from carat.features.transcript_files import Transcript, Utterance, read_transcript
-from carat.features.utterances import group_words
+from carat.features.transcript_files import Transcript, read_transcript
+from carat.features.utterances import Utterance, group_words
 from carat.features.words import Word
 from carat.utils.errors import DataError
 from carat.utils.parallel.tasks import Engine

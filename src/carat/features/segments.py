@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Literal
@@ -99,11 +99,7 @@ def divide(clip: Clip, segmentation: Segmentation, *, has_given_times: bool = Fa
     if by == "whole":
         return [Part(0.0, clip.duration, list(clip.words), whole=True)]
     if by == "transcript":
-        return [
-            Part(x.start, min(x.end, clip.duration), words_between(clip.words, x.start, x.end), x.speaker)
-            for x in clip.utterances
-            if x.start is not None and x.end is not None and x.start < clip.duration
-        ]
+        return list(_utterances(clip))
     if by == "vad":
         spans = [(segment.start, segment.end) for segment in clip.speech]
     else:
@@ -111,6 +107,16 @@ def divide(clip: Clip, segmentation: Segmentation, *, has_given_times: bool = Fa
     return [
         Part(start, end, words) for (start, end), words in zip(spans, _assign(clip.words, spans), strict=True)
     ]
+
+
+def _utterances(clip: Clip) -> Iterator[Part]:
+    """The utterances that start within the clip, with the words of their speaker."""
+    for utterance in clip.utterances:
+        start, end = utterance.start, utterance.end
+        if start is None or end is None or start >= clip.duration:
+            continue
+        words = [x for x in words_between(clip.words, start, end) if x.speaker == utterance.speaker]
+        yield Part(start, min(end, clip.duration), words, utterance.speaker)
 
 
 def _equal_spans(duration: float, seconds: float) -> list[tuple[float, float]]:

@@ -1,44 +1,34 @@
-"""Transcripts that people bring: text, SubRip (.srt), WebVTT (.vtt) and Praat's TextGrid (extra `clip`)."""
+"""Transcripts that people bring: text, SubRip (.srt), WebVTT (.vtt), Praat's TextGrid and ELAN's .eaf."""
 
 from __future__ import annotations
 
+import html
 import os
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from carat.features.elan import read_eaf
 from carat.features.speech import Segment
+from carat.features.tiers import Interval, Tier, check_times, read_tiers
+from carat.features.utterances import Utterance as Utterance
 from carat.features.words import Word, spread, spread_over
 from carat.utils.encoding import detect, detect_by_mark
 from carat.utils.errors import DataError, shorten
-from carat.utils.reading import read_bytes
+from carat.utils.reading import check_content, read_bytes
 
 MAX_BYTES = 32 << 20
-MAX_SECONDS = 100 * 3600.0
-WORD_TIERS = ("words", "word", "orthography", "ort", "kan", "ort-mau")
-"""Names of tiers with words, as forced aligners write them."""
 INLINE_TIME = re.compile(r"<((?:\d+:)?\d{2}:\d{2}\.\d{3})>")
+VOICE = re.compile(r"<v(?:\.[^\s<>]*+)?(?:\s([^<>]*+))?>|(</v>)")
+"""Start of a voice with its speaker, or its end."""
 TAG = re.compile(r"</?[^<>]*>")
-NOT_SPEECH = re.compile(r"\{[^{}]*\}|♪|♫")
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """What is said in a stretch of time.
-
-    Args:
-        text: what is said; may have several lines.
-        start: seconds from the start of the file; None if the transcript has no times.
-        end: likewise.
-        speaker: who says it; empty if unknown.
-    """
-
-    text: str
-    start: float | None = None
-    end: float | None = None
-    speaker: str = ""
+ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z]{2,8});", re.IGNORECASE)
+LABELS = "labels"
+"""Class of the line in WebVTT files that carat writes that is not spoken."""
+NOT_SPEECH = re.compile(rf"<c\.{LABELS}>[^<>]*</c>|\{{[^{{}}]*\}}|♪|♫")
 
 
 @dataclass(frozen=True)
@@ -75,7 +65,7 @@ def read_transcript(file: str | os.PathLike[str]) -> Transcript:
     """Read a transcript; the suffix of the file says what it is.
 
     Args:
-        file: `.txt`, `.srt`, `.vtt` or `.TextGrid` file.
+        file: `.txt`, `.srt`, `.vtt`, `.TextGrid` or `.eaf` file.
 
     Raises:
         DataError: unknown suffix, no text in it, times that are invalid, or the extra is not installed.
@@ -84,6 +74,7 @@ def read_transcript(file: str | os.PathLike[str]) -> Transcript:
     suffix = path.suffix.lower()
     if suffix not in READERS:
         raise DataError(f"{path}: unknown kind of transcript '{suffix}', expected {', '.join(READERS)}")
+    check_content(path)
     text = _decode(path)
     if not text.strip():
         raise DataError(f"{path}: has no text")
@@ -133,14 +124,14 @@ def _read_cues(text: str, path: Path) -> Transcript:
         raise DataError(f"{path}: cannot be read as {path.suffix[1:]} ({reason})") from error
     if not cues:
         raise DataError(f"{path}: has no cues; a cue has a line such as 00:00:01,000 --> 00:00:02,500")
-    utterances, words = [], []
+    utterances: list[Utterance] = []
+    words: list[Word] = []
     for number, cue in enumerate(cues, 1):
         start, end = _seconds(cue.start), _seconds(cue.end)
-        _check_times(start, end, f"{path}: cue {number}")
-        spoken = _plain(cue.raw_text)
-        if spoken:
-            utterances.append(Utterance(spoken, start, end))
-            words += _cue_words(cue.raw_text, start, end)
+        check_times(start, end, f"{path}: cue {number}")
+        spoken = _cue_words(NOT_SPEECH.sub(" ", cue.raw_text), start, end)
+        utterances += _cue_utterances(spoken, start, end)
+        words += spoken
     return _sorted(utterances, words)
 
 
@@ -166,62 +157,75 @@ def _seconds(stamp: str) -> float:
 
 
 def _plain(raw: str) -> str:
-    """Spoken text of a cue, without tags, notes on style, and the sign of music."""
-    return " ".join(NOT_SPEECH.sub(" ", TAG.sub("", raw)).split())
+    """Spoken text of a part of a cue, without tags."""
+    return " ".join(ENTITY.sub(lambda match: html.unescape(match[0]), TAG.sub("", raw)).split())
 
 
 def _cue_words(raw: str, start: float, end: float) -> list[Word]:
-    """Words of a cue, with the times inside it if there are any."""
+    """Words of a cue, with the times and the speakers inside it if there are any."""
     pieces = INLINE_TIME.split(raw)
-    if len(pieces) == 1:
-        return spread(_plain(raw), start, end)
-    starts = [start, *(_seconds(stamp) for stamp in pieces[1::2])]
-    words = []
+    starts = [start, *(min(max(_seconds(stamp), start), end) for stamp in pieces[1::2])]
+    words: list[Word] = []
+    speaker = ""
     for text, first, last in zip(pieces[::2], starts, [*starts[1:], end], strict=True):
-        spoken = spread(_plain(text), first, max(first, last))
-        single = len(spoken) == 1
-        words += [Word(word.text, word.start, word.end, measured=single) for word in spoken]
+        parts = list(_voices(text, speaker))
+        speaker = parts[-1][0]
+        speakers = [name for name, part in parts for _ in _plain(part).split()]
+        spoken = spread(" ".join(_plain(part) for _, part in parts), first, max(first, last))
+        single = len(spoken) == 1 and len(pieces) > 1
+        words += [replace(w, measured=single, speaker=name) for w, name in zip(spoken, speakers, strict=True)]
     return words
 
 
+def _voices(raw: str, speaker: str) -> Iterator[tuple[str, str]]:
+    """Parts of a cue with their speakers; the first part has the given one.
+
+    >>> list(_voices("<v Ann>So?</v> <v.loud Ben>Yes", ""))
+    [('', ''), ('Ann', 'So?'), ('', ' '), ('Ben', 'Yes')]
+    """
+    pieces = VOICE.split(raw)
+    yield speaker, pieces[0]
+    for name, _, part in zip(pieces[1::3], pieces[2::3], pieces[3::3], strict=True):
+        yield _plain(name or ""), part
+
+
+def _cue_utterances(words: Sequence[Word], start: float, end: float) -> Iterator[Utterance]:
+    """One utterance for each speaker of a cue in turn; a single one has the times of the cue."""
+    turns = [(speaker, list(group)) for speaker, group in groupby(words, lambda word: word.speaker)]
+    for i, (speaker, group) in enumerate(turns):
+        first = start if i == 0 else group[0].start
+        last = end if i == len(turns) - 1 else group[-1].end
+        yield Utterance(" ".join(word.text for word in group), first, last, speaker)
+
+
 def _read_textgrid(text: str, path: Path) -> Transcript:
-    """The tier with words, otherwise the first one with text."""
+    """The intervals of the tiers that `choose_tiers` takes."""
     try:
         from praatio.utilities import errors, textgrid_io
     except ImportError as error:
         raise DataError(_extra("TextGrid files")) from error
     try:
-        tiers = textgrid_io.parseTextgridStr(text, includeEmptyIntervals=False)["tiers"]
-        intervals = {
-            tier["name"]: [(float(a), float(b), str(label)) for a, b, label in tier["entries"]]
-            for tier in tiers
+        grid = textgrid_io.parseTextgridStr(text, includeEmptyIntervals=False)
+        tiers = [
+            Tier(str(tier["name"]), [Interval(float(a), float(b), str(x)) for a, b, x in tier["entries"]])
+            for tier in grid["tiers"]
             if tier["class"] == "IntervalTier"
-        }
+        ]
     except (errors.PraatioException, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path}: cannot be read as TextGrid ({shorten(str(error) or 'damaged', 120)})"
         ) from error
-    filled = {name: [e for e in entries if e[2].strip()] for name, entries in intervals.items()}
-    filled = {name: entries for name, entries in filled.items() if entries}
-    if not filled:
+    if not any(x.text.strip() for tier in tiers for x in tier.intervals):
         raise DataError(f"{path}: has no interval with text")
-    named = [name for name in filled if name.lower().split(" - ")[-1] in WORD_TIERS]
-    entries = filled[named[0] if named else next(iter(filled))]
-    utterances, words = [], []
-    for start, end, label in entries:
-        _check_times(start, end, f"{path}: interval '{shorten(label, 30)}'")
-        spoken = " ".join(label.split())
-        utterances.append(Utterance(spoken, start, end))
-        single = len(label.split()) == 1
-        words += [
-            Word(word.text, word.start, word.end, measured=single) for word in spread(spoken, start, end)
-        ]
-    return _sorted(utterances, words)
+    return _sorted(*read_tiers(tiers, f"{path}: interval"))
 
 
-def _check_times(start: float, end: float, where: str) -> None:
-    if not 0 <= start <= end <= MAX_SECONDS:
-        raise DataError(f"{where} is from {start:g} to {end:g} s, expected a start before its end")
+def _read_elan(text: str, path: Path) -> Transcript:
+    """The annotations of the tiers that `choose_tiers` takes."""
+    tiers = read_eaf(text, path)
+    if not any(x.text.strip() for tier in tiers for x in tier.intervals):
+        raise DataError(f"{path}: has no annotation with text that is aligned with time")
+    return _sorted(*read_tiers(tiers, f"{path}: annotation"))
 
 
 def _sorted(utterances: list[Utterance], words: list[Word]) -> Transcript:
@@ -240,5 +244,6 @@ READERS: dict[str, Callable[[str, Path], Transcript]] = {
     ".srt": _read_cues,
     ".vtt": _read_cues,
     ".textgrid": _read_textgrid,
+    ".eaf": _read_elan,
 }
 """Readers by suffix in lower case."""

@@ -22,6 +22,7 @@ class Word:
         end: likewise.
         confidence: probability of the word; None if a person wrote it.
         measured: whether start and end are the word's own; otherwise they are interpolated by its length.
+        speaker: who says it; empty if unknown.
     """
 
     text: str
@@ -29,6 +30,7 @@ class Word:
     end: float
     confidence: float | None = None
     measured: bool = True
+    speaker: str = ""
 
 
 def spread(text: str, start: float, end: float) -> list[Word]:
