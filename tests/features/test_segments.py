@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,10 @@ def test_utterances_have_speakers() -> None:
         Utterance("Oh no.", 4.0, 99.0),
         Utterance("?", 20.0, 21.0),
     ]
-    parts = divide(clip([], spoken), Segmentation("auto"), has_given_times=True)
+    words = [replace(word, speaker="Ann") for word in WORDS[:2]]
+    also = Word("mhm", 0.8, 1.0, speaker="Ben")  # at the same time
+    heard = replace(clip([], spoken), words=[*words, also, *WORDS[2:]])
+    parts = divide(heard, Segmentation("auto"), has_given_times=True)
     assert [(x.start, x.end, x.text, x.speaker) for x in parts] == [
         (0.5, 1.5, "so glad", "Ann"),
         (4.0, 12.0, "Oh no.", ""),

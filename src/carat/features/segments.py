@@ -133,14 +133,13 @@ def _assign(words: Sequence[Word], spans: Sequence[tuple[float, float]]) -> list
     """Assign each word to the span with its middle, or else to the nearest one."""
     assigned: list[list[Word]] = [[] for _ in spans]
     index = 0
-    for word in words:
+    for word in words if spans else ():
         middle = (word.start + word.end) / 2
-        while index + 1 < len(spans) and _distance(middle, spans[index + 1]) < _distance(
-            middle, spans[index]
-        ):
+        for span in spans[index + 1 :]:
+            if _distance(middle, span) >= _distance(middle, spans[index]):
+                break
             index += 1
-        if spans:
-            assigned[index].append(word)
+        assigned[index].append(word)
     return assigned
 
 
