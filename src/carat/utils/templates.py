@@ -28,6 +28,6 @@ def source_hash(text: str) -> str:
     """The source expression by which a Content Security Policy permits an inline style or script.
 
     >>> source_hash("a { color: red }")
-    "'sha256-CNRXVFsNUMhv/Ra3jMKKdjzuqnhsy/2VlmHfFk91Ivc='"
+    "'sha256-LHvAPItmcc9l4w10oslyz6Nh8tFuoEH5lssCs9WdKIE='"
     """
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -8,6 +8,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,15 @@ FLAGS = [
     "--remote-debugging-pipe",
 ]
 
+LAUNCH = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+os.dup2(ends[0], 3)
+os.dup2(ends[1], 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""Starts Chromium, which reads commands from descriptor 3 and writes answers to 4."""
+
 
 class Browser:
     """A browser with one page (context manager).
@@ -33,12 +43,11 @@ class Browser:
 
     def __init__(self, profile: Path) -> None:
         assert CHROMIUM is not None
+        flags = [*FLAGS, f"--user-data-dir={profile}", "about:blank"]
         read_here, write_there = os.pipe()
         read_there, write_here = os.pipe()
-        # Chromium reads its commands from descriptor 3 and writes to 4
-        redirect = f'exec "$0" "$@" 3<&{read_there} 4>&{write_there}'
         self._process = subprocess.Popen(
-            ["sh", "-c", redirect, CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
+            [sys.executable, "-c", LAUNCH, str(read_there), str(write_there), CHROMIUM, *flags],
             pass_fds=[read_there, write_there],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -53,6 +62,13 @@ class Browser:
         """Errors, warnings and violations of the Content Security Policy since the page was opened."""
         self.requests: list[str] = []
         """Addresses that the page requested."""
+        try:
+            self._attach()
+        except BaseException:
+            self.close()
+            raise
+
+    def _attach(self) -> None:
         targets = self.call("Target.getTargets")["targetInfos"]
         page = next(target["targetId"] for target in targets if target["type"] == "page")
         self._session = self.call("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
@@ -63,6 +79,10 @@ class Browser:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the browser."""
         self._process.terminate()
         try:
             self._process.wait(10)
@@ -92,7 +112,9 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", features=scheme)
         self.problems, self.requests = [], []
         self.call("Page.navigate", url=file.absolute().as_uri())
-        self.wait(f"location.href === {json.dumps(file.absolute().as_uri())} && document.readyState === 'complete'")
+        self.wait(
+            f"location.href === {json.dumps(file.absolute().as_uri())} && document.readyState === 'complete'"
+        )
 
     def resize(self, width: int, height: int) -> None:
         """Change the size of the window."""
@@ -114,9 +136,10 @@ class Browser:
 
     def click(self, selector: str) -> None:
         """Click in the middle of an element."""
+        element = f"document.querySelector({json.dumps(selector)})"
+        self.run(f"{element}.scrollIntoView({{block: 'center'}}); 0")
         middle = self.run(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
-            " const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()"
+            f"(r => [r.x + r.width / 2, r.y + r.height / 2])({element}.getBoundingClientRect())"
         )
         self.click_at(*middle)
 
@@ -154,5 +177,9 @@ class Browser:
         elif event.get("method") == "Runtime.exceptionThrown":
             details = values["exceptionDetails"]
             self.problems.append(details.get("exception", {}).get("description", details["text"]))
-        elif event.get("method") == "Runtime.consoleAPICalled" and values["type"] in ("error", "warning", "assert"):
+        elif event.get("method") == "Runtime.consoleAPICalled" and values["type"] in (
+            "error",
+            "warning",
+            "assert",
+        ):
             self.problems.append(f"console: {values['args']}")

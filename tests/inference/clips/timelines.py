@@ -45,7 +45,9 @@ def segment(
             text=text,
         ),
         words,
-        {name: [round(sign * score, 4) for sign in signs] for name, score in scores.items()} if drops else None,
+        {name: [round(sign * score, 4) for sign in signs] for name, score in scores.items()}
+        if drops
+        else None,
     )
 
 

@@ -167,7 +167,7 @@ function prepareKeys() {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("select, input, video, audio")) return;
     const direction = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (event.key === " ") {
-      if (!isPlayable || event.target.closest("button")) return;
+      if (!isPlayable || event.target.closest("button:not(.time)")) return;
       if (player.paused) player.play().catch(() => {});
       else player.pause();
     } else if (direction) {

@@ -129,7 +129,9 @@ def _segment(segment: ScoredSegment, labels: Sequence[str], picture: FacePicture
         "words": words,
         "scores": [_number(prediction.scores.get(name)) for name in labels],
         "labels": [i for i, name in enumerate(labels) if name in prediction.labels],
-        "from": {i: prediction.attribution[name] for i, name in enumerate(labels) if name in prediction.attribution},
+        "from": {
+            i: prediction.attribution[name] for i, name in enumerate(labels) if name in prediction.attribution
+        },
         "drops": drops,
         "picture": picture and _picture(picture),
     }

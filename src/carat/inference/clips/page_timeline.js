@@ -7,7 +7,8 @@ const WAVE = data.waveform ? 56 : 0;
 const LANE = labels.length <= 8 ? 34 : labels.length <= 16 ? 26 : 20;
 const HEIGHT = AXIS + WAVE + labels.length * LANE;
 const MAX_WIDTH = 1e7; // browsers lay out nothing wider
-const SHORTEST = 2;
+const SHORTEST = 2; // seconds, of the closest zoom
+const PLACE = 4; // pixels of an average, where segments are narrower
 const STEPS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 36000];
 const peaks = data.waveform ? Uint8Array.from(atob(data.waveform), c => c.charCodeAt(0)) : [];
 
@@ -115,40 +116,62 @@ function drawWave(context, color, width, from) {
   }
 }
 
+// The bars of a lane; where they would be narrower than a few pixels, averages of those that share a place.
+function makeBars(index, visible, toX, isAveraged) {
+  if (!isAveraged) {
+    return visible.map(segment => ({
+      x: toX(segment.start),
+      width: Math.max((segment.end - segment.start) * scale, 1.5),
+      score: segment.scores[index] ?? 0,
+      share: isPresent(segment, index) ? 1 : 0,
+    }));
+  }
+  const places = new Map();
+  const first = toX(0) % PLACE;
+  for (const segment of visible) {
+    const place = Math.floor((toX((segment.start + segment.end) / 2) - first) / PLACE);
+    if (!places.has(place)) places.set(place, { x: first + place * PLACE, width: PLACE, score: 0, share: 0, count: 0 });
+    const bar = places.get(place);
+    bar.count += 1;
+    bar.score += ((segment.scores[index] ?? 0) - bar.score) / bar.count;
+    bar.share += ((isPresent(segment, index) ? 1 : 0) - bar.share) / bar.count;
+  }
+  return [...places.values()];
+}
+
 function drawLane(context, color, label, index, visible, toX, width) {
   const top = AXIS + WAVE + index * LANE;
   const bottom = top + LANE;
   const inner = LANE - 3;
+  const height = score => inner * Math.min(Math.max(score, 0), 1);
   const ink = color(label.color);
-  const bars = visible
-    .map(segment => ({
-      x: toX(segment.start),
-      width: Math.max((segment.end - segment.start) * scale, 1.5),
-      score: segment.scores[index] ?? 0,
-      height: Math.max(inner * Math.min(Math.max(segment.scores[index] ?? 0, 0), 1), 1),
-      present: isPresent(segment, index),
-    }))
-    .sort((a, b) => a.present - b.present || b.score - a.score); // the lower ones in front
+  const isAveraged = visible.length * PLACE > width;
+  byId("averaged").hidden = !isAveraged;
+  const bars = makeBars(index, visible, toX, isAveraged)
+    .map(bar => ({ ...bar, height: Math.max(height(bar.score), 1) }))
+    .sort((a, b) => a.share - b.share || b.score - a.score); // the lower ones in front
   context.fillStyle = color("--line");
   context.fillRect(0, top, width, 1);
   for (const bar of bars) {
     context.fillStyle = ink;
-    context.globalAlpha = bar.present ? 1 : 0.2;
+    context.globalAlpha = 0.2 + 0.8 * bar.share;
     context.fillRect(bar.x, bottom - bar.height, bar.width, bar.height);
     context.globalAlpha = 1;
-    if (bar.width < 5) continue;
-    context.strokeStyle = bar.present ? color("--paper") : ink;
+    if (isAveraged || bar.width < 5) continue;
+    context.strokeStyle = bar.share ? color("--paper") : ink;
     context.strokeRect(bar.x + 0.5, bottom - bar.height + 0.5, bar.width - 1, bar.height - 1);
   }
   if (label.threshold !== null) {
+    const y = Math.round(bottom - height(label.threshold)) + 0.5;
     context.strokeStyle = color("--soft");
     context.setLineDash([3, 3]);
     context.beginPath();
-    context.moveTo(0, Math.round(bottom - inner * label.threshold) + 0.5);
-    context.lineTo(width, Math.round(bottom - inner * label.threshold) + 0.5);
+    context.moveTo(0, y);
+    context.lineTo(width, y);
     context.stroke();
     context.setLineDash([]);
   }
+  if (isAveraged || LANE < 26) return; // no room for numbers
   for (const bar of bars) {
     if (bar.width >= 32) drawScore(context, color, bar, bottom);
   }
@@ -157,9 +180,16 @@ function drawLane(context, color, label, index, visible, toX, width) {
 function drawScore(context, color, bar, bottom) {
   const isInside = bar.height >= 14;
   const y = isInside ? bottom - bar.height + 8 : bottom - bar.height - 6;
-  context.font = `${bar.present ? "700" : "400"} 11px system-ui, sans-serif`;
-  context.fillStyle = color(bar.present && isInside ? "--on-bar" : "--ink");
-  context.fillText(formatScore(bar.score), Math.max(bar.x, 0) + 5, y);
+  context.font = `${bar.share ? "700" : "400"} 11px system-ui, sans-serif`;
+  const x = Math.max(bar.x, 0) + 5;
+  if (!isInside) { // a halo, where the threshold crosses the number
+    context.strokeStyle = color("--paper");
+    context.lineWidth = 3;
+    context.strokeText(formatScore(bar.score), x, y);
+    context.lineWidth = 1;
+  }
+  context.fillStyle = color(bar.share && isInside ? "--on-bar" : "--ink");
+  context.fillText(formatScore(bar.score), x, y);
 }
 
 // Names of the lanes, level with what the canvas shows.

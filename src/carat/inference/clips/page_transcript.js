@@ -5,6 +5,7 @@ const filter = byId("filter");
 const FAINTEST_SCALE = 0.02; // drops below are noise: they stay pale
 const FULL = 55; // percent of color of the word with the largest drop
 const rows = [];
+let marked = null;
 let spoken = null;
 
 const isListed = index => !rows[index].row.hidden;
@@ -104,24 +105,29 @@ function colorWord(word, drop, largest, label) {
 }
 
 function markCurrent(isJump) {
-  rows.forEach(({ row, button }, i) => {
-    if (i === current) row.setAttribute("aria-current", "true");
-    else row.removeAttribute("aria-current");
-    if (current !== null) button.tabIndex = i === current ? 0 : -1;
-  });
-  if (current === null) return;
-  const { row, button } = rows[current];
-  if (list.contains(document.activeElement)) button.focus({ preventScroll: true });
-  if (isJump || !player?.paused) reveal(row);
+  marked?.row.removeAttribute("aria-current");
+  if (current === null) {
+    marked = null;
+    return;
+  }
+  rows.forEach(({ button }) => { button.tabIndex = -1; });
+  marked = rows[current];
+  marked.row.setAttribute("aria-current", "true");
+  marked.button.tabIndex = 0;
+  if (list.contains(document.activeElement)) marked.button.focus({ preventScroll: true });
+  if (isJump || !player?.paused) reveal(marked.row);
 }
 
-// Scroll the list, not the page, so that a row can be seen.
-function reveal(row) {
+// Scroll the list, not the page, so that a row can be seen. Rows get their real height only when they come into
+// view, so that it takes a few looks until the row stays in place.
+function reveal(row, looks = 4) {
+  if (row !== marked?.row) return;
   const frame = list.getBoundingClientRect();
   const place = row.getBoundingClientRect();
   if (place.top < frame.top || place.bottom > frame.bottom) {
     list.scrollTop += place.top - frame.top - Math.min(60, Math.max(0, (frame.height - place.height) / 3));
   }
+  if (looks > 1) setTimeout(reveal, 40, row, looks - 1);
 }
 
 function markWord() {
