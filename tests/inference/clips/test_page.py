@@ -209,6 +209,11 @@ class Sound:
         return (self.samples[i : i + 1021] for i in range(0, len(self.samples), 1021))
 
 
+@pytest.mark.parametrize(("seconds", "columns"), [(1, 2000), (300, 3000), (5000, 20_000)])
+def test_waveforms_of_long_recordings_have_more_columns(seconds: int, columns: int) -> None:
+    assert len(waveform(Sound(np.ones(3, np.float32)), seconds)) == columns  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("columns", [7, 2000])
 @pytest.mark.parametrize("samples", [5, 1021, 80_000])
 def test_waveform_equals_the_largest_amplitudes(samples: int, columns: int) -> None:

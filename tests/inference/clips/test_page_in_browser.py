@@ -98,6 +98,8 @@ def test_cursor_and_segments_follow_the_player(browser: Browser, folder: Path) -
         browser.run(f"player.currentTime = {at}; 0")
         browser.wait(f"{CURRENT} === {expected} && !player.seeking")
         assert cursor(browser) == pytest.approx(at, abs=0.02)
+    assert browser.run("seek(duration), view.scrollWidth === view.clientWidth")
+    browser.run("seek(2.5); 0")
     assert "Segment 3 of 3" in browser.run("document.getElementById('when').textContent")
     assert browser.run("view.getAttribute('aria-valuetext')") == "0:02.5 of 0:03.0"
 
@@ -198,7 +200,8 @@ def test_no_horizontal_scrolling_of_the_page(
 
 def test_long_recordings_are_zoomed_and_the_view_follows(browser: Browser, tmp_path: Path) -> None:
     scores = {"happy": 0.6, "sad": 0.1, "angry": 0.2}
-    rows = [segment(i * 4.8, i * 4.8 + 4, "one two three four five six", scores) for i in range(1500)]
+    texts = ["one two three four five six " * (1 + i % 7 * 5) for i in range(1500)]
+    rows = [segment(i * 4.8, i * 4.8 + 4, text, scores) for i, text in enumerate(texts)]
     write_page(timeline(tmp_path / "a.mp4", rows, duration=7200.0), tmp_path / "page.html", media=False)
     browser.open(tmp_path / "page.html")
     assert browser.run("[...byId('zoom').children].map(button => button.textContent)") == [
@@ -208,7 +211,8 @@ def test_long_recordings_are_zoomed_and_the_view_follows(browser: Browser, tmp_p
     assert browser.run("shownSeconds") == 10
     browser.run("seek(segments[1000].start, 1000); 0")
     assert browser.run(IS_INSIDE.format("byId('cursor')", "view", "left", "right"))
-    browser.wait(IS_INSIDE.format("rows[1000].row", "list", "top", "bottom"))
+    browser.run("list.scrollIntoView(); new Promise(resolve => setTimeout(resolve, 300))")
+    assert browser.run(IS_INSIDE.format("rows[1000].row", "list", "top", "bottom"))
     browser.press("0", "0")
     assert browser.run("[shownSeconds, view.scrollLeft]") == [7200, 0]
     assert browser.problems == []

@@ -4,6 +4,7 @@ const wordLabel = byId("word-label");
 const filter = byId("filter");
 const FAINTEST_SCALE = 0.02; // drops below are noise: they stay pale
 const FULL = 55; // percent of color of the word with the largest drop
+const NEAR = 40; // rows
 const rows = [];
 let marked = null;
 let spoken = null;
@@ -115,19 +116,17 @@ function markCurrent(isJump) {
   marked.row.setAttribute("aria-current", "true");
   marked.button.tabIndex = 0;
   if (list.contains(document.activeElement)) marked.button.focus({ preventScroll: true });
-  if (isJump || !player?.paused) reveal(marked.row);
+  if (isJump || !player?.paused) reveal();
 }
 
-// Scroll the list, not the page, so that a row can be seen. Rows get their real height only when they come into
-// view, so that it takes a few looks until the row stays in place.
-function reveal(row, looks = 4) {
-  if (row !== marked?.row) return;
+// Scroll the list, not the page, so that the current row can be seen. Rows that were never in view have no height
+// of their own yet; those around get it first.
+function reveal() {
+  for (const { row } of rows.slice(Math.max(current - NEAR, 0), current + NEAR)) row.classList.add("near");
   const frame = list.getBoundingClientRect();
-  const place = row.getBoundingClientRect();
-  if (place.top < frame.top || place.bottom > frame.bottom) {
-    list.scrollTop += place.top - frame.top - Math.min(60, Math.max(0, (frame.height - place.height) / 3));
-  }
-  if (looks > 1) setTimeout(reveal, 40, row, looks - 1);
+  const place = rows[current].row.getBoundingClientRect();
+  if (place.top >= frame.top && place.bottom <= frame.bottom) return;
+  list.scrollTop += place.top - frame.top - Math.min(60, Math.max(0, (frame.height - place.height) / 3));
 }
 
 function markWord() {

@@ -14,6 +14,8 @@ from carat.features.media import Media
 
 RATE = 8000
 """Sampling rate in Hz at which the sound is read for the waveform."""
+COLUMNS = (2_000, 20_000)
+"""Columns of a waveform: what a wide screen shows at once, and what a zoom into a long recording needs."""
 QUALITY = 75
 """Quality of JPEG pictures, in percent."""
 
@@ -37,13 +39,13 @@ class FacePicture:
     jpeg: bytes
 
 
-def waveform(media: Media, duration: float, columns: int = 2000) -> NDArray[np.uint8]:
+def waveform(media: Media, duration: float, columns: int | None = None) -> NDArray[np.uint8]:
     """The loudness of a recording over time, in constant memory.
 
     Args:
         media: file with sound.
         duration: seconds that the columns divide evenly; sound beyond is ignored.
-        columns: largest number of columns.
+        columns: largest number of columns; by default 10 per second, but at least and at most `COLUMNS`.
 
     Returns:
         largest amplitude in each column, as a share of the largest of all in 0 to 255.
@@ -52,6 +54,7 @@ def waveform(media: Media, duration: float, columns: int = 2000) -> NDArray[np.u
         DataError: the sound cannot be decoded.
     """
     samples = max(1, round(duration * RATE))
+    columns = columns or int(np.clip(10 * duration, *COLUMNS))
     count = min(columns, samples)
     peaks = np.zeros(count, np.float32)
     position = 0
