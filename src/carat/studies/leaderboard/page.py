@@ -24,6 +24,7 @@ from carat.studies.leaderboard.tables import (
 )
 from carat.utils.files import write_atomically
 from carat.utils.plotting import COLORS, heat_map, new_figure, save
+from carat.utils.templates import render
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,13 +41,8 @@ def write_page(results: Sequence[MethodResult], about: About, file: Path) -> Non
         about: provenance of the results.
         file: HTML file to write.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    text = template.render(
+    text = render(
+        TEMPLATE,
         about=about,
         paragraphs=about.paragraphs(),
         rarest=results[0].rarest,
@@ -62,7 +58,7 @@ def write_page(results: Sequence[MethodResult], about: About, file: Path) -> Non
             ("Subsets of modalities at test time", _svg(_subsets(results))),
         ],
     )
-    write_atomically(file, text + "\n")
+    write_atomically(file, text)
 
 
 def _rows(results: Sequence[MethodResult]) -> list[dict[str, Any]]:
