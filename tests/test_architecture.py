@@ -19,7 +19,7 @@ LAYERS: dict[str, set[str]] = {
     "evaluation": {"utils"},
     "runs": {"config", "data", "features", "models", "utils"},
     "training": {"config", "data", "evaluation", "models", "runs", "utils"},
-    "inference": {"config", "data", "evaluation", "models", "runs", "utils"},
+    "inference": {"config", "data", "evaluation", "features", "models", "runs", "utils"},
     "studies": {"config", "data", "evaluation", "inference", "models", "runs", "training", "utils"},
     "cli": {
         "config",
