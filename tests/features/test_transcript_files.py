@@ -7,12 +7,15 @@ from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from carat.features.speech import Segment
 from carat.features.tiers import Interval, Tier, choose_tiers
 from carat.features.transcript_files import Transcript, read_transcript, text_transcript
 from carat.features.utterances import group_words
 from carat.utils.errors import DataError
+from tests.fuzzing import FUZZ
 
 pytest.importorskip("webvtt")
 pytest.importorskip("praatio")
@@ -470,3 +473,37 @@ def test_faulty_transcripts(tmp_path: Path, name: str, content: str | bytes, mes
 def test_a_missing_transcript(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.srt: no such file"):
         read_transcript(tmp_path / "a.srt")
+
+
+PIECES = st.sampled_from(
+    [piece.encode() for piece in (*'<>"9-&', "", "\n\n", "-->", "nan", "<v A>", "item [")]
+)
+CHANGES = st.lists(st.tuples(st.integers(0, 1 << 20), PIECES, st.sampled_from([0, 1, 30])), max_size=4)
+WHOLE = {
+    "a.srt": SUBRIP,
+    "a.vtt": "WEBVTT\n\n00:01.000 --> 00:02.000\n<v Ann>So <00:01.500>it</v>\n",
+    "a.TextGrid": GRID,
+    "b.TextGrid": grid_of(("Ann - words", [(0, 1, "so")]), ("Ben", [(1, 2, "it goes")])),
+    "a.eaf": elan(TALK, TRANSLATION, REPLY),
+}
+
+
+@FUZZ
+@given(name=st.sampled_from(list(WHOLE)), changes=CHANGES)
+def test_damaged_transcripts(
+    name: str, changes: list[tuple[int, bytes, int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    content = bytearray(WHOLE[name].encode())
+    for position, piece, removed in changes:
+        start = position % (len(content) + 1)
+        content[start : start + removed] = piece
+    try:
+        transcript = read(tmp_path_factory.mktemp("damaged"), name, bytes(content))
+    except DataError:
+        return
+    assert all(0 <= word.start <= word.end for word in transcript.words)
+    for utterance in transcript.utterances:
+        assert utterance.text
+        assert utterance.start is not None
+        assert utterance.end is not None
+        assert 0 <= utterance.start <= utterance.end

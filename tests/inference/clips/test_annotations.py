@@ -10,6 +10,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from carat.features.clip import Clip
 from carat.features.media import MediaInfo, Track
@@ -18,6 +20,7 @@ from carat.features.words import Word, spread
 from carat.inference.clips.annotations import ANNOTATION_WRITERS, write_eaf, write_textgrid, write_webvtt
 from carat.inference.clips.timeline import ScoredSegment, Timeline
 from carat.inference.prediction import Prediction
+from tests.fuzzing import FUZZ
 
 pympi = pytest.importorskip("pympi")
 webvtt = pytest.importorskip("webvtt")
@@ -378,3 +381,36 @@ def test_a_file_is_replaced_as_a_whole(tmp_path: Path, suffix: str, monkeypatch:
         ANNOTATION_WRITERS[suffix](timeline(said(0, 1, "other")), file)
     assert file.read_bytes() == before
     assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+TIMES = st.floats(-1, 12) | st.sampled_from([0.0, 1.0, 1.0004, 1.0005, 2.0])
+TEXTS = st.text(max_size=8) | st.sampled_from(["", "so it goes", HOSTILE])
+SEGMENTS = st.lists(
+    st.builds(
+        lambda start, length, text, speaker, words: said(
+            start, start + length, text, speaker, words=[Word(t, a, b) for t, a, b in words]
+        ),
+        TIMES,
+        st.floats(-0.1, 3) | st.sampled_from([0.0, 0.0001]),
+        TEXTS,
+        st.sampled_from(["", "Ann", "ann", "Ann\n"]) | TEXTS,
+        st.lists(st.tuples(TEXTS, TIMES, TIMES), max_size=4),
+    ),
+    max_size=6,
+)
+
+
+@FUZZ
+@given(segments=SEGMENTS)
+def test_any_timeline(segments: list[ScoredSegment], tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    scored = timeline(*segments)
+    write_eaf(scored, folder / "a.eaf")
+    write_textgrid(scored, folder / "a.TextGrid")
+    write_webvtt(scored, folder / "a.vtt")
+    check_structure(folder / "a.eaf")
+    elan, grid = read_elan(folder / "a.eaf"), read_praat(folder / "a.TextGrid")
+    assert len(elan) == len(grid)
+    for tiers, written in zip(elan.values(), grid.values(), strict=True):
+        assert [x[:2] for x in tiers if x[2].strip()] == [x[:2] for x in written]
+    assert len(list(webvtt.read(folder / "a.vtt"))) == len(segments)

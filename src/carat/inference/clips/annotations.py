@@ -51,8 +51,6 @@ def write_eaf(timeline: Timeline, file: Path, *, media: bool = True) -> None:
     For each speaker: the tier `transcript`, and below it `words`, `emotions` (predicted labels) and one tier
     for each label with its score. Names of tiers end in "@" and the speaker, as usual in ELAN.
 
-    pympi could write it too, but puts time slots in no order, and characters into it that XML does not allow.
-
     Args:
         timeline: scored clip.
         file: file to write.
@@ -61,6 +59,7 @@ def write_eaf(timeline: Timeline, file: Path, *, media: bool = True) -> None:
     Raises:
         OSError: the file cannot be written.
     """
+    # pympi could write it too, but with time slots in no order, and characters that XML does not allow
     root = ElementTree.Element(
         "ANNOTATION_DOCUMENT",
         {
