@@ -277,8 +277,8 @@ def test_command_line_with_unquoted_files(run, text_run: TrainedRun, tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "one of --data, --text and --file"),
-        (("--text", "a", "--file", "b.txt"), "one of --data, --text and --file"),
+        ((), "one of --data, --text, --file and --clip"),
+        (("--text", "a", "--file", "b.txt"), "one of --data, --text, --file and --clip"),
         (("--file", "b.txt"), "--file needs --out"),
         (("--data", "store"), "--data needs --out"),
         (("--file", "b.txt", "--out", "x.csv"), "b.txt: no such file"),

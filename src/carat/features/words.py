@@ -107,9 +107,15 @@ def per_word(features: FeatureSequence, words: Sequence[Word]) -> FeatureSequenc
 
 
 def words_between(words: Sequence[Word], start: float, end: float) -> list[Word]:
-    """Words whose middle is in a part of the file, from `start` to before `end` in seconds.
+    """Words whose middle is in a part of the file, from `start` to before `end` in seconds; and words without
+    length at its end.
 
     >>> [word.text for word in words_between([Word("so", 0, 1), Word("glad", 1, 2)], 0.9, 9)]
     ['glad']
     """
-    return [word for word in words if start <= (word.start + word.end) / 2 < end]
+    return [
+        word
+        for word in words
+        if start <= (middle := (word.start + word.end) / 2)
+        and (middle < end or word.start == word.end == end)
+    ]

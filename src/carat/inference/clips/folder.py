@@ -10,7 +10,7 @@ from typing import Any
 
 from carat.features.description import TranscriptSettings
 from carat.features.segments import parse_segmentation
-from carat.inference.clips.annotations import write_eaf, write_textgrid, write_webvtt
+from carat.inference.clips.annotations import ANNOTATION_WRITERS
 from carat.inference.clips.page import write_page
 from carat.inference.clips.scoring import ClipScorer
 from carat.inference.clips.timeline import Timeline
@@ -27,12 +27,7 @@ from carat.utils.reading import read_json
 REPORT = "report.json"
 TABLE = "segments"
 """Name of the tables without extension."""
-ANNOTATIONS: Mapping[str, Callable[..., None]] = {
-    ".eaf": write_eaf,
-    ".TextGrid": write_textgrid,
-    ".vtt": write_webvtt,
-    ".html": write_page,
-}
+ANNOTATIONS = {**ANNOTATION_WRITERS, ".html": write_page}
 """Writers of the files of a clip, by extension."""
 FORMATS = tuple(suffix.removeprefix(".") for suffix in (*WRITERS, *ANNOTATIONS))
 """Names of the formats."""
