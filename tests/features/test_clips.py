@@ -4,37 +4,21 @@ from __future__ import annotations
 
 import itertools
 import platform
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.clips import OTHER_WORDS, edits, words_of
 
 from carat.features.extractor import Extractor
 from carat.features.media import Media
 from carat.features.speech import SpeechDetector
 from carat.features.transcript import Transcriber
 
-OTHER_WORDS = {"dia110_utt8.mp4", "dia111_utt9.mp4", "dia42_utt1.mp4", "dia77_utt3.mp4"}
-"""Clips in which something else is said than their transcript."""
 CLOCK = (40 / 1280, 140 / 720, 200 / 1280, 320 / 720)
 """Where a wall clock hangs in the second half of dia169_utt6.mp4: left, top, right, bottom."""
-
-
-def words_of(text: str) -> list[str]:
-    return re.sub(r"[^a-z0-9' ]", "", text.lower().replace("’", "'").replace("-", " ")).split()
-
-
-def edits(a: list[str], b: list[str]) -> int:
-    """Smallest number of words to replace, insert or delete."""
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        before, row[0] = row[0], i
-        for j, y in enumerate(b, 1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (x != y))
-    return row[-1]
 
 
 @pytest.mark.slow
@@ -147,14 +131,11 @@ if sys.argv[1] == "socket":
     import socket
     socket.socket()
 else:
-    from carat.features.description import *
-    from carat.features.extractor import open_extractor
-    from carat.features.media import Media
-    from carat.features.transcript import Transcriber
-    with Media(sys.argv[1]) as media:
-        for settings in (FaceSettings(rate=2), VoiceSettings()):
-            assert len(open_extractor(describe(settings)).extract(media).times)
-        assert Transcriber(TranscriptSettings()).words(media)
+    import carat
+    from carat.features.description import FaceSettings, VoiceSettings
+    settings = {"face": FaceSettings(rate=2), "voice": VoiceSettings()}
+    clip = carat.read_clip(sys.argv[1], settings, cache=False)
+    assert len(clip.features["face"].times) and len(clip.features["voice"].times) and clip.words
 print("done")
 """
 
