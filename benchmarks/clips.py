@@ -197,8 +197,9 @@ def main(
         f"process.\n\n"
         + table(["", "CPU-seconds per second of clip", "seconds per second of clip"], rows)
         + f"\n\nFaces in {faces:.3f} of the pictures; word error {error:.3f} on the clips whose transcript "
-        f"is what is said.\n\nBuilding a store of {copies * len(files)} clips ({copies * seconds:.0f} seconds; "
-        f"face, voice, transcript):\n\n"
+        "is what is said.\n\n"
+        f"Building a store of {copies * len(files)} clips ({copies * seconds:.0f} seconds; face, voice, "
+        "transcript):\n\n"
         + table(["", "seconds"], built)
         + f"\n\nTwo workers: {gain:.2f} times as fast as one. From the cache: {again:.0f} times as fast.\n"
     )
