@@ -51,10 +51,19 @@ def show_summary(summary: dict[str, Any]) -> None:
 def _label_table(summary: dict[str, Any]) -> Table:
     splits, by_split = summary["splits"], summary["labels"]
     rows = [["samples", *splits.values()]]
-    rows += [[name, *(by_split[s]["positives"][name] for s in splits)] for name in summary["co_occurrence"]]
+    rows += [
+        [name, *(_positives(by_split[s], name, splits[s]) for s in splits)]
+        for name in summary["co_occurrence"]
+    ]
     rows += [["labels per sample", *(by_split[s]["cardinality"] for s in splits)]]
     rows += [["fraction without label", *(by_split[s]["without_label"] for s in splits)]]
     return Table(["", *splits], rows, "Labels", DIGITS)
+
+
+def _positives(labels: dict[str, Any], name: str, samples: int) -> int | str:
+    """Positives of a label; if it is unknown in some samples, with the number of the others."""
+    positives, known = labels["positives"][name], labels["known"][name]
+    return positives if known == samples else f"{positives} of {known} known"
 
 
 def _co_occurrence_table(summary: dict[str, Any]) -> Table:

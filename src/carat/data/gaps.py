@@ -32,7 +32,7 @@ def describe_gaps(
 
     Args:
         label_names: L names.
-        labels: (N, L), 0 or 1.
+        labels: (N, L), 0 or 1; 0 where unknown.
         present: by modality, (N,) whether each sample has it.
         splits: rows of each split to describe.
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from carat.data.gaps import describe_gaps, untrained_modalities
 from carat.data.loader import usable_rows
 from carat.data.store import Store
+from carat.utils.errors import shorten
 
 
 def summarize(store: Store) -> dict[str, Any]:
@@ -26,14 +27,16 @@ def summarize(store: Store) -> dict[str, Any]:
         - shared_groups: groups with samples in more than one split, whose evaluation is not independent of
           training;
         - splits: samples by split;
-        - labels: by split, positives of each label, mean labels per sample (cardinality), and the fraction
-          of samples without any label;
+        - labels: by split, positives of each label, samples in which it is known, mean labels per sample
+          (cardinality), and the fraction of samples without any label; both over the samples all of whose
+          labels are known, and None if there are none;
         - co_occurrence: samples that have both labels, by label and label;
         - modalities: by modality, width, dtype, source, cleaning, quantiles of the number of time steps, and
           by split the samples that have the modality (present) or lack it (missing).
     """
     splits = {split: store.indices(split) for split in store.manifest.splits}
     labels = np.asarray(store.labels).astype(np.int64)
+    known = np.asarray(store.known)
     co_occurrence = labels.T @ labels
     names = store.label_names
     return {
@@ -44,12 +47,7 @@ def summarize(store: Store) -> dict[str, Any]:
         "shared_groups": len(shared_groups(store)),
         "splits": dict(store.manifest.splits),
         "labels": {
-            split: {
-                "positives": dict(zip(names, labels[rows].sum(0).tolist(), strict=True)),
-                "cardinality": float(labels[rows].sum(1).mean()),
-                "without_label": float((labels[rows].sum(1) == 0).mean()),
-            }
-            for split, rows in splits.items()
+            split: _summarize_labels(names, labels[rows], known[rows]) for split, rows in splits.items()
         },
         "co_occurrence": {
             a: {b: int(co_occurrence[i, j]) for j, b in enumerate(names)} for i, a in enumerate(names)
@@ -93,10 +91,23 @@ def exclusion_notes(store: Store, split: str, modalities: Sequence[str]) -> list
 
 
 def store_warnings(store: Store) -> list[str]:
-    """Warn about data that makes scores unreliable: gaps and leakage between splits."""
-    return store_gaps(store, ("train", "valid")) + [
+    """Warn about data that makes scores unreliable: gaps, unknown labels, and leakage between splits."""
+    notes = store_gaps(store, ("train", "valid")) + unknown_notes(store, ("train", "valid"))
+    return notes + [
         f"{note}: scores will be optimistic (leakage between splits)" for note in leakage_notes(store)
     ]
+
+
+def unknown_notes(store: Store, splits: Sequence[str] | None = None) -> list[str]:
+    """Describe how many labels are unknown, one line per split that has any; `splits` defaults to all."""
+    lines = []
+    for split in splits or store.manifest.splits:
+        known = store.known[store.indices(split)]
+        counts = dict(zip(store.label_names, (~known).sum(0).tolist(), strict=True))
+        if listed := ", ".join(f"{name} {count}" for name, count in counts.items() if count):
+            unknown = f"{sum(counts.values())} of {known.size} labels are unknown"
+            lines.append(f"split '{split}': {unknown} ({shorten(listed, 120)})")
+    return lines
 
 
 def store_gaps(store: Store, splits: Sequence[str] | None = None) -> list[str]:
@@ -114,6 +125,18 @@ def trainable_modalities(store: Store) -> list[str]:
 def _present(store: Store) -> dict[str, NDArray[np.bool_]]:
     """Whether each sample has a modality, (N,) by modality."""
     return {m: store.lengths(m) > 0 for m in store.modalities}
+
+
+def _summarize_labels(
+    names: Sequence[str], labels: NDArray[np.int64], known: NDArray[np.bool_]
+) -> dict[str, Any]:
+    number = labels[known.all(1)].sum(1)
+    return {
+        "positives": dict(zip(names, labels.sum(0).tolist(), strict=True)),
+        "known": dict(zip(names, known.sum(0).tolist(), strict=True)),
+        "cardinality": float(number.mean()) if len(number) else None,
+        "without_label": float((number == 0).mean()) if len(number) else None,
+    }
 
 
 def _summarize_modality(store: Store, modality: str, splits: dict[str, NDArray[np.int64]]) -> dict[str, Any]:

@@ -111,3 +111,12 @@ def write_atomically(file: Path, text: str) -> None:
 def write_json(file: Path, values: Mapping[str, Any]) -> None:
     """Write a mapping as indented JSON, atomically."""
     write_atomically(file, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def sync_folder(folder: Path) -> None:
+    """Write the entries of a folder to disk, so that renamed files survive a crash."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -207,7 +207,7 @@ def test_invalid_columns_are_refused(tmp_path: Path, labels: dict[str, Any], mes
         ({"column": "b", "intensities": True}, "intensities has no effect with column"),
         ({"columns": ["a"], "separator": ";"}, "separator has no effect with columns"),
         ({"columns": ["a"], "rule": "> ."}, "'> .' is not a comparison"),
-        ({"columns": ["a"], "unknown": "keep"}, "unknown"),
+        ({"columns": ["a"], "unknown": "guess"}, "unknown"),
     ],
 )
 def test_invalid_settings_are_refused(labels: dict[str, Any], message: str) -> None:

@@ -82,7 +82,7 @@ def garble(path: Path) -> None:
         (truncate, r"audio.npy: truncated: \d+ bytes, expected \d+; build the store again"),
         (empty, r"labels.npy: truncated: 0 bytes"),
         (remove, r"ids.npy: missing; the store is damaged"),
-        (newer, r"store schema 99, but this version of carat reads up to 1; upgrade carat"),
+        (newer, r"store schema 99, but this version of carat reads up to 2; upgrade carat"),
         (
             relabel,
             r"manifest.json: altered \(content does not match the fingerprint\); build the store again",
@@ -286,7 +286,7 @@ def renamed(old: str, new: str) -> Callable[[dict], dict]:
         (lambda content: {"splits": {"train": 10**400}}, "altered: shape"),
         (lambda content: {"splits": {f"s{i}": 1 for i in range(300)}}, "splits: expected at most 127 splits"),
         (lambda content: {"splits": content["splits"] | {"train": 11}}, "altered: shape"),
-        (lambda content: {"schema_version": 10**400}, "this version of carat reads up to 1"),
+        (lambda content: {"schema_version": 10**400}, "this version of carat reads up to 2"),
         (
             lambda content: {"files": content["files"] | {"/dev/zero": {"bytes": 0, "sha256": ""}}},
             "zero: altered: no file of a store",

@@ -50,6 +50,44 @@ def test_round_trip(tmp_path: Path) -> None:
     store.verify()
 
 
+def test_unknown_labels(tmp_path: Path) -> None:
+    labels = [[1, None], [float("nan"), 0], np.array([0, 1]), [np.nan, np.nan]]
+    write(tmp_path / "s", [sample(id=str(i), labels=x) for i, x in enumerate(labels)])
+    store = open_store(tmp_path / "s")
+    assert store.has_unknown
+    assert store.labels.tolist() == [[1, 0], [0, 0], [0, 1], [0, 0]]
+    assert store.known.tolist() == [[True, False], [False, True], [True, True], [False, False]]
+    np.testing.assert_array_equal(store.targets(), [[1, np.nan], [np.nan, 0], [0, 1], [np.nan, np.nan]])
+    np.testing.assert_array_equal(store.targets([2, 0]), [[0, 1], [1, np.nan]])
+    assert store.targets().dtype == np.float32
+    assert store[1].known.tolist() == [False, True]
+    store.verify()
+
+
+def test_only_stores_with_unknown_labels_have_the_new_schema(tmp_path: Path) -> None:
+    """An earlier version reads schema 1 and refuses 2; what is known completely must not change."""
+    write(tmp_path / "all", [sample(labels=[1.0, 0.0])])
+    write(tmp_path / "some", [sample(labels=[1, None])])
+    schemas = {
+        name: json.loads((tmp_path / name / "manifest.json").read_text())["schema_version"]
+        for name in ("all", "some")
+    }
+    assert schemas == {"all": 1, "some": 2}
+    store = open_store(tmp_path / "all")
+    assert "known.npy" not in store.manifest.files
+    assert not store.has_unknown
+    assert store.known.all()
+    assert store.known.shape == store.labels.shape
+    assert store.targets().tolist() == [[1, 0]]
+
+
+def test_unknown_is_part_of_the_fingerprint(tmp_path: Path) -> None:
+    for name, labels in {"a": [1, 0], "b": [1, None], "c": [1, float("nan")]}.items():
+        write(tmp_path / name, [sample(labels=labels)])
+    a, b, c = (open_store(tmp_path / name).manifest.fingerprint for name in "abc")
+    assert a != b == c
+
+
 def test_equal_content_has_equal_fingerprint(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write(tmp_path / name, [sample()])
@@ -72,6 +110,10 @@ def test_half_precision(tmp_path: Path) -> None:
         ([sample(split="trian")], "sample 'x': unknown split 'trian', expected one of train"),
         ([sample(labels=[1])], r"labels must be 2 values of 0 or 1, found \[1\]"),
         ([sample(labels=[1, 2])], r"labels must be 2 values of 0 or 1, found \[1 2\]"),
+        ([sample(labels=[1, None, 0])], "labels must be 2 values of 0 or 1, found .*; NaN or None where"),
+        ([sample(labels=[None, 0.5])], "labels must be 2 values of 0 or 1"),
+        ([sample(labels=["1", None])], "labels must be 2 values of 0 or 1"),
+        ([sample(labels=[np.inf, 1])], "labels must be 2 values of 0 or 1"),
         ([sample(features={})], "no modality is present, expected at least one"),
         (
             [sample(features={"smell": np.ones((1, 2))})],

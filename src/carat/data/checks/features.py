@@ -191,7 +191,9 @@ def spearman(x: NDArray[Any], y: NDArray[Any]) -> float:
     return float(spearmanr(x, y).statistic)
 
 
-def auroc(values: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
+def auroc(
+    values: NDArray[Any], labels: NDArray[Any], known: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64]:
     """Compute the area under the ROC curve of each column as a score for each label.
 
     The ranks of a column are computed once for all labels (Mann and Whitney 1947), whereas scikit-learn's
@@ -200,10 +202,14 @@ def auroc(values: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
     Args:
         values: (n, d), finite.
         labels: (n, L), 0 or 1; each label needs a positive and a negative sample.
+        known: (n, L), samples of which the area of each label is computed; None: all.
 
     Returns:
         (L, d) in [0, 1].
     """
+    if known is not None and not known.all():
+        parts = zip(known.T, labels.T, strict=True)
+        return np.vstack([auroc(values[x], y[x, None], x[x, None]) for x, y in parts])
     positives = labels.sum(0, dtype=np.float64)[:, None]
     areas = np.empty((labels.shape[1], values.shape[1]))
     for start in range(0, values.shape[1], COLUMNS):
@@ -316,14 +322,15 @@ def leakage(c: CheckContext) -> tuple[Verdict, str]:
     findings: list[tuple[float, str]] = []
     for m, s in features_of(c).items():
         labels = np.asarray(c.store.labels)[s.rows]
-        n, positives = len(labels), labels.sum(0, dtype=int)
-        testable = np.flatnonzero(np.minimum(positives, n - positives) >= 10)
-        if n < 200 or not len(testable):
+        known = c.store.known[s.rows]
+        numbers, positives = known.sum(0), labels.sum(0, dtype=int)
+        testable = np.flatnonzero((np.minimum(positives, numbers - positives) >= 10) & (numbers >= 200))
+        if not len(testable):
             continue
-        area = auroc(s.means, labels[:, testable])
+        area = auroc(s.means, labels[:, testable], known[:, testable])
         area = np.maximum(area, 1 - area)
         # five standard deviations above chance: the maximum over thousands of columns can be high by chance
-        p = positives[testable]
+        n, p = numbers[testable], positives[testable]
         threshold = np.maximum(0.9, 0.5 + 5 * np.sqrt((n + 1) / (12 * p * (n - p))))[:, None]
         for i, column in np.argwhere(area >= threshold).tolist():
             score = float(area[i, column])

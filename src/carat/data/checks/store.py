@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
@@ -26,6 +26,12 @@ from carat.data.checks.features import (
     some,
     spearman,
     time_stamps,
+)
+from carat.data.checks.labels import (
+    format_counts,
+    label_frequencies,
+    samples_without_labels,
+    unknown_labels,
 )
 from carat.data.corpora.labels import M3ED, MOSEI
 from carat.data.recipes.sources.glove import tokenize
@@ -177,38 +183,12 @@ def _labels_against_published(c: CheckContext) -> tuple[Verdict, str]:
             ]
             return "fail", f"labels are in the wrong order: {some(swaps)}; reorder their names"
         if actual != expected:
-            problems.append(f"positives in test are {_format_counts(names, positives)}, unlike {known}")
+            problems.append(f"positives in test are {format_counts(names, positives)}, unlike {known}")
     if names != published.labels:
         problems.append(f"label order is {', '.join(names)}; {known} has {', '.join(published.labels)}")
     if problems:
         return "fail" if c.known else "warn", "; ".join(problems)
     return "ok", f"as published for {known}"
-
-
-def _label_frequencies(c: CheckContext) -> tuple[Verdict, str]:
-    """Check for constant labels, and for splits whose labels are in another order."""
-    names = c.store.label_names
-    labels = np.asarray(c.store.labels)
-    frequencies = {split: labels[rows].mean(0) for split, rows in c.splits.items() if len(rows)}
-    if "train" not in frequencies:
-        return "ok", "not possible without a train split"
-    train = frequencies.pop("train")
-    for adverb, value in (("never", 0), ("always", 1)):
-        if constant := [f"'{name}'" for name, x in zip(names, train, strict=True) if x == value]:
-            return "warn", f"train {adverb} has {some(constant)}, which cannot be learned; check the labels"
-    for split, other in frequencies.items():
-        if min(len(c.splits[split]), len(c.splits["train"])) < 100:
-            continue
-        order = np.empty(len(names), dtype=int)
-        order[np.argsort(other)] = np.argsort(train)
-        difference, reordered = np.abs(other - train).max(), np.abs(other - train[order]).max()
-        if difference > 0.1 and reordered < 0.03:
-            swaps = [f"'{names[i]}' is as frequent as '{names[j]}'" for i, j in enumerate(order) if i != j]
-            return "warn", f"label order in {split} seems to differ from train: {some(swaps)}"
-    for split, other in frequencies.items():
-        if absent := [f"'{name}'" for name, x in zip(names, other, strict=True) if x == 0]:
-            return "warn", f"{split} never has {some(absent)}, so that nothing is measured there"
-    return "ok", f"in train {_format_counts(names, (100 * train).round().astype(int), '%')}"
 
 
 def _modalities_in_training(c: CheckContext) -> tuple[Verdict, str]:
@@ -222,19 +202,6 @@ def _modalities_in_training(c: CheckContext) -> tuple[Verdict, str]:
             "have nothing else cannot be scored"
         )
     return "ok", ", ".join(f"{x:.0%} of train has {m}" for m, x in share.items())
-
-
-def _samples_without_labels(c: CheckContext) -> tuple[Verdict, str]:
-    """Check for unusually many samples without labels."""
-    unlabeled = np.asarray(c.store.labels).sum(1) == 0
-    fractions = {split: float(unlabeled[rows].mean()) for split, rows in c.splits.items() if len(rows)}
-    listed = ", ".join(f"{split} {x:.0%}" for split, x in fractions.items())
-    if max(fractions.values()) > 0.6:
-        return "warn", f"many samples without labels: {listed}; check how the labels were read"
-    compared = [x for split, x in fractions.items() if len(c.splits[split]) >= 50]
-    if compared and max(compared) - min(compared) > 0.2:
-        return "warn", f"splits differ in samples without labels: {listed}; check that all were labeled alike"
-    return "ok", listed
 
 
 def _duplicated_samples(c: CheckContext) -> tuple[Verdict, str]:
@@ -363,8 +330,9 @@ CHECKS: dict[str, Callable[[CheckContext], tuple[Verdict, str]]] = {
     "content": _content,
     "splits": _splits,
     "labels against published": _labels_against_published,
-    "label frequencies": _label_frequencies,
-    "samples without labels": _samples_without_labels,
+    "unknown labels": unknown_labels,
+    "label frequencies": label_frequencies,
+    "samples without labels": samples_without_labels,
     "modalities in training": _modalities_in_training,
     "duplicated samples": _duplicated_samples,
     "groups in two splits": _groups_in_two_splits,
@@ -389,7 +357,3 @@ def _text_modalities(store: Store) -> set[str]:
 
 def _format_sizes(sizes: Mapping[str, int]) -> str:
     return "/".join(map(str, sizes.values()))
-
-
-def _format_counts(names: Sequence[str], counts: NDArray[Any], unit: str = "") -> str:
-    return ", ".join(f"{name} {count}{unit}" for name, count in zip(names, counts.tolist(), strict=True))

@@ -23,6 +23,7 @@ from carat.data.recipes.samples import Samples, read_samples
 from carat.data.recipes.sources.media import MediaSource
 from carat.data.recipes.sources.transcripts import TranscriptSource
 from carat.data.store import Store, open_store
+from carat.data.store.targets import to_targets
 from carat.data.store.writer import STORE, StoreWriter
 from carat.features.description import Description
 from carat.utils.errors import DataError
@@ -149,7 +150,7 @@ def _build(
                 writer.append(
                     ids[i],
                     splits[i],
-                    labels.present[i],
+                    to_targets(labels.present[i], labels.known[i]),
                     arrays,
                     group=samples.groups[i],
                     transcript=samples.transcripts[i],

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -62,9 +62,10 @@ class Labels(Section):
     names: Annotated[list[Column], Field(min_length=1)] | str | None = None
     """Names of the labels in the order of the L axis, or a file with one on each line. With `column`, cells
     may hold their positions from 0 instead. Defaults to the names that occur, sorted."""
-    unknown: Literal["refuse", "drop", "absent"] = "refuse"
+    unknown: Literal["refuse", "drop", "absent", "keep"] = "refuse"
     """Rows whose label is empty, NaN or not among `names`: refuse the table, leave them out (counted in the
-    manifest), or take the label as absent."""
+    manifest), take the label as absent, or keep it as unknown. With `keep`, a table for one split may lack
+    label columns that another one has."""
 
     @field_validator("rule")
     @classmethod
@@ -97,7 +98,9 @@ class LabelValues:
     names: list[str]
     """Names of the L labels."""
     present: NDArray[np.uint8]
-    """(N, L), 0 or 1."""
+    """(N, L), 0 or 1; 0 where unknown."""
+    known: NDArray[np.bool_]
+    """(N, L)."""
     intensities: NDArray[np.float64] | None
     """(N, L)."""
     note: str
@@ -108,7 +111,7 @@ class LabelValues:
     def select(self, rows: NDArray[np.int64]) -> LabelValues:
         """Return the labels of some of the rows."""
         intensities = None if self.intensities is None else self.intensities[rows]
-        return LabelValues(self.names, self.present[rows], intensities, self.note, self.columns)
+        return replace(self, present=self.present[rows], known=self.known[rows], intensities=intensities)
 
 
 def read_labels(
@@ -129,30 +132,34 @@ def read_labels(
     """
     names = _read_names(labels, folder)
     read = _read_columns if labels.columns is not None else _read_column
-    values, unknown, example = read(table, labels, names)
+    values, example = read(table, labels, names)
+    unknown = np.flatnonzero(~values.known.all(1))
     everything: NDArray[np.int64] = np.arange(len(table))
     if not len(unknown):
         return values, everything, []
     what = f"{len(unknown)} of {len(table)} rows have unknown labels, e.g. {table.place(int(unknown[0]))}, "
     if labels.unknown == "refuse":
         raise DataError(
-            f"{table.file}: {what}{example}; leave those rows out by labels: {{unknown: drop}}, or take "
-            "the labels as absent by {unknown: absent}"
+            f"{table.file}: {what}{example}; leave those rows out by labels: {{unknown: drop}}, take the "
+            "labels as absent by {unknown: absent}, or train and evaluate on the known ones alone by "
+            "{unknown: keep}"
         )
     if labels.unknown == "absent":
+        values = replace(values, known=np.ones_like(values.known))
         return values, everything, [f"{what}{example}: taken as absent"]
+    if labels.unknown == "keep" and values.known.any():
+        return values, everything, [f"{what}{example}: kept as unknown"]
     kept = np.setdiff1d(everything, unknown)
-    if not len(kept):
+    if not len(kept) or labels.unknown == "keep":
         raise DataError(f"{table.file}: no row has a known label")
     return values, kept, [f"{what}{example}: left out"]
 
 
-def _read_columns(
-    table: Table, labels: Labels, names: list[str] | None
-) -> tuple[LabelValues, NDArray[np.int64], str]:
-    """Read numeric columns; also return the rows with unknown labels, and what the first of them holds."""
+def _read_columns(table: Table, labels: Labels, names: list[str] | None) -> tuple[LabelValues, str]:
+    """Read numeric columns; also return what the first row with unknown labels holds."""
     assert labels.columns is not None
-    selected = select_columns(table, labels.columns)
+    selected = select_columns(table.filled(), labels.columns)
+    table = _fill(table, labels, list(selected))
     if names is not None and len(names) != len(selected):
         raise DataError(f"{table.file}: {len(selected)} label columns, but {len(names)} names")
     intensities = np.array([table.numbers_or_unknown(column) for column in selected]).T
@@ -169,18 +176,18 @@ def _read_columns(
     values = LabelValues(
         names or list(selected.values()),
         present.astype(np.uint8),
+        ~is_unknown,
         np.nan_to_num(intensities) if labels.intensities else None,
         f"a label is present where its column is {labels.rule}",
         list(selected),
     )
-    return values, unknown, example
+    return values, example
 
 
-def _read_column(
-    table: Table, labels: Labels, names: list[str] | None
-) -> tuple[LabelValues, NDArray[np.int64], str]:
-    """Read a column of names; also return the rows with unknown labels, and what the first of them holds."""
+def _read_column(table: Table, labels: Labels, names: list[str] | None) -> tuple[LabelValues, str]:
+    """Read a column of names; also return what the first row with unknown labels holds."""
     assert labels.column is not None
+    table = _fill(table, labels, [labels.column])
     cells = table.text(labels.column)
     separator = labels.separator or _detect_separator(table, labels.column, cells, names)
     separator = None if separator == "none" else separator
@@ -204,7 +211,26 @@ def _read_column(
         example += f", which is not among the names {printable(shorten(', '.join(names), 80))}"
     how = f", separated by '{separator}'" if separator else ""
     note = f"labels are the names in column '{labels.column}'{how}"
-    return LabelValues(names, present, None, note, [labels.column]), unknown, example
+    known = np.ones(present.shape, dtype=bool)
+    known[unknown] = False
+    return LabelValues(names, present, known, None, note, [labels.column]), example
+
+
+def _fill(table: Table, labels: Labels, columns: Sequence[str]) -> Table:
+    """Return the table, with unknown labels where one of the joined tables lacks a column.
+
+    Raises:
+        DataError: a column is lacking, and unknown labels are not kept.
+    """
+    if labels.unknown == "keep":
+        return table.filled()
+    for column in columns:
+        if column in table.lacking:
+            raise DataError(
+                f"{table.lacking[column]}: no column '{printable(column)}', which the other tables have; "
+                "keep its labels as unknown by labels: {unknown: keep}"
+            )
+    return table
 
 
 def _collect_names(table: Table, column: str, counts: Counter[str]) -> list[str]:

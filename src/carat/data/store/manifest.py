@@ -21,7 +21,9 @@ from carat.utils.errors import DataError
 from carat.utils.reading import hash_file as hash_regular
 from carat.utils.reading import read_json
 
-SCHEMA = 1
+SCHEMA = 2
+"""Newest schema that is read. Stores with unknown labels have it; all others have `SCHEMA_ALL_KNOWN`."""
+SCHEMA_ALL_KNOWN = 1
 MANIFEST = "manifest.json"
 Width = Annotated[int, Field(gt=0, le=1 << 18)]
 """Features per step."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carat.data.store.manifest import Manifest, hash_file, read_manifest
+from carat.data.store.targets import to_targets
 from carat.utils.errors import DataError, did_you_mean
 from carat.utils.reading import check_regular
 from carat.utils.tables import Table
 
 LABELS = "labels.npy"
+KNOWN = "known.npy"
+"""Only in stores with unknown labels."""
 INTENSITIES = "intensities.npy"
 SPLIT = "split.npy"
 IDS = "ids.npy"
@@ -44,7 +48,9 @@ class Sample:
     group: str
     split: str
     labels: NDArray[np.uint8]
-    """(L,), 0 or 1."""
+    """(L,), 0 or 1; 0 where unknown."""
+    known: NDArray[np.bool_]
+    """(L,), whether each label is known."""
     features: dict[str, NDArray[np.floating[Any]]]
     """(T, d) by modality, without absent modalities."""
     transcript: str
@@ -122,8 +128,23 @@ class Store:
 
     @property
     def labels(self) -> NDArray[np.uint8]:
-        """(N, L), 0 or 1."""
+        """(N, L), 0 or 1; 0 where unknown, see `known` and `targets`."""
         return self.array(LABELS)
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """(N, L), whether each label is known."""
+        return self.array(KNOWN) if self.has_unknown else np.broadcast_to(np.True_, self.labels.shape)
+
+    @property
+    def has_unknown(self) -> bool:
+        """Whether a label of a sample is unknown."""
+        return KNOWN in self.manifest.files
+
+    def targets(self, rows: NDArray[np.int64] | Sequence[int] | None = None) -> NDArray[np.float32]:
+        """Return the labels of some rows, by default of all: (n, L), 0 or 1, NaN where unknown."""
+        selected: Any = slice(None) if rows is None else rows
+        return to_targets(self.labels[selected], self.known[selected])
 
     @property
     def intensities(self) -> NDArray[np.float32] | None:
@@ -194,6 +215,7 @@ class Store:
             group=str(self.groups[row]),
             split=list(self.manifest.splits)[self.array(SPLIT)[row]],
             labels=self.labels[row],
+            known=self.known[row],
             features={m: x for m, x in features.items() if len(x)},
             transcript=self.transcript(row),
         )
@@ -291,6 +313,8 @@ def _expected_arrays(store: Store) -> dict[str, tuple[str, tuple[int, ...]]]:
         IDS: (TEXT, (samples,)),
         GROUPS: (TEXT, (samples,)),
     }
+    if KNOWN in manifest.files:
+        expected[KNOWN] = ("bool", labels)
     if INTENSITIES in manifest.files:
         expected[INTENSITIES] = ("float32", labels)
     if TRANSCRIPTS in manifest.files:
@@ -306,6 +330,10 @@ def _check_content(store: Store) -> None:
     """Check values that everything else relies on, in time linear in the number of samples."""
     if store.labels.max() > 1:
         raise _altered(store, LABELS, f"label {store.labels.max()}, expected 0 or 1")
+    if store.has_unknown and (store.array(KNOWN).view(np.uint8) > 1).any():
+        raise _altered(store, KNOWN, "values other than true and false")
+    if store.has_unknown and (store.labels[~store.known]).any():
+        raise _altered(store, LABELS, "a label that is unknown is 1, expected 0")
     splits = store.manifest.splits
     counts = np.bincount(store.array(SPLIT).view(np.uint8), minlength=len(splits))
     if counts.tolist() != list(splits.values()):

@@ -19,6 +19,7 @@ from carat.data.store.flat_file import FlatFile
 from carat.data.store.manifest import (
     MANIFEST,
     SCHEMA,
+    SCHEMA_ALL_KNOWN,
     FileInfo,
     Manifest,
     ModalityInfo,
@@ -33,6 +34,7 @@ from carat.data.store.store import (
     GROUPS,
     IDS,
     INTENSITIES,
+    KNOWN,
     LABELS,
     SPLIT,
     TRANSCRIPT_OFFSETS,
@@ -41,10 +43,11 @@ from carat.data.store.store import (
     offset_file,
     open_store,
 )
+from carat.data.store.targets import from_targets
 from carat.data.store.transform import Transform
 from carat.features.description import Description
 from carat.utils.errors import DataError, shorten
-from carat.utils.files import name_file
+from carat.utils.files import name_file, sync_folder
 from carat.utils.logging import logger
 from carat.utils.output_folder import FolderKind, check_folder, claim
 
@@ -60,7 +63,7 @@ STORE = FolderKind(
     markers=(MANIFEST,),
     patterns=(
         feature_file("*"),
-        *(LABELS, SPLIT, IDS, GROUPS, INTENSITIES, TRANSCRIPTS, TRANSCRIPT_OFFSETS),
+        *(LABELS, KNOWN, SPLIT, IDS, GROUPS, INTENSITIES, TRANSCRIPTS, TRANSCRIPT_OFFSETS),
     ),
     finished=MANIFEST,
     error=DataError,
@@ -149,6 +152,7 @@ class StoreWriter:
         self._groups: list[str] = []
         self._split_codes: list[int] = []
         self._labels: list[NDArray[np.uint8]] = []
+        self._known: list[NDArray[np.bool_]] = []
         self._intensities: list[NDArray[np.float32]] = []
         self._transcripts: list[bytes] = []
 
@@ -194,7 +198,7 @@ class StoreWriter:
         Args:
             id: unique sample ID.
             split: one of the writer's splits.
-            labels: (L,), 0 or 1.
+            labels: (L,), 0 or 1; NaN or None where unknown.
             features: finite (T, d) arrays by modality; absent modalities are omitted or have T = 0.
             group: video or dialogue of the sample; defaults to the ID.
             transcript: spoken words.
@@ -214,11 +218,10 @@ class StoreWriter:
             raise DataError(
                 f"sample '{id}': unknown split '{split}', expected one of {', '.join(self.splits)}"
             )
-        label_array = np.asarray(labels)
-        if label_array.shape != (len(self.labels),) or not np.isin(label_array, (0, 1)).all():
-            raise DataError(
-                f"sample '{id}': labels must be {len(self.labels)} values of 0 or 1, found {label_array}"
-            )
+        try:
+            present, known = from_targets(labels, len(self.labels))
+        except ValueError as error:
+            raise DataError(f"sample '{id}': {error}") from error
         arrays = {m: self._check_features(id, m, x) for m, x in features.items()}
         if not any(len(x) for x in arrays.values()):
             raise DataError(f"sample '{id}': no modality is present, expected at least one")
@@ -230,7 +233,8 @@ class StoreWriter:
         self._ids[id] = None
         self._groups.append(group or id)
         self._split_codes.append(self.splits.index(split))
-        self._labels.append(label_array.astype(np.uint8))
+        self._labels.append(present)
+        self._known.append(known)
         self._transcripts.append(transcript.encode())
         if intensities is not None:
             self._intensities.append(np.asarray(intensities, dtype=np.float32))
@@ -287,6 +291,8 @@ class StoreWriter:
         labels = np.stack(self._labels)
         self._report_gaps(labels)
         self._save(LABELS, labels)
+        if not (known := np.stack(self._known)).all():
+            self._save(KNOWN, known)
         self._save(SPLIT, np.array(self._split_codes, dtype=np.int8))
         self._save(IDS, np.array(list(self._ids)))
         self._save(GROUPS, np.array(self._groups))
@@ -337,7 +343,7 @@ class StoreWriter:
                 os.fsync(opened.fileno())
             files[file.relative_to(self._temporary).as_posix()] = hash_file(file)
         manifest = Manifest(
-            schema_version=SCHEMA,
+            schema_version=SCHEMA if KNOWN in files else SCHEMA_ALL_KNOWN,
             name=self.name,
             labels=self.labels,
             modalities=modalities,
@@ -369,10 +375,10 @@ def publish(temporary: Path, path: Path, overwrite: bool) -> None:
     """
     temporary.chmod(0o755)
     for folder in (temporary / "features", temporary):
-        _sync(folder)
+        sync_folder(folder)
     if not path.exists():
         temporary.rename(path)
-        _sync(path.parent)
+        sync_folder(path.parent)
         return
     with claim(STORE, path, overwrite=overwrite, clear=False):
         old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".replaced", dir=path.parent))
@@ -383,13 +389,5 @@ def publish(temporary: Path, path: Path, overwrite: bool) -> None:
             (old / path.name).rename(path)
             old.rmdir()
             raise
-        _sync(path.parent)
+        sync_folder(path.parent)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,13 @@ class Table:
 
     @property
     def columns(self) -> list[str]:
-        """Column names."""
-        return list(self._columns)
+        """Names of the columns; of joined tables, those that all of them have."""
+        return [name for name in self._columns if name not in self._lacking]
+
+    @property
+    def lacking(self) -> Mapping[str, Path]:
+        """Columns that only some of the joined tables have, and one of the files without it."""
+        return self._lacking
 
     def where(self, row: int) -> str:
         """Describe a row, counted from 0: its file, and its number in the file, counted from 1."""
@@ -98,6 +104,13 @@ class Table:
         """Return a table with a further column, or with other cells in an existing one."""
         copy = self._copy()
         copy._columns = {**self._columns, name: pa.chunked_array([pa.array(cells, pa.string())])}
+        copy._lacking = {column: file for column, file in self._lacking.items() if column != name}
+        return copy
+
+    def filled(self) -> Table:
+        """Return a table with every column of the joined tables, empty in the rows of those that lack it."""
+        copy = self._copy()
+        copy._lacking = {name: file for name, file in self._lacking.items() if name not in self._columns}
         return copy
 
     @staticmethod
@@ -114,11 +127,11 @@ class Table:
         joined._lacking = {
             name: part.file for part in reversed(parts) for name in names if name not in part._columns
         }
-        joined._columns = {
-            name: pa.chunked_array([chunk for part in parts for chunk in part._as_text(name).chunks])
-            for name in names
-            if name not in joined._lacking
-        }
+        joined._columns = {}
+        for name in names:
+            with suppress(DataError) if name in joined._lacking else nullcontext():
+                chunks = [chunk for part in parts for chunk in part._chunks(name)]
+                joined._columns[name] = pa.chunked_array(chunks, pa.string())
         joined._names = list(tables)
         joined._files = [part.file for part in parts]
         joined._file_of = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
@@ -192,11 +205,16 @@ class Table:
             parsed[cell] = number
         return np.array([parsed[cell] for cell in cells], dtype=np.float64)
 
+    def _chunks(self, column: str) -> list[pa.Array]:
+        """Cells of a column as text, empty if there is no such column."""
+        absent = pa.repeat(pa.scalar("", pa.string()), len(self))
+        return self._as_text(column).chunks if column in self._columns else [absent]
+
     def _as_text(self, column: str) -> pa.ChunkedArray:
         if column in self._lacking:
             raise DataError(f"{self._lacking[column]}: no column '{column}', which the other tables have")
         if column not in self._columns:
-            names = [printable(name) for name in self._columns]
+            names = [printable(name) for name in self.columns]
             hint = did_you_mean(column, names) or f"; available: {shorten(', '.join(names), 150)}"
             raise DataError(f"{self.file}: no column '{column}'{hint}")
         try:
