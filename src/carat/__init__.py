@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from carat.config.experiment import Experiment, load_experiment
     from carat.config.methods import MethodConfig, register_method
     from carat.data.corpora.importing import import_corpus
+    from carat.data.merge.merging import merge_stores
     from carat.data.recipes.build import build_store
     from carat.data.store import Store, open_store
     from carat.data.synthetic import make_synthetic
@@ -68,6 +69,7 @@ __all__ = [
     "load",
     "load_experiment",
     "make_synthetic",
+    "merge_stores",
     "open_store",
     "read_clip",
     "register_method",
@@ -102,6 +104,7 @@ _HOMES = {
     "load": "carat.inference.loading",
     "load_experiment": "carat.config.experiment",
     "make_synthetic": "carat.data.synthetic",
+    "merge_stores": "carat.data.merge.merging",
     "open_store": "carat.data.store",
     "read_clip": "carat.features.clip",
     "register_method": "carat.config.methods",

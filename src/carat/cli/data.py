@@ -160,6 +160,38 @@ def build(
     logger.info(f"{created!r} → {store}")
 
 
+@data.command
+def merge(
+    plan: Path,
+    store: Path,
+    /,
+    *,
+    strict: Strict = False,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Merge several stores or recipes into one; labels that a corpus does not have are unknown there.
+
+    **Examples**
+
+        carat data merge corpora.yaml all-corpora
+
+    Parameters
+    ----------
+    plan
+        YAML of the corpora, and the maps of their labels and modalities; see
+        docs/reference/file_formats.md.
+    store
+        Folder to create.
+    workers
+        Number of media files of recipes from which features are extracted at a time.
+    """
+    from carat.data.merge.merging import merge_stores
+
+    created = merge_stores(plan, store, overwrite=overwrite, strict=strict, workers=cores(workers))
+    logger.info(f"{created!r} → {store}")
+
+
 @data.command(name="import")
 def import_(
     format: FormatName,

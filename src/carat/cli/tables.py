@@ -35,6 +35,9 @@ def show_summary(summary: dict[str, Any]) -> None:
     """Print the summary of a store, see `carat.data.summary.summarize`."""
     print(printable(f"{summary['name']}: {summary['samples']} samples in {summary['groups']} groups"))
     print(f"fingerprint {summary['fingerprint']}" + (" (verified)" if "verified" in summary else ""))
+    if summary["corpora"]:
+        rows = [[name, *counts.values()] for name, counts in summary["corpora"].items()]
+        Table(["corpus", *summary["splits"]], rows, "Corpora").show()
     for table in (_label_table(summary), _co_occurrence_table(summary), _modality_table(summary)):
         table.show()
     if summary["shared_groups"]:

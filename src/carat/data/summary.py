@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ def summarize(store: Store) -> dict[str, Any]:
         - shared_groups: groups with samples in more than one split, whose evaluation is not independent of
           training;
         - splits: samples by split;
+        - corpora: samples by corpus and split; empty if the store has a single corpus;
         - labels: by split, positives of each label, samples in which it is known, mean labels per sample
           (cardinality), and the fraction of samples without any label; both over the samples all of whose
           labels are known, and None if there are none;
@@ -46,6 +47,7 @@ def summarize(store: Store) -> dict[str, Any]:
         "groups": len(np.unique(store.groups)),
         "shared_groups": len(shared_groups(store)),
         "splits": dict(store.manifest.splits),
+        "corpora": _count_corpora(store, splits),
         "labels": {
             split: _summarize_labels(names, labels[rows], known[rows]) for split, rows in splits.items()
         },
@@ -54,6 +56,17 @@ def summarize(store: Store) -> dict[str, Any]:
         },
         "modalities": {m: _summarize_modality(store, m, splits) for m in store.modalities},
         "notes": store.manifest.notes,
+    }
+
+
+def _count_corpora(store: Store, splits: Mapping[str, NDArray[np.int64]]) -> dict[str, dict[str, int]]:
+    """Count the samples of each corpus by split; empty if there is a single corpus."""
+    if store.corpora is None:
+        return {}
+    names = dict.fromkeys(store.corpora.tolist())
+    return {
+        name: {split: int((store.corpora[rows] == name).sum()) for split, rows in splits.items()}
+        for name in names
     }
 
 

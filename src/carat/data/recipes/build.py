@@ -23,8 +23,9 @@ from carat.data.recipes.samples import Samples, read_samples
 from carat.data.recipes.sources.media import MediaSource
 from carat.data.recipes.sources.transcripts import TranscriptSource
 from carat.data.store import Store, open_store
+from carat.data.store.publishing import STORE
 from carat.data.store.targets import to_targets
-from carat.data.store.writer import STORE, StoreWriter
+from carat.data.store.writer import StoreWriter
 from carat.features.description import Description
 from carat.utils.errors import DataError
 from carat.utils.logging import logger

@@ -24,6 +24,8 @@ INTENSITIES = "intensities.npy"
 SPLIT = "split.npy"
 IDS = "ids.npy"
 GROUPS = "groups.npy"
+CORPORA = "corpora.npy"
+"""Only in stores of several corpora."""
 TRANSCRIPTS = "transcripts.npy"
 TRANSCRIPT_OFFSETS = "transcripts_offsets.npy"
 TEXT = "U"
@@ -160,6 +162,11 @@ class Store:
     def groups(self) -> NDArray[np.str_]:
         """(N,) video or dialogue of each sample; samples of a group are not independent."""
         return self.array(GROUPS)
+
+    @property
+    def corpora(self) -> NDArray[np.str_] | None:
+        """(N,) corpus of each sample; None if the store has a single one."""
+        return self.array(CORPORA) if CORPORA in self.manifest.files else None
 
     def indices(self, split: str) -> NDArray[np.int64]:
         """Return the rows of a split, ascending.
@@ -315,6 +322,8 @@ def _expected_arrays(store: Store) -> dict[str, tuple[str, tuple[int, ...]]]:
     }
     if KNOWN in manifest.files:
         expected[KNOWN] = ("bool", labels)
+    if CORPORA in manifest.files:
+        expected[CORPORA] = (TEXT, (samples,))
     if INTENSITIES in manifest.files:
         expected[INTENSITIES] = ("float32", labels)
     if TRANSCRIPTS in manifest.files:
@@ -340,7 +349,7 @@ def _check_content(store: Store) -> None:
         raise _altered(
             store, SPLIT, f"{counts.tolist()[:9]} samples by split, expected {list(splits.values())}"
         )
-    for name in (IDS, GROUPS):
+    for name in (IDS, GROUPS, *({CORPORA} & store.manifest.files.keys())):
         if not _is_text(store.array(name)):
             raise _altered(store, name, "characters that do not exist in Unicode")
     if _has_duplicates(store.ids):

@@ -28,9 +28,10 @@ from carat.data.store.manifest import (
     check_names,
     fingerprint,
     hash_file,
-    read_manifest,
 )
+from carat.data.store.publishing import STORE, publish
 from carat.data.store.store import (
+    CORPORA,
     GROUPS,
     IDS,
     INTENSITIES,
@@ -47,9 +48,9 @@ from carat.data.store.targets import from_targets
 from carat.data.store.transform import Transform
 from carat.features.description import Description
 from carat.utils.errors import DataError, shorten
-from carat.utils.files import name_file, sync_folder
+from carat.utils.files import name_file
 from carat.utils.logging import logger
-from carat.utils.output_folder import FolderKind, check_folder, claim
+from carat.utils.output_folder import check_folder
 
 DTYPES: dict[np.dtype[Any], Literal["float16", "float32", "int32"]] = {
     np.dtype(np.float16): "float16",
@@ -58,27 +59,6 @@ DTYPES: dict[np.dtype[Any], Literal["float16", "float32", "int32"]] = {
 }
 MAX_NAME = 256
 """Maximum length of IDs and groups in characters; all take the space of the longest one."""
-STORE = FolderKind(
-    name="store",
-    markers=(MANIFEST,),
-    patterns=(
-        feature_file("*"),
-        *(LABELS, KNOWN, SPLIT, IDS, GROUPS, INTENSITIES, TRANSCRIPTS, TRANSCRIPT_OFFSETS),
-    ),
-    finished=MANIFEST,
-    error=DataError,
-    recognizes=lambda folder: bool(_listed(folder)),
-    listed=lambda folder: _listed(folder),
-)
-"""Output folder of a store. It never exists unfinished, because finished stores are renamed into place."""
-
-
-def _listed(folder: Path) -> Collection[str]:
-    """Files that the manifest of a store lists; empty if there is no valid one."""
-    try:
-        return read_manifest(folder).files.keys()
-    except DataError:
-        return ()
 
 
 class StoreWriter:
@@ -155,6 +135,7 @@ class StoreWriter:
         self._known: list[NDArray[np.bool_]] = []
         self._intensities: list[NDArray[np.float32]] = []
         self._transcripts: list[bytes] = []
+        self._corpora: list[str] = []
 
     def __enter__(self) -> Self:
         self._created_parents = [folder for folder in self.path.parents if not folder.exists()]
@@ -192,6 +173,7 @@ class StoreWriter:
         group: str = "",
         transcript: str = "",
         intensities: ArrayLike | None = None,
+        corpus: str = "",
     ) -> None:
         """Append a sample.
 
@@ -203,6 +185,7 @@ class StoreWriter:
             group: video or dialogue of the sample; defaults to the ID.
             transcript: spoken words.
             intensities: (L,) label intensities; given for all samples or none.
+            corpus: corpus from which the sample comes, in stores of several.
 
         Raises:
             DataError: invalid sample.
@@ -236,6 +219,7 @@ class StoreWriter:
         self._labels.append(present)
         self._known.append(known)
         self._transcripts.append(transcript.encode())
+        self._corpora.append(corpus)
         if intensities is not None:
             self._intensities.append(np.asarray(intensities, dtype=np.float32))
 
@@ -296,6 +280,8 @@ class StoreWriter:
         self._save(SPLIT, np.array(self._split_codes, dtype=np.int8))
         self._save(IDS, np.array(list(self._ids)))
         self._save(GROUPS, np.array(self._groups))
+        if any(self._corpora):
+            self._save(CORPORA, np.array(self._corpora))
         if self._intensities:
             if len(self._intensities) != len(self._ids):
                 raise DataError(
@@ -343,7 +329,7 @@ class StoreWriter:
                 os.fsync(opened.fileno())
             files[file.relative_to(self._temporary).as_posix()] = hash_file(file)
         manifest = Manifest(
-            schema_version=SCHEMA if KNOWN in files else SCHEMA_ALL_KNOWN,
+            schema_version=SCHEMA if {KNOWN, CORPORA} & files.keys() else SCHEMA_ALL_KNOWN,
             name=self.name,
             labels=self.labels,
             modalities=modalities,
@@ -359,35 +345,3 @@ class StoreWriter:
 
     def _save(self, name: str, array: NDArray[Any]) -> None:
         np.save(self._temporary / name, array, allow_pickle=False)
-
-
-def publish(temporary: Path, path: Path, overwrite: bool) -> None:
-    """Rename a finished store into place, durably.
-
-    Args:
-        temporary: folder of the finished store, in the parent of `path`.
-        path: target folder.
-        overwrite: replace an existing store.
-
-    Raises:
-        RunError: another process is writing the same store.
-        DataError: see `carat.utils.output_folder.check_folder`.
-    """
-    temporary.chmod(0o755)
-    for folder in (temporary / "features", temporary):
-        sync_folder(folder)
-    if not path.exists():
-        temporary.rename(path)
-        sync_folder(path.parent)
-        return
-    with claim(STORE, path, overwrite=overwrite, clear=False):
-        old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".replaced", dir=path.parent))
-        path.rename(old / path.name)
-        try:
-            temporary.rename(path)
-        except OSError:
-            (old / path.name).rename(path)
-            old.rmdir()
-            raise
-        sync_folder(path.parent)
-    shutil.rmtree(old, ignore_errors=True)

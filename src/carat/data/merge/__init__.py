@@ -1,0 +1,1 @@
+"""Several stores or recipes as one store."""

@@ -1,0 +1,348 @@
+"""Merging of stores with different labels and modalities."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carat.config.base import expand
+from carat.data.merge.plan import Corpus, MergePlan, load_plan
+from carat.data.recipes.build import build_store
+from carat.data.recipes.splits import DEFAULT_VALUES
+from carat.data.store import Store, open_store
+from carat.data.store.manifest import ModalityInfo
+from carat.data.store.publishing import STORE
+from carat.data.store.store import SPLIT
+from carat.data.store.writer import StoreWriter
+from carat.utils.errors import DataError, did_you_mean, printable, shorten
+from carat.utils.logging import logger
+from carat.utils.output_folder import check_folder
+from carat.utils.progress import track
+
+MIN_WORDS = 4
+"""Length of texts that are compared between splits; shorter ones, such as "I know", occur anywhere."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A corpus of a plan.
+
+    Args:
+        name: name of the corpus.
+        store: its store.
+        labels: by label of the merged store, columns of this store's labels; none if it is unknown.
+        modalities: by modality of the merged store, that of this store.
+        splits: splits to take.
+    """
+
+    name: str
+    store: Store
+    labels: Mapping[str, Sequence[int]]
+    modalities: Mapping[str, str]
+    splits: Sequence[str]
+
+    def rows(self) -> NDArray[np.int64]:
+        """Rows of the store that are taken and have a modality, ascending."""
+        rows = np.sort(np.concatenate([self.store.indices(split) for split in self.splits]))
+        present = [self.store.lengths(m)[rows] > 0 for m in self.modalities.values()]
+        return np.asarray(rows[np.any(present, axis=0)], np.int64)
+
+    def targets(self, row: int) -> NDArray[np.float32]:
+        """Labels (L,) of a row for the merged store: 0, 1, or NaN where unknown."""
+        own = self.store.targets(np.array([row]))[0]
+        return np.array([combine(own[list(columns)]) for columns in self.labels.values()], np.float32)
+
+
+def combine(values: NDArray[np.float32]) -> float:
+    """Combine labels that mean the same: present if one is, absent if all are, otherwise unknown.
+
+    >>> [combine(np.array(x, np.float32)) for x in ([0, 1], [0, 0], [np.nan, 1], [np.nan, 0], [])]
+    [1.0, 0.0, 1.0, nan, nan]
+    """
+    if (values == 1).any():
+        return 1.0
+    return 0.0 if len(values) and (values == 0).all() else float("nan")
+
+
+def merge_stores(
+    plan: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    strict: bool = False,
+    workers: int = 1,
+) -> Store:
+    """Merge several stores or recipes into one store.
+
+    A label that a corpus does not have is unknown for its samples, and a modality that it does not have is
+    absent. Ids and groups begin with the name of the corpus.
+
+    Args:
+        plan: YAML file, see `MergePlan`; paths in it are relative to its folder.
+        out: folder of the store.
+        overwrite: replace an existing store.
+        strict: refuse gaps, see `build_store`.
+        workers: see `build_store`.
+
+    Returns:
+        The store.
+
+    Raises:
+        ConfigError: invalid plan.
+        DataError: a label or a modality of the plan does not exist, modalities of two corpora differ, the
+            same sample is in different splits, or the target exists.
+
+    Example:
+        store = carat.merge_stores("corpora.yaml", "all-corpora")
+        store.corpora
+    """
+    parsed, folder, path = load_plan(plan), Path(plan).parent, Path(out)
+    check_folder(STORE, path, overwrite=overwrite)
+    with ExitStack() as stack:
+        parts = []
+        for name, corpus in parsed.corpora.items():
+            if corpus.store is not None:
+                store = open_store(folder / expand(corpus.store))
+            else:
+                assert corpus.recipe is not None
+                temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=_parent(path))))
+                logger.info(f"building {name} from {corpus.recipe}")
+                store = build_store(folder / expand(corpus.recipe), temporary / "store", workers=workers)
+            parts.append(_make_part(name, corpus, store))
+        labels = parsed.labels or list(dict.fromkeys(label for part in parts for label in part.labels))
+        parts = [_with_labels(part, parsed, labels) for part in parts]
+        modalities = parsed.modalities or list(dict.fromkeys(m for part in parts for m in part.modalities))
+        parts = [_with_modalities(part, parsed, modalities) for part in parts]
+        infos = {m: _common_info(m, parts) for m in modalities}
+        notes = [*_source_notes(modalities, parts), *check_leaks(parts)]
+        _write(parsed, path, parts, labels, infos, notes, overwrite=overwrite, strict=strict)
+    return open_store(path)
+
+
+def _parent(path: Path) -> Path:
+    """The nearest folder above the target that exists."""
+    return next(folder for folder in path.absolute().parents if folder.is_dir())
+
+
+def _make_part(name: str, corpus: Corpus, store: Store) -> Part:
+    own = {label: i for i, label in enumerate(store.label_names)}
+    labels: dict[str, Sequence[int]] = {label: [i] for label, i in own.items()}
+    if corpus.labels is not None:
+        labels = {}
+        for target, sources in corpus.labels.items():
+            names = [sources] if isinstance(sources, str) else sources
+            labels[target] = [own[_known(x, own, f"corpora.{name}.labels.{target}")] for x in names]
+    modalities = {m: m for m in store.modalities}
+    if corpus.modalities is not None:
+        modalities = {
+            target: _known(source, modalities, f"corpora.{name}.modalities.{target}")
+            for target, source in corpus.modalities.items()
+        }
+    splits = list(store.manifest.splits)
+    taken = corpus.splits or splits
+    for split in taken:
+        _known(split, splits, f"corpora.{name}.splits")
+    return Part(name, store, labels, modalities, [split for split in splits if split in taken])
+
+
+def _known(name: str, names: Sequence[str] | Mapping[str, Any], where: str) -> str:
+    if name not in names:
+        hint = did_you_mean(name, names) or f"; available: {shorten(', '.join(names), 150)}"
+        raise DataError(f"{where}: the corpus has no '{printable(name)}'{hint}")
+    return name
+
+
+def _with_labels(part: Part, plan: MergePlan, labels: Sequence[str]) -> Part:
+    """The part with the labels of the merged store, in their order; refuse a map to others."""
+    if plan.labels is not None and plan.corpora[part.name].labels is not None:
+        for target in part.labels:
+            if target not in labels:
+                hint = did_you_mean(target, labels) or f"; labels are {', '.join(labels)}"
+                raise DataError(f"corpora.{part.name}.labels: '{target}' is no label of the plan{hint}")
+    found = {label: part.labels.get(label, []) for label in labels}
+    if not any(found.values()):
+        raise DataError(
+            f"corpora.{part.name}: has none of the labels {shorten(', '.join(labels), 150)}, only "
+            f"{shorten(', '.join(part.store.label_names), 150)}; map them by `labels`"
+        )
+    return Part(part.name, part.store, found, part.modalities, part.splits)
+
+
+def _with_modalities(part: Part, plan: MergePlan, modalities: Sequence[str]) -> Part:
+    found = {m: part.modalities[m] for m in modalities if m in part.modalities}
+    if not found:
+        raise DataError(
+            f"corpora.{part.name}: has none of the modalities {', '.join(modalities)}, only "
+            f"{', '.join(part.store.modalities)}; map them by `modalities`"
+        )
+    return Part(part.name, part.store, part.labels, found, part.splits)
+
+
+def _common_info(m: str, parts: Sequence[Part]) -> ModalityInfo:
+    """What the corpora say of a modality; it must be the same where it matters.
+
+    Raises:
+        DataError: width, data type, tokens, sampling rate or cleaning differ, or no corpus has it.
+    """
+    having = [part for part in parts if m in part.modalities]
+    if not having:
+        raise DataError(f"modalities: no corpus has '{m}'")
+    infos = [part.store.manifest.modalities[part.modalities[m]] for part in having]
+    first = infos[0]
+    for part, info in zip(having[1:], infos[1:], strict=True):
+        for key in ("width", "dtype", "tokens", "waveform", "transform"):
+            mine, other = getattr(first, key), getattr(info, key)
+            if mine == other:
+                continue
+            where = f"modality '{m}' of {having[0].name} and {part.name}"
+            if key == "transform":
+                raise DataError(
+                    f"{where} was cleaned in different ways (standardised by their own means, or other "
+                    "columns); build both without `standardise`, or map one to another name by `modalities`"
+                )
+            raise DataError(f"{where} differs in {key}: {_short(mine)} and {_short(other)}")
+    return first
+
+
+def _short(value: object) -> str:
+    return shorten(str(value), 80)
+
+
+def _source_notes(modalities: Sequence[str], parts: Sequence[Part]) -> list[str]:
+    """Say where features of a modality come from different extractors."""
+    notes = []
+    for m in modalities:
+        sources = {
+            part.store.manifest.modalities[part.modalities[m]].source
+            for part in parts
+            if m in part.modalities
+        }
+        if len(sources) > 1:
+            notes.append(f"{m} comes from different sources: {', '.join(sorted(sources))}")
+    return notes
+
+
+def check_leaks(parts: Sequence[Part]) -> list[str]:
+    """Check that no sample of a corpus is in another split of another corpus.
+
+    Samples are the same if their texts are, without case and punctuation and from four words on, or if their
+    features are.
+
+    Returns:
+        A note if the same samples are in the same split more than once.
+
+    Raises:
+        DataError: the same sample is in different splits.
+    """
+    seen: dict[bytes, tuple[str, str, str]] = {}
+    repeated = 0
+    for part in parts:
+        names = list(part.store.manifest.splits)
+        codes = part.store.array(SPLIT)
+        for row in track(part.rows(), f"Comparing {part.name}", total=len(part.rows())):
+            split, id = names[codes[row]], str(part.store.ids[row])
+            for key in _keys(part, int(row)):
+                corpus, other, first = seen.setdefault(key, (part.name, split, id))
+                if corpus == part.name:
+                    continue  # a corpus is as its authors divided it
+                if other != split:
+                    raise DataError(
+                        f"sample '{id}' of {part.name} ({split}) is sample '{first}' of {corpus} ({other}); "
+                        "a merged store must not have it in two splits: leave one out by `splits`"
+                    )
+                repeated += 1
+    return [f"{repeated} samples occur in two corpora, in the same split"] if repeated else []
+
+
+def _keys(part: Part, row: int) -> Iterator[bytes]:
+    """What identifies a sample: its text, and the features of each modality."""
+    words = "".join(c if c.isalnum() else " " for c in part.store.transcript(row).casefold()).split()
+    if len(words) >= MIN_WORDS:
+        yield hashlib.sha256(" ".join(words).encode()).digest()
+    for m, own in part.modalities.items():
+        steps = part.store.features(own, row)
+        if steps.size > MIN_WORDS:
+            yield hashlib.sha256(m.encode() + b"\0" + np.ascontiguousarray(steps).tobytes()).digest()
+
+
+def _write(
+    plan: MergePlan,
+    path: Path,
+    parts: Sequence[Part],
+    labels: Sequence[str],
+    infos: Mapping[str, ModalityInfo],
+    notes: Sequence[str],
+    *,
+    overwrite: bool,
+    strict: bool,
+) -> None:
+    splits = [split for split in DEFAULT_VALUES if any(split in part.splits for part in parts)]
+    has_intensities = all(part.store.intensities is not None for part in parts) and all(
+        len(columns) == 1 for part in parts for columns in part.labels.values()
+    )
+    specs = {m: info.tokens or info.waveform for m, info in infos.items()}
+    with StoreWriter(
+        path,
+        plan.name,
+        labels,
+        {m: info.source for m, info in infos.items()},
+        splits,
+        dtype=next((info.dtype for info in infos.values() if info.has_features), "float32"),
+        non_finite=[m for m, info in infos.items() if not info.is_finite],
+        encoder_inputs={m: spec for m, spec in specs.items() if spec is not None},
+        extractions={m: x for m, info in infos.items() if (x := info.extraction) is not None},
+        alignments={m: x for m, info in infos.items() if (x := info.alignment) is not None},
+        overwrite=overwrite,
+        strict=strict,
+    ) as writer:
+        for m, info in infos.items():
+            if info.transform is not None:
+                writer.transforms[m] = info.transform
+        for part in parts:
+            store, names = part.store, list(part.store.manifest.splits)
+            codes = store.array(SPLIT)
+            rows = part.rows()
+            for row in track(rows, f"Merging {part.name}", total=len(rows)):
+                group = str(store.groups[row])
+                writer.append(
+                    f"{part.name}/{store.ids[row]}",
+                    names[codes[row]],
+                    part.targets(int(row)),
+                    {m: store.features(own, int(row)) for m, own in part.modalities.items()},
+                    group=f"{part.name}/{group}",
+                    transcript=store.transcript(int(row)),
+                    intensities=_intensities(part, int(row)) if has_intensities else None,
+                    corpus=part.name,
+                )
+        for m in infos:
+            writer.cleaning[m] = [
+                f"{part.name}: {line}"
+                for part in parts
+                if m in part.modalities
+                for line in store_info(part, m).cleaning
+            ]
+        writer.notes += [
+            f"{part.name}: {line}" for part in parts for line in part.store.manifest.notes if line
+        ]
+        writer.notes += notes
+    for note in notes:
+        logger.warning(f"note: {note}")
+
+
+def store_info(part: Part, m: str) -> ModalityInfo:
+    """What the store of a corpus says of a modality of the merged store."""
+    return part.store.manifest.modalities[part.modalities[m]]
+
+
+def _intensities(part: Part, row: int) -> NDArray[np.float32]:
+    assert part.store.intensities is not None
+    return np.array([part.store.intensities[row, columns[0]] for columns in part.labels.values()], np.float32)
