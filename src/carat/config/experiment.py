@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny, ValidationError, create_model, field_validator
+from pydantic import Field, SerializeAsAny, ValidationError, create_model, field_validator, model_validator
 
 from carat.config.base import MAX_FLOAT, Fraction, Positive, Section, Weight, explain, merge, read_yaml
 from carat.config.carat import CaratConfig
@@ -16,6 +16,22 @@ from carat.config.methods import MethodConfig, find_method
 from carat.config.renamed import rename_keys
 from carat.utils.errors import ConfigError, did_you_mean
 from carat.utils.logging import logger
+
+
+class SamplingConfig(Section):
+    """How many samples of each corpus an epoch has, in stores of several corpora."""
+
+    temperature: Fraction | None = None
+    """Exponent of the sizes of the corpora, to which their shares of an epoch are proportional: at 0 an epoch
+    has equally many samples of each, near 1 as many as there are. Its length does not change."""
+    weights: dict[str, Annotated[float, Field(ge=0, le=100)]] | None = None
+    """Factor by corpus: at 0.5 an epoch has half of its samples, at 2 each one twice; 1 for the others."""
+
+    @model_validator(mode="after")
+    def _check_choice(self) -> SamplingConfig:
+        if (self.temperature is None) == (self.weights is None):
+            raise ValueError("needs either `temperature` or `weights`")
+        return self
 
 
 class DataConfig(Section):
@@ -31,6 +47,8 @@ class DataConfig(Section):
     """masked; or unmasked as in the released code: zeros up to the longest sequence count as time steps."""
     truncation: bool = False
     """Truncate sequences longer than the encoder's `max_length`; otherwise they raise an error."""
+    sampling: SamplingConfig | None = None
+    """Samples of each corpus in an epoch; by default every training sample once."""
     workers: Annotated[int, Field(ge=0, le=1024)] | None = None
     """Data loader processes; 0 loads in the training process. 2 on a GPU by default, else 0."""
 

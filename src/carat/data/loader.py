@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from carat.data.batch import Batch, pad
-from carat.data.sampler import BucketBatchSampler
+from carat.data.sampler import BucketBatchSampler, Quotas
 from carat.data.store import Store
 from carat.utils.errors import CaratError, DataError
 
@@ -115,6 +115,7 @@ def make_loader(
     pin_memory: bool = False,
     round_to: int = 1,
     shard: Callable[[int], list[int]] | None = None,
+    quotas: Quotas | None = None,
 ) -> ResumableLoader:
     """Make a data loader of padded batches.
 
@@ -132,9 +133,12 @@ def make_loader(
         pin_memory: return batches in pinned memory.
         round_to: see `pad`.
         shard: see `StoreDataset`.
+        quotas: see `BucketBatchSampler`.
     """
     lengths = np.sum([np.minimum(store.lengths(m)[rows], max_length[m]) for m in modalities], axis=0)
-    sampler = BucketBatchSampler(rows, batch_size, lengths, shuffle=shuffle, bucket=bucket, seed=seed)
+    sampler = BucketBatchSampler(
+        rows, batch_size, lengths, shuffle=shuffle, bucket=bucket, seed=seed, quotas=quotas
+    )
     return ResumableLoader(
         StoreDataset(store, modalities, max_length, pad_to or {}, round_to, shard),
         batch_size=None,

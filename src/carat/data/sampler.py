@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,31 @@ from torch.utils.data import Sampler
 
 SORT_WINDOW = 50
 """Batches among which samples are sorted by length."""
+
+
+@dataclass(frozen=True)
+class Quotas:
+    """Number of samples of each corpus in an epoch.
+
+    Args:
+        codes: (n,) corpus of each row, from 0.
+        counts: number of samples by corpus; a corpus of which there are fewer is repeated.
+    """
+
+    codes: NDArray[np.int64]
+    counts: Sequence[int]
+
+    def draw(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Draw the positions of the rows of an epoch, ascending by corpus.
+
+        Every sample of a corpus is drawn as often as any other, give or take one.
+        """
+        drawn = []
+        for code, count in enumerate(self.counts):
+            positions = np.flatnonzero(self.codes == code)
+            whole, rest = divmod(count, max(len(positions), 1))
+            drawn += [positions] * whole + [rng.permutation(positions)[:rest]]
+        return np.concatenate(drawn)
 
 
 class BucketBatchSampler(Sampler[list[int]]):
@@ -26,6 +52,7 @@ class BucketBatchSampler(Sampler[list[int]]):
         shuffle: draw a new order each epoch.
         bucket: batch rows of similar length together; no effect without `shuffle`.
         seed: the order depends on the seed and the epoch alone.
+        quotas: samples of each corpus in an epoch, drawn anew for each; by default every row appears once.
     """
 
     def __init__(
@@ -37,7 +64,11 @@ class BucketBatchSampler(Sampler[list[int]]):
         shuffle: bool,
         bucket: bool = True,
         seed: int = 0,
+        quotas: Quotas | None = None,
     ) -> None:
+        self.quotas = quotas
+        self.size = len(rows) if quotas is None else sum(quotas.counts)
+        """Number of samples of an epoch."""
         self.rows, self.batch_size, self.lengths = rows, batch_size, lengths
         self.shuffle, self.bucket, self.seed, self.epoch = shuffle, bucket, seed, 0
         self._resumed_epoch, self._batches_done = 0, 0
@@ -51,11 +82,11 @@ class BucketBatchSampler(Sampler[list[int]]):
         self.epoch, self._resumed_epoch, self._batches_done = epoch, epoch, batches_done
 
     def __len__(self) -> int:
-        return -(-len(self.rows) // self.batch_size)
+        return -(-self.size // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = np.arange(len(self.rows))
         rng = np.random.default_rng((self.seed, self.epoch))
+        order = np.arange(len(self.rows)) if self.quotas is None else self.quotas.draw(rng)
         if self.shuffle:
             order = rng.permutation(order)
         if self.shuffle and self.bucket:

@@ -20,6 +20,7 @@ from carat.models.build import build
 from carat.models.sizes import check_memory
 from carat.training.compilation import ROUND_TO
 from carat.training.distributed import Processes
+from carat.training.sampling import choose_quotas
 from carat.utils.errors import ConfigError, DataError, RunError, did_you_mean
 
 MIN_PROCESSES = 16
@@ -202,6 +203,7 @@ def _loaders(
             pin_memory=gpu,
             round_to=ROUND_TO if experiment.training.graph != "eager" else 1,
             shard=processes.local_rows if processes.size > 1 else None,
+            quotas=choose_quotas(store, rows, data.sampling) if split == "train" else None,
         )
     return loaders, notes
 
