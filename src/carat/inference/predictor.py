@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -258,7 +258,7 @@ class Predictor:
 
     def score(
         self, store: Store, split: str, modality_mask: NDArray[np.bool_] | None = None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.uint8]]:
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[Any]]:
         """Score a split as arrays.
 
         Args:
@@ -268,7 +268,8 @@ class Predictor:
                 modality, and samples without any are skipped. Defaults to no masking.
 
         Returns:
-            Rows of the store (N,), scores (N, L) in [0, 1] and true labels (N, L), 0 or 1.
+            Rows of the store (N,), scores (N, L) in [0, 1] and true labels (N, L), 0 or 1; they are
+            floats with NaN where unknown if the store has unknown labels, otherwise integers.
 
         Raises:
             DataError: the store does not fit the run, or has no such split.
@@ -281,7 +282,8 @@ class Predictor:
                 row_parts.append(masked.rows.cpu().numpy())
                 score_parts.append(self._score(masked)[0])
         rows, scores = np.concatenate(row_parts), np.concatenate(score_parts)
-        return rows, scores, np.asarray(store.labels)[rows]
+        labels = store.targets(rows) if store.has_unknown else np.asarray(store.labels)[rows]
+        return rows, scores, labels
 
     def evaluate(self, store: Store, split: str = "test") -> Report:
         """Evaluate a split with the thresholds that were chosen on validation during training.

@@ -83,7 +83,7 @@ class TrainingData:
     """The training split, for `Model.prepare`."""
 
     labels: Tensor
-    """(N, L) float32, binary labels."""
+    """(N, L) float32, binary labels, NaN where unknown."""
     batches: Iterable[tuple[Sequences, Sequences, Tensor]]
     """Features (B, T_m, d_m), masks (B, T_m) and labels (B, L) of every sample, in the order of `labels`."""
 
@@ -127,7 +127,8 @@ class Model(nn.Module, ABC):
 
         Args:
             outputs: outputs of `forward`.
-            labels: (B, L) float32, binary labels.
+            labels: (B, L) float32, binary labels, NaN where unknown. The losses must leave unknown labels
+                out, as those of `carat.models.losses` do; a loss of NaN stops the training.
             generator: random number generator; None uses the global one.
 
         Returns:
@@ -146,7 +147,11 @@ class Model(nn.Module, ABC):
         """
 
     def update_after_step(self, outputs: Any, labels: Tensor) -> None:
-        """Update non-gradient state (prototypes, memory bank) after each optimizer step."""
+        """Update non-gradient state (prototypes, memory bank) after each optimizer step.
+
+        Args:
+            outputs, labels: see `losses`.
+        """
 
     def on_train_epoch_start(self, epoch: int) -> None:
         """Epoch-dependent schedule; epochs count from 0. Calling it again within an epoch has no effect."""

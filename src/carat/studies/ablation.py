@@ -206,7 +206,7 @@ def _job(name: str, changes: Mapping[str, Any], experiment: Experiment, store: S
 def _row(name: str, scored: Sequence[Scored], full: Sequence[Scored], store: Store) -> Row:
     rows = scored[0].rows
     shared = np.intersect1d(rows, full[0].rows)
-    labels, groups = np.asarray(store.labels), store.groups
+    labels, groups = store.targets(), store.groups
     metrics = [compute_metrics(x.scores, x.predicted, labels[rows], store.label_names) for x in scored]
     test = paired_test(
         _on(scored, shared), _on(full, shared), labels[shared], groups[shared], "micro_f1", over_seeds=True

@@ -56,7 +56,8 @@ def prepare_task(experiment: Experiment, store: Store, processes: Processes, *, 
 
     Raises:
         ConfigError: the experiment does not match the store, or needs more memory or devices than there are.
-        DataError: the store is damaged or, if strict, has gaps, or a sequence is too long.
+        DataError: the store is damaged or, if strict, has gaps, a label is never known, or a sequence is too
+            long.
         RunError: the device is not available.
     """
     accelerator = find_accelerator(experiment.training.accelerator)
@@ -65,6 +66,7 @@ def prepare_task(experiment: Experiment, store: Store, processes: Processes, *, 
     if strict and (gaps := store_gaps(store)):
         raise DataError(f"{store.folder}: {gaps[0]} (--strict)")
     modalities = choose_modalities(store, experiment.data.modalities)
+    check_known_labels(store, modalities)
     modality_info = {m: store.manifest.modalities[m] for m in modalities}
     L.seed_everything(experiment.seed, workers=True, verbose=False)
     model = build(experiment.method, experiment.encoders, store.label_names, modality_info)
@@ -163,6 +165,27 @@ def choose_modalities(store: Store, wanted: list[str] | None) -> list[str]:
     return wanted
 
 
+def check_known_labels(store: Store, modalities: list[str]) -> None:
+    """Check that each label is known in training, and one of them in validation.
+
+    Raises:
+        DataError: it is not, so that a label cannot be learned or an epoch not be chosen.
+    """
+    known = {
+        split: np.any(store.known[usable_rows(store, split, modalities)], axis=0)
+        for split in ("train", "valid")
+    }
+    if never := [name for name, x in zip(store.label_names, known["train"], strict=True) if not x]:
+        raise DataError(
+            f"{store.folder}: no training sample has a known label '{never[0]}', so that it cannot be "
+            "learned; build the store without this label"
+        )
+    if not known["valid"].any():
+        raise DataError(
+            f"{store.folder}: no sample of split 'valid' has a known label, so that no epoch can be chosen"
+        )
+
+
 def _padded_length(store: Store, modality: str, max_length: int, padding: str) -> int:
     """Length to which sequences are padded with unmasked zeros; 0 if padding is masked."""
     return min(int(store.lengths(modality).max()), max_length) if padding == "unmasked" else 0
@@ -218,5 +241,5 @@ def training_data(task: Task) -> TrainingData:
         max_length=task.model.max_length,
         pad_to=pad_to,
     )
-    labels = torch.from_numpy(store.labels[rows].astype("float32"))
+    labels = torch.from_numpy(store.targets(rows))
     return TrainingData(labels, ((batch.features, batch.masks, batch.labels) for batch in loader))

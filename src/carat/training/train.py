@@ -254,6 +254,7 @@ def _train_task(
         steps,
         experiment.seed,
         processes,
+        task.store.has_unknown,
     )
     if checkpoint is not None:
         seen = batches_of(checkpoint)

@@ -25,6 +25,10 @@ LEVELS = ("original", "alpha", "beta")
 class Carat(Model):
     """CARAT: contrastive feature reconstruction and aggregation, trained by `losses`.
 
+    Unknown labels are left out of every cross-entropy, of the contrast and its memory bank, of the prototypes
+    and of the class weights; the shuffle permutes their features among themselves. Their samples still
+    train the reconstruction.
+
     Source: Peng, Chen, Shou and Chen, "Contrastive Feature Reconstruction and Aggregation for Multi-Modal
     Multi-Label Emotion Recognition", AAAI 2024. Where this differs from the paper: docs/concepts/method.md.
 
@@ -79,6 +83,7 @@ class Carat(Model):
             outputs.modality_mask,
             len(self.labels),
             generator,
+            known=~labels.isnan(),
             over_samples=shuffle.samples,
             over_modalities=shuffle.modalities,
         )
