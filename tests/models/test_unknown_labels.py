@@ -16,6 +16,7 @@ from carat.models.carat.aggregation import apply_shuffle, draw_shuffle, gather_j
 from carat.models.carat.memory_bank import EMPTY
 from carat.models.carat.prototypes import Prototypes
 from carat.models.losses.contrastive import ABSENT, contrast_rows
+from carat.models.losses.known import known_mean
 from carat.models.losses.multilabel import LabelLoss
 from carat.models.losses.terms import cross_entropy
 from carat.utils.errors import DataError
@@ -83,6 +84,15 @@ def test_known_labels_give_the_same_bits_as_a_plain_mean(kind: str, dtype: torch
         assert torch.equal(found, plain)
         gradients = [torch.autograd.grad(x, logits, retain_graph=True)[0] for x in (found, plain)]
         assert torch.equal(*gradients)
+
+
+def test_the_mean_of_known_labels_is_exact_for_every_size() -> None:
+    for size in range(1, 200):
+        losses, valid = torch.rand(size, 1), torch.ones(size, dtype=torch.bool)
+        known = torch.ones_like(losses, dtype=torch.bool)
+        assert torch.equal(known_mean(losses, known), losses.mean()), size
+        plain = losses[:, 0].sum() / size
+        assert torch.equal(known_mean(losses, known, valid), plain), size
 
 
 def test_class_weights_are_those_of_the_known_labels() -> None:

@@ -47,5 +47,10 @@ def known_mean(losses: Tensor, known: Tensor, valid: Tensor | None = None) -> Te
     tensor(4.)
     """
     mean = masked_mean(losses.masked_fill(~known, 0).mean(-1), valid)
-    every = torch.ones_like(known) if valid is None else valid[..., None].expand_as(known)
-    return mean * (every.sum().to(mean.dtype) / (every & known).sum().clamp(min=1))
+    if valid is None:
+        counted = known.sum()
+        every = torch.full_like(counted, known.numel())  # not a number, which is multiplied by 1 / counted
+    else:
+        counted = (known & valid[..., None]).sum()
+        every = known.shape[-1] * valid.sum()
+    return mean * (every.to(mean.dtype) / counted.clamp(min=1))
