@@ -97,13 +97,12 @@ def show_report(report: Report) -> None:
             rows.append([name, value, " – ".join(ends)])
     title = f"{report.split}: {report.samples} samples in {report.groups} groups"
     Table(["metric", "value", "95 % interval"], rows, title, DIGITS).show()
-    columns = ["label", "thr.", "true", "pred.", "P", "R", "F1", "AUROC", "AP", "known"]
-    if all(label.known == report.samples for label in metrics.labels.values()):
-        columns.remove("known")
-    rows = [
-        [name, f"{report.thresholds[name]:.2f}", *vars(label).values()][: len(columns)]
-        for name, label in metrics.labels.items()
-    ]
+    rows = []
+    for name, label in metrics.labels.items():
+        positives, *others = [value for key, value in vars(label).items() if key != "known"]
+        true = positives if label.known == report.samples else f"{positives} of {label.known}"
+        rows.append([name, f"{report.thresholds[name]:.2f}", true, *others])
+    columns = ["label", "thr.", "true", "pred.", "P", "R", "F1", "AUROC", "AP"]
     Table(columns, rows, "Labels", DIGITS).show()
     for note in metrics.notes:
         print(printable(f"note: {note}"))
