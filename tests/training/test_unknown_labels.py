@@ -85,7 +85,7 @@ def test_reports_on_the_command_line(
     code, out, _ = run("evaluate", run_on_partial.folder, "--data", partial.folder)
     assert code == 0
     happy = carat.evaluate(run_on_partial, partial, device="cpu").metrics.labels["happy"]
-    assert f" {happy.positives} of {happy.known} " in out
+    assert f" {happy.positives}/{happy.known} " in out
     assert "labels are known: metrics are over these" in out
     code, out, _ = run("evaluate", run_on_partial.folder, "--data", store.folder)
     assert code == 0

@@ -100,7 +100,7 @@ def show_report(report: Report) -> None:
     rows = []
     for name, label in metrics.labels.items():
         positives, *others = [value for key, value in vars(label).items() if key != "known"]
-        true = positives if label.known == report.samples else f"{positives} of {label.known}"
+        true = positives if label.known == report.samples else f"{positives}/{label.known}"
         rows.append([name, f"{report.thresholds[name]:.2f}", true, *others])
     columns = ["label", "thr.", "true", "pred.", "P", "R", "F1", "AUROC", "AP"]
     Table(columns, rows, "Labels", DIGITS).show()
