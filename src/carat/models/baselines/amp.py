@@ -57,6 +57,8 @@ class Amp(Model):
     predictions); position and modality embeddings; GELU; one classifier per label (released: shared); the
     same learning rate schedule as all methods.
 
+    Unknown labels are left out of all losses, also of the one along whose gradient parameters are perturbed.
+
     Args:
         widths, labels: see `Model`.
         config: widths, depths, budgets and weights; the published values when None.

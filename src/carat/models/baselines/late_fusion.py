@@ -21,6 +21,8 @@ class LateFusion(Model):
     A common baseline without a single source. The classifier takes the mean over time; the loss is the
     cross-entropy of the averaged logits.
 
+    Unknown labels are left out of the cross-entropy.
+
     Args:
         widths, labels: see `Model`.
         config: widths and depths; the defaults when None.

@@ -57,6 +57,8 @@ class Misa(Model):
     Not verified against the PDF: width 128, five moments, weights of the losses, dropout, heads and width of
     the fusion layer, leaky ReLU, batch size 16, learning rate 1e-4.
 
+    Unknown labels are left out of the cross-entropy; the other losses need no labels.
+
     Args:
         widths, labels: see `Model`.
         config: widths, depths, dropouts and weights; the published values when None.

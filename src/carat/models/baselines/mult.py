@@ -33,6 +33,8 @@ class Mult(Model):
     rate. Attention to an absent source adds zero; the vector of an absent target is zero. A single modality
     passes only its self-attention Transformer.
 
+    Unknown labels are left out of the cross-entropy.
+
     Args:
         widths, labels: see `Model`.
         config: widths, depths and dropouts; the published values when None.

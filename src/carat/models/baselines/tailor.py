@@ -61,6 +61,8 @@ class Tailor(Model):
     0.02 at width 256, so that narrow networks train as well. With a single modality there is no
     discriminator, and its private and common sequences are fused.
 
+    Unknown labels are left out of both cross-entropies; the other losses need no labels.
+
     Args:
         widths, labels: see `Model`.
         config: widths, depths and weights; the published values when None.
