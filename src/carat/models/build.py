@@ -117,7 +117,10 @@ def _check(choices: Mapping[str, EncoderChoice], modalities: Mapping[str, Modali
         encoded = m in choices and choices[m].kind == "pretrained"
         raw = "tokens" if info.tokens is not None else "audio" if info.waveform is not None else ""
         if raw and not encoded:
-            raise ConfigError(f"modality '{m}' has {raw} and needs an encoder: set encoders.{m}.folder")
+            raise ConfigError(
+                f"modality '{m}' has {raw} and needs an encoder: set encoders.{m}.folder "
+                f"(--encoders.{m}.folder FOLDER)"
+            )
         if encoded and not raw:
             raise ConfigError(
                 f"encoders.{m}: the modality has features, but a pretrained encoder needs tokens or audio"
