@@ -44,8 +44,8 @@ class TrainingConfig(Section):
     init_from: str | None = None
     """Folder of a finished run whose weights training starts from; labels and modalities may differ."""
     init_parts: InitParts = "all"
-    """Weights to take from that run: all; trunk, without those of labels; or encoder, only those of pretrained
-    encoders."""
+    """Weights to take from that run: all; trunk, without those of labels; or encoder, those of pretrained
+    encoders only."""
     epochs: Annotated[int, Field(gt=0, le=1_000_000)] = 20
     """Passes over the training split."""
     learning_rate: float = Field(default=5e-5, gt=0, le=MAX_FLOAT)

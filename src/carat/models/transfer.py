@@ -181,9 +181,9 @@ class _Matching:
 
     def __init__(self, model: Model, modalities: Sequence[str], source: ModelState, labels: bool) -> None:
         self.axes, self.in_order, self.labels = model.weight_axes, model.ordered_weights, labels
-        self.own: Keys = {"L": model.labels, "M": modalities}
-        self.source: Keys = {"L": source.labels, "M": list(source.modalities)}
-        self.same_order = list(modalities) == list(source.modalities)
+        self.own: Keys = {"L": list(model.labels), "M": list(modalities)}
+        self.source: Keys = {"L": list(source.labels), "M": list(source.modalities)}
+        self.same_order = self.own["M"] == self.source["M"]
         self.copied_labels = False
         """Whether rows of labels were copied."""
 
@@ -218,7 +218,7 @@ class _Matching:
     def _axes_of(self, name: str, own: Tensor, source: Tensor) -> str | None:
         """Axes of a tensor as in `Model.weight_axes`; None if only one of both tensors has them."""
         if self.axes is None:
-            return " ".join(self._axis_of(*sizes) for sizes in zip(own.shape, source.shape, strict=True))
+            return self._default_axes(own, source)
         declared = next((x for pattern, x in self.axes.items() if fnmatchcase(name, pattern)), "")
         if not declared and name.rpartition(".")[2] == POSITIONS:
             declared = "T D"
@@ -230,12 +230,15 @@ class _Matching:
             return declared
         return None if any(fits) else " ".join("D" * own.ndim)
 
-    def _axis_of(self, own: int, source: int) -> str:
-        """Axis of the default, by the sizes in both models."""
-        for letter in ("L", "M"):
-            if own == len(self.own[letter]) and source == len(self.source[letter]):
-                return letter
-        return "D"
+    def _default_axes(self, own: Tensor, source: Tensor) -> str | None:
+        """Axes by their sizes; None where it is not clear how elements of an axis correspond."""
+        axes = []
+        for axis, sizes in enumerate(zip(own.shape, source.shape, strict=True)):
+            fitting = [x for x in self.own if sizes == (len(self.own[x]), len(self.source[x]))]
+            if axis and any(self.own[x] != self.source[x] for x in fitting):
+                return None  # the inputs of a layer, of which any may have this width
+            axes.append(fitting[0] if fitting and not axis else "D")
+        return " ".join(axes)
 
 
 def split_axes(axes: str, tensor: Tensor, keys: Keys) -> list[tuple[str, int]]:
