@@ -20,7 +20,7 @@ from carat.features.description import Description
 from carat.runs.compatibility import rename_weights
 from carat.runs.folder import CARD, EXPERIMENT, WEIGHTS, read_experiment
 from carat.runs.origin import Origin
-from carat.utils.errors import RunError
+from carat.utils.errors import CaratError, RunError
 from carat.utils.files import replace_file, write_json
 from carat.utils.reading import check_regular, hash_file, read_json
 
@@ -238,6 +238,17 @@ def read_run(folder: str | os.PathLike[str]) -> tuple[RunCard, Experiment]:
             "modalities; restore the file"
         )
     return card, experiment
+
+
+def has_current_origin(card: RunCard) -> bool:
+    """Whether the run that a training started from still has the weights that it had; True if it is gone."""
+    if card.origin is None:
+        return True
+    try:
+        digests = read_run(card.origin.run)[0].digests
+    except (CaratError, OSError):
+        return True
+    return digests.get(WEIGHTS, card.origin.weights) == card.origin.weights
 
 
 def _has_written_order(content: dict[str, Any], experiment: Experiment) -> bool:
