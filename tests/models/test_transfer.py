@@ -168,6 +168,15 @@ def test_new_labels_and_modalities_keep_their_initial_values() -> None:
     assert all(torch.equal(after[x], before[x]) for x in before if x.startswith("network.encoder.video."))
 
 
+def test_layers_of_other_widths_are_not_taken_in_parts() -> None:
+    source, model = make("carat", WIDTHS, LABELS, 1), make("carat", WIDTHS, LABELS, 2, hidden=20)
+    taken = transfer(model, "carat", WIDTHS, source, "carat", WIDTHS)
+    assert taken.copied == [
+        *(f"network.input_norm.{m}.{kind}" for m in WIDTHS for kind in ("weight", "bias")),
+        "network.prototypes.means",
+    ]
+
+
 def test_positions_are_matched_from_the_first_one() -> None:
     changes = {"encoder": {"max_length": 20}}
     source, model = make("carat", WIDTHS, LABELS, 1), make("carat", WIDTHS, LABELS, 2, **changes)
@@ -238,7 +247,10 @@ def test_registered_method_needs_no_declaration() -> None:
     assert torch.equal(fewer.state_dict()["output.bias"], before)
     ambiguous = WIDTHS | {"visual": len(LABELS)}
     source, model = make("toy", ambiguous, LABELS, 1), make("toy", ambiguous, LABELS[::-1], 2)
-    assert transfer(model, "toy", ambiguous, source, "toy", ambiguous).initial == ["inputs.visual.weight"]
+    assert transfer(model, "toy", ambiguous, source, "toy", ambiguous).initial == [
+        "inputs.visual.weight",
+        "inputs.visual.bias",
+    ]
 
 
 def test_names_of_whole_parts_are_shortened() -> None:

@@ -105,7 +105,8 @@ class Model(nn.Module, ABC):
     weight_axes: ClassVar[Mapping[str, str] | None] = None
     """Axes of the tensors that have an L or M axis, by pattern of their names in the state dictionary, for
     `training.init_from`: "L D" is (L, D), and "M L*D" is (M, L·D). Other letters are any other axis, numbers
-    its size. None: first axes with as many elements as there are labels or modalities are L or M."""
+    its size; along T the first elements fit any number. None: first axes with as many elements as there are
+    labels or modalities are L or M."""
 
     ordered_weights: ClassVar[Sequence[str]] = ()
     """Patterns of names of tensors that fit the same modalities in the same order only."""

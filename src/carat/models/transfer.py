@@ -79,8 +79,9 @@ def transfer_weights(
 
     A pretrained encoder is copied as a whole, if it has the same architecture and input. Between models of
     the same class all other tensors are copied by name: rows of labels and modalities by the names of these,
-    see `Model.weight_axes`, and other axes must have the same size. Between models of different classes only
-    their sequence encoders are copied. Memory banks are never copied.
+    see `Model.weight_axes`, and other axes must have the same size; a layer of which a tensor does not fit,
+    such as its weight, is left as it is. Between models of different classes only their sequence encoders are
+    copied. Memory banks are never copied.
 
     Args:
         model: model to change in place.
@@ -89,30 +90,28 @@ def transfer_weights(
         source: the trained model.
         parts: "all"; "trunk", which leaves out tensors with an L axis; "encoder", pretrained encoders only.
     """
-    taken, inner = Transferred(), model
+    taken, inner, prefix = Transferred(), model, ""
     if isinstance(model, EncodedModel):
-        inner = model.model
+        inner, prefix = model.model, "model."
         for m, encoder in model.encoders.items():
             assert isinstance(encoder, PretrainedEncoder)
             copied = same_input(source, m, modalities[m]) and _copy_encoder(encoder, m, source)
             taken.encoders += [m] * copied
-            (taken.copied if copied else taken.initial).extend(
-                f"encoders.{m}.{x}" for x in encoder.state_dict()
-            )
+            names = [f"encoders.{m}.{name}" for name in encoder.state_dict()]
+            (taken.copied if copied else taken.initial).extend(names)
     own = {name: x for name, x in inner.state_dict().items() if name not in _memory(inner)}
+    found: dict[str, _Rows] = {}
     if parts != "encoder" and inner.is_trainable:
-        matching = _Matching(inner, list(modalities), source, parts == "all")
         available = source.model_state()
-        same_class = find_method(config.name).model_class() is find_method(source.config.name).model_class()
-        for name, tensor in own.items():
-            may_fit = name in available and (same_class or name.startswith(SEQUENCE_ENCODERS))
-            if may_fit and matching.copy(name, tensor, available[name]):
-                taken.copied.append(name)
-            else:
-                taken.initial.append(name)
-        taken.labels = [x for x in inner.labels if matching.copied_labels and x in source.labels]
-    else:
-        taken.initial += own
+        if find_method(config.name).model_class() is not find_method(source.config.name).model_class():
+            available = {name: x for name, x in available.items() if name.startswith(SEQUENCE_ENCODERS)}
+        found = _Matching(inner, list(modalities), source, parts == "all").find_all(own, available)
+    for name, tensor in own.items():
+        if name in found:
+            found[name].copy(tensor, available[name])
+        (taken.copied if name in found else taken.initial).append(f"{prefix}{name}")
+    if any(rows.of_labels for rows in found.values()):
+        taken.labels = [label for label in inner.labels if label in source.labels]
     return taken
 
 
@@ -169,6 +168,34 @@ def merge_adapters(state: Mapping[str, Tensor], lora: LoraConfig | None) -> dict
     return merged
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """Corresponding elements of two tensors."""
+
+    shape: list[int]
+    """Shape of the tensor to change, its axes split into factors."""
+    source_shape: list[int]
+    """Shape of the source, likewise."""
+    pairs: list[list[tuple[int, int]]]
+    """Corresponding indices of both, along every factor."""
+    of_labels: bool
+    """Whether an axis is that of the labels."""
+
+    def copy(self, own: Tensor, source: Tensor) -> None:
+        """Copy the elements of the source."""
+        changed = own.reshape(self.shape).clone()
+        changed[self._grid(0)] = source.reshape(self.source_shape)[self._grid(1)]
+        own.copy_(changed.view_as(own))
+
+    def _grid(self, side: int) -> tuple[Tensor, ...]:
+        """Indices that select the own (0) or the source's (1) elements."""
+        indices = [torch.tensor([pair[side] for pair in pairs]) for pairs in self.pairs]
+        return tuple(
+            index.view([-1 if k == axis else 1 for k in range(len(indices))])
+            for axis, index in enumerate(indices)
+        )
+
+
 class _Matching:
     """Correspondence of the axes of two models.
 
@@ -184,36 +211,40 @@ class _Matching:
         self.own: Keys = {"L": list(model.labels), "M": list(modalities)}
         self.source: Keys = {"L": list(source.labels), "M": list(source.modalities)}
         self.same_order = self.own["M"] == self.source["M"]
-        self.copied_labels = False
-        """Whether rows of labels were copied."""
 
-    def copy(self, name: str, own: Tensor, source: Tensor) -> bool:
-        """Copy what corresponds of a tensor; returns whether anything does."""
-        if own.ndim != source.ndim or own.dtype != source.dtype or not own.numel():
-            return False
+    def find_all(self, own: Mapping[str, Tensor], source: Mapping[str, Tensor]) -> dict[str, _Rows]:
+        """Corresponding elements of all tensors of layers whose tensors all have some."""
+        found, unfit = {}, set()
+        for name, tensor in own.items():
+            rows = self.find(name, tensor, source[name]) if name in source else None
+            if rows is None:
+                unfit.add(_layer(name))
+            else:
+                found[name] = rows
+        return {name: rows for name, rows in found.items() if _layer(name) not in unfit}
+
+    def find(self, name: str, own: Tensor, source: Tensor) -> _Rows | None:
+        """Which elements of a tensor correspond to which ones of the source; None if there are none."""
+        if own.ndim != source.ndim or own.dtype != source.dtype:
+            return None
         if not self.same_order and any(fnmatchcase(name, pattern) for pattern in self.in_order):
-            return False
+            return None
         axes = self._axes_of(name, own, source)
         if axes is None:
-            return False
+            return None
         own_axes, source_axes = split_axes(axes, own, self.own), split_axes(axes, source, self.source)
         of_labels = any(letter == "L" for letter, _ in own_axes)
         if of_labels and not self.labels:
-            return False
+            return None
         pairs = []
         for (letter, size), (_, trained) in zip(own_axes, source_axes, strict=True):
             if letter not in ("L", "M", "T") and size != trained:
-                return False
+                return None
             of_own, of_source = self.own.get(letter, range(size)), self.source.get(letter, range(trained))
             places = {key: i for i, key in enumerate(of_source)}
             pairs.append([(i, places[key]) for i, key in enumerate(of_own) if key in places])
-        if not all(pairs):
-            return False
-        changed = own.reshape([size for _, size in own_axes]).clone()
-        changed[_grid(pairs, 0)] = source.reshape([size for _, size in source_axes])[_grid(pairs, 1)]
-        own.copy_(changed.view_as(own))
-        self.copied_labels |= of_labels
-        return True
+        shapes = [[size for _, size in factors] for factors in (own_axes, source_axes)]
+        return _Rows(shapes[0], shapes[1], pairs, of_labels) if all(pairs) else None
 
     def _axes_of(self, name: str, own: Tensor, source: Tensor) -> str | None:
         """Axes of a tensor as in `Model.weight_axes`; None if only one of both tensors has them."""
@@ -269,15 +300,6 @@ def split_axes(axes: str, tensor: Tensor, keys: Keys) -> list[tuple[str, int]]:
     return factors
 
 
-def _grid(pairs: Sequence[Sequence[tuple[int, int]]], side: int) -> tuple[Tensor, ...]:
-    """Indices that select, along every axis, the own (0) or the source's (1) side of pairs."""
-    indices = [torch.tensor([pair[side] for pair in axis]) for axis in pairs]
-    return tuple(
-        index.view([-1 if k == axis else 1 for k in range(len(indices))])
-        for axis, index in enumerate(indices)
-    )
-
-
 def _memory(model: Model) -> set[str]:
     """Names of the tensors of memory banks."""
     return {
@@ -286,6 +308,11 @@ def _memory(model: Model) -> set[str]:
         if isinstance(part, MemoryBank)
         for name in part.state_dict()
     }
+
+
+def _layer(name: str) -> str:
+    """Name of the layer of a tensor."""
+    return name.rpartition(".")[0]
 
 
 def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
