@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -17,6 +18,7 @@ from carat.config.base import merge
 from carat.config.experiment import Experiment, load_experiment
 from carat.data.store import Store, open_store
 from carat.data.store.writer import StoreWriter
+from carat.features.description import PACKAGES, Description, VoiceSettings
 from carat.runs.card import read_run
 from carat.runs.folder import CARD, CHECKPOINTS, ENVIRONMENT, METRICS, WEIGHTS
 from carat.training import train as training
@@ -112,6 +114,31 @@ def test_the_card_names_the_origin_and_the_run_is_not_needed_any_more(
     assert carat.evaluate(run.folder, other, device="cpu").metrics.micro_f1 == expected
     again = train(starting(tiny, source), other, run.folder, resume=True)
     assert again.card == run.card
+
+
+def test_other_features_are_noted(tiny: Experiment, tmp_path: Path) -> None:
+    runs = []
+    for mel_bins in (8, 9):
+        settings = VoiceSettings(mel_bins=mel_bins)
+        packages = dict.fromkeys(PACKAGES["voice"], "1")
+        description = Description(settings=settings, version=1, packages=packages, models={})
+        folder, sources = tmp_path / f"store{mel_bins}", {"audio": description.id}
+        with StoreWriter(
+            folder, "made", ["sad"], sources, ["train", "valid"], extractions={"audio": description}
+        ) as writer:
+            for i in range(6):
+                features = {"audio": np.full((3, 7), i, dtype="float32")}
+                writer.append(f"{i}", "train" if i < 4 else "valid", [i % 2], features)
+        start = starting(tiny, runs[-1] if runs else None, epochs=1)
+        runs.append(train(start, folder, tmp_path / f"run{mel_bins}"))
+    again = train(starting(tiny, runs[1], epochs=1), tmp_path / "store9", tmp_path / "again")
+    assert runs[1].card.origin is not None
+    assert again.card.origin is not None
+    assert runs[1].card.origin.summary(["sad"])[1:] == [
+        f"audio: features were extracted in another way than those of {runs[0].folder}, so that its weights "
+        "may not suit them"
+    ]
+    assert len(again.card.origin.summary(["sad"])) == 1
 
 
 def test_a_run_without_origin_has_no_such_key(trained: TrainedRun) -> None:

@@ -38,9 +38,11 @@ class Origin(Section):
     """Number of tensors of the model, without memory banks."""
     initial: list[str]
     """Parts of the model that kept their initial values."""
+    other_features: list[str] = []
+    """Modalities whose features were extracted in another way than those of that run."""
 
     def summary(self, labels: list[str]) -> list[str]:
-        """Describe in one or two lines what was taken and what was not.
+        """Describe in one or two lines what was taken and what was not; a third one warns of other features.
 
         Args:
             labels: labels of the run that started from this one.
@@ -56,4 +58,10 @@ class Origin(Section):
         more = len(self.initial) - NAMES
         names = ", ".join(self.initial[:NAMES]) + (f" and {more} more" if more > 0 else "")
         left = [f"labels {', '.join(new)}"] * bool(new) + [names] * bool(names)
-        return lines + [f"initial values: {'; '.join(left)}"] * bool(left)
+        lines += [f"initial values: {'; '.join(left)}"] * bool(left)
+        if self.other_features:
+            lines.append(
+                f"{', '.join(self.other_features)}: features were extracted in another way than those of "
+                f"{self.run}, so that its weights may not suit them"
+            )
+        return lines

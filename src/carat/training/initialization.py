@@ -16,7 +16,7 @@ from carat.models.base import Model
 from carat.models.encoders.pretrained import PretrainedEncoder
 from carat.models.encoders.wrapper import EncodedModel
 from carat.models.transfer import ModelState, shorten_names, transfer_weights
-from carat.runs.card import RunCard, check_files, read_run, read_weights
+from carat.runs.card import ModalityCard, RunCard, check_files, read_run, read_weights
 from carat.runs.folder import CHECKPOINTS, ENVIRONMENT, WEIGHTS
 from carat.runs.origin import Origin
 from carat.training.checkpoints import find_checkpoint
@@ -126,7 +126,16 @@ def initialize(
         tensors=len(taken.copied),
         total=len(taken.copied) + len(taken.initial),
         initial=shorten_names(taken.initial, taken.copied),
+        other_features=[m for m, info in modalities.items() if _is_other(info, card.modalities.get(m))],
     )
+
+
+def _is_other(info: Any, known: ModalityCard | None) -> bool:
+    """Whether features were extracted by other models or settings than those of a run."""
+    if known is None or info.extraction is None or known.extraction is None or info.tokens is not None:
+        return False
+    own, others = info.extraction, known.extraction
+    return bool((own.settings, own.models) != (others.settings, others.models))
 
 
 def _describe(initial: InitialRun) -> str:
