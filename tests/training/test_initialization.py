@@ -213,7 +213,7 @@ def test_fine_tuning_continues_what_was_learned(
         ("store", RunError, "training.init_from: {run}: not a carat run, experiment.yaml is missing"),
         ("modified", RunError, "training.init_from: {run}/weights.safetensors: modified after training"),
         ("encoder", ConfigError, "labels happy, sad, .*has no pretrained encoder that fits"),
-        ("method", ConfigError, "has no weights that fit this experiment"),
+        ("method", ConfigError, r"has no weights that fit linear on this data \(init_parts: all\)"),
         ("own folder", ConfigError, "is in the folder of the run to write; choose another --out"),
     ],
 )

@@ -110,7 +110,7 @@ def initialize(
     parts = experiment.training.init_parts
     taken = transfer_weights(model, experiment.method, modalities, source, parts)
     if not taken.copied:
-        raise ConfigError(f"{KEY}: {folder} ({_describe(initial)}) has {_nothing(parts)}")
+        raise ConfigError(f"{KEY}: {folder} ({_describe(initial)}) has {_nothing(experiment)}")
     for m, encoder in model.encoders.items() if isinstance(model, EncodedModel) else ():
         if isinstance(encoder, PretrainedEncoder) and not encoder.choice.folder and m not in taken.encoders:
             raise RunError(f"{KEY}: the encoder of {m} in {folder} does not fit; set encoders.{m}.folder")
@@ -144,12 +144,14 @@ def _describe(initial: InitialRun) -> str:
     return f"{initial.experiment.method.name}, {', '.join(card.modalities)}, labels {', '.join(card.labels)}"
 
 
-def _nothing(parts: str) -> str:
+def _nothing(experiment: Experiment) -> str:
+    """What a run does not have, for messages."""
+    parts = experiment.training.init_parts
     if parts == "encoder":
         return (
             "no pretrained encoder that fits the data and encoders of this experiment (init_parts: encoder)"
         )
-    return f"no weights that fit this experiment (init_parts: {parts})"
+    return f"no weights that fit {experiment.method.name} on this data (init_parts: {parts})"
 
 
 def read_origin(out: Path) -> Origin | None:
