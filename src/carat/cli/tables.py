@@ -20,7 +20,9 @@ if TYPE_CHECKING:  # imported lazily, since some tables need no PyTorch
 
 DIGITS = 4
 SHOWN, STRONGEST = 8, 3
-"""Number of segments of a clip that are printed, and of their labels."""
+"""Number of segments of a clip that are printed, and of their labels, except for predicted ones."""
+LONGEST = 200
+"""Characters of a segment's text that are printed."""
 VERDICTS = {"ok": "green", "warn": "yellow", "fail": "red"}
 """Colors of the verdicts of checks."""
 
@@ -133,10 +135,12 @@ def show_timeline(timeline: Timeline) -> None:
     rows = []
     for segment in timeline.segments[:SHOWN]:
         prediction = segment.prediction
-        ranked = sorted(prediction.scores, key=lambda name: -prediction.scores[name])[:STRONGEST]
+        ranked = sorted(prediction.scores, key=lambda name: -prediction.scores[name])
+        ranked = ranked[: max(STRONGEST, len(prediction.labels))]
         scores = ", ".join(f"{name} {_score(prediction, name).strip()}" for name in ranked)
         said = f"{segment.speaker}: {segment.text}" if segment.speaker else segment.text
-        rows.append([f"{segment.start:.1f} – {segment.end:.1f} s", scores, shorten(said, 60)])
+        said = said if len(said) <= LONGEST else f"{said[:LONGEST].rsplit(' ', 1)[0]} …"
+        rows.append([f"{segment.start:.1f} – {segment.end:.1f} s", scores, said])
     more = f", first {SHOWN} of {len(timeline.segments)} segments" if len(timeline.segments) > SHOWN else ""
     title = f"{timeline.clip.file.name}{more}"
     Table(["time", "scores (* predicted)", "text"], rows, title).show(align="left")

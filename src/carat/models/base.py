@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -101,6 +101,15 @@ class Model(nn.Module, ABC):
 
     max_length: Mapping[str, int]
     """Longest sequence by modality, in time steps; `UNLIMITED` unless a subclass sets it."""
+
+    weight_axes: ClassVar[Mapping[str, str] | None] = None
+    """Axes of the tensors that have an L or M axis, by pattern of their names in the state dictionary, for
+    `training.init_from`: "L D" is (L, D), and "M L*D" is (M, L·D). Other letters are any other axis, numbers
+    its size; along T the first elements fit any number. None: first axes with as many elements as there are
+    labels or modalities are L or M."""
+
+    ordered_weights: ClassVar[Sequence[str]] = ()
+    """Patterns of names of tensors that fit the same modalities in the same order only."""
 
     def __init__(self, widths: Mapping[str, int], labels: Sequence[str]) -> None:
         super().__init__()

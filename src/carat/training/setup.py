@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -18,8 +19,10 @@ from carat.data.summary import exclusion_notes, store_gaps, store_warnings, trai
 from carat.models.base import Model, TrainingData
 from carat.models.build import build
 from carat.models.sizes import check_memory
+from carat.runs.origin import Origin
 from carat.training.compilation import ROUND_TO
 from carat.training.distributed import Processes
+from carat.training.initialization import initialize, read_initial_run
 from carat.utils.errors import ConfigError, DataError, RunError, did_you_mean
 
 MIN_PROCESSES = 16
@@ -43,9 +46,18 @@ class Task:
     pad_to: dict[str, int]
     loaders: dict[str, Any]
     notes: list[str]
+    origin: Origin | None = None
+    """What was taken of the run `training.init_from`; None if the run folder continues."""
 
 
-def prepare_task(experiment: Experiment, store: Store, processes: Processes, *, strict: bool = False) -> Task:
+def prepare_task(
+    experiment: Experiment,
+    store: Store,
+    processes: Processes,
+    *,
+    strict: bool = False,
+    continued: Path | None = None,
+) -> Task:
     """Validate all inputs before anything is written, and build model and loaders.
 
     Args:
@@ -53,12 +65,14 @@ def prepare_task(experiment: Experiment, store: Store, processes: Processes, *, 
         store: store with the splits train and valid.
         processes: rank of this process and number of processes.
         strict: refuse a store with gaps, see `carat.data.gaps.describe_gaps`, instead of noting them.
+        continued: see `carat.training.initialization.continued_run`.
 
     Raises:
-        ConfigError: the experiment does not match the store, or needs more memory or devices than there are.
+        ConfigError: the experiment does not match the store or the run `training.init_from`, or needs more
+            memory or devices than there are.
         DataError: the store is damaged or, if strict, has gaps, a label is never known, or a sequence is too
             long.
-        RunError: the device is not available.
+        RunError: the device or the run `training.init_from` is not available.
     """
     accelerator = find_accelerator(experiment.training.accelerator)
     check_processes(experiment, accelerator, processes)
@@ -68,15 +82,17 @@ def prepare_task(experiment: Experiment, store: Store, processes: Processes, *, 
     modalities = choose_modalities(store, experiment.data.modalities)
     check_known_labels(store, modalities)
     modality_info = {m: store.manifest.modalities[m] for m in modalities}
+    initial = read_initial_run(experiment) if continued is None else None
+    start = initial.folder if initial else continued
     L.seed_everything(experiment.seed, workers=True, verbose=False)
-    model = build(experiment.method, experiment.encoders, store.label_names, modality_info)
+    model = build(experiment.method, experiment.encoders, store.label_names, modality_info, start=start)
+    origin = initialize(model, experiment, modality_info, initial) if initial else None
     pad_to = {m: _padded_length(store, m, model.max_length[m], experiment.data.padding) for m in modalities}
     if accelerator == "cpu":
         _check_batches(store, experiment, model.max_length)
     loaders, notes = _loaders(store, experiment, model.max_length, pad_to, accelerator == "gpu", processes)
-    return Task(
-        experiment, store, accelerator, model, processes, pad_to, loaders, notes + store_warnings(store)
-    )
+    notes += store_warnings(store)
+    return Task(experiment, store, accelerator, model, processes, pad_to, loaders, notes, origin)
 
 
 def find_accelerator(wanted: str) -> str:

@@ -67,6 +67,13 @@ class Amp(Model):
         ConfigError: the configuration is inconsistent.
     """
 
+    weight_axes = {
+        "decoder.embeddings": "L D",
+        "classifiers.weight": "L D",
+        "classifiers.bias": "L",
+        "fusion.modalities": "M D",
+    }
+
     def __init__(
         self, widths: Mapping[str, int], labels: Sequence[str], config: AmpConfig | None = None
     ) -> None:

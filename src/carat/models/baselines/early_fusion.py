@@ -33,6 +33,9 @@ class EarlyFusion(Model):
         ConfigError: `steps` exceeds the number of position embeddings.
     """
 
+    weight_axes = {"classifier.weight": "L D", "classifier.bias": "L"}
+    ordered_weights = ("encoder.norm.*", "encoder.encoder.project.weight")
+
     def __init__(
         self, widths: Mapping[str, int], labels: Sequence[str], config: EarlyFusionConfig | None = None
     ) -> None:

@@ -28,6 +28,8 @@ class LateFusion(Model):
         config: widths and depths; the defaults when None.
     """
 
+    weight_axes = {"classifiers.*.weight": "L D", "classifiers.*.bias": "L"}
+
     def __init__(
         self, widths: Mapping[str, int], labels: Sequence[str], config: LateFusionConfig | None = None
     ) -> None:

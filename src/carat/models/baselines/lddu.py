@@ -64,6 +64,8 @@ class Lddu(Model):
     Shapes: M modalities, L labels, P width of the latent.
     """
 
+    weight_axes = {"looks.*": "L D", "label_vectors": "L D", "bias": "L"}
+
     def __init__(
         self, widths: Mapping[str, int], labels: Sequence[str], config: LdduConfig | None = None
     ) -> None:

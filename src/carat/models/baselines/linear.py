@@ -27,6 +27,8 @@ class Linear(Model):
         config: dropout; the defaults when None.
     """
 
+    weight_axes = {"classifiers.*.weight": "L D", "classifiers.*.bias": "L"}
+
     def __init__(
         self, widths: Mapping[str, int], labels: Sequence[str], config: LinearConfig | None = None
     ) -> None:

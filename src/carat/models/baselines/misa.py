@@ -67,6 +67,8 @@ class Misa(Model):
         ConfigError: a width is not divisible by its number of heads.
     """
 
+    weight_axes = {"linear1.weight": "D 2*M*P", "classifier.weight": "L D", "classifier.bias": "L"}
+
     def __init__(
         self, widths: Mapping[str, int], labels: Sequence[str], config: MisaConfig | None = None
     ) -> None:

@@ -43,6 +43,9 @@ class Mult(Model):
         ConfigError: the width is not divisible by the number of heads.
     """
 
+    weight_axes = {"classifier.weight": "L D", "classifier.bias": "L"}
+    ordered_weights = ("own.*", "linear1.*", "linear2.*", "classifier.weight")
+
     def __init__(
         self, widths: Mapping[str, int], labels: Sequence[str], config: MultConfig | None = None
     ) -> None:

@@ -71,6 +71,17 @@ class Tailor(Model):
         ConfigError: the configuration is inconsistent, or names modalities that are not in `widths`.
     """
 
+    weight_axes = {
+        "decoder.embeddings": "L D",
+        "classifiers.weight": "L D",
+        "classifiers.bias": "L",
+        "shared_classifier.weight": "L D",
+        "shared_classifier.bias": "L",
+        "discriminator.second.weight": "M D",
+        "discriminator.second.bias": "M",
+    }
+    ordered_weights = ("fusions.*",)
+
     def __init__(
         self, widths: Mapping[str, int], labels: Sequence[str], config: TailorConfig | None = None
     ) -> None:

@@ -49,6 +49,19 @@ class Carat(Model):
     >>> model.losses(outputs, torch.ones(2, 3))["total"].backward()
     """
 
+    weight_axes = {
+        "network.label_attention.*": "L D",
+        "network.latent.*.weight": "M D P",
+        "network.latent.*.bias": "M P",
+        "network.prototypes.means": "M L 2 P",
+        "network.reconstruction.*.weight": "M M*D D",
+        "network.reconstruction.*.bias": "M D",
+        "network.classifier": "M L D",
+        "network.aggregation.first.weight": "D L*D",
+        "network.aggregation.second.weight": "L D",
+        "network.aggregation.second.bias": "L",
+    }
+
     def __init__(
         self, widths: Mapping[str, int], labels: Sequence[str], config: CaratConfig | None = None
     ) -> None:
