@@ -132,6 +132,22 @@ def test_labels_without_a_known_value_are_refused(store: Store, tiny: Experiment
     assert not (tmp_path / "run").exists()
 
 
+def test_splits_without_known_labels_are_not_measured(
+    run_on_partial: TrainedRun, store: Store, tiny: Experiment, tmp_path: Path
+) -> None:
+    known = draw_known(store)
+    known[store.indices("test")] = False
+    unmeasured = rewrite(store, tmp_path / "s", known)
+    message = "no sample of split 'test' has a known label to measure"
+    with pytest.raises(DataError, match=message):
+        carat.evaluate(run_on_partial, unmeasured, device="cpu")
+    with pytest.raises(DataError, match=message):
+        compare(unmeasured, tmp_path / "out", methods=["prior"], seeds=1)
+    with pytest.raises(DataError, match=message):
+        ablation.ablate(tiny, unmeasured, tmp_path / "out", seeds=1)
+    assert not (tmp_path / "out").exists()
+
+
 def test_label_powerset_needs_complete_samples(store: Store, tmp_path: Path) -> None:
     known = np.ones(store.labels.shape, dtype=bool)
     known[::2, 0] = known[1::2, 1] = False

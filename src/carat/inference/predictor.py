@@ -16,7 +16,7 @@ from carat.config.experiment import Experiment
 from carat.data.batch import Batch, collate, mask_modalities
 from carat.data.loader import check_lengths, make_loader, usable_rows
 from carat.data.store import Store
-from carat.data.summary import exclusion_notes, leakage_notes
+from carat.data.summary import check_measurable, exclusion_notes, leakage_notes
 from carat.data.tokenizer import Context
 from carat.inference.features import Sample, absence_notes, check_sample
 from carat.inference.prediction import Prediction, make_predictions
@@ -296,10 +296,12 @@ class Predictor:
             Metrics with 95 % intervals.
 
         Raises:
-            DataError: the store does not fit the run, or has no such split.
+            DataError: the store does not fit the run, or has no such split, or no known label in it.
         """
         from carat.evaluation.report import make_report
 
+        self.check_labels(store)
+        check_measurable(store, split)
         rows, scores, labels = self.score(store, split)
         notes = self.notes(store, [split])
         return make_report(split, scores, labels, store.groups[rows], self.card.thresholds, notes)
