@@ -42,7 +42,7 @@ class Reference:
         weights: state dictionary of `carat.models.carat.network.Carat`.
         u: original features (B, M, L, D).
         presence: (B, M).
-        labels: (B, L).
+        labels: (B, L), NaN where unknown.
     """
 
     def __init__(self, weights: dict[str, Tensor], u: Tensor, modality_mask: Tensor, labels: Tensor) -> None:
@@ -137,9 +137,7 @@ class Reference:
     def losses(self, memory: Memory, samples: Tensor, modalities: Tensor) -> dict[str, Tensor]:
         """Every term and the total; the shuffle's indices (B, M, L) are given."""
         terms = {
-            name: torch.stack(
-                [cross_entropy(self._pooled(k, b), self.labels[b]) for b in range(self.batch)]
-            ).mean()
+            name: self._mean([x for b in range(self.batch) for x in self._errors(self._pooled(k, b), b)])
             for k, name in enumerate(("original", "alpha", "beta"))
         }
         terms["contrast"] = self._contrast(memory)
@@ -167,12 +165,19 @@ class Reference:
 
     def _joint_loss(self, features: list[list[list[Tensor]]], targets: Tensor) -> Tensor:
         losses = [
-            cross_entropy(self.joint(features[b][m]), targets[b, m])
+            x
             for b in range(self.batch)
             for m in range(self.modalities)
             if self.modality_mask[b, m]
+            for x in cross_entropies(self.joint(features[b][m]), targets[b, m])
         ]
-        return torch.stack(losses).mean()
+        return self._mean(losses)
+
+    def _errors(self, logits: Tensor, b: int) -> list[Tensor]:
+        return cross_entropies(logits, self.labels[b])
+
+    def _mean(self, losses: list[Tensor]) -> Tensor:
+        return torch.stack(losses).mean() if losses else self.u.sum() * 0
 
     def _distance(self, level: list[list[list[Tensor]]]) -> Tensor:
         total = self.u.sum() * 0
@@ -193,7 +198,7 @@ class Reference:
             for level in self.latents:
                 for m in range(self.modalities):
                     for label in range(self.size):
-                        if self.modality_mask[b, m]:
+                        if self.modality_mask[b, m] and not self.labels[b, label].isnan():
                             kind = label + self.size * (2 * m + (0 if self.labels[b, label] else 1))
                             found.append((kind, level[b][m][label] / level[b][m][label].norm()))
         return found
@@ -209,14 +214,14 @@ class Reference:
                 denominator = torch.stack([row @ x / TEMPERATURE for _, x in others]).exp().sum()
                 logs = [((row @ x / TEMPERATURE).exp() / denominator).log() for x in positives]
                 losses.append(-torch.stack(logs).mean())
-        return torch.stack(losses).mean() if losses else self.u.sum() * 0
+        return self._mean(losses)
 
     def update(self, memory: Memory, queue_size: int) -> None:
         """Prototypes, sample by sample, and the queue."""
         for b in range(self.batch):
             for m in range(self.modalities):
                 for label in range(self.size):
-                    if self.modality_mask[b, m]:
+                    if self.modality_mask[b, m] and not self.labels[b, label].isnan():
                         z = self.latents[0][b][m][label].detach()
                         key = (m, label, bool(self.labels[b, label]))
                         memory.prototypes[key] = (
@@ -230,7 +235,7 @@ def sigmoid(x: Tensor) -> Tensor:
     return 1 / (1 + (-x).exp())
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean binary cross-entropy of one sample's logits (L,)."""
-    p = sigmoid(logits)
-    return -(labels * p.log() + (1 - labels) * (1 - p).log()).mean()
+def cross_entropies(logits: Tensor, labels: Tensor) -> list[Tensor]:
+    """Binary cross-entropy of every known label of one sample's logits (L,)."""
+    pairs = [(sigmoid(x), label) for x, label in zip(logits, labels, strict=True) if not label.isnan()]
+    return [-p.log() if label else -(1 - p).log() for p, label in pairs]

@@ -28,6 +28,7 @@ def compare(
     seed: int,
     dtype: torch.dtype,
     tol: float,
+    unknown: float = 0.0,
 ) -> None:
     """Two steps, so that the second meets moved prototypes and a filled queue; the reference in float64."""
     generator = torch.Generator().manual_seed(seed)
@@ -61,11 +62,13 @@ def compare(
         exact = u.detach().double().requires_grad_()
         modality_mask = torch.rand(batch, modalities, generator=generator) < 0.7
         modality_mask[:, 0] |= ~modality_mask.any(1)
-        truth = torch.randint(0, 2, (batch, labels), generator=generator)
-        index = draw_shuffle(modality_mask, labels, generator)
+        truth = torch.randint(0, 2, (batch, labels), generator=generator).double()
+        known = torch.rand(batch, labels, generator=generator) >= unknown
+        truth = torch.where(known, truth, torch.nan)
+        index = draw_shuffle(modality_mask, labels, generator, known=known)
         outputs = method.network.fuse(u, modality_mask)
         found = method.losses_of_shuffle(outputs, truth.to(dtype), *index)
-        reference = Reference(plain, exact, modality_mask, truth.double())
+        reference = Reference(plain, exact, modality_mask, truth)
         reference.forward(memory)
         expected = reference.losses(memory, *index)
         same(outputs.scores, reference.scores(), "scores")
@@ -73,7 +76,9 @@ def compare(
         for name, value in expected.items():
             same(found[name], value, name)
         ours = torch.autograd.grad(found["total"], [u, *fast.values()])
-        theirs = torch.autograd.grad(expected["total"], [exact, *plain.values()])
+        theirs = torch.autograd.grad(
+            expected["total"], [exact, *plain.values()], allow_unused=True, materialize_grads=True
+        )
         for name, gradient, value in zip(["u", *plain], ours, theirs, strict=True):
             same(gradient, value, f"gradient of {name}")
         method.update_after_step(outputs, truth.to(dtype))
@@ -83,7 +88,8 @@ def compare(
         filled = method.memory_bank.classes != EMPTY
         rows, classes = method.memory_bank.rows[filled], method.memory_bank.classes[filled]
         oldest = -int(method.memory_bank.pointer) if len(rows) == QUEUE else 0
-        same(rows.roll(oldest, dims=0), torch.stack([row for _, row in memory.queue]), "queue")
+        stored = [row for _, row in memory.queue] or [rows.new_zeros(latent).double()]
+        same(rows.roll(oldest, dims=0), torch.stack(stored)[: len(memory.queue)], "queue")
         assert classes.roll(oldest).tolist() == [kind for kind, _ in memory.queue]
 
 
@@ -107,3 +113,9 @@ def test_double_precision(**sizes: int) -> None:
 @given(**SIZES)
 def test_single_precision(**sizes: int) -> None:
     compare(**sizes, dtype=torch.float32, tol=1e-5)
+
+
+@settings(max_examples=15)
+@given(**SIZES, unknown=st.sampled_from([0.3, 0.8, 1.0]))
+def test_unknown_labels(unknown: float, **sizes: int) -> None:
+    compare(**sizes, dtype=torch.float64, tol=1e-10, unknown=unknown)

@@ -19,6 +19,8 @@ from carat.config import methods
 from carat.config.methods import METHODS
 from carat.data.store import Store
 from carat.models.layers.masking import masked_mean
+from carat.utils.errors import RunError
+from tests.unknown import draw_known, rewrite
 
 
 class TextOnlyConfig(carat.MethodConfig):
@@ -121,3 +123,13 @@ def test_broken_package_is_a_one_line_error(  # type: ignore[no-untyped-def]
     assert code == 0
     assert "ModuleNotFoundError" in " ".join(out.split())
     assert "CARAT (Peng et al., AAAI 2024)." in out
+
+
+def test_a_method_that_does_not_handle_unknown_labels_stops(
+    registered: None, store: Store, tmp_path: Path
+) -> None:
+    """It never takes them as absent."""
+    partial = rewrite(store, tmp_path / "s", draw_known(store))
+    experiment = {"method": {"name": "text-only"}, "training": {"epochs": 1, "accelerator": "cpu"}}
+    with pytest.raises(RunError, match="unless the losses of this method do not handle unknown labels"):
+        carat.train(experiment, partial, tmp_path / "run")

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from carat.studies.jobs import (
     score_test,
     study_kind,
 )
+from carat.training.train import TrainedRun, train
 from carat.utils.errors import RunError
 from carat.utils.locking import lock
 from carat.utils.parallel import local
@@ -38,7 +40,7 @@ from carat.utils.parallel.tasks import TaskResult
 from tests.conftest import TINY
 
 
-def job(store: Store, name: str = "a", seed: int = 0, **training: float) -> Job:
+def job(store: Store, name: str = "a", seed: int = 0, **training: Any) -> Job:
     overrides = TINY | {"seed": seed, "training": TINY["training"] | {"epochs": 1} | training}  # type: ignore[operator]
     return Job(name, load_experiment(overrides=overrides), store.folder, store.manifest.fingerprint)
 
@@ -74,6 +76,28 @@ def test_missing_scores_are_recomputed_without_training(
     run_jobs([one], tmp_path, 1)
     assert one.scores_file(tmp_path).is_file()
     assert weights.stat().st_mtime_ns == before
+
+
+def test_runs_that_started_from_other_weights_are_retrained(
+    in_this_process: list[Job], store: Store, trained: TrainedRun, tmp_path: Path
+) -> None:
+    source = Path(shutil.copytree(trained.folder, tmp_path / "source"))
+    one = job(store, init_from=source)
+    run_jobs([one], tmp_path / "out", 1)
+    first = read_scores(one, tmp_path / "out").card
+    assert first.origin is not None
+    assert first.origin.run == str(source)
+    run_jobs([one], tmp_path / "out", 1)
+    assert len(in_this_process) == 1
+    shutil.rmtree(source)
+    run_jobs([one], tmp_path / "out", 1)
+    assert len(in_this_process) == 1
+    retrained = train(job(store, seed=5).experiment, store, source)
+    run_jobs([one], tmp_path / "out", 1)
+    assert len(in_this_process) == 2
+    second = read_scores(one, tmp_path / "out").card
+    assert second.origin is not None
+    assert second.origin.weights == retrained.card.digests["weights.safetensors"] != first.origin.weights
 
 
 def test_changed_experiment_and_incomplete_run_are_retrained(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from cyclopts import Group, Parameter
 
 from carat.cli.app import AsJson, Overwrite, Workers, app, cores
-from carat.cli.predict_clips import ClipOptions, predict_clips
+from carat.cli.predict_clips import ClipArguments, predict_clips
 from carat.cli.predict_text import TextOptions, predict_texts
 from carat.utils.errors import CaratError, ConfigError
 from carat.utils.logging import logger
@@ -110,7 +110,7 @@ def predict(
     source: Input | None = None,
     out: Path | None = None,
     texts: TextOptions | None = None,
-    clips: ClipOptions | None = None,
+    clips: ClipArguments | None = None,
     folder: FolderOptions | None = None,
     precision: Precision = "float32",
     overwrite: Overwrite = False,
@@ -156,7 +156,7 @@ def predict(
         `evaluate`.
     """
     source, texts, folder = source or Input(), texts or TextOptions(), folder or FolderOptions()
-    clips = clips or ClipOptions()
+    clips = clips or ClipArguments()
     if sum(x is not None for x in (source.data, source.text, source.file, source.clip)) != 1:
         raise ConfigError("give exactly one of --data, --text, --file and --clip")
     if source.clip is not None:

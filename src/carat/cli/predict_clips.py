@@ -14,7 +14,7 @@ from carat.utils.errors import CaratError, ConfigError
 from carat.utils.logging import logger
 
 if TYPE_CHECKING:
-    from carat.features.description import TranscriptSettings
+    from carat.inference.clips.options import ClipOptions
 
 MEDIA = frozenset(
     [
@@ -45,7 +45,7 @@ MEDIA = frozenset(
 
 @Parameter(name="*", group=Group("Clips", sort_key=2))
 @dataclass(frozen=True)
-class ClipOptions:
+class ClipArguments:
     """Options for audio and video files."""
 
     transcript: list[Path] | None = None
@@ -69,23 +69,41 @@ class ClipOptions:
     @property
     def is_default(self) -> bool:
         """Whether no option is given."""
-        return self == ClipOptions()
+        return self == ClipArguments()
 
-    def recognition(self) -> TranscriptSettings | None:
-        """Settings of speech recognition, if any are given."""
+    def options(self, words: int | None) -> ClipOptions:
+        """The options, checked.
+
+        Args:
+            words: number of words of each label.
+
+        Raises:
+            ConfigError: invalid settings of speech recognition.
+            DataError: an unknown format or segmentation.
+        """
         from carat.config.base import parse
         from carat.features.description import TranscriptSettings
+        from carat.inference.clips.options import FORMATS, ClipOptions
 
         values = {"model": self.speech_model, "language": self.language}
         values = {key: value for key, value in values.items() if value is not None}
-        return parse(TranscriptSettings, values, "--speech-model, --language") if values else None
+        options = ClipOptions(
+            segments=self.segments or "auto",
+            words=3 if words is None else words,
+            formats=FORMATS if self.formats is None else [x for y in self.formats for x in y.split(",")],
+            media=self.media,
+            recognition=parse(TranscriptSettings, values, "--speech-model, --language") if values else None,
+            cache=self.cache,
+        )
+        options.check()
+        return options
 
 
 def predict_clips(
     run: Path,
     clips: Sequence[Path],
     out: Path | None,
-    options: ClipOptions,
+    arguments: ClipArguments,
     *,
     words: int | None,
     vectors: Path | None,
@@ -105,21 +123,23 @@ def predict_clips(
         found = "" if out is None else f", found {out}"
         raise ConfigError(f"--clip needs --out with a folder, e.g. --out timelines{found}")
     files = find_clips(clips)
-    transcripts = match_transcripts(files, options.transcript)
+    transcripts = match_transcripts(files, arguments.transcript)
+    options = arguments.options(words)
+
+    from carat.inference.clips.options import CLIPS, REPORT
+    from carat.utils.output_folder import check_folder
+
+    check_folder(CLIPS, out, overwrite=overwrite)
+    if transcripts and (others := [file for file in files if file not in transcripts]):
+        logger.warning(
+            f"note: {len(others)} of {len(files)} clips have no transcript, so speech is recognized, e.g. "
+            f"{others[0]}"
+        )
 
     from carat.cli.tables import show_timeline
-    from carat.inference.clips.folder import FORMATS, score_clips
-    from carat.inference.clips.folder import ClipOptions as Settings
+    from carat.inference.clips.folder import score_clips
     from carat.inference.loading import load
 
-    settings = Settings(
-        segments=options.segments or "auto",
-        words=3 if words is None else words,
-        formats=FORMATS if options.formats is None else [x for y in options.formats for x in y.split(",")],
-        media=options.media,
-        recognition=options.recognition(),
-        cache=options.cache,
-    )
     shown: list[str] = []
 
     def show(timeline: object) -> None:
@@ -132,7 +152,7 @@ def predict_clips(
         files,
         out,
         transcripts=transcripts,
-        options=settings,
+        options=options,
         workers=min(cores(workers), len(files)),
         engine=engine,
         address=address,
@@ -145,12 +165,10 @@ def predict_clips(
     done = [entry for entry in report["clips"] if "problem" not in entry]
     segments = sum(entry["segments"] for entry in done)
     logger.info(f"{segments} segments of {len(done)} clips → {out}")
-    if "html" in settings.formats:
+    if done and "html" in options.formats:
         logger.info(f"open {out / (done[0]['output'] + '.html')} in a browser")
     if failed:
-        raise CaratError(
-            f"{len(failed)} of {len(files)} clips could not be scored, see {out / 'report.json'}"
-        )
+        raise CaratError(f"{len(failed)} of {len(files)} clips could not be scored, see {out / REPORT}")
 
 
 def find_clips(clips: Sequence[Path]) -> list[Path]:
@@ -170,6 +188,8 @@ def find_clips(clips: Sequence[Path]) -> list[Path]:
         files += inside
     if not files:
         raise ConfigError("--clip needs a file, e.g. --clip interview.mp4")
+    if not any(file.exists() for file in files):
+        raise ConfigError(f"{files[0]}: no such file")
     return list(dict.fromkeys(files))
 
 

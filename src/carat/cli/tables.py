@@ -20,7 +20,9 @@ if TYPE_CHECKING:  # imported lazily, since some tables need no PyTorch
 
 DIGITS = 4
 SHOWN, STRONGEST = 8, 3
-"""Number of segments of a clip that are printed, and of their labels."""
+"""Number of segments of a clip that are printed, and of their labels, except for predicted ones."""
+LONGEST = 200
+"""Characters of a segment's text that are printed."""
 VERDICTS = {"ok": "green", "warn": "yellow", "fail": "red"}
 """Colors of the verdicts of checks."""
 
@@ -100,10 +102,11 @@ def show_report(report: Report) -> None:
             rows.append([name, value, " – ".join(ends)])
     title = f"{report.split}: {report.samples} samples in {report.groups} groups"
     Table(["metric", "value", "95 % interval"], rows, title, DIGITS).show()
-    rows = [
-        [name, f"{report.thresholds[name]:.2f}", *vars(label).values()]
-        for name, label in metrics.labels.items()
-    ]
+    rows = []
+    for name, label in metrics.labels.items():
+        positives, *others = [value for key, value in vars(label).items() if key != "known"]
+        true = positives if label.known == report.samples else f"{positives}/{label.known}"
+        rows.append([name, f"{report.thresholds[name]:.2f}", true, *others])
     columns = ["label", "thr.", "true", "pred.", "P", "R", "F1", "AUROC", "AP"]
     Table(columns, rows, "Labels", DIGITS).show()
     for note in metrics.notes:
@@ -135,10 +138,12 @@ def show_timeline(timeline: Timeline) -> None:
     rows = []
     for segment in timeline.segments[:SHOWN]:
         prediction = segment.prediction
-        ranked = sorted(prediction.scores, key=lambda name: -prediction.scores[name])[:STRONGEST]
+        ranked = sorted(prediction.scores, key=lambda name: -prediction.scores[name])
+        ranked = ranked[: max(STRONGEST, len(prediction.labels))]
         scores = ", ".join(f"{name} {_score(prediction, name).strip()}" for name in ranked)
         said = f"{segment.speaker}: {segment.text}" if segment.speaker else segment.text
-        rows.append([f"{segment.start:.1f} – {segment.end:.1f} s", scores, shorten(said, 60)])
+        said = said if len(said) <= LONGEST else f"{said[:LONGEST].rsplit(' ', 1)[0]} …"
+        rows.append([f"{segment.start:.1f} – {segment.end:.1f} s", scores, said])
     more = f", first {SHOWN} of {len(timeline.segments)} segments" if len(timeline.segments) > SHOWN else ""
     title = f"{timeline.clip.file.name}{more}"
     Table(["time", "scores (* predicted)", "text"], rows, title).show(align="left")

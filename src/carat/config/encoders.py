@@ -29,7 +29,8 @@ class EncoderChoice(Section):
     kind: Literal["transformer", "pretrained"] = "pretrained"
     """transformer: the method's own, for features; pretrained: from a folder, for tokens or waveforms."""
     folder: str = ""
-    """Local Hugging Face folder: config.json, model.safetensors and, for text, tokenizer.json."""
+    """Local Hugging Face folder: config.json, model.safetensors and, for text, tokenizer.json. By default the
+    encoder is that of the run `training.init_from`."""
     train_layers: Count | None = None
     """Number of layers to train, from the last one; 0 freezes the encoder. All parameters by default."""
     learning_rate: Annotated[float, Field(gt=0, le=MAX_FLOAT)] = 6e-5
@@ -49,8 +50,6 @@ class EncoderChoice(Section):
 
     @model_validator(mode="after")
     def _agrees(self) -> EncoderChoice:
-        if self.kind == "pretrained" and not self.folder:
-            raise ValueError("kind pretrained requires a folder")
         if self.kind == "transformer" and self.model_fields_set - {"kind"}:
             raise ValueError("kind transformer takes no other keys; configure it in the method section")
         if self.lora is not None and self.train_layers is not None:

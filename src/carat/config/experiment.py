@@ -53,9 +53,17 @@ class DataConfig(Section):
     """Data loader processes; 0 loads in the training process. 2 on a GPU by default, else 0."""
 
 
-class TrainingConfig(Section):
-    """Optimizer, schedule, stopping and device."""
+InitParts = Literal["all", "trunk", "encoder"]
 
+
+class TrainingConfig(Section):
+    """Start, optimizer, schedule, stopping and device."""
+
+    init_from: str | None = None
+    """Folder of a finished run whose weights training starts from; labels and modalities may differ."""
+    init_parts: InitParts = "all"
+    """Weights to take from that run: all; trunk, without those of labels; or encoder, those of pretrained
+    encoders only."""
     epochs: Annotated[int, Field(gt=0, le=1_000_000)] = 20
     """Passes over the training split."""
     learning_rate: float = Field(default=5e-5, gt=0, le=MAX_FLOAT)
@@ -90,6 +98,13 @@ class TrainingConfig(Section):
     """Execution of a training step; compiled and cuda-graphs need a GPU and fall back to eager without."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Device; auto is a GPU if available."""
+
+    @field_validator("init_from", mode="before")
+    @classmethod
+    def _accept_path(cls, value: Any) -> Any:
+        """Accept paths and objects such as `TrainedRun`; an empty text is no run."""
+        path = os.fspath(value) if isinstance(value, os.PathLike) else value
+        return None if path == "" else path
 
 
 class ThresholdConfig(Section):
@@ -179,9 +194,27 @@ def parse_experiment(values: Mapping[str, Any], origin: str) -> Experiment:
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error}") from error
     try:
-        return Experiment.model_validate(dict(values))
+        experiment = Experiment.model_validate(dict(values))
     except ValidationError as error:
         raise ConfigError(f"{origin}: {explain(error, known, values)}") from error
+    if experiment.training.init_from is None:
+        _check_without_origin(experiment, origin)
+    return experiment
+
+
+def _check_without_origin(experiment: Experiment, origin: str) -> None:
+    """Check that nothing needs the run `training.init_from`.
+
+    Sections are not checked on their own, because each source of values may set only a part of them.
+
+    Raises:
+        ConfigError: it does.
+    """
+    for m, choice in experiment.encoders.items():
+        if choice.kind == "pretrained" and not choice.folder:
+            raise ConfigError(f"{origin}: encoders.{m}: kind pretrained requires a folder")
+    if experiment.training.init_parts != "all":
+        raise ConfigError(f"{origin}: training.init_parts: requires training.init_from")
 
 
 PRESETS: dict[str, dict[str, Any]] = {

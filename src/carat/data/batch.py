@@ -21,7 +21,7 @@ class Batch:
     masks: dict[str, Tensor]
     """(B, T_m) bool, valid = True."""
     labels: Tensor
-    """(B, L) float32, 0 or 1."""
+    """(B, L) float32, 0 or 1, NaN where unknown."""
     rows: Tensor
     """(B,) int64, store rows."""
     total: int = 0

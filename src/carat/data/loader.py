@@ -58,7 +58,7 @@ class StoreDataset(Dataset[Batch]):
                 round_to=self.round_to,
             )
             self._check(m, rows, sequences, features[m])
-        labels = torch.from_numpy(self.store.labels[rows].astype(np.float32))
+        labels = torch.from_numpy(self.store.targets(rows))
         total = len(batch_rows) if self.shard is not None else 0
         return Batch(features, masks, labels, torch.tensor(rows), total)
 

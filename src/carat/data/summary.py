@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from carat.data.gaps import describe_gaps, untrained_modalities
 from carat.data.loader import usable_rows
 from carat.data.store import Store
-from carat.utils.errors import shorten
+from carat.utils.errors import DataError, shorten
 
 
 def summarize(store: Store) -> dict[str, Any]:
@@ -121,6 +121,16 @@ def unknown_notes(store: Store, splits: Sequence[str] | None = None) -> list[str
             unknown = f"{sum(counts.values())} of {known.size} labels are unknown"
             lines.append(f"split '{split}': {unknown} ({shorten(listed, 120)})")
     return lines
+
+
+def check_measurable(store: Store, split: str) -> None:
+    """Check that a split has something to measure.
+
+    Raises:
+        DataError: there is no such split, or none of its samples has a known label.
+    """
+    if not np.any(store.known[store.indices(split)]):
+        raise DataError(f"{store.folder}: no sample of split '{split}' has a known label to measure")
 
 
 def store_gaps(store: Store, splits: Sequence[str] | None = None) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from carat.evaluation.known import split_labels
 from carat.evaluation.metrics import sample_jaccard
 from carat.evaluation.thresholds import f1_from_counts
 
@@ -24,22 +25,25 @@ def group_counts(predicted: NDArray[Any], labels: NDArray[Any], groups: NDArray[
 
     Args:
         predicted: (N, L), 0 or 1.
-        labels: (N, L), 0 or 1.
+        labels: (N, L), 0 or 1, NaN where unknown; only known labels count, and samples that have any.
         groups: (N,) group names.
 
     Returns:
         Sums by name, (G, L) or (G, 1).
     """
-    guess, true = predicted.astype(bool), labels.astype(bool)
+    true, known = split_labels(labels)
+    guess, number = predicted.astype(bool) & known, known.sum(1)
+    measured = number > 0
     _, code = np.unique(groups, return_inverse=True)
     by_sample = {
         "tp": guess & true,
         "fp": guess & ~true,
         "fn": ~guess & true,
+        "known": number[:, None],
         "accuracy": sample_jaccard(guess, true, empty=0)[:, None],
-        "accuracy_empty_1": sample_jaccard(guess, true, empty=1)[:, None],
-        "subset": (guess == true).all(1)[:, None],
-        "samples": np.ones((len(true), 1)),
+        "accuracy_empty_1": np.where(measured, sample_jaccard(guess, true, empty=1), 0)[:, None],
+        "subset": ((guess == true).all(1) & measured)[:, None],
+        "samples": measured[:, None],
     }
     sums = {}
     for name, values in by_sample.items():
@@ -54,16 +58,18 @@ def statistics(counts: Counts) -> dict[str, NDArray[np.float64]]:
     samples = counts["samples"][:, 0]
     f1 = f1_from_counts(tp, fp, fn)
     positives = tp + fn
+    known = counts["known"][:, 0]
+    is_known = np.where(known > 0, 1.0, np.nan)
     with np.errstate(invalid="ignore"):
         return {
             "accuracy": counts["accuracy"][:, 0] / samples,
             "accuracy_empty_1": counts["accuracy_empty_1"][:, 0] / samples,
-            "micro_f1": f1_from_counts(tp.sum(1), fp.sum(1), fn.sum(1)),
+            "micro_f1": f1_from_counts(tp.sum(1), fp.sum(1), fn.sum(1)) * is_known,
             "macro_f1": (f1 * (positives > 0)).sum(1) / (positives > 0).sum(1),
             "weighted_f1": (f1 * positives).sum(1) / positives.sum(1),
-            "precision": tp.sum(1) / np.maximum((tp + fp).sum(1), 1),
-            "recall": tp.sum(1) / np.maximum(positives.sum(1), 1),
-            "hamming_loss": (fp + fn).sum(1) / (samples * tp.shape[1]),
+            "precision": tp.sum(1) / np.maximum((tp + fp).sum(1), 1) * is_known,
+            "recall": tp.sum(1) / np.maximum(positives.sum(1), 1) * is_known,
+            "hamming_loss": (fp + fn).sum(1) / known,
             "subset_accuracy": counts["subset"][:, 0] / samples,
         }
 
@@ -86,7 +92,7 @@ def intervals(
 
     Args:
         predicted: (N, L), 0 or 1; or (S, N, L) for several seeds, whose metrics are averaged.
-        labels: (N, L), 0 or 1.
+        labels: (N, L), 0 or 1, NaN where unknown.
         groups: (N,) group names.
         resamples: number of resamples R.
         seed: random seed of the resampling.
@@ -153,6 +159,9 @@ def paired_test(
         values = np.take_along_axis(values, seeds, axis=0)
         baseline_values = np.take_along_axis(baseline_values, baseline_seeds, axis=0)
     differences = values.mean(0) - baseline_values.mean(0)
+    differences = differences[np.isfinite(differences)]
+    if not len(differences):  # the metric is undefined
+        return Paired(difference, (float("nan"), float("nan")), 1.0)
     smaller_tail = min((differences <= 0).mean(), (differences >= 0).mean())
     p = float(np.clip(2 * smaller_tail, 1 / resamples, 1))
     return Paired(difference, _percentiles(differences), p)

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 
+from carat.evaluation.known import split_labels
+
 NAN = float("nan")
 BINS = 15
 """Equal-width bins of the calibration error."""
@@ -22,7 +24,7 @@ BINS = 15
 
 @dataclass(frozen=True)
 class LabelMetrics:
-    """Metrics of one label; NaN where undefined."""
+    """Metrics of one label over the samples in which it is known; NaN where undefined."""
 
     positives: int
     predicted: int
@@ -31,11 +33,17 @@ class LabelMetrics:
     f1: float
     auroc: float
     average_precision: float
+    known: int
+    """Samples in which the label is known."""
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """Metrics of a split. Higher is better, except for `hamming_loss` and `calibration_error`."""
+    """Metrics of a split. Higher is better, except for `hamming_loss` and `calibration_error`.
+
+    Unknown labels are left out: metrics of labels and micro averages are over the known ones, those of
+    samples over the samples with known labels, compared by these.
+    """
 
     accuracy: float
     """Mean Jaccard index of the samples, |true ∩ predicted| / |true ∪ predicted|. As is usual in this task,
@@ -56,10 +64,10 @@ class Metrics:
     lrap: float
     """Label ranking average precision."""
     calibration_error: float
-    """Expected calibration error of the scores of all samples and labels."""
+    """Expected calibration error of the scores of all samples and known labels."""
     labels: dict[str, LabelMetrics]
     notes: list[str]
-    """Reasons for NaN values."""
+    """Reasons for NaN values, and how many labels are unknown."""
 
 
 def compute_metrics(
@@ -70,14 +78,21 @@ def compute_metrics(
     Args:
         scores: (N, L), in [0, 1].
         predicted: (N, L), 0 or 1.
-        labels: (N, L), 0 or 1.
+        labels: (N, L), 0 or 1, NaN where unknown.
         names: L label names.
     """
-    true, guess = labels.astype(bool), predicted.astype(bool)
-    by_label = {name: label_metrics(scores[:, i], guess[:, i], true[:, i]) for i, name in enumerate(names)}
-    never = [name for name, m in by_label.items() if not m.positives]
-    always = [name for name, m in by_label.items() if m.positives == len(true)]
-    notes = [f"label '{name}' does not occur: its metrics are nan" for name in never]
+    true, known = split_labels(labels)
+    guess, measured = predicted.astype(bool) & known, known.any(1)
+    by_label = {
+        name: label_metrics(scores[rows, i], guess[rows, i], true[rows, i])
+        for i, (name, rows) in enumerate(zip(names, known.T, strict=True))
+    }
+    notes = _unknown_notes(known)
+    for name, m in by_label.items():
+        if not m.positives:
+            reason = "does not occur" if m.known else "is unknown in every sample"
+            notes.append(f"label '{name}' {reason}: its metrics are nan")
+    always = [name for name, m in by_label.items() if 0 < m.known == m.positives]
     notes += [f"label '{name}' always occurs: its AUROC is nan" for name in always]
     occurring = [m for m in by_label.values() if m.positives]
     f1 = np.array([m.f1 for m in occurring])
@@ -86,17 +101,17 @@ def compute_metrics(
     if not len(f1):
         notes.append("no label occurs: macro and weighted F1 are nan")
     return Metrics(
-        accuracy=float(sample_jaccard(guess, true, empty=0).mean()),
-        accuracy_empty_1=float(sample_jaccard(guess, true, empty=1).mean()),
-        micro_f1=_ratio(2 * hits, guesses + total),
+        accuracy=_mean(sample_jaccard(guess, true, empty=0)[measured]),
+        accuracy_empty_1=_mean(sample_jaccard(guess, true, empty=1)[measured]),
+        micro_f1=_ratio(2 * hits, guesses + total) if known.any() else NAN,
         macro_f1=float(f1.mean()) if len(f1) else NAN,
         weighted_f1=float(np.average(f1, weights=positives)) if len(f1) else NAN,
-        precision=_ratio(hits, guesses),
-        recall=_ratio(hits, total),
-        hamming_loss=float((true != guess).mean()),
-        subset_accuracy=float((true == guess).all(1).mean()),
-        lrap=ranking_precision(scores, true),
-        calibration_error=calibration_error(scores, true),
+        precision=_ratio(hits, guesses) if known.any() else NAN,
+        recall=_ratio(hits, total) if known.any() else NAN,
+        hamming_loss=_mean((true != guess)[known]),
+        subset_accuracy=_mean((true == guess).all(1)[measured]),
+        lrap=ranking_precision(scores[measured], true[measured], known[measured]),
+        calibration_error=calibration_error(scores[known], true[known]),
         labels=by_label,
         notes=notes,
     )
@@ -120,7 +135,9 @@ def sample_jaccard(guess: NDArray[np.bool_], true: NDArray[np.bool_], empty: flo
     return jaccard
 
 
-def ranking_precision(scores: NDArray[Any], true: NDArray[np.bool_]) -> float:
+def ranking_precision(
+    scores: NDArray[Any], true: NDArray[np.bool_], known: NDArray[np.bool_] | None = None
+) -> float:
     """Label ranking average precision, vectorized; scikit-learn loops over samples in Python.
 
     For each true label, the fraction of true labels among those with at least its score, averaged over the
@@ -129,21 +146,27 @@ def ranking_precision(scores: NDArray[Any], true: NDArray[np.bool_]) -> float:
     Args:
         scores: (N, L).
         true: true labels (N, L).
+        known: which of them are known (N, L), with at least one in each sample; None: all.
+
+    Returns:
+        In [0, 1]; NaN without samples.
     """
+    known = np.ones(true.shape, dtype=bool) if known is None else known
     as_high = (
         scores[:, None, :] >= scores[:, :, None]
     )  # (N, L, L): [:, i, j] if label j is ranked with or above i
-    precision = (as_high & true[:, None, :]).sum(2) / as_high.sum(2)
+    as_high &= known[:, None, :]
+    precision = (as_high & true[:, None, :]).sum(2) / np.maximum(as_high.sum(2), 1)
     number = true.sum(1)
     ranked = (precision * true).sum(1) / np.maximum(number, 1)
-    return float(np.where((number == 0) | (number == true.shape[1]), 1.0, ranked).mean())
+    return _mean(np.where((number == 0) | (number == known.sum(1)), 1.0, ranked))
 
 
 def label_metrics(scores: NDArray[Any], guess: NDArray[np.bool_], true: NDArray[np.bool_]) -> LabelMetrics:
     """Compute the metrics of one label from its scores, predictions and true labels, (N,) each."""
     positives, predicted, hits = int(true.sum()), int(guess.sum()), int((guess & true).sum())
     if not positives:
-        return LabelMetrics(0, predicted, NAN, NAN, NAN, NAN, NAN)
+        return LabelMetrics(0, predicted, NAN, NAN, NAN, NAN, NAN, len(true))
     return LabelMetrics(
         positives=positives,
         predicted=predicted,
@@ -152,6 +175,7 @@ def label_metrics(scores: NDArray[Any], guess: NDArray[np.bool_], true: NDArray[
         f1=_ratio(2 * hits, positives + predicted),
         auroc=float(sk.roc_auc_score(true, scores)) if positives < len(true) else NAN,
         average_precision=float(sk.average_precision_score(true, scores)),
+        known=len(true),
     )
 
 
@@ -161,13 +185,31 @@ def calibration_error(scores: NDArray[Any], true: NDArray[np.bool_]) -> float:
     Bins are weighted by their number of scores. scikit-learn has the curve (`calibration_curve`) only.
 
     Args:
-        scores: (N, L), in [0, 1].
-        true: true labels (N, L).
+        scores: (N, L) or (N,), in [0, 1].
+        true: true labels of this shape.
     """
     flat, hit = scores.ravel().astype(np.float64), true.ravel()
     bins = np.minimum((flat * BINS).astype(int), BINS - 1)
     gap = np.bincount(bins, weights=flat - hit, minlength=BINS)
-    return float(np.abs(gap).sum() / max(len(flat), 1))
+    return float(np.abs(gap).sum() / len(flat)) if len(flat) else NAN
+
+
+def _unknown_notes(known: NDArray[np.bool_]) -> list[str]:
+    """Describe unknown labels (N, L), in at most two lines."""
+    if known.all():
+        return []
+    notes = [f"{known.sum()} of {known.size} labels are known: metrics are over these"]
+    if nothing := int((~known.any(1)).sum()):
+        notes.append(
+            f"{nothing} of {len(known)} samples have no known label: left out of accuracy, subset accuracy "
+            "and lrap"
+        )
+    return notes
+
+
+def _mean(values: NDArray[Any]) -> float:
+    """Mean, NaN without values."""
+    return float(values.mean()) if values.size else NAN
 
 
 def _ratio(part: Any, whole: Any) -> float:

@@ -97,7 +97,7 @@ def make_report(
     Args:
         split: name of the split.
         scores: (N, L), in [0, 1].
-        labels: (N, L), 0 or 1.
+        labels: (N, L), 0 or 1, NaN where unknown.
         groups: (N,) group names.
         thresholds: by label, in the order of the L axis.
         notes: notes to append to those of the metrics.

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from carat.evaluation.known import split_labels
+
 GRID = np.arange(1, 100) / 100
 """Candidate thresholds: 0.01, 0.02, …, 0.99."""
 
@@ -36,7 +38,7 @@ def search_thresholds(
 
     Args:
         scores: (N, L), in [0, 1].
-        labels: (N, L), 0 or 1.
+        labels: (N, L), 0 or 1, NaN where unknown; only known labels count.
         kind: "global": one threshold that maximizes micro-F1. "per-label": maximizes the F1 of each label;
             labels without positives get the global threshold. "interpolated": between the global and the
             per-label thresholds, with the weight that maximizes macro-F1 at a limited drop in micro-F1.
@@ -46,9 +48,10 @@ def search_thresholds(
     Returns:
         Thresholds (L,).
     """
-    true = labels.astype(bool)
+    true, known = split_labels(labels)
+    false = known & ~true
     counts = np.array(
-        [[(p & true).sum(0), (p & ~true).sum(0), (~p & true).sum(0)] for p in (scores > t for t in GRID)]
+        [[(p & true).sum(0), (p & false).sum(0), (~p & true).sum(0)] for p in (scores > t for t in GRID)]
     )  # (grid, 3, L)
     global_threshold = _best(f1_from_counts(*counts.sum(-1).T))
     if kind == "global":
@@ -59,12 +62,13 @@ def search_thresholds(
     )
     if kind == "per-label":
         return per_label
-    return _interpolate(scores, true, global_threshold, per_label, max_micro_f1_drop)
+    return _interpolate(scores, true, false, global_threshold, per_label, max_micro_f1_drop)
 
 
 def _interpolate(
     scores: NDArray[Any],
     true: NDArray[np.bool_],
+    false: NDArray[np.bool_],
     global_threshold: float,
     per_label: NDArray[np.float64],
     max_micro_f1_drop: float,
@@ -77,7 +81,7 @@ def _interpolate(
     micro, macro = [], []
     for thresholds in candidates:
         p = apply_thresholds(scores, thresholds)
-        counts = (p & true).sum(0), (p & ~true).sum(0), (~p & true).sum(0)
+        counts = (p & true).sum(0), (p & false).sum(0), (~p & true).sum(0)
         micro.append(float(f1_from_counts(*(x.sum() for x in counts))))
         macro.append(float(f1_from_counts(*counts)[has_positives].mean()) if has_positives.any() else 0.0)
     allowed = np.array(micro) >= (1 - max_micro_f1_drop) * micro[0]

@@ -157,7 +157,8 @@ class ClipReader:
         sequences = {name: self._extract(description, path) for name, description in self._features.items()}
         features = {name: sequence for name, sequence in sequences.items() if sequence is not None}
         looked = [spoken.duration, *(x.steps / x.rate for x in features.values())]
-        duration, notes = info.duration or max(looked), list(spoken.notes)
+        duration = max(info.duration, spoken.duration) if info.duration else max(looked)
+        notes = list(spoken.notes)
         words = spoken.words
         if transcript is not None and transcript.has_times and words and words[-1].start > duration + 1:
             notes.append(f"the transcript ends at {words[-1].end:.0f} s, the file at {duration:.0f} s")

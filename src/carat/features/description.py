@@ -105,6 +105,15 @@ class TranscriptSettings(Section):
     speech: SpeechSettings = SpeechSettings()
     """Segments that are transcribed."""
 
+    @model_validator(mode="after")
+    def _check_language(self) -> TranscriptSettings:
+        if self.model.endswith(".en") and self.language != "en":
+            raise ValueError(
+                f"model '{self.model}' knows only English, not '{self.language}': name a multilingual one "
+                "(model, --speech-model), or give transcripts"
+            )
+        return self
+
 
 Settings = Annotated[
     FaceSettings | VoiceSettings | OpenSmileSettings | WhisperSettings | SpeechSettings | TranscriptSettings,

@@ -14,6 +14,7 @@ from carat.features.speech import Segment, SpeechDetector
 from carat.features.whisper import one_thread, open_whisper
 from carat.features.windows import cut
 from carat.features.words import Word
+from carat.utils.errors import DataError
 
 SAMPLE_RATE = 16_000
 
@@ -33,6 +34,11 @@ class Transcriber:
     def __init__(self, settings: TranscriptSettings) -> None:
         self._settings = settings
         self._model = open_whisper(settings.model, settings.compute_type)
+        if settings.language != "en" and not self._model.model.is_multilingual:
+            raise DataError(
+                f"{settings.model}: knows only English, not '{settings.language}'; name a multilingual "
+                "model, or give transcripts"
+            )
         self._speech = SpeechDetector(settings.speech)
 
     names = ("confidence",)

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from carat.config.experiment import Experiment
 from carat.data.batch import Batch, collate, mask_modalities
 from carat.data.loader import check_lengths, make_loader, usable_rows
 from carat.data.store import Store
-from carat.data.summary import exclusion_notes, leakage_notes
+from carat.data.summary import check_measurable, exclusion_notes, leakage_notes
 from carat.data.tokenizer import Context
 from carat.inference.features import Sample, absence_notes, check_sample
 from carat.inference.prediction import Prediction, make_predictions
@@ -258,7 +258,7 @@ class Predictor:
 
     def score(
         self, store: Store, split: str, modality_mask: NDArray[np.bool_] | None = None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.uint8]]:
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[Any]]:
         """Score a split as arrays.
 
         Args:
@@ -268,7 +268,8 @@ class Predictor:
                 modality, and samples without any are skipped. Defaults to no masking.
 
         Returns:
-            Rows of the store (N,), scores (N, L) in [0, 1] and true labels (N, L), 0 or 1.
+            Rows of the store (N,), scores (N, L) in [0, 1] and true labels (N, L), 0 or 1; they are
+            floats with NaN where unknown if the store has unknown labels, otherwise integers.
 
         Raises:
             DataError: the store does not fit the run, or has no such split.
@@ -281,7 +282,8 @@ class Predictor:
                 row_parts.append(masked.rows.cpu().numpy())
                 score_parts.append(self._score(masked)[0])
         rows, scores = np.concatenate(row_parts), np.concatenate(score_parts)
-        return rows, scores, np.asarray(store.labels)[rows]
+        labels = store.targets(rows) if store.has_unknown else np.asarray(store.labels)[rows]
+        return rows, scores, labels
 
     def evaluate(self, store: Store, split: str = "test") -> Report:
         """Evaluate a split with the thresholds that were chosen on validation during training.
@@ -294,10 +296,12 @@ class Predictor:
             Metrics with 95 % intervals.
 
         Raises:
-            DataError: the store does not fit the run, or has no such split.
+            DataError: the store does not fit the run, or has no such split, or no known label in it.
         """
         from carat.evaluation.report import make_report
 
+        self.check_labels(store)
+        check_measurable(store, split)
         rows, scores, labels = self.score(store, split)
         notes = self.notes(store, [split])
         return make_report(split, scores, labels, store.groups[rows], self.card.thresholds, notes)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -83,7 +83,7 @@ class TrainingData:
     """The training split, for `Model.prepare`."""
 
     labels: Tensor
-    """(N, L) float32, binary labels."""
+    """(N, L) float32, binary labels, NaN where unknown."""
     batches: Iterable[tuple[Sequences, Sequences, Tensor]]
     """Features (B, T_m, d_m), masks (B, T_m) and labels (B, L) of every sample, in the order of `labels`."""
 
@@ -101,6 +101,15 @@ class Model(nn.Module, ABC):
 
     max_length: Mapping[str, int]
     """Longest sequence by modality, in time steps; `UNLIMITED` unless a subclass sets it."""
+
+    weight_axes: ClassVar[Mapping[str, str] | None] = None
+    """Axes of the tensors that have an L or M axis, by pattern of their names in the state dictionary, for
+    `training.init_from`: "L D" is (L, D), and "M L*D" is (M, L·D). Other letters are any other axis, numbers
+    its size; along T the first elements fit any number. None: first axes with as many elements as there are
+    labels or modalities are L or M."""
+
+    ordered_weights: ClassVar[Sequence[str]] = ()
+    """Patterns of names of tensors that fit the same modalities in the same order only."""
 
     def __init__(self, widths: Mapping[str, int], labels: Sequence[str]) -> None:
         super().__init__()
@@ -127,7 +136,8 @@ class Model(nn.Module, ABC):
 
         Args:
             outputs: outputs of `forward`.
-            labels: (B, L) float32, binary labels.
+            labels: (B, L) float32, binary labels, NaN where unknown. The losses must leave unknown labels
+                out, as those of `carat.models.losses` do; a loss of NaN stops the training.
             generator: random number generator; None uses the global one.
 
         Returns:
@@ -146,7 +156,11 @@ class Model(nn.Module, ABC):
         """
 
     def update_after_step(self, outputs: Any, labels: Tensor) -> None:
-        """Update non-gradient state (prototypes, memory bank) after each optimizer step."""
+        """Update non-gradient state (prototypes, memory bank) after each optimizer step.
+
+        Args:
+            outputs, labels: see `losses`.
+        """
 
     def on_train_epoch_start(self, epoch: int) -> None:
         """Epoch-dependent schedule; epochs count from 0. Calling it again within an epoch has no effect."""

@@ -51,6 +51,7 @@ def build(
     labels: Sequence[str],
     modalities: Mapping[str, ModalityInfo],
     run: Path | None = None,
+    start: Path | None = None,
 ) -> Model:
     """Construct a model with its pretrained encoders for the modalities of a store or a run.
 
@@ -61,6 +62,7 @@ def build(
         modalities: metadata by modality, in the order of the M axis.
         run: folder of a finished run, from which encoders are constructed without weights; None loads
             pretrained encoders from their configured folders.
+        start: folder of the run from which encoders without a folder are constructed, without weights.
 
     Raises:
         ConfigError: the encoders do not match the data, the method's configuration is invalid, or the model
@@ -69,14 +71,15 @@ def build(
     """
     encoders = {}
     check_modality_names(modalities)
-    _check(choices, modalities)
+    _check(choices, modalities, run or start)
     for m, info in modalities.items():
-        choice = choices.get(m)
-        if choice is None or choice.kind == "transformer":
-            continue
-        folder = Path(choice.folder) if run is None else run / ENCODERS / m
         text = info.tokens is not None
-        encoders[m] = PretrainedEncoder(folder, choice, text=text, weights=run is None)
+        if not text and info.waveform is None:
+            continue
+        choice = choices.get(m, EncoderChoice())
+        origin = run or (None if choice.folder else start)
+        folder = Path(choice.folder) if origin is None else origin / ENCODERS / m
+        encoders[m] = PretrainedEncoder(folder, choice, text=text, weights=origin is None)
         if text and digest(folder / TOKENIZER) != info.tokens.tokenizer:
             raise DataError(f"{folder / TOKENIZER}: differs from the tokenizer of the stored tokens of {m}")
         rate = encoders[m].sound.get("sampling_rate")
@@ -108,17 +111,36 @@ def _check_size(
     )
 
 
-def _check(choices: Mapping[str, EncoderChoice], modalities: Mapping[str, ModalityInfo]) -> None:
+def _check(
+    choices: Mapping[str, EncoderChoice], modalities: Mapping[str, ModalityInfo], origin: Path | None
+) -> None:
+    """Check that exactly the modalities with tokens or audio have an encoder.
+
+    Args:
+        choices, modalities: see `build`.
+        origin: run with encoders for modalities without a folder.
+
+    Raises:
+        ConfigError: they have not.
+    """
     for m in choices:
         if m not in modalities:
             hint = did_you_mean(m, modalities) or f"; available: {', '.join(modalities)}"
             raise ConfigError(f"encoders: the data has no modality '{m}'{hint}")
     for m, info in modalities.items():
-        encoded = m in choices and choices[m].kind == "pretrained"
+        choice = choices.get(m, EncoderChoice())
         raw = "tokens" if info.tokens is not None else "audio" if info.waveform is not None else ""
-        if raw and not encoded:
-            raise ConfigError(f"modality '{m}' has {raw} and needs an encoder: set encoders.{m}.folder")
-        if encoded and not raw:
+        if m in choices and choice.kind == "pretrained" and not raw:
             raise ConfigError(
                 f"encoders.{m}: the modality has features, but a pretrained encoder needs tokens or audio"
+            )
+        if raw and (choice.kind == "transformer" or not (choice.folder or origin)):
+            raise ConfigError(
+                f"modality '{m}' has {raw} and needs an encoder: set encoders.{m}.folder "
+                f"(--encoders.{m}.folder FOLDER)"
+            )
+        if raw and origin is not None and not choice.folder and not (origin / ENCODERS / m).is_dir():
+            raise ConfigError(
+                f"modality '{m}' has {raw} and needs an encoder, but the run {origin} has none for it: set "
+                f"encoders.{m}.folder"
             )

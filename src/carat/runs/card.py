@@ -19,7 +19,8 @@ from carat.data.store.transform import Transform
 from carat.features.description import Description
 from carat.runs.compatibility import rename_weights
 from carat.runs.folder import CARD, EXPERIMENT, WEIGHTS, read_experiment
-from carat.utils.errors import RunError
+from carat.runs.origin import Origin
+from carat.utils.errors import CaratError, RunError
 from carat.utils.files import replace_file, write_json
 from carat.utils.reading import check_regular, hash_file, read_json
 
@@ -76,6 +77,8 @@ class RunCard(Section):
     validation: dict[str, float | None]
     """Validation metrics of that epoch; None where undefined."""
     notes: list[str] = []
+    origin: Origin | None = None
+    """The run whose weights training started from."""
     digests: dict[str, str] = {}
     """SHA-256 of the files of the run; `run.json` itself is hashed without its own entry."""
 
@@ -150,6 +153,8 @@ def write_card(out: Path, card: RunCard) -> None:
     digests = {name: _digest((out / name).read_bytes()) for name in (EXPERIMENT, WEIGHTS, *encoder_files)}
     update = {"digests": digests, "modality_order": list(card.modalities)}
     content = card.model_copy(update=update).model_dump()
+    if card.origin is None:
+        del content["origin"]
     content["digests"][CARD] = _digest(_canonical(content))
     write_json(out / CARD, content)
 
@@ -233,6 +238,17 @@ def read_run(folder: str | os.PathLike[str]) -> tuple[RunCard, Experiment]:
             "modalities; restore the file"
         )
     return card, experiment
+
+
+def has_current_origin(card: RunCard) -> bool:
+    """Whether the run that a training started from still has the weights that it had; True if it is gone."""
+    if card.origin is None:
+        return True
+    try:
+        digests = read_run(card.origin.run)[0].digests
+    except (CaratError, OSError):
+        return True
+    return digests.get(WEIGHTS, card.origin.weights) == card.origin.weights
 
 
 def _has_written_order(content: dict[str, Any], experiment: Experiment) -> bool:

@@ -37,6 +37,7 @@ def run_rows(folder: Path, card: RunCard, experiment: Experiment) -> list[list[s
         ["store", f"{card.store}, fingerprint {card.fingerprint[:16]}"],
         ["labels", ", ".join(card.labels)],
         ["modalities", ", ".join(f"{m} ({x.width})" for m, x in card.modalities.items())],
+        *(["origin", line] for line in (card.origin.summary(card.labels) if card.origin else ())),
         ["best epoch", str(card.epoch)],
         ["threshold", " – ".join(f"{x:.2f}" for x in dict.fromkeys((thresholds[0], thresholds[-1])))],
         *([f"validation {name}", _score(card, name)] for name in card.validation),

@@ -20,6 +20,7 @@ from carat.config.carat import OFFICIAL, OFFICIAL_TOGETHER, CaratConfig
 from carat.config.experiment import Experiment, ExperimentLike, as_experiment, parse_experiment
 from carat.data.store import Store, open_store
 from carat.data.store.store import open_unchanged
+from carat.data.summary import check_measurable
 from carat.evaluation.bootstrap import Interval, paired_test
 from carat.evaluation.formatting import in_brackets, mean_and_spread, signed
 from carat.evaluation.metrics import compute_metrics
@@ -176,7 +177,7 @@ def ablate(
     """
     experiment, folder = as_experiment(experiment), Path(out)
     opened = open_store(store)
-    opened.indices("test")
+    check_measurable(opened, "test")
     modalities = experiment.data.modalities or opened.modalities
     plan = {"store": opened.manifest.fingerprint, "experiment": experiment.model_dump()}
     changes = variants(experiment, modalities)
@@ -206,7 +207,7 @@ def _job(name: str, changes: Mapping[str, Any], experiment: Experiment, store: S
 def _row(name: str, scored: Sequence[Scored], full: Sequence[Scored], store: Store) -> Row:
     rows = scored[0].rows
     shared = np.intersect1d(rows, full[0].rows)
-    labels, groups = np.asarray(store.labels), store.groups
+    labels, groups = store.targets(), store.groups
     metrics = [compute_metrics(x.scores, x.predicted, labels[rows], store.label_names) for x in scored]
     test = paired_test(
         _on(scored, shared), _on(full, shared), labels[shared], groups[shared], "micro_f1", over_seeds=True

@@ -20,7 +20,7 @@ from carat.data.arrays import ArrayFile
 from carat.data.store import Store
 from carat.data.store.store import open_unchanged
 from carat.evaluation.thresholds import apply_thresholds
-from carat.runs.card import RunCard, read_run
+from carat.runs.card import RunCard, has_current_origin, read_run
 from carat.runs.folder import CHECKPOINTS, ENVIRONMENT, EXPERIMENT, LOGS, RUN, is_begun
 from carat.utils.errors import CaratError, DataError, RunError
 from carat.utils.files import replace_file, write_json
@@ -95,8 +95,9 @@ class Scored:
 def run_jobs(jobs: Sequence[Job], out: Path, workers: int) -> dict[Job, str]:
     """Run all incomplete jobs, each on one core; results do not depend on `workers`.
 
-    A job is complete when its run folder contains the same experiment on the same data and its measurements
-    were written. Failed jobs are retried at the next call. Workers exit with this process.
+    A job is complete when its run folder contains the same experiment on the same data, started from the same
+    weights, and its measurements were written. Failed jobs are retried at the next call. Workers exit with
+    this process.
 
     Args:
         jobs: jobs to run.
@@ -275,7 +276,8 @@ def _is_trained(job: Job, out: Path) -> bool:
         card, experiment = read_run(job.folder(out))
     except CaratError:
         return False
-    return experiment == job.experiment and card.fingerprint == job.fingerprint
+    same = experiment == job.experiment and card.fingerprint == job.fingerprint
+    return same and has_current_origin(card)
 
 
 def _is_complete(job: Job, out: Path) -> bool:

@@ -57,6 +57,7 @@ class TrainingModule(L.LightningModule):
         steps: number of optimizer steps of the whole training.
         seed: random seed.
         processes: processes of a distributed training.
+        has_unknown: whether some labels are unknown.
     """
 
     def __init__(
@@ -68,10 +69,12 @@ class TrainingModule(L.LightningModule):
         steps: int,
         seed: int,
         processes: Processes = SINGLE_PROCESS,
+        has_unknown: bool = False,
     ) -> None:
         super().__init__()
         self.model, self.config, self.labels = model, config, labels
         self.threshold, self.steps, self.seed, self.processes = threshold, steps, seed, processes
+        self.has_unknown = has_unknown
         self.history: list[dict[str, float]] = []
         """Loss terms and validation metrics of every epoch so far."""
         self.thresholds: list[list[float]] = []
@@ -149,9 +152,11 @@ class TrainingModule(L.LightningModule):
         self._scores.clear()
         self._truth.clear()
         if not np.isfinite(scores).all():
+            reason = "lower training.learning_rate"
+            if self.has_unknown:
+                reason += ", unless the losses of this method do not handle unknown labels, which are NaN"
             raise RunError(
-                f"training diverged in epoch {self.current_epoch + 1}: scores are not finite; "
-                f"lower training.learning_rate"
+                f"training diverged in epoch {self.current_epoch + 1}: scores are not finite; {reason}"
             )
         result: list[Any] = [self._validate(scores, truth) if self.processes.is_global_zero else None]
         if self.processes.size > 1:

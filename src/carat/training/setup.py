@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -18,9 +19,11 @@ from carat.data.summary import exclusion_notes, store_gaps, store_warnings, trai
 from carat.models.base import Model, TrainingData
 from carat.models.build import build
 from carat.models.sizes import check_memory
+from carat.runs.origin import Origin
 from carat.training.compilation import ROUND_TO
 from carat.training.distributed import Processes
 from carat.training.sampling import choose_quotas
+from carat.training.initialization import initialize, read_initial_run
 from carat.utils.errors import ConfigError, DataError, RunError, did_you_mean
 
 MIN_PROCESSES = 16
@@ -44,9 +47,18 @@ class Task:
     pad_to: dict[str, int]
     loaders: dict[str, Any]
     notes: list[str]
+    origin: Origin | None = None
+    """What was taken of the run `training.init_from`; None if the run folder continues."""
 
 
-def prepare_task(experiment: Experiment, store: Store, processes: Processes, *, strict: bool = False) -> Task:
+def prepare_task(
+    experiment: Experiment,
+    store: Store,
+    processes: Processes,
+    *,
+    strict: bool = False,
+    continued: Path | None = None,
+) -> Task:
     """Validate all inputs before anything is written, and build model and loaders.
 
     Args:
@@ -54,11 +66,14 @@ def prepare_task(experiment: Experiment, store: Store, processes: Processes, *, 
         store: store with the splits train and valid.
         processes: rank of this process and number of processes.
         strict: refuse a store with gaps, see `carat.data.gaps.describe_gaps`, instead of noting them.
+        continued: see `carat.training.initialization.continued_run`.
 
     Raises:
-        ConfigError: the experiment does not match the store, or needs more memory or devices than there are.
-        DataError: the store is damaged or, if strict, has gaps, or a sequence is too long.
-        RunError: the device is not available.
+        ConfigError: the experiment does not match the store or the run `training.init_from`, or needs more
+            memory or devices than there are.
+        DataError: the store is damaged or, if strict, has gaps, a label is never known, or a sequence is too
+            long.
+        RunError: the device or the run `training.init_from` is not available.
     """
     accelerator = find_accelerator(experiment.training.accelerator)
     check_processes(experiment, accelerator, processes)
@@ -66,16 +81,19 @@ def prepare_task(experiment: Experiment, store: Store, processes: Processes, *, 
     if strict and (gaps := store_gaps(store)):
         raise DataError(f"{store.folder}: {gaps[0]} (--strict)")
     modalities = choose_modalities(store, experiment.data.modalities)
+    check_known_labels(store, modalities)
     modality_info = {m: store.manifest.modalities[m] for m in modalities}
+    initial = read_initial_run(experiment) if continued is None else None
+    start = initial.folder if initial else continued
     L.seed_everything(experiment.seed, workers=True, verbose=False)
-    model = build(experiment.method, experiment.encoders, store.label_names, modality_info)
+    model = build(experiment.method, experiment.encoders, store.label_names, modality_info, start=start)
+    origin = initialize(model, experiment, modality_info, initial) if initial else None
     pad_to = {m: _padded_length(store, m, model.max_length[m], experiment.data.padding) for m in modalities}
     if accelerator == "cpu":
         _check_batches(store, experiment, model.max_length)
     loaders, notes = _loaders(store, experiment, model.max_length, pad_to, accelerator == "gpu", processes)
-    return Task(
-        experiment, store, accelerator, model, processes, pad_to, loaders, notes + store_warnings(store)
-    )
+    notes += store_warnings(store)
+    return Task(experiment, store, accelerator, model, processes, pad_to, loaders, notes, origin)
 
 
 def find_accelerator(wanted: str) -> str:
@@ -164,6 +182,27 @@ def choose_modalities(store: Store, wanted: list[str] | None) -> list[str]:
     return wanted
 
 
+def check_known_labels(store: Store, modalities: list[str]) -> None:
+    """Check that each label is known in training, and one of them in validation.
+
+    Raises:
+        DataError: it is not, so that a label cannot be learned or an epoch not be chosen.
+    """
+    known = {
+        split: np.any(store.known[usable_rows(store, split, modalities)], axis=0)
+        for split in ("train", "valid")
+    }
+    if never := [name for name, x in zip(store.label_names, known["train"], strict=True) if not x]:
+        raise DataError(
+            f"{store.folder}: no training sample has a known label '{never[0]}', so that it cannot be "
+            "learned; build the store without this label"
+        )
+    if not known["valid"].any():
+        raise DataError(
+            f"{store.folder}: no sample of split 'valid' has a known label, so that no epoch can be chosen"
+        )
+
+
 def _padded_length(store: Store, modality: str, max_length: int, padding: str) -> int:
     """Length to which sequences are padded with unmasked zeros; 0 if padding is masked."""
     return min(int(store.lengths(modality).max()), max_length) if padding == "unmasked" else 0
@@ -220,5 +259,5 @@ def training_data(task: Task) -> TrainingData:
         max_length=task.model.max_length,
         pad_to=pad_to,
     )
-    labels = torch.from_numpy(store.labels[rows].astype("float32"))
+    labels = torch.from_numpy(store.targets(rows))
     return TrainingData(labels, ((batch.features, batch.masks, batch.labels) for batch in loader))

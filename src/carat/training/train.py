@@ -34,12 +34,8 @@ from carat.runs.folder import (
 )
 from carat.training.checkpoints import AfterEpoch, batches_of, find_checkpoint, keep_newest
 from carat.training.compilation import compile_model
-from carat.training.distributed import (
-    SINGLE_PROCESS,
-    Processes,
-    join_processes,
-    started_by_launcher,
-)
+from carat.training.distributed import SINGLE_PROCESS, Processes, join_processes, started_by_launcher
+from carat.training.initialization import ORIGIN, continued_run, read_origin
 from carat.training.launcher import launch
 from carat.training.lightning_module import TrainingModule
 from carat.training.setup import Task, prepare_task, training_data
@@ -124,19 +120,20 @@ def train(
     extras.check(experiment.training.devices if joined is None else 1)
     if state == "finished" and not extension and joined is None:
         return TrainedRun(out, *read_run(out))
-    task = prepare_task(experiment, store, joined or SINGLE_PROCESS, strict=strict)
+    continued = continued_run(experiment, out, state)
+    task = prepare_task(experiment, store, joined or SINGLE_PROCESS, strict=strict, continued=continued)
     if joined is not None:
         return _train_joined(task, out, overwrite, resume, joined, extras)
     with _claimed(out, task, overwrite, resume) as finished:
         if not finished and experiment.training.devices > 1 and task.model.is_trainable:
-            _log_start(out)
+            _log_start(out, task)
             backend = "nccl" if task.accelerator == "gpu" else "gloo"
             share = partial(_train_share, extras=extras)
             launch(share, (experiment, store.folder, out), experiment.training.devices, backend)
         elif not finished:
             if experiment.training.devices > 1:
                 logger.warning("note: this method has no trainable parameters, so one process is used")
-            _log_start(out)
+            _log_start(out, task)
             _train_task(task, out, after_epoch, extras)
     return TrainedRun(out, *read_run(out))
 
@@ -144,7 +141,11 @@ def train(
 def _train_share(
     experiment: Experiment, store: Path, out: Path, processes: Processes, extras: Extras = NO_EXTRAS
 ) -> None:
-    _train_task(prepare_task(experiment, open_store(store), processes), out, extras=extras)
+    continued = continued_run(experiment, out, "begun")
+    task = prepare_task(experiment, open_store(store), processes, continued=continued)
+    if continued is None and task.origin != read_origin(out):
+        raise RunError(f"{experiment.training.init_from}: changed while the training started; run it again")
+    _train_task(task, out, extras=extras)
 
 
 def _train_joined(
@@ -174,7 +175,7 @@ def _train_joined(
             raise RunError(problem)
         if not finished:
             if processes.is_global_zero:
-                _log_start(out)
+                _log_start(out, task)
             _train_task(task, out, extras=extras)
         dist.barrier()
     return TrainedRun(out, *read_run(out))
@@ -198,11 +199,14 @@ def _claimed(out: Path, task: Task, overwrite: bool, resume: bool) -> Iterator[b
         if resume and is_extension(out, task.experiment, fingerprint):
             _reopen(out, task)
             state = "begun"
+        origin = {ORIGIN: task.origin.model_dump()} if task.origin else {}
         if state == "new":
-            write_json(out / ENVIRONMENT, describe_environment() | {"fingerprint": fingerprint})
+            write_json(out / ENVIRONMENT, describe_environment() | {"fingerprint": fingerprint} | origin)
             write_experiment(out, task.experiment)
+        elif state == "begun" and origin:
+            write_json(out / ENVIRONMENT, read_plan(out / ENVIRONMENT) | origin)
         for name, file in task.model.extra_files().items():
-            if state != "finished" and not (out / name).exists():
+            if state != "finished" and (origin or not (out / name).exists()):
                 replace_file(out / name, file.read_bytes())
         yield state == "finished"
 
@@ -224,13 +228,16 @@ def _reopen(out: Path, task: Task) -> None:
     write_experiment(out, task.experiment)
 
 
-def _log_start(out: Path) -> None:
-    """Report which checkpoint a training resumes from, and those that are damaged."""
+def _log_start(out: Path, task: Task) -> None:
+    """Report which run a training starts from or which checkpoint it resumes from, and damaged ones."""
     checkpoint, notes = find_checkpoint(out / CHECKPOINTS)
     for note in notes:
         logger.warning(f"warning: {note}")
     if checkpoint is not None:
         logger.info(f"{out}: resuming after {batches_of(checkpoint)} batches")
+    elif task.origin is not None:
+        for line in task.origin.summary(task.store.label_names):
+            logger.info(line)
 
 
 def _train_task(
@@ -240,6 +247,8 @@ def _train_task(
     experiment, model, processes = task.experiment, task.model, task.processes
     checkpoint, _ = find_checkpoint(out / CHECKPOINTS)
     if checkpoint is None:
+        if experiment.training.init_from is not None and task.origin is None:
+            raise RunError(f"{out}: its checkpoint was removed meanwhile; run the same command again")
         model.prepare(training_data(task))
     if experiment.training.graph != "eager":
         problem = compile_model(model, experiment.training.graph, task.accelerator)
@@ -254,6 +263,7 @@ def _train_task(
         steps,
         experiment.seed,
         processes,
+        task.store.has_unknown,
     )
     if checkpoint is not None:
         seen = batches_of(checkpoint)
@@ -299,6 +309,7 @@ def _finish(module: TrainingModule, task: Task, out: Path) -> None:
             if k.startswith("valid/")
         },
         notes=task.notes,
+        origin=read_origin(out),
     )
     write_card(out, card)
     if task.experiment.training.keep_checkpoint:

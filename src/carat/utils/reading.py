@@ -70,6 +70,7 @@ PLACEHOLDERS = {
     r"(\.\./)*(\.git)?/annex/objects/": "a git-annex pointer, not the file itself: run git annex get",
     r"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+)?html\b": "a web page, not the file: download it again",
     r"<\?xml[^>]*>\s*<Error>": "the error message of a server, not the file: download it again",
+    r"%PDF-": "a PDF document",
 }
 """Patterns at the beginning of what is saved in place of a file, and descriptions."""
 

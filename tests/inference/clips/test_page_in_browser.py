@@ -245,3 +245,13 @@ def test_clips_without_segments_sound_or_words(browser: Browser, tmp_path: Path,
     assert browser.problems == []
     assert browser.run("document.getElementById('canvas').width") > 0
     assert browser.run(f"{CURRENT}") == len(segments) - 1
+
+
+def test_a_recording_without_segments_has_its_waveform(browser: Browser, folder: Path) -> None:
+    write_page(timeline(folder / "a clip #1.webm", [], duration=3.0), folder / "empty.html")
+    browser.open(folder / "empty.html")
+    browser.wait(
+        "(canvas => canvas.width > 300 && canvas.getContext('2d').getImageData(0, 0, canvas.width, 60).data"
+        ".some(value => value > 0))(document.getElementById('canvas'))"
+    )
+    assert browser.problems == []

@@ -15,7 +15,8 @@ from carat.data.recipes.build import build_store
 from carat.data.store import Store
 from carat.features.clip import read_clip
 from carat.features.description import describe
-from carat.inference.clips.folder import FORMATS, score_clips
+from carat.inference.clips.folder import score_clips
+from carat.inference.clips.options import ANNOTATIONS, FORMATS, ClipOptions
 from carat.inference.predictor import Predictor
 from carat.training.train import TrainedRun, train
 from carat.utils.errors import CaratError, DataError, RunError
@@ -175,6 +176,15 @@ def test_a_transcript_without_times_is_spread(predictor: Predictor, tmp_path: Pa
         predictor.predict_clip(file, transcript=tmp_path / "a.txt", segments="transcript")
 
 
+def test_a_transcript_of_another_recording_is_refused(predictor: Predictor, tmp_path: Path) -> None:
+    file = write_clip(tmp_path / "a.wav", (0.5, 1.0))
+    other = write(tmp_path / "a.srt", "hello there", start=30.0, end=32.0)
+    with pytest.raises(
+        DataError, match=r"no part of the transcript is within its 2.0 s; is it the transcript"
+    ):
+        predictor.predict_clip(file, transcript=other)
+
+
 def test_text_runs_read_what_is_recognized(
     text_run: TrainedRun, extracted: list[Path], tmp_path: Path
 ) -> None:
@@ -239,8 +249,6 @@ def test_a_folder_of_clips(predictor: Predictor, tmp_path: Path) -> None:
 
 
 def test_formats_and_only_bad_files(predictor: Predictor, tmp_path: Path) -> None:
-    from carat.inference.clips.folder import ClipOptions
-
     file = write_clip(tmp_path / "a.wav", (0.5, 1.5))
     score_clips(predictor, [file], tmp_path / "out", options=ClipOptions(formats=["csv", "vtt"]))
     names = {x.suffix for x in (tmp_path / "out").iterdir()}
@@ -251,7 +259,7 @@ def test_formats_and_only_bad_files(predictor: Predictor, tmp_path: Path) -> Non
     (tmp_path / "bad.mp4").write_bytes(b"no film at all" * 99)
     with pytest.raises(CaratError, match=r"bad.mp4: cannot be decoded"):
         score_clips(predictor, [tmp_path / "bad.mp4"], tmp_path / "other")
-    assert FORMATS[0] == "csv"
+    assert set(FORMATS) == {"csv", "parquet", "jsonl", *(suffix[1:] for suffix in ANNOTATIONS)}
 
 
 def test_command(
@@ -295,6 +303,7 @@ def test_command(
         (["--text", "so", "--segments", "vad"], "need --clip"),
         (["--clip", "a.wav", "--out", "x", "--formats", "doc"], "unknown format 'doc'"),
         (["--clip", "a.wav", "--out", "x", "--language", "English"], "--language"),
+        (["--clip", "a.wav", "--out", "x", "--language", "de"], "knows only English, not 'de'"),
     ],
 )
 def test_mistakes(

@@ -70,24 +70,30 @@ def build_store(
     parsed, folder, path = load_recipe(recipe), Path(recipe).parent, Path(out)
     check_folder(STORE, path, overwrite=overwrite)
     samples = read_samples(parsed, folder)
-    transcripts, words = None, None
+    transcripts = None
     if isinstance(parsed.transcript, Transcription):
         transcripts = parsed.transcript.open(folder, samples.table, timed=parsed.needs_word_times)
-        spoken = transcripts.read(workers, engine, address)
-        texts, words = [x.text for x in spoken], [x.words for x in spoken]
-        table = samples.table.with_column(TRANSCRIPT, texts)
-        samples = replace(
-            samples, table=table, transcripts=texts, notes=[*samples.notes, *transcripts.report()]
-        )
     sources: dict[str, Any] = {}
     for m, modality in parsed.modalities.items():
         if isinstance(modality, ColumnModality):
             sources[m] = modality.open(samples.table, samples.ids, samples.labels.columns)
         elif isinstance(modality, MediaModality):
-            sources[m] = modality.open(folder, samples.table, words)
-            sources[m].prepare(workers, engine, address)
+            sources[m] = modality.open(folder, samples.table)
         else:
             sources[m] = modality.open(folder)
+            if transcripts is None or modality.column != TRANSCRIPT:
+                samples.table.text(modality.column)
+    if transcripts is not None:  # from here on it takes time; what can be wrong was opened before
+        spoken = transcripts.read(workers, engine, address)
+        texts, notes = [x.text for x in spoken], [*samples.notes, *transcripts.report()]
+        table = samples.table.with_column(TRANSCRIPT, texts)
+        samples = replace(samples, table=table, transcripts=texts, notes=notes)
+        for m, modality in parsed.modalities.items():
+            if isinstance(modality, MediaModality) and modality.align:
+                sources[m].average_over([x.words for x in spoken])
+    for source in sources.values():
+        if isinstance(source, MediaSource):
+            source.prepare(workers, engine, address)
     return _build(parsed, samples, sources, transcripts, path, overwrite, strict)
 
 

@@ -30,7 +30,6 @@ from carat.features.description import (
     VoiceSettings,
     WhisperSettings,
 )
-from carat.features.words import Word
 from carat.utils.errors import DataError
 
 TRANSCRIPT = "transcript"
@@ -195,11 +194,12 @@ class Transcription(Clips, TranscriptSettings):
             )
         files = table.text(self.column)
         given = [""] * len(table) if self.given is None else table.text(self.given)
+        places = [f"{table.where(row)}, column '{self.given}'" for row in range(len(table))]
         settings = TranscriptSettings.model_validate(
             self.model_dump(include=set(TranscriptSettings.model_fields))
         )
         return TranscriptSource(
-            folder / expand(self.folder), settings, files, given, self.parts(table), timed=timed
+            folder / expand(self.folder), settings, files, given, places, self.parts(table), timed=timed
         )
 
 
@@ -218,14 +218,9 @@ class MediaModality(Cleaning, Clips):
         values = self.model_dump(include=set(self.settings_type.model_fields))
         return cast("Settings", self.settings_type.model_validate(values))
 
-    def open(self, folder: Path, table: Table, words: Sequence[Sequence[Word]] | None) -> MediaSource:
-        return MediaSource(
-            folder / expand(self.folder),
-            self.settings,
-            table.text(self.column),
-            self.parts(table),
-            words if self.align else None,
-        )
+    def open(self, folder: Path, table: Table) -> MediaSource:
+        files = table.text(self.column)
+        return MediaSource(folder / expand(self.folder), self.settings, files, self.parts(table))
 
 
 class FaceModality(MediaModality, FaceSettings):

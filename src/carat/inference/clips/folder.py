@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from carat.features.description import TranscriptSettings
-from carat.features.segments import parse_segmentation
-from carat.inference.clips.annotations import ANNOTATION_WRITERS
-from carat.inference.clips.page import write_page
+from carat.inference.clips.options import ANNOTATIONS, CLIPS, REPORT, TABLE, ClipOptions
 from carat.inference.clips.scoring import ClipScorer
 from carat.inference.clips.timeline import Timeline
 from carat.inference.loading import load
@@ -20,47 +16,8 @@ from carat.inference.writers import WRITERS, write_rows
 from carat.utils.errors import CaratError, DataError
 from carat.utils.files import write_json
 from carat.utils.logging import logger
-from carat.utils.output_folder import FolderKind, claim, has_key
+from carat.utils.output_folder import claim
 from carat.utils.parallel.tasks import Engine
-from carat.utils.reading import read_json
-
-REPORT = "report.json"
-TABLE = "segments"
-"""Name of the tables without extension."""
-ANNOTATIONS = {**ANNOTATION_WRITERS, ".html": write_page}
-"""Writers of the files of a clip, by extension."""
-FORMATS = tuple(suffix.removeprefix(".") for suffix in (*WRITERS, *ANNOTATIONS))
-"""Names of the formats."""
-
-CLIPS = FolderKind(
-    name="clip report",
-    markers=(REPORT,),
-    patterns=(*(f"{TABLE}{suffix}" for suffix in WRITERS), *(f"*{suffix}" for suffix in ANNOTATIONS)),
-    recognizes=lambda folder: has_key(folder / REPORT, "clips"),
-    has_results=lambda folder: any("output" in entry for entry in read_json(folder / REPORT)["clips"]),
-)
-"""A folder of scored clips."""
-
-
-@dataclass(frozen=True)
-class ClipOptions:
-    """How clips are scored and written.
-
-    Args:
-        segments: see `Predictor.predict_clip`.
-        words: see `Predictor.predict_text`.
-        formats: names of the files to write, of `FORMATS`.
-        media: include pictures, waveform and player in pages, and a link to the clip in annotations.
-        recognition: settings of speech recognition; defaults to those that the run was trained on.
-        cache: keep what is extracted in `$CARAT_CACHE`, and take it from there.
-    """
-
-    segments: str = "auto"
-    words: int = 3
-    formats: Collection[str] = FORMATS
-    media: bool = True
-    recognition: TranscriptSettings | None = None
-    cache: bool = True
 
 
 def score_clips(
@@ -102,9 +59,7 @@ def score_clips(
         DataError: a package or a model is not installed.
     """
     options, given = options or ClipOptions(), transcripts or {}
-    if unknown := [name for name in options.formats if name not in FORMATS]:
-        raise DataError(f"unknown format '{unknown[0]}', expected {', '.join(FORMATS)}")
-    parse_segmentation(options.segments)
+    options.check()
     paths = list(dict.fromkeys(Path(file) for file in files))
     predictor = run if isinstance(run, Predictor) else load(run)
     scorer = ClipScorer(predictor, options.recognition, cache=options.cache)

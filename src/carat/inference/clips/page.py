@@ -45,6 +45,8 @@ def write_page(timeline: Timeline, file: Path, *, media: bool = True) -> None:
         name=printable(clip.file.name),
         length=format_time(clip.duration),
         run=printable(timeline.run),
+        validation=None if timeline.validation is None else f"{timeline.validation:.2f}",
+        transcript=timeline.transcript,
         modalities=", ".join(timeline.modalities),
         notes=list(dict.fromkeys([*clip.notes, *timeline.notes])),
         count=len(timeline.segments),
@@ -127,7 +129,7 @@ def _segment(segment: ScoredSegment, labels: Sequence[str], picture: FacePicture
         "speaker": segment.speaker,
         "text": "" if words else segment.text,
         "words": words,
-        "scores": [_number(prediction.scores.get(name)) for name in labels],
+        "scores": [_number(prediction.scores.get(name), 6) for name in labels],
         "labels": [i for i, name in enumerate(labels) if name in prediction.labels],
         "from": {
             i: prediction.attribution[name] for i, name in enumerate(labels) if name in prediction.attribution
@@ -147,9 +149,9 @@ def _picture(picture: FacePicture) -> dict[str, Any]:
     }
 
 
-def _number(value: float | None) -> float | None:
-    """Three decimals, which keeps pages of long recordings small; None for what is no finite number."""
-    return None if value is None or not math.isfinite(value) else round(float(value), 3)
+def _number(value: float | None, digits: int = 3) -> float | None:
+    """Few decimals, which keeps pages of long recordings small; None for what is no finite number."""
+    return None if value is None or not math.isfinite(value) else round(float(value), digits)
 
 
 def _base64(content: bytes) -> str:

@@ -126,6 +126,11 @@ class ClipScorer:
                 raise DataError(f"{self._unrecognized}; or give a transcript")
             notes.append(f"no transcript: {self._unrecognized}")
         clip = self.reader.read(file, given)
+        if given is not None and given.has_times and all(x.start > clip.duration for x in clip.words):
+            raise DataError(
+                f"{clip.file}: no part of the transcript is within its {clip.duration:.1f} s; is it the "
+                "transcript of another recording?"
+            )
         parts = divide(clip, segmentation, has_given_times=given is not None and given.has_times)
         samples = self._features(clip, parts)
         scored = list(self._score(clip, parts, samples, words))
@@ -136,12 +141,15 @@ class ClipScorer:
         if skipped := len(parts) - len(scored):
             notes.append(f"{skipped} of {len(parts)} segments have none of the run's modalities")
         if not parts:
-            notes.append("there are no segments: nobody speaks; use segments whole or seconds=N")
+            notes.append("there are no segments: no speech was found; use segments whole or seconds=N")
         cards = self.predictor.card.modalities
         absent = [
             m for m in cards if m not in used and not any(x.startswith(f"{m} is absent") for x in notes)
         ]
         notes += [f"{m} is absent from the whole clip" for m in absent if parts]
+        for what, stream in (("sound", clip.info.audio), ("pictures", clip.info.video)):
+            if stream is None and absent:
+                notes.append(f"the file has no {what}")
         return Timeline(
             clip,
             self.predictor.folder.name,
@@ -149,6 +157,8 @@ class ClipScorer:
             [m for m in cards if m in used],
             [segment for segment, _ in scored],
             notes,
+            "given" if given is not None else "none" if self._transcript is None else "recognized",
+            self.predictor.card.validation.get("micro_f1"),
         )
 
     def _features(self, clip: Clip, parts: Sequence[Part]) -> list[Features]:

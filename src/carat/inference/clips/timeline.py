@@ -51,6 +51,8 @@ class Timeline:
         modalities: modalities of the run that the clip has.
         segments: scored segments, sorted by start; they do not overlap unless speakers do.
         notes: what the user should know.
+        transcript: "given", "recognized" or "none".
+        validation: micro-F1 of the run on its validation split, in [0, 1], if known.
     """
 
     clip: Clip
@@ -59,6 +61,8 @@ class Timeline:
     modalities: Sequence[str]
     segments: Sequence[ScoredSegment]
     notes: Sequence[str] = ()
+    transcript: str = "none"
+    validation: float | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -95,7 +99,8 @@ class Timeline:
 
         Returns:
             `seconds`; `face_share`, the share of pictures with a face, None without a face extractor or
-            pictures; `speech_seconds`; `words`; `segments`; `modalities` that were used; and `notes`.
+            pictures; `speech_seconds`; `words`; `transcript`, where they come from;
+            `segments`; `modalities` that were used; and `notes`.
         """
         faces = [x for x in self.clip.features.values() if "box" in x.extra]
         steps = sum(x.steps for x in faces)
@@ -104,6 +109,7 @@ class Timeline:
             "face_share": round(sum(len(x.values) for x in faces) / steps, 4) if steps else None,
             "speech_seconds": round(sum(x.duration for x in self.clip.speech), 3),
             "words": len(self.clip.words),
+            "transcript": self.transcript,
             "segments": len(self.segments),
             "modalities": list(self.modalities),
             "notes": list(self.notes),

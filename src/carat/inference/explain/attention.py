@@ -86,9 +86,11 @@ def draw_attention(predictor: Predictor, store: Store, row: int, out: Path) -> l
     prediction = predictor.predict_batch([features], names=[sample.id])[0]
     slug = re.sub(r"[^\w.-]+", "_", sample.id)[:MAX_SLUG]
     true = [name for name, present in zip(predictor.labels, sample.labels, strict=True) if present]
+    unknown = [name for name, known in zip(predictor.labels, sample.known, strict=True) if not known]
+    truth = (", ".join(true) or "none") + (f" (unknown: {', '.join(unknown)})" if unknown else "")
     title = [
         f"{brief(sample.id)}: label attention",
-        shorten(f"true: {', '.join(true) or 'none'}; predicted: {', '.join(prediction.labels) or 'none'}"),
+        shorten(f"true: {truth}; predicted: {', '.join(prediction.labels) or 'none'}"),
     ]
     if sample.transcript:
         title.append(textwrap.fill(f"“{textwrap.shorten(sample.transcript, 240, placeholder=' …')}”", 110))

@@ -26,7 +26,9 @@ class SplitOutputs:
     rows: NDArray[np.int64]
     """(N,) rows of the store."""
     truth: NDArray[np.bool_]
-    """(N, L) true labels."""
+    """(N, L) true labels; False where unknown."""
+    known: NDArray[np.bool_]
+    """(N, L), whether the true label is known."""
     predicted: NDArray[np.bool_]
     """(N, L) predicted labels, with the thresholds chosen on validation."""
     modality_mask: NDArray[np.bool_]
@@ -79,7 +81,8 @@ def collect_outputs(
         logits = outputs.logits[:, -1].masked_fill(~outputs.modality_mask[..., None], float("-inf"))
         tensors = {
             "rows": batch.rows,
-            "truth": batch.labels.bool(),
+            "truth": batch.labels == 1,
+            "known": ~batch.labels.isnan(),
             "scores": outputs.scores,
             "modality_mask": outputs.modality_mask,
             "attribution": outputs.attribution,

@@ -54,7 +54,10 @@ def draw_contributions(outputs: SplitOutputs, out: Path) -> list[Path]:
 
 
 def draw_co_occurrence(outputs: SplitOutputs, out: Path) -> list[Path]:
-    """Write `co_occurrence.svg` and `.csv`: fraction of the samples with one label that have another."""
+    """Write `co_occurrence.svg` and `.csv`: fraction of the samples with one label that have another.
+
+    Samples in which the other label is unknown do not count.
+    """
     labels = outputs.labels
     figure = new_figure(3.4 + 1.4 * len(labels), 2.2 + 0.5 * len(labels))
     figure.suptitle(
@@ -62,22 +65,19 @@ def draw_co_occurrence(outputs: SplitOutputs, out: Path) -> list[Path]:
         f"with the label of the row that have the label of the column"
     )
     counts = {}
-    for axes, (name, labels_present) in zip(
-        figure.subplots(1, 2),
-        {"truth": outputs.truth, "prediction": outputs.predicted}.items(),
-        strict=True,
-    ):
-        co_occurrences = labels_present.T.astype(np.int64) @ labels_present.astype(np.int64)  # (L, L)
+    panels = {
+        "truth": (outputs.truth, outputs.known),
+        "prediction": (outputs.predicted, np.ones_like(outputs.known)),
+    }
+    for axes, (name, (present, known)) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        co_occurrences = present.T.astype(np.int64) @ present.astype(np.int64)  # (L, L)
         counts[name] = co_occurrences
-        totals = co_occurrences.diagonal().astype(float)
+        totals = present.T.astype(np.int64) @ known.astype(np.int64)  # (L, L)
         fractions = np.divide(
-            co_occurrences,
-            totals[:, None],
-            out=np.full(co_occurrences.shape, np.nan),
-            where=totals[:, None] > 0,
+            co_occurrences, totals, out=np.full(co_occurrences.shape, np.nan), where=totals > 0
         )
         np.fill_diagonal(fractions, np.nan)
-        row_names = [f"{label} ({n:.0f})" for label, n in zip(labels, totals, strict=True)]
+        row_names = [f"{label} ({n})" for label, n in zip(labels, totals.diagonal(), strict=True)]
         heat_map(axes, fractions, row_names, labels)
         axes.set_title(name, fontsize=10)
     save(figure, out / "co_occurrence.svg")

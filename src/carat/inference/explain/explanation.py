@@ -102,8 +102,9 @@ def explain(
 
 
 def select_samples(outputs: SplitOutputs) -> list[int]:
-    """Select rows of samples with exact predictions, then many modalities, then many labels."""
-    exact = (outputs.predicted == outputs.truth).all(1)
+    """Select rows of samples whose known labels are predicted, then many modalities, then many labels."""
+    correct = (outputs.predicted == outputs.truth) | ~outputs.known
+    exact = correct.all(1) & outputs.known.any(1)
     priority = outputs.truth.sum(1) + 100 * exact + 10 * outputs.modality_mask.sum(1)
     best = np.argsort(-priority, kind="stable")[:SAMPLES]
     return [int(row) for row in outputs.rows[best]]

@@ -31,15 +31,17 @@ class Points:
 
 
 def sample_points(outputs: SplitOutputs, max_points: int, seed: int) -> Points:
-    """Sample points of present modalities, balanced over the classes (modality, label, polarity)."""
+    """Sample points of present modalities and known labels, balanced over (modality, label, polarity)."""
     random = np.random.default_rng(seed)
-    truth, modality_mask = outputs.truth[outputs.kept], outputs.modality_mask[outputs.kept]
+    truth, known = outputs.truth[outputs.kept], outputs.known[outputs.kept]
+    modality_mask = outputs.modality_mask[outputs.kept]
     per_class = max(1, max_points // (2 * len(outputs.modalities) * len(outputs.labels)))
     chosen = []
     for m in range(len(outputs.modalities)):
         for label in range(len(outputs.labels)):
             for polarity in (True, False):
-                candidates = np.flatnonzero(modality_mask[:, m] & (truth[:, label] == polarity))
+                member = known[:, label] & (truth[:, label] == polarity)
+                candidates = np.flatnonzero(modality_mask[:, m] & member)
                 drawn = random.permutation(candidates)[:per_class]
                 chosen += [(i, m, label) for i in drawn.tolist()]
     index = np.array(chosen, dtype=np.int64).reshape(-1, 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,7 +104,7 @@ def compare_f1(
     store: Store,
     split: str,
     expected: NDArray[np.float32],
-    labels: NDArray[np.uint8],
+    labels: NDArray[Any],
     *,
     exact: bool,
 ) -> dict[str, F1]:
@@ -115,7 +116,7 @@ def compare_f1(
         store: store with the labels of the run.
         split: split of the store.
         expected: (N, L) scores of the run, in the order of `Predictor.batches`.
-        labels: (N, L) true labels, 0 or 1.
+        labels: (N, L) true labels, 0 or 1, NaN where unknown.
         exact: require that the file predicts the same labels as the run; False for a quantized file.
 
     Returns:

@@ -57,6 +57,8 @@ class Amp(Model):
     predictions); position and modality embeddings; GELU; one classifier per label (released: shared); the
     same learning rate schedule as all methods.
 
+    Unknown labels are left out of all losses, also of the one along whose gradient parameters are perturbed.
+
     Args:
         widths, labels: see `Model`.
         config: widths, depths, budgets and weights; the published values when None.
@@ -64,6 +66,13 @@ class Amp(Model):
     Raises:
         ConfigError: the configuration is inconsistent.
     """
+
+    weight_axes = {
+        "decoder.embeddings": "L D",
+        "classifiers.weight": "L D",
+        "classifiers.bias": "L",
+        "fusion.modalities": "M D",
+    }
 
     def __init__(
         self, widths: Mapping[str, int], labels: Sequence[str], config: AmpConfig | None = None

@@ -20,7 +20,9 @@ from carat.config.baselines import (
 )
 from carat.models.base import Model, ModelOutputs, TrainingData
 from carat.models.layers.masking import masked_max, masked_mean, modality_mask_of
+from carat.models.losses.known import split_targets
 from carat.models.losses.terms import cross_entropy
+from carat.utils.errors import DataError
 
 MIN_PROBABILITY = 1e-6
 """Probability of labels that never occur in the training split."""
@@ -80,11 +82,12 @@ class Pooled(Model):
         self.center.copy_(center)
         self.scale.copy_(scale)
         standard = torch.cat(((means - center) / scale * present, modality_mask), dim=1)
-        self.fit(standard.numpy(), data.labels.numpy().astype(int))
+        labels, known = split_targets(data.labels)
+        self.fit(standard.numpy(), labels.numpy().astype(int), known.numpy())
 
     @abstractmethod
-    def fit(self, x: Array, y: NDArray[np.int64]) -> None:
-        """Fit features x (N, F) and labels y (N, L)."""
+    def fit(self, x: Array, y: NDArray[np.int64], known: NDArray[np.bool_]) -> None:
+        """Fit features x (N, F) and labels y (N, L), 0 where they are not known (N, L)."""
 
     def losses(
         self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None
@@ -116,7 +119,8 @@ class BinaryRelevance(Pooled):
     """Binary relevance: one logistic regression per label.
 
     Source: Boutell et al., "Learning multi-label scene classification", 2004. A label is attributed to the
-    present modality whose features contribute most to its logit.
+    present modality whose features contribute most to its logit. Each label is fitted to the samples in
+    which it is known.
     """
 
     coefficients: Tensor
@@ -130,9 +134,10 @@ class BinaryRelevance(Pooled):
         self.register_buffer("coefficients", torch.zeros(len(self.labels), self.size))
         self.register_buffer("intercepts", torch.zeros(len(self.labels)))
 
-    def fit(self, x: Array, y: NDArray[np.int64]) -> None:
+    def fit(self, x: Array, y: NDArray[np.int64], known: NDArray[np.bool_]) -> None:
         for label in range(len(self.labels)):
-            coefficients, intercept = self.regress(x, y[:, label])
+            rows = known[:, label]
+            coefficients, intercept = self.regress(x[rows], y[rows, label])
             self.coefficients[label] = torch.from_numpy(coefficients)
             self.intercepts[label] = float(intercept)
 
@@ -152,7 +157,8 @@ class ClassifierChain(Pooled):
 
     Source: Read et al., "Classifier chains for multi-label classification", 2011. Design
     choices: labels in order of decreasing frequency; true labels in training, predictions at a threshold of
-    0.5 at inference.
+    0.5 at inference. Each label is fitted to the samples in which it is known; for those, unknown preceding
+    labels are predicted as at inference.
     """
 
     coefficients: Tensor
@@ -168,15 +174,17 @@ class ClassifierChain(Pooled):
         self.register_buffer("intercepts", torch.zeros(len(self.labels)))
         self.register_buffer("order", torch.arange(len(self.labels)))
 
-    def fit(self, x: Array, y: NDArray[np.int64]) -> None:
+    def fit(self, x: Array, y: NDArray[np.int64], known: NDArray[np.bool_]) -> None:
         order = np.argsort(-y.sum(0), kind="stable")
         self.order.copy_(torch.from_numpy(order))
-        for position in range(len(self.labels)):
-            earlier = np.zeros_like(y)
-            earlier[:, :position] = y[:, order[:position]]  # in the order of the chain
-            coefficients, intercept = self.regress(np.hstack((x, earlier)), y[:, order[position]])
+        earlier = np.zeros_like(y)  # in the order of the chain
+        for position, label in enumerate(order):
+            inputs: Array = np.hstack((x, earlier))
+            rows = known[:, label]
+            coefficients, intercept = self.regress(inputs[rows], y[rows, label])
             self.coefficients[position] = torch.from_numpy(coefficients)
             self.intercepts[position] = float(intercept)
+            earlier[:, position] = np.where(rows, y[:, label], inputs @ coefficients + intercept > 0)
 
     def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutputs:
         x = self.pool(features, masks)
@@ -194,6 +202,7 @@ class LabelPowerset(Pooled):
 
     Source: Tsoumakas and Katakis, "Multi-label classification: an overview", 2007; only the most frequent
     sets are classes, as in Read et al., "Multi-label classification using ensembles of pruned sets", 2008.
+    A sample with an unknown label has no set, so only those with all labels known are fitted.
     """
 
     coefficients: Tensor
@@ -211,7 +220,14 @@ class LabelPowerset(Pooled):
         self.register_buffer("intercepts", torch.zeros(self.number))
         self.register_buffer("sets", torch.zeros(self.number, len(self.labels)))
 
-    def fit(self, x: Array, y: NDArray[np.int64]) -> None:
+    def fit(self, x: Array, y: NDArray[np.int64], known: NDArray[np.bool_]) -> None:
+        complete = known.all(1)
+        if not complete.any():
+            raise DataError(
+                "label powerset (lp) needs training samples with all labels known, and there are none; use "
+                "binary relevance (br) or a classifier chain (cc)"
+            )
+        x, y = x[complete], y[complete]
         sets, classes, counts = np.unique(y, axis=0, return_inverse=True, return_counts=True)
         kept = np.argsort(-counts, kind="stable")[: self.number]
         class_of_set = np.full(len(sets), -1)

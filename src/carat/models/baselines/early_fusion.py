@@ -23,6 +23,8 @@ class EarlyFusion(Model):
     of the sample's longest sequence, at most `steps`; each step is the mean of a modality's steps that fall
     into it, or the nearest preceding one; absent modalities are zero.
 
+    Unknown labels are left out of the cross-entropy.
+
     Args:
         widths, labels: see `Model`.
         config: widths, depths and steps; the defaults when None.
@@ -30,6 +32,9 @@ class EarlyFusion(Model):
     Raises:
         ConfigError: `steps` exceeds the number of position embeddings.
     """
+
+    weight_axes = {"classifier.weight": "L D", "classifier.bias": "L"}
+    ordered_weights = ("encoder.norm.*", "encoder.encoder.project.weight")
 
     def __init__(
         self, widths: Mapping[str, int], labels: Sequence[str], config: EarlyFusionConfig | None = None

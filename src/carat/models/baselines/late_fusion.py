@@ -21,10 +21,14 @@ class LateFusion(Model):
     A common baseline without a single source. The classifier takes the mean over time; the loss is the
     cross-entropy of the averaged logits.
 
+    Unknown labels are left out of the cross-entropy.
+
     Args:
         widths, labels: see `Model`.
         config: widths and depths; the defaults when None.
     """
+
+    weight_axes = {"classifiers.*.weight": "L D", "classifiers.*.bias": "L"}
 
     def __init__(
         self, widths: Mapping[str, int], labels: Sequence[str], config: LateFusionConfig | None = None

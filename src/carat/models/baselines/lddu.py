@@ -16,6 +16,7 @@ from carat.models.carat.label_attention import LabelAttention
 from carat.models.carat.memory_bank import MemoryBank
 from carat.models.layers.masking import masked_mean, modality_mask_of
 from carat.models.losses.contrastive import contrast_rows, supcon_loss
+from carat.models.losses.known import known_mean
 from carat.models.losses.multilabel import LabelLoss
 from carat.models.losses.terms import weighted_sum
 
@@ -45,6 +46,7 @@ class Lddu(Model):
     one feature per modality and label, and linear heads its mean and log-variance. The classifier takes a
     sample of each Gaussian in training and the mean at inference. A supervised contrastive loss compares
     samples in the batch and a memory bank; classes are triples of modality, label and presence of the label.
+    Unknown labels are left out of the cross-entropies, the contrast, the memory bank and the calibration.
 
     Widths, depths, dropout, queue, temperature and weights are those of the authors' training script; the
     structure follows the abstract and is not verified against the PDF. Design choices: heads are shared by
@@ -61,6 +63,8 @@ class Lddu(Model):
 
     Shapes: M modalities, L labels, P width of the latent.
     """
+
+    weight_axes = {"looks.*": "L D", "label_vectors": "L D", "bias": "L"}
 
     def __init__(
         self, widths: Mapping[str, int], labels: Sequence[str], config: LdduConfig | None = None
@@ -114,13 +118,14 @@ class Lddu(Model):
         modality_mask, means, log_variances = outputs.modality_mask, outputs.means, outputs.log_variances
         samples = draw(means, log_variances, generator)
         own = self.classify(samples)  # (B, M, L)
-        errors = self.label_loss.each(own, labels[:, None].expand_as(own))
+        targets = labels[:, None].expand_as(own)
+        known, errors = ~targets.isnan(), self.label_loss.each(own, targets)
         terms = {
             "labels": self.label_loss(self.classify(fuse(samples, outputs.weights)), labels),
-            "modalities": masked_mean(errors.mean(-1), modality_mask),
+            "modalities": known_mean(errors, known, modality_mask),
             "contrast": self._contrast(samples, labels, modality_mask),
             "divergence": masked_mean(divergence(means, log_variances).mean(-1), modality_mask),
-            "calibration": calibration(log_variances.mean(-1), errors.detach(), modality_mask),
+            "calibration": calibration(log_variances.mean(-1), errors.detach(), modality_mask, known),
         }
         return terms | {"total": weighted_sum(terms, self.config.weights.model_dump())}
 
@@ -175,23 +180,27 @@ def divergence(means: Tensor, log_variances: Tensor) -> Tensor:
     return (log_variances.exp() + means.square() - 1 - log_variances).mean(-1) / 2
 
 
-def calibration(log_variance: Tensor, errors: Tensor, modality_mask: Tensor) -> Tensor:
+def calibration(
+    log_variance: Tensor, errors: Tensor, modality_mask: Tensor, known: Tensor | None = None
+) -> Tensor:
     """Compute the divergence between uncertainty and error of the modalities.
 
     For each label, the KL divergence between the softmax of the errors and of the log-variances over all
-    present modalities of the batch. It is 0 if log-variance and error differ by a constant; as the error is
-    −log p of the true label, variances are then proportional to 1 / p.
+    present modalities of the samples in which it is known. It is 0 if log-variance and error differ by a
+    constant; as the error is −log p of the true label, variances are then proportional to 1 / p.
 
     Args:
         log_variance: (B, M, L).
         errors: (B, M, L), cross-entropies of each modality, without gradient.
         modality_mask: (B, M), present = True.
+        known: (B, M, L), whether the label is known; None: always.
 
     Returns:
-        Scalar, averaged over the labels.
+        Scalar, averaged over the labels that are known anywhere.
     """
-    absent = ~modality_mask.flatten()[:, None]
+    compared = modality_mask[..., None].expand_as(errors)
+    compared = (compared if known is None else compared & known).flatten(0, 1)
     target, predicted = (
-        x.float().flatten(0, 1).masked_fill(absent, -1e9).log_softmax(0) for x in (errors, log_variance)
+        x.float().flatten(0, 1).masked_fill(~compared, -1e9).log_softmax(0) for x in (errors, log_variance)
     )
-    return (target.exp() * (target - predicted)).sum(0).mean()
+    return known_mean((target.exp() * (target - predicted)).sum(0), compared.any(0))

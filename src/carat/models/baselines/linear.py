@@ -20,10 +20,14 @@ class Linear(Model):
     With one modality behind a pretrained encoder this is plain fine-tuning with a linear head, the baseline
     for all other models with that encoder. A common baseline without a single source.
 
+    Unknown labels are left out of the cross-entropy.
+
     Args:
         widths, labels: see `Model`.
         config: dropout; the defaults when None.
     """
+
+    weight_axes = {"classifiers.*.weight": "L D", "classifiers.*.bias": "L"}
 
     def __init__(
         self, widths: Mapping[str, int], labels: Sequence[str], config: LinearConfig | None = None

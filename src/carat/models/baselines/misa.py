@@ -57,6 +57,8 @@ class Misa(Model):
     Not verified against the PDF: width 128, five moments, weights of the losses, dropout, heads and width of
     the fusion layer, leaky ReLU, batch size 16, learning rate 1e-4.
 
+    Unknown labels are left out of the cross-entropy; the other losses need no labels.
+
     Args:
         widths, labels: see `Model`.
         config: widths, depths, dropouts and weights; the published values when None.
@@ -64,6 +66,8 @@ class Misa(Model):
     Raises:
         ConfigError: a width is not divisible by its number of heads.
     """
+
+    weight_axes = {"linear1.weight": "D 2*M*P", "classifier.weight": "L D", "classifier.bias": "L"}
 
     def __init__(
         self, widths: Mapping[str, int], labels: Sequence[str], config: MisaConfig | None = None

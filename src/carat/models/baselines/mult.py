@@ -33,6 +33,8 @@ class Mult(Model):
     rate. Attention to an absent source adds zero; the vector of an absent target is zero. A single modality
     passes only its self-attention Transformer.
 
+    Unknown labels are left out of the cross-entropy.
+
     Args:
         widths, labels: see `Model`.
         config: widths, depths and dropouts; the published values when None.
@@ -40,6 +42,9 @@ class Mult(Model):
     Raises:
         ConfigError: the width is not divisible by the number of heads.
     """
+
+    weight_axes = {"classifier.weight": "L D", "classifier.bias": "L"}
+    ordered_weights = ("own.*", "linear1.*", "linear2.*", "classifier.weight")
 
     def __init__(
         self, widths: Mapping[str, int], labels: Sequence[str], config: MultConfig | None = None

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from carat.config.baselines import PriorConfig
 from carat.models.base import Model, ModelOutputs, TrainingData
+from carat.models.losses.known import split_targets
 from carat.models.losses.terms import cross_entropy
 
 
 class Prior(Model):
-    """Every sample's score is the frequency of the label in the training split.
+    """Every sample's score is the frequency of the label in the training split, where it is known.
 
     Args:
         widths, labels: see `Model`.
@@ -31,7 +32,8 @@ class Prior(Model):
         self.register_buffer("logits", torch.zeros(len(labels)))
 
     def prepare(self, data: TrainingData) -> None:
-        frequency = data.labels.mean(0).clamp(1e-6, 1 - 1e-6)
+        labels, known = split_targets(data.labels)
+        frequency = (labels.sum(0) / known.sum(0).clamp(min=1)).clamp(1e-6, 1 - 1e-6)
         self.logits.copy_(frequency.logit())
 
     def forward(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutputs:

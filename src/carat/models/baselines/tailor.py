@@ -61,6 +61,8 @@ class Tailor(Model):
     0.02 at width 256, so that narrow networks train as well. With a single modality there is no
     discriminator, and its private and common sequences are fused.
 
+    Unknown labels are left out of both cross-entropies; the other losses need no labels.
+
     Args:
         widths, labels: see `Model`.
         config: widths, depths and weights; the published values when None.
@@ -68,6 +70,17 @@ class Tailor(Model):
     Raises:
         ConfigError: the configuration is inconsistent, or names modalities that are not in `widths`.
     """
+
+    weight_axes = {
+        "decoder.embeddings": "L D",
+        "classifiers.weight": "L D",
+        "classifiers.bias": "L",
+        "shared_classifier.weight": "L D",
+        "shared_classifier.bias": "L",
+        "discriminator.second.weight": "M D",
+        "discriminator.second.bias": "M",
+    }
+    ordered_weights = ("fusions.*",)
 
     def __init__(
         self, widths: Mapping[str, int], labels: Sequence[str], config: TailorConfig | None = None

@@ -28,19 +28,25 @@ class Aggregation(nn.Module):
         return out
 
 
-def permute_within(valid: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def permute_within(
+    valid: Tensor, generator: torch.Generator | None = None, apart: Tensor | None = None
+) -> Tensor:
     """Random permutations along the last axis that permute valid and invalid positions separately.
 
     Args:
         valid: (…, N) bool.
         generator: random number generator on the device of `valid`; None: the global one.
+        apart: (…, N) bool, valid positions that are permuted among themselves; None: there are none.
 
     Returns:
         (…, N) indices, a permutation in every row.
     """
+    groups = (~valid).to(torch.uint8)
+    if apart is not None:
+        groups = torch.where(valid & apart, 2, groups)
     keys = torch.rand(valid.shape, generator=generator, device=valid.device)
-    shuffled = (keys + 2 * ~valid).argsort(-1)  # valid positions in random order, then invalid ones
-    ordered = (~valid).to(torch.uint8).argsort(dim=-1, stable=True)  # valid positions, then invalid ones
+    shuffled = (keys + 2 * groups).argsort(-1)  # groups in order, each in random order
+    ordered = groups.argsort(dim=-1, stable=True)  # groups in order
     return torch.empty_like(shuffled).scatter_(-1, ordered, shuffled)
 
 
@@ -49,19 +55,21 @@ def draw_shuffle(
     labels: int,
     generator: torch.Generator | None = None,
     *,
+    known: Tensor | None = None,
     over_samples: bool = True,
     over_modalities: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Draw permutations of label features over samples and over modalities.
 
     Features are permuted over samples for each (modality, label), then over modalities for each (sample,
-    label). Present and absent modalities are permuted separately, so that features of absent modalities never
-    take the place of those of present ones.
+    label). Features of absent modalities, and of present ones whose label is unknown, are permuted among
+    themselves, so that they never take the place of the others.
 
     Args:
         modality_mask: (B, M) bool, present = True.
         labels: L.
         generator: random number generator on the device of `modality_mask`; None: the global one.
+        known: (B, L) bool, which labels are known; None: all.
         over_samples: permute over samples.
         over_modalities: permute over modalities.
 
@@ -69,14 +77,17 @@ def draw_shuffle(
         Sample indices and modality indices, (B, M, L) each, to be applied in this order.
     """
     by_label = modality_mask[:, :, None].expand(-1, -1, labels)  # (B, M, L)
+    unknown = torch.zeros_like(by_label) if known is None else ~known[:, None].expand_as(by_label)
     samples, modalities = (
         torch.arange(size, device=modality_mask.device).view(shape).expand_as(by_label)
         for size, shape in zip(modality_mask.shape, ((-1, 1, 1), (1, -1, 1)), strict=True)
     )
     if over_samples:
-        samples = permute_within(by_label.permute(1, 2, 0), generator).permute(2, 0, 1)
+        axes = (1, 2, 0)
+        samples = permute_within(by_label.permute(axes), generator, unknown.permute(axes)).permute(2, 0, 1)
     if over_modalities:
-        modalities = permute_within(by_label.transpose(1, 2), generator).transpose(1, 2)
+        axes = (0, 2, 1)
+        modalities = permute_within(by_label.permute(axes), generator, unknown.permute(axes)).permute(axes)
     return samples, modalities
 
 

@@ -25,6 +25,10 @@ LEVELS = ("original", "alpha", "beta")
 class Carat(Model):
     """CARAT: contrastive feature reconstruction and aggregation, trained by `losses`.
 
+    Unknown labels are left out of every cross-entropy, of the contrast and its memory bank, of the prototypes
+    and of the class weights; the shuffle permutes their features among themselves. Their samples still
+    train the reconstruction.
+
     Source: Peng, Chen, Shou and Chen, "Contrastive Feature Reconstruction and Aggregation for Multi-Modal
     Multi-Label Emotion Recognition", AAAI 2024. Where this differs from the paper: docs/concepts/method.md.
 
@@ -44,6 +48,19 @@ class Carat(Model):
     torch.Size([2, 3])
     >>> model.losses(outputs, torch.ones(2, 3))["total"].backward()
     """
+
+    weight_axes = {
+        "network.label_attention.*": "L D",
+        "network.latent.*.weight": "M D P",
+        "network.latent.*.bias": "M P",
+        "network.prototypes.means": "M L 2 P",
+        "network.reconstruction.*.weight": "M M*D D",
+        "network.reconstruction.*.bias": "M D",
+        "network.classifier": "M L D",
+        "network.aggregation.first.weight": "D L*D",
+        "network.aggregation.second.weight": "L D",
+        "network.aggregation.second.bias": "L",
+    }
 
     def __init__(
         self, widths: Mapping[str, int], labels: Sequence[str], config: CaratConfig | None = None
@@ -79,6 +96,7 @@ class Carat(Model):
             outputs.modality_mask,
             len(self.labels),
             generator,
+            known=~labels.isnan(),
             over_samples=shuffle.samples,
             over_modalities=shuffle.modalities,
         )

@@ -30,7 +30,7 @@ class StandIn(nn.Module, ABC):
 
         Args:
             latents: (B, M, L, P).
-            labels: (B, L), 0 or 1.
+            labels: (B, L), 0 or 1, NaN where unknown.
             modality_mask: (B, M) bool, present = True.
         """
 
@@ -109,13 +109,15 @@ class Prototypes(StandIn):
     def update(self, latents: Tensor, labels: Tensor, modality_mask: Tensor) -> None:
         """Update the prototypes of present modalities with the normalized latents, see `moving_average`.
 
+        Latents of unknown labels, which belong to neither prototype, are left out.
+
         Args:
             latents: (B, M, L, P).
-            labels: (B, L), 0 or 1.
+            labels: (B, L), 0 or 1, NaN where unknown.
             modality_mask: (B, M) bool, present = True.
         """
-        positive = labels[:, None].bool() & modality_mask[..., None]  # (B, M, L)
-        negative = ~labels[:, None].bool() & modality_mask[..., None]
+        positive = (labels[:, None] == 1) & modality_mask[..., None]  # (B, M, L)
+        negative = (labels[:, None] == 0) & modality_mask[..., None]
         unit = F.normalize(latents.to(self.means.dtype), dim=-1)
         member = torch.stack((positive, negative), dim=-1)
         self.means.copy_(moving_average(self.means, unit, member, self.momentum))

@@ -28,6 +28,8 @@ LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 """Arguments of transformers: nothing is downloaded or executed."""
 MAX_WITHOUT_WEIGHTS = 1 << 26
 """Parameters that a folder may lack, such as those of a pooler."""
+BASE, LORA_A, LORA_B = ".base_layer", ".lora_A", ".lora_B"
+"""Parts of the names of weights with LoRA adapters: the original weights, and both factors of an adapter."""
 PREFIXES = ("bert.", "roberta.")
 """Prefixes of encoder weights in checkpoints that include a head."""
 

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from carat.models.losses.known import split_targets
 from carat.utils.device import on_host, product
 
 ABSENT = -1
-"""Class of an absent row, which is neither an anchor nor in any denominator."""
+"""Class of a row without modality or label, which is neither an anchor nor in any denominator."""
 
 
 def supcon_loss(
@@ -83,20 +84,21 @@ def contrast_rows(latents: Tensor, labels: Tensor, modality_mask: Tensor) -> tup
 
     Args:
         latents: (B, K, M, L, P), K feature levels.
-        labels: (B, L), 0 or 1.
+        labels: (B, L), 0 or 1, NaN where unknown.
         modality_mask: (B, M) bool, present = True.
 
     Returns:
-        Latents (N, P) of unit length and their classes (N,). Rows of absent modalities are left out on a CPU
-        and have class `ABSENT` on other devices.
+        Latents (N, P) of unit length and their classes (N,). Rows of absent modalities and of unknown labels
+        are left out on a CPU and have class `ABSENT` on other devices.
     """
+    labels, known = split_targets(labels)
     rows = F.normalize(latents, dim=-1)
     batch, levels, modalities, size, _ = rows.shape
     label = torch.arange(size, device=rows.device)
     modality = torch.arange(modalities, device=rows.device)[:, None]
     classes = label + size * (2 * modality + 1 - labels[:, None].long())  # (B, M, L)
     classes = classes[:, None].expand(batch, levels, modalities, size)
-    present = modality_mask[:, None, :, None].expand_as(classes)
+    present = (modality_mask[:, :, None] & known[:, None])[:, None].expand_as(classes)
     if on_host(rows) and not present.all():
         return rows[present], classes[present]
     return rows.flatten(0, -2), torch.where(present, classes, ABSENT).flatten()

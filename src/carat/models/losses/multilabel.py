@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from carat.models.layers.masking import masked_mean
+from carat.models.losses.known import known_mean, split_targets
 
 
 class LabelLoss(nn.Module):
-    """Binary cross-entropy of label logits, averaged over labels and valid rows.
+    """Binary cross-entropy of label logits, averaged over the known labels of valid rows.
 
     Args:
         labels: L.
@@ -43,25 +43,32 @@ class LabelLoss(nn.Module):
         self.register_buffer("weights", torch.ones(2, labels), persistent=False)
 
     def balance(self, labels: Tensor) -> None:
-        """Set the class weights from the training labels (N, L), over which their mean is 1."""
+        """Set the class weights from the training labels (N, L), over whose known ones their mean is 1."""
+        labels, known = split_targets(labels)
         positives = labels.sum(0)
-        counts = torch.stack((len(labels) - positives, positives)).double().cpu()  # (2, L)
+        counts = torch.stack((known.sum(0) - positives, positives)).double().cpu()  # (2, L)
         weights = (1 - self.beta) / (1 - self.beta ** counts.clamp(min=1))
         weights *= counts.sum() / (weights * counts).sum()
         self.weights.copy_(weights)
 
     def forward(self, logits: Tensor, targets: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Mean loss over the valid rows, see `masked_mean`.
+        """Mean loss over the known labels of the valid rows, see `known_mean`.
 
         Args:
             logits: (…, L).
-            targets: (…, L), 0 or 1.
+            targets: (…, L), 0 or 1, NaN where unknown.
             valid: (…) bool; None: all rows.
         """
-        return masked_mean(self.each(logits, targets).mean(-1), valid)
+        labels, known = split_targets(targets)
+        return known_mean(self._of_labels(logits, labels), known, valid)
 
     def each(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Unreduced losses (…, L), at least in the precision of the targets."""
+        """Unreduced losses (…, L), at least in the precision of the targets; 0 where they are unknown."""
+        labels, known = split_targets(targets)
+        return self._of_labels(logits, labels).masked_fill(~known, 0)
+
+    def _of_labels(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Unreduced losses (…, L) of labels that are all 0 or 1."""
         logits = logits.to(torch.promote_types(logits.dtype, targets.dtype))  # bfloat16 under autocast
         if self.kind == "asymmetric":
             return self._asymmetric(logits, targets)

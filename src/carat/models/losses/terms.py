@@ -8,21 +8,23 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from carat.models.layers.masking import masked_mean
+from carat.models.losses.known import known_mean, split_targets
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Mean binary cross-entropy over all labels of the valid rows.
+    """Mean binary cross-entropy over all known labels of the valid rows.
 
     Args:
         logits: (…, L).
-        targets: (…, L), 0 or 1.
+        targets: (…, L), 0 or 1, NaN where unknown.
         valid: (…) bool; None: all rows.
 
     Returns:
-        Scalar; 0 without valid rows.
+        Scalar; 0 without known labels in valid rows.
     """
-    losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(-1)
-    return masked_mean(losses, valid)
+    labels, known = split_targets(targets)
+    losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    return known_mean(losses, known, valid)
 
 
 def distance(features: Tensor, target: Tensor, modality_mask: Tensor) -> Tensor:

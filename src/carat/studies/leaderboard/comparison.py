@@ -13,6 +13,7 @@ from carat.config.experiment import Experiment, load_experiment
 from carat.config.methods import RESERVED, find_method, method_names
 from carat.data.store import Store, open_store
 from carat.data.store.store import open_unchanged
+from carat.data.summary import check_measurable
 from carat.inference.predictor import Predictor
 from carat.studies.jobs import (
     Arrays,
@@ -137,7 +138,7 @@ def compare(
     """
     folder, opened = Path(out), open_store(store)
     for split in ("train", "valid", "test"):
-        opened.indices(split)
+        check_measurable(opened, split)
     presets = experiments_of(choose_methods(methods), preset, settings or {})
     plan = {
         "store": opened.manifest.fingerprint,

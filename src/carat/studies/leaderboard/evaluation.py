@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from carat.data.store import Store
 from carat.evaluation.bootstrap import Interval, Paired, holm, intervals, paired_test
+from carat.evaluation.known import split_labels
 from carat.evaluation.metrics import Metrics, compute_metrics
 from carat.evaluation.thresholds import apply_thresholds, f1_from_counts, search_thresholds
 from carat.studies.jobs import Arrays, Job, Scored, read_environment, read_scores
@@ -97,7 +98,7 @@ def evaluate_methods(selected: Sequence[SelectedTrial], store: Store, out: Path)
     Returns:
         One result per method, sorted by mean micro-F1 in descending order.
     """
-    labels, groups = np.asarray(store.labels), store.groups
+    labels, groups = store.targets(), store.groups
     scored = {trial.method: [read_scores(job, out) for job in trial.jobs] for trial in selected}
     predicted = {m: np.stack([x.predicted for x in seeds]) for m, seeds in scored.items()}
     rows = {m: seeds[0].rows for m, seeds in scored.items()}
@@ -126,10 +127,10 @@ def _evaluate(
     store: Store,
     out: Path,
 ) -> MethodResult:
-    labels, groups, names = np.asarray(store.labels), store.groups, store.label_names
+    labels, groups, names = store.targets(), store.groups, store.label_names
     rows, measured, cards = scored[0].rows, [x.arrays for x in scored], [x.card for x in scored]
     costs = [read_environment(job, out) for job in trial.jobs]
-    positives = labels[store.indices("train")].sum(0)
+    positives = np.asarray(store.labels)[store.indices("train")].sum(0)
     return MethodResult(
         method=trial.method,
         chosen=trial.chosen,
@@ -169,7 +170,7 @@ def _missing(
     for key in keys:
         rows = measured[0][f"{key}/rows"]
         values = [
-            _micro_f1(apply_thresholds(x[f"{key}/scores"], np.array(t)), labels[rows].astype(bool))
+            _micro_f1(apply_thresholds(x[f"{key}/scores"], np.array(t)), labels[rows])
             for x, t in zip(measured, thresholds, strict=True)
             if len(rows)
         ]
@@ -177,7 +178,7 @@ def _missing(
     return results
 
 
-def _micro_f1(predicted: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
-    return float(
-        f1_from_counts((predicted & true).sum(), (predicted & ~true).sum(), (~predicted & true).sum())
-    )
+def _micro_f1(predicted: NDArray[np.bool_], labels: NDArray[Any]) -> float:
+    true, known = split_labels(labels)
+    counts = [x.sum() for x in (predicted & true, predicted & known & ~true, ~predicted & true)]
+    return float(f1_from_counts(*counts))

@@ -13,6 +13,7 @@ import numpy as np
 
 from carat.config.methods import method_names
 from carat.data.store import Store
+from carat.data.summary import unknown_notes
 from carat.evaluation.bootstrap import Paired
 from carat.evaluation.formatting import decimal, in_brackets, mean_and_spread, signed
 from carat.studies.jobs import distinct, read_environment
@@ -43,7 +44,7 @@ class About:
     samples: int
     fingerprint: str
     notes: str
-    """Notes of the store."""
+    """Notes of the store, and how many of its labels are unknown."""
     labels: Sequence[str]
     test: int
     """Number of test samples."""
@@ -83,7 +84,7 @@ class About:
             store=store.manifest.name,
             samples=len(store),
             fingerprint=store.manifest.fingerprint,
-            notes="; ".join(store.manifest.notes) or "no notes",
+            notes="; ".join([*store.manifest.notes, *unknown_notes(store)]) or "no notes",
             labels=store.label_names,
             test=len(test),
             groups=len(set(store.groups[test].tolist())),

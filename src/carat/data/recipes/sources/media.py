@@ -30,7 +30,6 @@ class MediaSource:
         settings: extractor and parameters.
         files: name of the file of each table row, relative to the folder; empty where there is none.
         parts: start and end of each table row in seconds; None takes whole files.
-        words: words of each table row, over which features are averaged; None keeps all time steps.
 
     Raises:
         DataError: the folder does not exist, or a package or a model is not installed.
@@ -42,7 +41,6 @@ class MediaSource:
         settings: Settings,
         files: Sequence[str],
         parts: Parts | None = None,
-        words: Sequence[Sequence[Word]] | None = None,
     ) -> None:
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder")
@@ -50,19 +48,25 @@ class MediaSource:
         self.extraction = describe(settings)
         self.id = self.extraction.id
         self.keys = list(files)
-        """Key of each table row: its file, its part, and its number if it has words of its own."""
+        """Key of each table row: its file and its part; also its number, if averaged over words."""
         if parts is not None:
             self.keys = [
                 f"{file} {start:g}–{end:g} s" for file, (start, end) in zip(files, parts, strict=True)
             ]
-        if words is not None:
-            self.keys = [f"{key}, data row {row}" for row, key in enumerate(self.keys, start=1)]
         self._parts = {} if parts is None else dict(zip(self.keys, parts, strict=True))
-        self._words = {} if words is None else dict(zip(self.keys, words, strict=True))
+        self._words: dict[str, Sequence[Word]] = {}
         self._file_of = dict(zip(self.keys, files, strict=True))
         self._cache = FeatureCache(self.extraction)
         self._problems: Mapping[Path, str] = {}
         self._looked: dict[str, tuple[int, int]] = {}
+
+    def average_over(self, words: Sequence[Sequence[Word]]) -> None:
+        """Average features over the words of each table row."""
+        files, parts = [self._file_of[key] for key in self.keys], [self._parts.get(key) for key in self.keys]
+        self.keys = [f"{key}, data row {row}" for row, key in enumerate(self.keys, start=1)]
+        self._file_of = dict(zip(self.keys, files, strict=True))
+        self._parts = {key: part for key, part in zip(self.keys, parts, strict=True) if part is not None}
+        self._words = dict(zip(self.keys, words, strict=True))
 
     def prepare(self, workers: int = 1, engine: Engine = "local", address: str | None = None) -> None:
         """Extract the features of all files in parallel, so that `read` finds them in the cache."""

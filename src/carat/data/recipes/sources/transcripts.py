@@ -35,6 +35,7 @@ class TranscriptSource:
         settings: parameters of speech recognition.
         files: name of the media file of each row; empty where there is none.
         given: text, or name of a transcript file, of each row; empty where speech is to be recognized.
+        places: where each of them is, for messages.
         parts: start and end of each row in seconds; None takes whole files.
         timed: whether times of words are needed.
 
@@ -48,6 +49,7 @@ class TranscriptSource:
         settings: TranscriptSettings,
         files: Sequence[str],
         given: Sequence[str],
+        places: Sequence[str],
         parts: Parts | None,
         *,
         timed: bool,
@@ -55,7 +57,7 @@ class TranscriptSource:
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder")
         self._folder, self._files, self._parts, self._timed = folder, files, parts, timed
-        self._given = [self._read_given(cell) for cell in given]
+        self._given = [self._read_given(cell, place) for cell, place in zip(given, places, strict=True)]
         recognized = [bool(file) and x is None for file, x in zip(files, self._given, strict=True)]
         self.extraction: Description | None = describe(settings) if any(recognized) else None
         """How speech was recognized; None if all transcripts were given."""
@@ -87,17 +89,23 @@ class TranscriptSource:
         """Say where the transcripts come from, and name the files with problems."""
         given = sum(x is not None for x in self._given)
         lines = [f"transcripts of {given} samples were given"] if given else []
-        if self._recognize:
-            lines.append(f"the speech of {len(self._recognize)} files was recognized")
+        if recognized := [file for file in self._recognize if file not in self._problems]:
+            lines.append(f"the speech of {len(recognized)} files was recognized")
+        if self._timed and any(x is not None and not x.has_times for x in self._given):
+            lines.append("words of transcripts without times are spread over the speech by length")
         problems = describe_problems(self._folder, self._problems)
         return [*lines, problems] if problems else lines
 
-    def _read_given(self, cell: str) -> Transcript | None:
+    def _read_given(self, cell: str, place: str) -> Transcript | None:
+        """Read a cell: a text, or the name of a file; None if it is empty."""
         if not cell.strip():
             return None
         suffix = Path(cell).suffix.lower()
         if suffix in READERS and len(cell.split()) == 1:
-            return read_transcript(self._folder / cell)
+            try:
+                return read_transcript(self._folder / cell)
+            except DataError as error:
+                raise DataError(f"{place}: {error}") from error
         file = self._folder / cell if len(cell) < 256 and "\0" not in cell else None
         return (
             read_transcript(file) if suffix in READERS and file and file.is_file() else text_transcript(cell)
