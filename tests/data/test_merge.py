@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+import carat
 from carat.data.merge.merging import merge_stores
 from carat.data.store import Store, open_store
 from carat.data.store.transform import Transform
@@ -193,3 +194,21 @@ def test_command(stores: Path, run: Command) -> None:
     code, _, err = run("data", "merge", stores / "plan.yaml", stores / "merged")
     assert code == 2
     assert "--overwrite replaces it" in err
+
+
+def test_every_corpus_is_evaluated(stores: Path, run: Command) -> None:
+    corpora = {"a": {"store": "faces"}, "b": {"store": "texts", "labels": {"joy": "happy", "fear": "afraid"}}}
+    store = merge(stores, corpora=corpora)
+    experiment = {"method": "prior", "training": {"epochs": 1, "accelerator": "cpu"}}
+    report = carat.evaluate(carat.train(experiment, store, stores / "run").folder, store)
+    assert list(report.corpora) == ["a", "b"]
+    assert [report.corpora[name].samples for name in "ab"] == [3, 3]
+    alone = report.corpora["a"].metrics
+    assert alone.labels["joy"].known == 3
+    assert report.metrics.labels["joy"].known == 6
+    plain = report.to_json()
+    assert list(plain["corpora"]) == ["a", "b"]
+    assert "corpora" not in plain["corpora"]["a"]
+    code, out, err = run("evaluate", stores / "run", "--data", store.folder)
+    assert code == 0, err
+    assert "Corpora" in out

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # imported lazily, since some tables need no PyTorch
     from carat.inference.prediction import Prediction
 
 DIGITS = 4
+CORPUS_METRICS = ("micro_f1", "macro_f1", "accuracy")
 SHOWN, STRONGEST = 8, 3
 """Number of segments of a clip that are printed, and of their labels, except for predicted ones."""
 LONGEST = 200
@@ -109,8 +110,20 @@ def show_report(report: Report) -> None:
         rows.append([name, f"{report.thresholds[name]:.2f}", true, *others])
     columns = ["label", "thr.", "true", "pred.", "P", "R", "F1", "AUROC", "AP"]
     Table(columns, rows, "Labels", DIGITS).show()
+    if report.corpora:
+        rows = [[name, x.samples, *_with_intervals(x)] for name, x in report.corpora.items()]
+        Table(["corpus", "samples", *CORPUS_METRICS], rows, "Corpora, with 95 % intervals", DIGITS).show()
     for note in metrics.notes:
         print(printable(f"note: {note}"))
+
+
+def _with_intervals(report: Report) -> list[str]:
+    """The metrics that are shown for each corpus, with their intervals."""
+    cells = []
+    for name in CORPUS_METRICS:
+        ends = " – ".join(f"{end:.{DIGITS}f}" for end in report.intervals.get(name, ()))
+        cells.append(f"{getattr(report.metrics, name):.{DIGITS}f} ({ends})")
+    return cells
 
 
 def show_predictions(named: list[tuple[str, Prediction]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +30,7 @@ class Report:
         thresholds: by label, in [0, 1], chosen on validation.
         metrics: metrics of the split, and of each label in `metrics.labels`.
         intervals: (low, high) by metric; NaN if there is a single group.
+        corpora: report of each corpus, in stores of several.
 
     Example:
         report = carat.evaluate("demo-run", "demo-store")
@@ -44,11 +45,15 @@ class Report:
     """By label, chosen on validation."""
     metrics: Metrics
     intervals: dict[str, Interval]
+    corpora: dict[str, Report] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain data; undefined values are None, since JSON has no NaN."""
         plain = _plain(asdict(self))
         assert isinstance(plain, dict)
+        for report in (plain, *plain["corpora"].values()):
+            if not report["corpora"]:
+                del report["corpora"]
         return plain
 
     def to_frame(self) -> pd.DataFrame:
@@ -91,6 +96,7 @@ def make_report(
     groups: NDArray[Any],
     thresholds: Mapping[str, float],
     notes: Sequence[str] = (),
+    corpora: NDArray[np.str_] | None = None,
 ) -> Report:
     """Compute metrics and intervals of a split.
 
@@ -101,6 +107,7 @@ def make_report(
         groups: (N,) group names.
         thresholds: by label, in the order of the L axis.
         notes: notes to append to those of the metrics.
+        corpora: (N,) corpus of each sample, which each get a report of their own.
     """
     predicted = apply_thresholds(scores, np.array(list(thresholds.values())))
     metrics = compute_metrics(scores, predicted, labels, list(thresholds))
@@ -114,6 +121,11 @@ def make_report(
         thresholds=dict(thresholds),
         metrics=metrics,
         intervals=intervals(predicted, labels, groups),
+        corpora={
+            name: make_report(split, scores[rows], labels[rows], groups[rows], thresholds)
+            for name in ([] if corpora is None else dict.fromkeys(corpora.tolist()))
+            for rows in [corpora == name]
+        },
     )
 
 

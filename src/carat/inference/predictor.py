@@ -304,7 +304,8 @@ class Predictor:
         check_measurable(store, split)
         rows, scores, labels = self.score(store, split)
         notes = self.notes(store, [split])
-        return make_report(split, scores, labels, store.groups[rows], self.card.thresholds, notes)
+        corpora = None if store.corpora is None else store.corpora[rows]
+        return make_report(split, scores, labels, store.groups[rows], self.card.thresholds, notes, corpora)
 
     def notes(self, store: Store, splits: Sequence[str]) -> list[str]:
         """Caveats of results on these splits: missing modalities, other sources, skipped samples, leakage."""

@@ -22,8 +22,8 @@ from carat.models.sizes import check_memory
 from carat.runs.origin import Origin
 from carat.training.compilation import ROUND_TO
 from carat.training.distributed import Processes
-from carat.training.sampling import choose_quotas
 from carat.training.initialization import initialize, read_initial_run
+from carat.training.sampling import choose_quotas
 from carat.utils.errors import ConfigError, DataError, RunError, did_you_mean
 
 MIN_PROCESSES = 16
