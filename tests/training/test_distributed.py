@@ -125,7 +125,7 @@ def test_a_process_that_dies_ends_all(
     with monkeypatch.context() as patched:
         patched.setattr(training, "launch", launch_stopping)
         if number == signal.SIGKILL:
-            with pytest.raises(RunError, match="process 1 of 2 was killed by signal 9; the same"):
+            with pytest.raises(RunError, match="process 1 of 2 was killed by signal 9; rerun the same"):
                 train(shared, store, begun)
         else:
             with pytest.raises(Interrupted) as stop:
