@@ -24,6 +24,7 @@ from carat.studies import ablation
 from carat.training.train import TrainedRun
 from carat.utils.errors import CaratError, ConfigError, DataError
 from tests.data import field_files
+from tests.features.fakes import use_fakes, write_clips
 
 PUBLIC = [name for name in carat.__all__ if name != "__version__"]
 FUNCTIONS = [name for name in PUBLIC if not isinstance(getattr(carat, name), type)]
@@ -123,6 +124,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "modalities:\n  audio: {source: array, file: audio.npz, column: id}\n"
     )
     field_files.aligned(folder / "train_valid_test.pt")
+    (folder / "corpora.yaml").write_text("name: all\ncorpora: {first: {store: demo-store}}\n")
     return folder
 
 
@@ -142,6 +144,10 @@ def test_examples_run(
     code = sections_of(inspect.getdoc(getattr(carat, name)) or "")["Example"]
     if "_frame" in code:
         pytest.importorskip("pandas")
+    if "interview.mp4" in code:
+        write_clips(tmp_path / "place")
+        use_fakes(monkeypatch, tmp_path)
+        Path("clips", "interview1.mp4").rename("interview.mp4")
     names: dict[str, Any] = {"carat": carat}
     *statements, last = ast.parse(code).body
     exec(compile(ast.Module(statements, []), name, "exec"), names)

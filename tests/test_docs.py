@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 import torch
 
@@ -37,8 +36,7 @@ from carat.runs.official_weights import QUEUE_CLASSES, QUEUE_POINTER, weight_map
 from carat.training.train import train
 from tests.code_blocks import ROOT, Block, blocks, name_of
 from tests.data import field_files
-from tests.features.fakes import use_fakes
-from tests.features.files import tone, write_media
+from tests.features.fakes import use_fakes, write_clips
 from tests.models.encoders.folders import make_text_encoder, write_table
 
 DOCS = ROOT / "docs"
@@ -168,19 +166,6 @@ def execute_command(run: Run, command: str) -> None:
     code, _, err = run(*shortened(words[1:]))
     allowed = (0, 1) if words[1:3] == ["data", "check"] else (0,)  # 1: something was found
     assert code in allowed, f"{command}: {err}"
-
-
-def write_clips(folder: Path) -> None:
-    """Recordings of two seconds, and their table."""
-    pytest.importorskip("av")
-    (folder / "clips").mkdir()
-    lines = ["file,emotion,fold"]
-    for i in range(1, 9):
-        sound = np.concatenate([tone(1.2, 16_000, 100.0 + 30 * i), np.zeros(12_800)]).astype(np.float32)
-        write_media(folder / "clips" / f"interview{i}.mp4", sound=sound)
-        fold = ("train", "valid", "test", "train")[(i - 1) // 2]
-        lines.append(f"interview{i}.mp4,{('joy', 'joy;anger')[i % 2]},{fold}")
-    (folder / "clips.csv").write_text("\n".join(lines))
 
 
 def write_calls(file: Path) -> None:

@@ -19,6 +19,7 @@ from carat.data.recipes.recipe import load_recipe
 from carat.data.synthetic import make_synthetic
 from carat.utils.version import DISTRIBUTION
 from tests.code_blocks import FENCE, PAGES, ROOT, blocks, carat_commands, name_of
+from tests.features.fakes import use_fakes, write_clips
 from tests.models.encoders.folders import make_text_encoder, write_recipe
 
 README = ROOT / "README.md"
@@ -51,6 +52,11 @@ def test_the_commands_of_the_readme_run(  # type: ignore[no-untyped-def]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CARAT_TEXT_ENCODER", str(make_text_encoder(tmp_path / "encoder")))
     write_recipe(tmp_path / "recipes" / "mosei_reduced_text.yaml", tmp_path / "encoder")
+    write_clips(tmp_path)
+    use_fakes(monkeypatch, tmp_path)
+    (recipe,) = [x for x in blocks(ROOT / "docs/tutorials/clips.md", "yaml") if x.title == "clips.yaml"]
+    (tmp_path / "clips.yaml").write_text(recipe.text)
+    (tmp_path / "clips" / "interview1.mp4").rename(tmp_path / "interview.mp4")
     shorter = {"synth": ["--samples", "150"], "train": ["--training.epochs", "1"]}
     lines = [line for block in blocks(README, "sh") for line in block.commands() if line.startswith("carat ")]
     assert len(lines) >= 8

@@ -16,6 +16,7 @@ from carat.features.media import Media
 from carat.inference.clips import scoring
 from carat.utils.parallel import local
 from tests.conftest import serially
+from tests.features.files import tone, write_media
 
 RATE = 16_000
 WORDS = ("so", "glad", "to", "see", "you", "now,", "my", "friend")
@@ -95,3 +96,16 @@ def use_fakes(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[Path]:
         monkeypatch.setattr(module, "open_extractor", open_extractor)
     monkeypatch.setattr(local, "run_tasks", serially(files))
     return files
+
+
+def write_clips(folder: Path) -> None:
+    """Recordings of two seconds, and their table."""
+    pytest.importorskip("av")
+    (folder / "clips").mkdir()
+    lines = ["file,emotion,fold"]
+    for i in range(1, 9):
+        sound = np.concatenate([tone(1.2, 16_000, 100.0 + 30 * i), np.zeros(12_800)]).astype(np.float32)
+        write_media(folder / "clips" / f"interview{i}.mp4", sound=sound)
+        fold = ("train", "valid", "test", "train")[(i - 1) // 2]
+        lines.append(f"interview{i}.mp4,{('joy', 'joy;anger')[i % 2]},{fold}")
+    (folder / "clips.csv").write_text("\n".join(lines))
