@@ -77,6 +77,7 @@ def call(installed: Path, folder: Path, commands: list[str]) -> list[str]:
     return printed
 
 
+@pytest.mark.slow
 def test_a_method_from_a_package_is_one_like_any_other(  # type: ignore[no-untyped-def]
     installed: Path, store: Store, tmp_path: Path, run
 ) -> None:

@@ -131,6 +131,7 @@ def test_sweep_resumes_and_extends(
         sweep(space, store.folder, out, tiny, trials=4)
 
 
+@pytest.mark.slow
 def test_bad_trials_are_pruned(
     in_this_process: list[Any], space: Path, store: Store, tiny: Experiment, tmp_path: Path
 ) -> None:
