@@ -68,17 +68,18 @@ class FeatureCache:
             file.unlink(missing_ok=True)
             raise KeyError(str(media)) from error
 
-    def extract(self, extractor: Extractor, media: Path) -> FeatureSequence | None:
-        """Return the features of a media file, from the cache or extracted now.
+    def extract(self, extractor: Extractor, media: Path | Media) -> FeatureSequence | None:
+        """Return the features of a media file, which may be open, from the cache or extracted now.
 
         Raises:
             DataError: the file cannot be decoded.
         """
+        file = media.file if isinstance(media, Media) else media
         try:
-            return self.read(media)
+            return self.read(file)
         except KeyError:
             features = extract(extractor, self.description.extractor, media)
-            self._write(media, features)
+            self._write(file, features)
             return features
 
     def extract_all(
@@ -140,22 +141,24 @@ class FeatureCache:
         replace_file(self._file(media), content.getbuffer())
 
 
-def extract(extractor: Extractor, name: str, file: Path) -> FeatureSequence | None:
+def extract(extractor: Extractor, name: str, file: Path | Media) -> FeatureSequence | None:
     """Return the features of a media file, with progress in seconds; None if it lacks what they are made of.
 
     Args:
         extractor: makes the features.
         name: its name, for the progress bar.
-        file: media file.
+        file: media file, which may be open.
 
     Raises:
         DataError: the file cannot be decoded.
     """
-    with Media(file) as media:
-        total = media.info.duration
-        with progress(f"{file.name}, {name}, seconds", None if total is None else ceil(total)) as update:
-            media.on_time = lambda seconds: update(int(seconds))
-            return extractor.extract(media)
+    if isinstance(file, Path):
+        with Media(file) as opened:
+            return extract(extractor, name, opened)
+    total = file.info.duration
+    with progress(f"{file.file.name}, {name}, seconds", None if total is None else ceil(total)) as update:
+        file.on_time = lambda seconds: update(int(seconds))
+        return extractor.extract(file)
 
 
 def prepare_worker(description: Description, root: Path) -> TaskFunction:

@@ -151,10 +151,9 @@ class ClipReader:
             DataError: the file cannot be decoded.
         """
         path = Path(file)
-        with Media(path) as media:
-            info = media.info
-        spoken = self.listen(path, transcript)
-        sequences = {name: self._extract(description, path) for name, description in self._features.items()}
+        with Media(path) as media:  # one decoder for all extractors
+            info, spoken = media.info, self.listen(media, transcript)
+            sequences = {name: self._extract(x, media) for name, x in self._features.items()}
         features = {name: sequence for name, sequence in sequences.items() if sequence is not None}
         looked = [spoken.duration, *(x.steps / x.rate for x in features.values())]
         duration = max(info.duration, spoken.duration) if info.duration else max(looked)
@@ -164,11 +163,11 @@ class ClipReader:
             notes.append(f"the transcript ends at {words[-1].end:.0f} s, the file at {duration:.0f} s")
         return Clip(path, info, duration, features, spoken.speech, spoken.utterances, words, notes)
 
-    def listen(self, file: Path, transcript: Transcript | None = None) -> Spoken:
+    def listen(self, file: Path | Media, transcript: Transcript | None = None) -> Spoken:
         """Find what is said in a file.
 
         Args:
-            file: audio or video file.
+            file: audio or video file, which may be open.
             transcript: see `read`.
 
         Raises:
@@ -188,11 +187,11 @@ class ClipReader:
             words = read_words(self._extract(self._transcript, file))
         return Spoken(duration, speech, group_words(words), words, notes)
 
-    def _extract(self, description: Description, file: Path) -> FeatureSequence | None:
+    def _extract(self, description: Description, file: Path | Media) -> FeatureSequence | None:
         cache = FeatureCache(description)
         if self._cache:
             try:
-                return cache.read(file)
+                return cache.read(file.file if isinstance(file, Media) else file)
             except KeyError:
                 pass
         if description.id not in self._extractors:
