@@ -50,6 +50,10 @@ class Part:
     modalities: Mapping[str, str]
     splits: Sequence[str]
 
+    def info(self, m: str) -> ModalityInfo:
+        """What the manifest of the store says of a modality of the merged store."""
+        return self.store.manifest.modalities[self.modalities[m]]
+
     def rows(self) -> NDArray[np.int64]:
         """Rows of the store that are taken and have a modality, ascending."""
         rows = np.sort(np.concatenate([self.store.indices(split) for split in self.splits]))
@@ -196,7 +200,7 @@ def _common_info(m: str, parts: Sequence[Part]) -> ModalityInfo:
     having = [part for part in parts if m in part.modalities]
     if not having:
         raise DataError(f"modalities: no corpus has '{m}'")
-    infos = [part.store.manifest.modalities[part.modalities[m]] for part in having]
+    infos = [part.info(m) for part in having]
     first = infos[0]
     for part, info in zip(having[1:], infos[1:], strict=True):
         for key in ("width", "dtype", "tokens", "waveform", "transform"):
@@ -221,11 +225,7 @@ def _source_notes(modalities: Sequence[str], parts: Sequence[Part]) -> list[str]
     """Say where features of a modality come from different extractors."""
     notes = []
     for m in modalities:
-        sources = {
-            part.store.manifest.modalities[part.modalities[m]].source
-            for part in parts
-            if m in part.modalities
-        }
+        sources = {part.info(m).source for part in parts if m in part.modalities}
         if len(sources) > 1:
             notes.append(f"{m} comes from different sources: {', '.join(sorted(sources))}")
     return notes
@@ -248,7 +248,8 @@ def check_leaks(parts: Sequence[Part]) -> list[str]:
     for part in parts:
         names = list(part.store.manifest.splits)
         codes = part.store.array(SPLIT)
-        for row in track(part.rows(), f"Comparing {part.name}", total=len(part.rows())):
+        rows = part.rows()
+        for row in track(rows, f"Comparing {part.name}", total=len(rows)):
             split, id = names[codes[row]], str(part.store.ids[row])
             for key in _keys(part, int(row)):
                 corpus, other, first = seen.setdefault(key, (part.name, split, id))
@@ -328,7 +329,7 @@ def _write(
                 f"{part.name}: {line}"
                 for part in parts
                 if m in part.modalities
-                for line in store_info(part, m).cleaning
+                for line in part.info(m).cleaning
             ]
         writer.notes += [
             f"{part.name}: {line}" for part in parts for line in part.store.manifest.notes if line
@@ -336,11 +337,6 @@ def _write(
         writer.notes += notes
     for note in notes:
         logger.warning(f"note: {note}")
-
-
-def store_info(part: Part, m: str) -> ModalityInfo:
-    """What the store of a corpus says of a modality of the merged store."""
-    return part.store.manifest.modalities[part.modalities[m]]
 
 
 def _intensities(part: Part, row: int) -> NDArray[np.float32]:

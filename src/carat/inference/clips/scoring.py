@@ -61,17 +61,18 @@ class ClipScorer:
             if card.extraction is not None and card.tokens is None and not card.source.startswith(PREFIX)
         }
         self._aligned = {m for m in extractions if cards[m].alignment is not None}
-        missing = [m for m in cards if m not in (*extractions, *self._sounds, self._text)]
-        if len(missing) == len(cards):
-            described = ", ".join(f"{m} ({cards[m].source})" for m in missing)
+        self._missing = [m for m in cards if m not in (*extractions, *self._sounds, self._text)]
+        if len(self._missing) == len(cards):
+            described = ", ".join(f"{m} ({cards[m].source})" for m in self._missing)
             raise RunError(
                 f"{predictor.folder}: the run was trained on {described}, which cannot be extracted from a "
                 "clip; train on a store whose recipe has the sources face, voice, whisper, opensmile, "
                 "waveform, or a transcript"
             )
-        self.notes = [f"{m} is absent: {cards[m].source} cannot be extracted from a clip" for m in missing]
-        """What the user should know of all clips."""
         self._unrecognized = ""
+        """Why speech cannot be recognized."""
+        self._recognition_notes: list[str] = []
+        """What the user should know where speech is recognized."""
         self._transcript = self._describe_recognition(recognition)
         self.reader = ClipReader(extractions, self._transcript, cache=cache)
 
@@ -91,7 +92,7 @@ class ClipScorer:
         if settings is None and trained is not None:
             return trained
         if reads_words and trained is None:
-            self.notes.append(
+            self._recognition_notes.append(
                 "the run was trained on transcripts that were given; recognized speech has other errors"
             )
         try:
@@ -101,8 +102,8 @@ class ClipScorer:
                 raise
             self._unrecognized = str(error)
             return None
-        if trained is not None and settings is not None:
-            self.notes += [
+        if trained is not None:
+            self._recognition_notes += [
                 f"speech recognition in training and here: {x}" for x in trained.differences(description)
             ]
         return description
@@ -120,7 +121,9 @@ class ClipScorer:
         given = read_transcript(transcript) if isinstance(transcript, str | os.PathLike) else transcript
         if given is not None and segmentation.by == "transcript" and not given.has_times:
             raise DataError(f"{transcript}: has no times; use segments vad, whole or seconds=N")
-        notes = list(self.notes) if given is None else [x for x in self.notes if "recognized" not in x]
+        cards = self.predictor.card.modalities
+        notes = [f"{m} is absent: {cards[m].source} cannot be extracted from a clip" for m in self._missing]
+        notes += self._recognition_notes if given is None else []
         if given is None and self._unrecognized:
             if self._text or self._aligned:
                 raise DataError(f"{self._unrecognized}; or give a transcript")
@@ -142,10 +145,7 @@ class ClipScorer:
             notes.append(f"{skipped} of {len(parts)} segments have none of the run's modalities")
         if not parts:
             notes.append("there are no segments: no speech was found; use segments whole or seconds=N")
-        cards = self.predictor.card.modalities
-        absent = [
-            m for m in cards if m not in used and not any(x.startswith(f"{m} is absent") for x in notes)
-        ]
+        absent = [m for m in cards if m not in used and m not in self._missing]
         notes += [f"{m} is absent from the whole clip" for m in absent if parts]
         for what, stream in (("sound", clip.info.audio), ("pictures", clip.info.video)):
             if stream is None and absent:
@@ -153,7 +153,7 @@ class ClipScorer:
         return Timeline(
             clip,
             self.predictor.folder.name,
-            {name: self.predictor.card.thresholds[name] for name in self.predictor.labels},
+            self.predictor.card.thresholds,
             [m for m in cards if m in used],
             [segment for segment, _ in scored],
             notes,
