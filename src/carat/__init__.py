@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from carat.data.synthetic import make_synthetic
     from carat.evaluation.report import Report
     from carat.features.clip import Clip, read_clip
+    from carat.inference.calibrate import calibrate_run
     from carat.inference.clips.timeline import Timeline
     from carat.inference.evaluate import evaluate
     from carat.inference.explain.explanation import explain
@@ -61,6 +62,7 @@ __all__ = [
     "__version__",
     "ablate",
     "build_store",
+    "calibrate_run",
     "compare",
     "evaluate",
     "explain",
@@ -96,6 +98,7 @@ _HOMES = {
     "TrainingData": "carat.models.base",
     "ablate": "carat.studies.ablation",
     "build_store": "carat.data.recipes.build",
+    "calibrate_run": "carat.inference.calibrate",
     "compare": "carat.studies.leaderboard.comparison",
     "evaluate": "carat.inference.evaluate",
     "explain": "carat.inference.explain.explanation",

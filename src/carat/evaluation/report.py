@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carat.evaluation.bootstrap import Interval, intervals
+from carat.evaluation.calibration.reliability import CalibrationReport
+from carat.evaluation.conformal import DecisionRates
 from carat.evaluation.metrics import LabelMetrics, Metrics, compute_metrics
 from carat.evaluation.thresholds import apply_thresholds
 from carat.utils.tables import Table
@@ -27,10 +29,12 @@ class Report:
         split: split of the store.
         samples: number of scored samples.
         groups: number of groups (videos or dialogues) of these samples.
-        thresholds: by label, in [0, 1], chosen on validation.
+        thresholds: by label, in [0, 1], chosen on validation; on the scale of the scores.
         metrics: metrics of the split, and of each label in `metrics.labels`.
         intervals: (low, high) by metric; NaN if there is a single group.
         corpora: report of each corpus, in stores of several.
+        calibration: reliability of the scores before and after calibration, if they are calibrated.
+        decisions: error rates by label at a promised risk, if `load` was told one.
 
     Example:
         report = carat.evaluate("demo-run", "demo-store")
@@ -46,14 +50,17 @@ class Report:
     metrics: Metrics
     intervals: dict[str, Interval]
     corpora: dict[str, Report] = field(default_factory=dict)
+    calibration: CalibrationReport | None = None
+    decisions: dict[str, DecisionRates] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain data; undefined values are None, since JSON has no NaN."""
         plain = _plain(asdict(self))
         assert isinstance(plain, dict)
         for report in (plain, *plain["corpora"].values()):
-            if not report["corpora"]:
-                del report["corpora"]
+            for optional in ("corpora", "calibration", "decisions"):
+                if not report[optional]:
+                    del report[optional]
         return plain
 
     def to_frame(self) -> pd.DataFrame:
@@ -97,6 +104,7 @@ def make_report(
     thresholds: Mapping[str, float],
     notes: Sequence[str] = (),
     corpora: NDArray[np.str_] | None = None,
+    predicted: NDArray[np.bool_] | None = None,
 ) -> Report:
     """Compute metrics and intervals of a split.
 
@@ -108,8 +116,10 @@ def make_report(
         thresholds: by label, in the order of the L axis.
         notes: notes to append to those of the metrics.
         corpora: (N,) corpus of each sample, which each get a report of their own.
+        predicted: (N, L) predictions; defaults to scores above the thresholds.
     """
-    predicted = apply_thresholds(scores, np.array(list(thresholds.values())))
+    if predicted is None:
+        predicted = apply_thresholds(scores, np.array(list(thresholds.values())))
     metrics = compute_metrics(scores, predicted, labels, list(thresholds))
     metrics.notes.extend(notes)
     if len(np.unique(groups)) < 2:
@@ -122,7 +132,9 @@ def make_report(
         metrics=metrics,
         intervals=intervals(predicted, labels, groups),
         corpora={
-            name: make_report(split, scores[rows], labels[rows], groups[rows], thresholds)
+            name: make_report(
+                split, scores[rows], labels[rows], groups[rows], thresholds, predicted=predicted[rows]
+            )
             for name in ([] if corpora is None else dict.fromkeys(corpora.tolist()))
             for rows in [corpora == name]
         },

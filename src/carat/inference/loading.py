@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 
 from carat.inference.predictor import Precision, Predictor
+from carat.inference.scale import ScoreOptions, ScoreScale
 from carat.models.build import build
 from carat.runs.card import check_files, check_padding, read_run, read_weights
 from carat.runs.folder import WEIGHTS
@@ -21,6 +22,9 @@ def load(
     precision: Precision = "float32",
     *,
     vectors: str | os.PathLike[str] | None = None,
+    calibrated: bool = True,
+    risk: float | None = None,
+    false_discovery: float | None = None,
 ) -> Predictor:
     """Load a finished run for inference; the training store is not needed.
 
@@ -30,18 +34,25 @@ def load(
         precision: "float32", in which thresholds were chosen, or "bf16", which is faster on hardware that
             supports it and changes scores by about 0.01.
         vectors: file of the word vectors that the run was trained on, for `predict_text`.
+        calibrated: return calibrated scores if the run has a calibration; False for those of the model.
+        risk: promised false-negative rate, in [0.01, 0.5]: predictions get `decisions`, and labels are called
+            absent only as far as this allows.
+        false_discovery: promised false-discovery rate, in [0.01, 0.5]: labels are called present only as far
+            as this allows.
 
     Returns:
         Predictor with the model on the device.
 
     Raises:
-        RunError: there is no run, or it is unfinished or corrupt.
+        RunError: there is no run, it is unfinished or corrupt, or a risk is promised and it has no
+            calibration.
 
     Example:
         carat.load("demo-run", device="cpu").labels
     """
     folder = Path(run)
     card, experiment = read_run(folder)
+    scale = ScoreScale(folder, card, ScoreOptions(calibrated, risk, false_discovery))
     check_files(folder, card)
     with torch.random.fork_rng(devices=[]):  # initial weights leave the random state unchanged
         model = build(experiment.method, experiment.encoders, card.labels, card.modalities, folder)
@@ -53,4 +64,4 @@ def load(
         raise RunError(f"{folder / WEIGHTS}: {problem}") from error
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     file = None if vectors is None else Path(vectors)
-    return Predictor(folder, card, experiment, model.to(device), precision, file)
+    return Predictor(folder, card, experiment, model.to(device), precision, file, scale)

@@ -20,6 +20,7 @@ ENVIRONMENT = "environment.json"
 WEIGHTS = "weights.safetensors"
 METRICS = "metrics.csv"
 CURVES = "curves.svg"
+RELIABILITY = "reliability.svg"
 CHECKPOINTS = "checkpoints"
 LOGS = "logs"
 
@@ -27,7 +28,7 @@ RUN = FolderKind(
     name="run",
     markers=(ENVIRONMENT, EXPERIMENT),
     patterns=(
-        *(CARD, WEIGHTS, METRICS, CURVES),
+        *(CARD, WEIGHTS, METRICS, CURVES, RELIABILITY),
         f"{CHECKPOINTS}/step-{'[0-9]' * 9}.ckpt",
         *(f"{LOGS}/hparams.yaml", f"{LOGS}/events.out.tfevents.*"),
         f"{ENCODERS}/*/*.json",

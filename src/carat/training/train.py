@@ -32,6 +32,7 @@ from carat.runs.folder import (
     what_differs,
     write_experiment,
 )
+from carat.training.calibration import calibrate_task
 from carat.training.checkpoints import AfterEpoch, batches_of, find_checkpoint, keep_newest
 from carat.training.compilation import compile_model
 from carat.training.distributed import SINGLE_PROCESS, Processes, join_processes, started_by_launcher
@@ -310,6 +311,7 @@ def _finish(module: TrainingModule, task: Task, out: Path) -> None:
         },
         notes=task.notes,
         origin=read_origin(out),
+        calibration=calibrate_task(task),
     )
     write_card(out, card)
     if task.experiment.training.keep_checkpoint:
