@@ -103,7 +103,7 @@ def intervals(
     values = _bootstrap(predicted, labels, groups, resamples, seed)
     if len(np.unique(groups)) < 2:  # no variance between groups
         return dict.fromkeys(values, (float("nan"), float("nan")))
-    return {name: _percentiles(x[:, 1:].mean(0)) for name, x in values.items()}
+    return {name: percentiles(x[:, 1:].mean(0)) for name, x in values.items()}
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def paired_test(
         return Paired(difference, (float("nan"), float("nan")), 1.0)
     smaller_tail = min((differences <= 0).mean(), (differences >= 0).mean())
     p = float(np.clip(2 * smaller_tail, 1 / resamples, 1))
-    return Paired(difference, _percentiles(differences), p)
+    return Paired(difference, percentiles(differences), p)
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -193,7 +193,8 @@ def _bootstrap(
     return {name: np.array([values[name] for values in metrics]) for name in metrics[0]}
 
 
-def _percentiles(values: NDArray[np.float64]) -> Interval:
+def percentiles(values: NDArray[np.float64]) -> Interval:
+    """95 % percentile interval of the finite values (R,); NaN without any."""
     tail = (1 - COVERAGE) / 2 * 100
     finite = values[np.isfinite(values)]
     if not len(finite):

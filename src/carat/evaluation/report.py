@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carat.evaluation.bootstrap import Interval, intervals
+from carat.evaluation.graded import GradedReport, grade_scores
 from carat.evaluation.metrics import LabelMetrics, Metrics, compute_metrics
 from carat.evaluation.thresholds import apply_thresholds
 from carat.utils.tables import Table
@@ -31,6 +32,7 @@ class Report:
         metrics: metrics of the split, and of each label in `metrics.labels`.
         intervals: (low, high) by metric; NaN if there is a single group.
         corpora: report of each corpus, in stores of several.
+        graded: metrics against graded labels, in stores that have them.
 
     Example:
         report = carat.evaluate("demo-run", "demo-store")
@@ -46,14 +48,16 @@ class Report:
     metrics: Metrics
     intervals: dict[str, Interval]
     corpora: dict[str, Report] = field(default_factory=dict)
+    graded: GradedReport | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain data; undefined values are None, since JSON has no NaN."""
         plain = _plain(asdict(self))
         assert isinstance(plain, dict)
-        for report in (plain, *plain["corpora"].values()):
-            if not report["corpora"]:
-                del report["corpora"]
+        for report in (*plain["corpora"].values(), plain):
+            for name in ("corpora", "graded"):
+                if not report[name]:
+                    del report[name]
         return plain
 
     def to_frame(self) -> pd.DataFrame:
@@ -76,12 +80,18 @@ class Report:
 
     def _repr_html_(self) -> str:
         title = f"{self.split}: {self.samples} samples in {self.groups} groups"
+        tables = [Table(*self._rows(), title, digits=3), *self._graded_tables()]
         labels = Table(*self._label_rows(), "Labels", digits=3).to_html(self.metrics.notes)
-        return f"{Table(*self._rows(), title, digits=3).to_html()}\n{labels}"
+        return "\n".join([*(table.to_html() for table in tables), labels])
+
+    def _graded_tables(self) -> list[Table]:
+        return [] if self.graded is None else [self.graded.to_table(digits=3)]
 
     def _rows(self) -> tuple[list[str], list[list[Any]]]:
         values = {name: value for name, value in vars(self.metrics).items() if isinstance(value, float)}
         rows = [[name, value, *self.intervals.get(name, (None, None))] for name, value in values.items()]
+        if self.graded is not None:
+            rows += [[name, x, *self.graded.intervals[name]] for name, x in self.graded.means.items()]
         return ["metric", "value", "low", "high"], rows
 
     def _label_rows(self) -> tuple[list[str], list[list[Any]]]:
@@ -97,6 +107,7 @@ def make_report(
     thresholds: Mapping[str, float],
     notes: Sequence[str] = (),
     corpora: NDArray[np.str_] | None = None,
+    grades: NDArray[np.float32] | None = None,
 ) -> Report:
     """Compute metrics and intervals of a split.
 
@@ -108,6 +119,7 @@ def make_report(
         thresholds: by label, in the order of the L axis.
         notes: notes to append to those of the metrics.
         corpora: (N,) corpus of each sample, which each get a report of their own.
+        grades: (N, L) graded labels in [0, 1], NaN where unknown.
     """
     predicted = apply_thresholds(scores, np.array(list(thresholds.values())))
     metrics = compute_metrics(scores, predicted, labels, list(thresholds))
@@ -122,10 +134,18 @@ def make_report(
         metrics=metrics,
         intervals=intervals(predicted, labels, groups),
         corpora={
-            name: make_report(split, scores[rows], labels[rows], groups[rows], thresholds)
+            name: make_report(
+                split,
+                scores[rows],
+                labels[rows],
+                groups[rows],
+                thresholds,
+                grades=None if grades is None else grades[rows],
+            )
             for name in ([] if corpora is None else dict.fromkeys(corpora.tolist()))
             for rows in [corpora == name]
         },
+        graded=None if grades is None else grade_scores(scores, grades, groups, list(thresholds)),
     )
 
 

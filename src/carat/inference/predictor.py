@@ -305,7 +305,10 @@ class Predictor:
         rows, scores, labels = self.score(store, split)
         notes = self.notes(store, [split])
         corpora = None if store.corpora is None else store.corpora[rows]
-        return make_report(split, scores, labels, store.groups[rows], self.card.thresholds, notes, corpora)
+        grades = None if store.grades is None else store.soft_targets(rows)
+        return make_report(
+            split, scores, labels, store.groups[rows], self.card.thresholds, notes, corpora, grades
+        )
 
     def notes(self, store: Store, splits: Sequence[str]) -> list[str]:
         """Caveats of results on these splits: missing modalities, other sources, skipped samples, leakage."""
