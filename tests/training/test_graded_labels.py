@@ -78,7 +78,7 @@ def test_graded_labels_are_used_by_default(
     assert report.graded is not None
     assert report.graded.labels.keys() == report.metrics.labels.keys()
     assert 0 <= report.graded.means["rmse"] <= 1
-    with pytest.raises(ConfigError, match="data.target is graded, but .* has binary labels only"):
+    with pytest.raises(ConfigError, match=r"data\.target is graded, but .* has binary labels only"):
         train(with_target(tiny, "graded"), store, tmp_path / "no")
 
 
