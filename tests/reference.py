@@ -43,10 +43,19 @@ class Reference:
         u: original features (B, M, L, D).
         presence: (B, M).
         labels: (B, L), NaN where unknown.
+        targets: (B, L) in [0, 1], NaN where unknown; the labels by default.
     """
 
-    def __init__(self, weights: dict[str, Tensor], u: Tensor, modality_mask: Tensor, labels: Tensor) -> None:
+    def __init__(
+        self,
+        weights: dict[str, Tensor],
+        u: Tensor,
+        modality_mask: Tensor,
+        labels: Tensor,
+        targets: Tensor | None = None,
+    ) -> None:
         self.w, self.u, self.modality_mask, self.labels = weights, u, modality_mask, labels
+        self.targets = labels if targets is None else targets
         self.batch, self.modalities, self.size, _ = u.shape
 
     def encode(self, m: int, feature: Tensor) -> Tensor:
@@ -147,7 +156,7 @@ class Reference:
             ("mse_beta", self.levels[2]),
         ):
             terms[name] = self._distance(level)
-        targets = self.labels[:, None].expand(-1, self.modalities, -1)
+        targets = self.targets[:, None].expand(-1, self.modalities, -1)
         terms["aggregate"] = self._joint_loss(self.levels[2], targets)
         beta = torch.stack([torch.stack([torch.stack(row) for row in sample]) for sample in self.levels[2]])
         beta, targets = beta.clone(), targets.clone()
@@ -174,7 +183,7 @@ class Reference:
         return self._mean(losses)
 
     def _errors(self, logits: Tensor, b: int) -> list[Tensor]:
-        return cross_entropies(logits, self.labels[b])
+        return cross_entropies(logits, self.targets[b])
 
     def _mean(self, losses: list[Tensor]) -> Tensor:
         return torch.stack(losses).mean() if losses else self.u.sum() * 0
@@ -235,7 +244,7 @@ def sigmoid(x: Tensor) -> Tensor:
     return 1 / (1 + (-x).exp())
 
 
-def cross_entropies(logits: Tensor, labels: Tensor) -> list[Tensor]:
-    """Binary cross-entropy of every known label of one sample's logits (L,)."""
-    pairs = [(sigmoid(x), label) for x, label in zip(logits, labels, strict=True) if not label.isnan()]
-    return [-p.log() if label else -(1 - p).log() for p, label in pairs]
+def cross_entropies(logits: Tensor, targets: Tensor) -> list[Tensor]:
+    """Binary cross-entropy of every known target of one sample's logits (L,)."""
+    pairs = [(sigmoid(x), y) for x, y in zip(logits, targets, strict=True) if not y.isnan()]
+    return [-y * p.log() - (1 - y) * (1 - p).log() for p, y in pairs]

@@ -29,6 +29,7 @@ def compare(
     dtype: torch.dtype,
     tol: float,
     unknown: float = 0.0,
+    graded: bool = False,
 ) -> None:
     """Two steps, so that the second meets moved prototypes and a filled queue; the reference in float64."""
     generator = torch.Generator().manual_seed(seed)
@@ -65,10 +66,13 @@ def compare(
         truth = torch.randint(0, 2, (batch, labels), generator=generator).double()
         known = torch.rand(batch, labels, generator=generator) >= unknown
         truth = torch.where(known, truth, torch.nan)
+        targets = (truth + draw(batch, labels).double().sigmoid()) / 2 if graded else truth
         index = draw_shuffle(modality_mask, labels, generator, known=known)
         outputs = method.network.fuse(u, modality_mask)
-        found = method.losses_of_shuffle(outputs, truth.to(dtype), *index)
-        reference = Reference(plain, exact, modality_mask, truth)
+        found = method.losses_of_shuffle(
+            outputs, truth.to(dtype), *index, targets.to(dtype) if graded else None
+        )
+        reference = Reference(plain, exact, modality_mask, truth, targets)
         reference.forward(memory)
         expected = reference.losses(memory, *index)
         same(outputs.scores, reference.scores(), "scores")
@@ -119,3 +123,9 @@ def test_single_precision(**sizes: int) -> None:
 @given(**SIZES, unknown=st.sampled_from([0.3, 0.8, 1.0]))
 def test_unknown_labels(unknown: float, **sizes: int) -> None:
     compare(**sizes, dtype=torch.float64, tol=1e-10, unknown=unknown)
+
+
+@settings(max_examples=15)
+@given(**SIZES, unknown=st.sampled_from([0.0, 0.3]))
+def test_graded_labels(unknown: float, **sizes: int) -> None:
+    compare(**sizes, dtype=torch.float64, tol=1e-10, unknown=unknown, graded=True)

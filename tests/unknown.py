@@ -1,4 +1,4 @@
-"""Stores with unknown labels, made from complete ones."""
+"""Stores with unknown or graded labels, made from complete ones."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from carat.data.store import Store, open_store
 from carat.data.store.writer import StoreWriter
 
 
-def rewrite(store: Store, path: Path, known: NDArray[np.bool_]) -> Store:
-    """Write a store again with some of its labels unknown.
+def rewrite(
+    store: Store, path: Path, known: NDArray[np.bool_], grades: NDArray[np.float32] | None = None
+) -> Store:
+    """Write a store again with some of its labels unknown, or with graded ones.
 
     Args:
         store: store to copy, all of whose labels are known.
         path: folder of the new store.
         known: (N, L), labels to keep.
+        grades: (N, L), in [0, 1].
     """
     sources = {m: info.source for m, info in store.manifest.modalities.items()}
     splits = list(store.manifest.splits)
@@ -25,7 +28,14 @@ def rewrite(store: Store, path: Path, known: NDArray[np.bool_]) -> Store:
         for row in range(len(store)):
             sample = store[row]
             targets = np.where(known[row], sample.labels, np.nan)
-            writer.append(sample.id, sample.split, targets, sample.features, group=sample.group)
+            writer.append(
+                sample.id,
+                sample.split,
+                targets,
+                sample.features,
+                group=sample.group,
+                grades=None if grades is None else grades[row],
+            )
         writer.notes += store.manifest.notes
     return open_store(path)
 

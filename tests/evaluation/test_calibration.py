@@ -46,9 +46,7 @@ def test_maps_by_their_definitions() -> None:
         ScoreMap("beta", 2, 3, 0.5)(s), logistic(2 * np.log(s) - 3 * np.log(1 - s) + 0.5)
     )
     isotonic = ScoreMap("isotonic", x=[0.2, 0.6], y=[0.1, 0.3])
-    np.testing.assert_allclose(
-        isotonic(s), 0.999 * np.array([0.1, 0.25, 0.3]) + 0.001 * s
-    )
+    np.testing.assert_allclose(isotonic(s), 0.999 * np.array([0.1, 0.25, 0.3]) + 0.001 * s)
     np.testing.assert_array_equal(ScoreMap()(s), s)
     ends = np.array([0.0, 1.0])
     assert np.isfinite(ScoreMap("platt", 9, 9, 5)(ends)).all()
@@ -173,7 +171,9 @@ def test_calibration_halves_the_error(data: Any, tmp_path: Path) -> None:
     fits = calibrate(scores[:half], labels[:half], groups[:half], names)
     maps = [fit.score_map for fit in fits.labels.values()]
     rest, truth = scores[half:], labels[half:]
-    report = compare_reliability(rest, map_scores(rest, maps), truth, groups[half:], dict.fromkeys(names, "x"))
+    report = compare_reliability(
+        rest, map_scores(rest, maps), truth, groups[half:], dict.fromkeys(names, "x")
+    )
     assert report.all.after.calibration_error < report.all.before.calibration_error / 2
     assert report.all.after.brier < report.all.before.brier
     assert len(report.table().rows) == 4

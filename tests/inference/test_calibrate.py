@@ -139,7 +139,11 @@ def test_runs_of_the_first_version_are_calibrated(tmp_path: Path) -> None:
     [
         (("labels", "sad", "kind"), "magic", "labels.sad.kind"),
         (("labels", "sad", "a"), -1.0, r"labels\.sad\.a: .*greater than or equal to 0"),
-        (("labels", "sad"), {"kind": "beta", "a": 0, "b": 0, "positives": 1, "known": 2}, "does not increase"),
+        (
+            ("labels", "sad"),
+            {"kind": "beta", "a": 0, "b": 0, "positives": 1, "known": 2},
+            "does not increase",
+        ),
         (
             ("labels", "sad"),
             {"kind": "isotonic", "x": [0.5, 0.1], "y": [0, 1], "positives": 1, "known": 2},
@@ -151,9 +155,7 @@ def test_runs_of_the_first_version_are_calibrated(tmp_path: Path) -> None:
         (("bounds", "sad", "absent"), [0.1], "expected one per risk"),
     ],
 )
-def test_damaged_calibrations(
-    path: tuple[str, ...], value: Any, message: str, run_folder: Path
-) -> None:
+def test_damaged_calibrations(path: tuple[str, ...], value: Any, message: str, run_folder: Path) -> None:
     def change(content: dict[str, Any]) -> dict[str, Any]:
         inner = content["calibration"]
         for key in path[:-1]:
@@ -173,7 +175,9 @@ def test_sorted_keys_change_no_calibration(platt: Path, store: Store) -> None:
     assert carat.load(platt, "cpu", risk=0.3).predict(store[0].features) == expected
 
 
-def test_shards_have_the_same_scores_and_decisions(platt: Path, store: Store, tmp_path: Path, in_this_process: Any) -> None:
+def test_shards_have_the_same_scores_and_decisions(
+    platt: Path, store: Store, tmp_path: Path, in_this_process: Any
+) -> None:
     predictor = carat.load(platt, "cpu", calibrated=False, risk=0.3)
     count = predict_in_shards(
         platt, store.folder, tmp_path / "out", split="test", ending=".csv", calibrated=False, risk=0.3

@@ -23,6 +23,10 @@ def show_report(report: Report) -> None:
         if isinstance(value, float):
             ends = [f"{end:.{DIGITS}f}" for end in report.intervals.get(name, ())]
             rows.append([name, value, " – ".join(ends)])
+    if report.graded is not None:
+        for name, value in report.graded.means.items():
+            ends = [f"{end:.{DIGITS}f}" for end in report.graded.intervals[name]]
+            rows.append([f"{name} (graded)", value, " – ".join(ends)])
     title = f"{report.split}: {report.samples} samples in {report.groups} groups"
     Table(["metric", "value", "95 % interval"], rows, title, DIGITS).show()
     rows = []
@@ -32,6 +36,8 @@ def show_report(report: Report) -> None:
         rows.append([name, f"{report.thresholds[name]:.2f}", true, *others])
     columns = ["label", "thr.", "true", "pred.", "P", "R", "F1", "AUROC", "AP"]
     Table(columns, rows, "Labels", DIGITS).show()
+    if report.graded is not None:
+        report.graded.to_table(DIGITS).show()
     if report.corpora:
         rows = [[name, x.samples, *_with_intervals(x)] for name, x in report.corpora.items()]
         Table(["corpus", "samples", *CORPUS_METRICS], rows, "Corpora, with 95 % intervals", DIGITS).show()

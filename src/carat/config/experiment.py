@@ -47,6 +47,9 @@ class DataConfig(Section):
     """masked; or unmasked as in the released code: zeros up to the longest sequence count as time steps."""
     truncation: bool = False
     """Truncate sequences longer than the encoder's `max_length`; otherwise they raise an error."""
+    target: Literal["binary", "graded"] | None = None
+    """What the cross-entropies compare scores with: binary or graded labels. By default graded ones where the
+    store has them and the method takes them."""
     sampling: SamplingConfig | None = None
     """Samples of each corpus in an epoch; by default every training sample once."""
     workers: Annotated[int, Field(ge=0, le=1024)] | None = None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,8 @@ class Batch:
     """(B,) int64, store rows."""
     total: int = 0
     """Batch size over all processes in distributed training; 0 in a single process."""
+    targets: Tensor | None = None
+    """(B, L) float32 in [0, 1], NaN where unknown: graded labels, if training uses them."""
 
     @property
     def modality_mask(self) -> Tensor:
@@ -34,22 +36,25 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """Copy the batch to a device."""
-        return Batch(
-            {m: x.to(device, non_blocking=non_blocking) for m, x in self.features.items()},
-            {m: mask.to(device, non_blocking=non_blocking) for m, mask in self.masks.items()},
-            self.labels.to(device, non_blocking=non_blocking),
-            self.rows.to(device, non_blocking=non_blocking),
-            self.total,
-        )
+        return self._map(lambda x: x.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
         """Copy the batch to pinned memory."""
+        return self._map(lambda x: x.pin_memory())
+
+    def select(self, samples: Tensor) -> Batch:
+        """Select samples by index or mask (B,)."""
+        return self._map(lambda x: x[samples])
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with a function applied to all its tensors."""
         return Batch(
-            {m: x.pin_memory() for m, x in self.features.items()},
-            {m: mask.pin_memory() for m, mask in self.masks.items()},
-            self.labels.pin_memory(),
-            self.rows.pin_memory(),
+            {m: function(x) for m, x in self.features.items()},
+            {m: function(mask) for m, mask in self.masks.items()},
+            function(self.labels),
+            function(self.rows),
             self.total,
+            None if self.targets is None else function(self.targets),
         )
 
 
@@ -124,9 +129,4 @@ def mask_modalities(batch: Batch, modality_mask: NDArray[np.bool_]) -> Batch:
     selected = torch.from_numpy(modality_mask[batch.rows.cpu().numpy()]).to(batch.rows.device)
     masks = {m: mask & selected[:, [i]] for i, (m, mask) in enumerate(batch.masks.items())}
     remaining = torch.stack([mask.any(1) for mask in masks.values()], dim=1).any(1)
-    return Batch(
-        {m: x[remaining] for m, x in batch.features.items()},
-        {m: mask[remaining] for m, mask in masks.items()},
-        batch.labels[remaining],
-        batch.rows[remaining],
-    )
+    return replace(batch, masks=masks, total=0).select(remaining)

@@ -194,7 +194,7 @@ def _bootstrap(
 
 
 def percentiles(values: NDArray[np.float64]) -> Interval:
-    """95 % percentile interval of resampled values (R,); NaN if none is finite."""
+    """95 % percentile interval of the finite values (R,); NaN without any."""
     tail = (1 - COVERAGE) / 2 * 100
     finite = values[np.isfinite(values)]
     if not len(finite):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from carat.evaluation.bootstrap import Interval, intervals
 from carat.evaluation.calibration.reliability import CalibrationReport
 from carat.evaluation.conformal import DecisionRates
+from carat.evaluation.graded import GradedReport, grade_scores
 from carat.evaluation.metrics import LabelMetrics, Metrics, compute_metrics
 from carat.evaluation.thresholds import apply_thresholds
 from carat.utils.tables import Table
@@ -35,6 +36,7 @@ class Report:
         corpora: report of each corpus, in stores of several.
         calibration: reliability of the scores before and after calibration, if they are calibrated.
         decisions: error rates by label at a promised risk, if `load` was told one.
+        graded: metrics against graded labels, in stores that have them.
 
     Example:
         report = carat.evaluate("demo-run", "demo-store")
@@ -52,15 +54,16 @@ class Report:
     corpora: dict[str, Report] = field(default_factory=dict)
     calibration: CalibrationReport | None = None
     decisions: dict[str, DecisionRates] = field(default_factory=dict)
+    graded: GradedReport | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain data; undefined values are None, since JSON has no NaN."""
         plain = _plain(asdict(self))
         assert isinstance(plain, dict)
-        for report in (plain, *plain["corpora"].values()):
-            for optional in ("corpora", "calibration", "decisions"):
-                if not report[optional]:
-                    del report[optional]
+        for report in (*plain["corpora"].values(), plain):
+            for name in ("corpora", "graded", "calibration", "decisions"):
+                if not report[name]:
+                    del report[name]
         return plain
 
     def to_frame(self) -> pd.DataFrame:
@@ -83,17 +86,30 @@ class Report:
 
     def _repr_html_(self) -> str:
         title = f"{self.split}: {self.samples} samples in {self.groups} groups"
+        tables = [Table(*self._rows(), title, digits=3), *self._graded_tables()]
         labels = Table(*self._label_rows(), "Labels", digits=3).to_html(self.metrics.notes)
-        return f"{Table(*self._rows(), title, digits=3).to_html()}\n{labels}"
+        return "\n".join([*(table.to_html() for table in tables), labels])
+
+    def _graded_tables(self) -> list[Table]:
+        return [] if self.graded is None else [self.graded.to_table(digits=3)]
 
     def _rows(self) -> tuple[list[str], list[list[Any]]]:
         values = {name: value for name, value in vars(self.metrics).items() if isinstance(value, float)}
         rows = [[name, value, *self.intervals.get(name, (None, None))] for name, value in values.items()]
+        if self.graded is not None:
+            rows += [[name, x, *self.graded.intervals[name]] for name, x in self.graded.means.items()]
         return ["metric", "value", "low", "high"], rows
 
     def _label_rows(self) -> tuple[list[str], list[list[Any]]]:
         rows = [[name, self.thresholds[name], *astuple(label)] for name, label in self.metrics.labels.items()]
         return ["label", "threshold", *(field.name for field in fields(LabelMetrics))], rows
+
+
+class Calibrated(NamedTuple):
+    """Calibrated scores (N, L), and thresholds by label on their scale."""
+
+    scores: NDArray[Any]
+    thresholds: Mapping[str, float]
 
 
 def make_report(
@@ -104,7 +120,8 @@ def make_report(
     thresholds: Mapping[str, float],
     notes: Sequence[str] = (),
     corpora: NDArray[np.str_] | None = None,
-    predicted: NDArray[np.bool_] | None = None,
+    grades: NDArray[np.float32] | None = None,
+    calibrated: Calibrated | None = None,
 ) -> Report:
     """Compute metrics and intervals of a split.
 
@@ -116,11 +133,13 @@ def make_report(
         thresholds: by label, in the order of the L axis.
         notes: notes to append to those of the metrics.
         corpora: (N,) corpus of each sample, which each get a report of their own.
-        predicted: (N, L) predictions; defaults to scores above the thresholds.
+        grades: (N, L) graded labels in [0, 1], NaN where unknown.
+        calibrated: calibrated scores and thresholds, which the report shows; predictions are made from the
+            others, and graded labels are compared with them.
     """
-    if predicted is None:
-        predicted = apply_thresholds(scores, np.array(list(thresholds.values())))
-    metrics = compute_metrics(scores, predicted, labels, list(thresholds))
+    predicted = apply_thresholds(scores, np.array(list(thresholds.values())))
+    shown = calibrated or Calibrated(scores, thresholds)
+    metrics = compute_metrics(shown.scores, predicted, labels, list(thresholds))
     metrics.notes.extend(notes)
     if len(np.unique(groups)) < 2:
         metrics.notes.append("a single group: there are no intervals")
@@ -128,16 +147,25 @@ def make_report(
         split=split,
         samples=len(labels),
         groups=len(np.unique(groups)),
-        thresholds=dict(thresholds),
+        thresholds=dict(shown.thresholds),
         metrics=metrics,
         intervals=intervals(predicted, labels, groups),
         corpora={
             name: make_report(
-                split, scores[rows], labels[rows], groups[rows], thresholds, predicted=predicted[rows]
+                split,
+                scores[rows],
+                labels[rows],
+                groups[rows],
+                thresholds,
+                grades=None if grades is None else grades[rows],
+                calibrated=None
+                if calibrated is None
+                else Calibrated(calibrated.scores[rows], calibrated.thresholds),
             )
             for name in ([] if corpora is None else dict.fromkeys(corpora.tolist()))
             for rows in [corpora == name]
         },
+        graded=None if grades is None else grade_scores(scores, grades, groups, list(thresholds)),
     )
 
 

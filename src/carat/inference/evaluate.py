@@ -6,12 +6,9 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from carat.data.store import Store, open_store
 from carat.data.summary import check_measurable
 from carat.evaluation.conformal import measure_decisions
-from carat.evaluation.thresholds import apply_thresholds
 from carat.inference.loading import load
 from carat.inference.predictor import Precision, Predictor
 
@@ -22,7 +19,7 @@ if TYPE_CHECKING:  # scikit-learn takes a second to import
 def evaluate_split(predictor: Predictor, store: Store, split: str) -> Report:
     """See `Predictor.evaluate`."""
     from carat.evaluation.calibration.reliability import compare_reliability
-    from carat.evaluation.report import make_report
+    from carat.evaluation.report import Calibrated, make_report
 
     predictor.check_labels(store)
     check_measurable(store, split)
@@ -31,13 +28,14 @@ def evaluate_split(predictor: Predictor, store: Store, split: str) -> Report:
     scores = scale(raw)
     report = make_report(
         split,
-        scores,
+        raw,
         labels,
         groups,
-        predictor.thresholds,
+        scale.raw_thresholds,
         predictor.notes(store, [split]),
         None if store.corpora is None else store.corpora[rows],
-        apply_thresholds(raw, np.array(list(scale.raw_thresholds.values()))),
+        None if store.grades is None else store.soft_targets(rows),
+        Calibrated(scores, scale.thresholds) if scale.calibrated else None,
     )
     if scale.calibrated:
         kinds = {name: x.kind for name, x in zip(predictor.labels, scale.maps, strict=True)}

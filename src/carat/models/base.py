@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -134,6 +135,10 @@ class Model(nn.Module, ABC):
     ) -> dict[str, Tensor]:
         """Compute the loss terms.
 
+        For graded labels, a method has one more parameter, ``targets: Tensor | None = None``: (B, L) float32
+        in [0, 1], NaN where unknown, which the cross-entropies compare scores with instead of the binary
+        labels. A method without it trains on binary labels only.
+
         Args:
             outputs: outputs of `forward`.
             labels: (B, L) float32, binary labels, NaN where unknown. The losses must leave unknown labels
@@ -172,6 +177,11 @@ class Model(nn.Module, ABC):
     def extra_files(self) -> dict[str, Path]:
         """Return files that a run needs besides the weights: source paths by their paths within the run."""
         return {}
+
+    @property
+    def takes_targets(self) -> bool:
+        """Whether `losses` takes targets other than the binary labels, and training uses it."""
+        return self.is_trainable and "targets" in inspect.signature(self.losses).parameters
 
     @property
     def is_trainable(self) -> bool:

@@ -109,10 +109,11 @@ class TrainingModule(L.LightningModule):
         torch.manual_seed(self._seed_of_step(1 + self.processes.rank))
         self.model.on_train_epoch_start(self.current_epoch)
         outputs = self.model(batch.features, masks)
-        outputs, labels = all_gather((outputs, batch.labels), total, self.processes)
+        outputs, labels, targets = all_gather((outputs, batch.labels, batch.targets), total, self.processes)
         if self.processes.size > 1:
             torch.manual_seed(self._seed_of_step(0))
-        losses = self.model.losses(outputs, labels, common)
+        further = {} if targets is None else {"targets": targets}
+        losses = self.model.losses(outputs, labels, common, **further)
         self._add(losses, total)
         self.log("loss", losses["total"].detach(), prog_bar=True, logger=False, batch_size=total)
         self._last = outputs, labels

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata, spearmanr
 
-from carat.data.store.store import Store, feature_file, offset_file
+from carat.data.store.layout import feature_file, offset_file
+from carat.data.store.store import Store
 from carat.data.tokenizer import drop_context
 from carat.utils.errors import DataError
 

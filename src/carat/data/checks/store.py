@@ -35,7 +35,8 @@ from carat.data.checks.labels import (
 )
 from carat.data.corpora.labels import M3ED, MOSEI
 from carat.data.recipes.sources.glove import tokenize
-from carat.data.store.store import SPLIT, TRANSCRIPT_OFFSETS, TRANSCRIPTS, Store
+from carat.data.store.layout import SPLIT, TRANSCRIPT_OFFSETS, TRANSCRIPTS
+from carat.data.store.store import Store
 from carat.data.summary import leakage_notes
 from carat.utils.errors import DataError, did_you_mean
 

@@ -19,9 +19,9 @@ from carat.data.merge.plan import Corpus, MergePlan, load_plan
 from carat.data.recipes.build import build_store
 from carat.data.recipes.splits import DEFAULT_VALUES
 from carat.data.store import Store, open_store
+from carat.data.store.layout import SPLIT
 from carat.data.store.manifest import ModalityInfo
 from carat.data.store.publishing import STORE
-from carat.data.store.store import SPLIT
 from carat.data.store.writer import StoreWriter
 from carat.utils.errors import DataError, did_you_mean, printable, shorten
 from carat.utils.logging import logger
@@ -64,6 +64,13 @@ class Part:
         """Labels (L,) of a row for the merged store: 0, 1, or NaN where unknown."""
         own = self.store.targets(np.array([row]))[0]
         return np.array([combine(own[list(columns)]) for columns in self.labels.values()], np.float32)
+
+    def grades(self, row: int) -> NDArray[np.float32]:
+        """Graded labels (L,) of a row: the largest of those that mean the same; binary ones are 0 or 1."""
+        own = self.store.soft_targets(np.array([row]))[0]
+        return np.array(
+            [max(np.nan_to_num(own[list(c)]), default=0) for c in self.labels.values()], np.float32
+        )
 
 
 def combine(values: NDArray[np.float32]) -> float:
@@ -290,6 +297,7 @@ def _write(
     has_intensities = all(part.store.intensities is not None for part in parts) and all(
         len(columns) == 1 for part in parts for columns in part.labels.values()
     )
+    has_grades = any(part.store.grades is not None for part in parts)
     specs = {m: info.tokens or info.waveform for m, info in infos.items()}
     with StoreWriter(
         path,
@@ -322,6 +330,7 @@ def _write(
                     group=f"{part.name}/{group}",
                     transcript=store.transcript(int(row)),
                     intensities=_intensities(part, int(row)) if has_intensities else None,
+                    grades=part.grades(int(row)) if has_grades else None,
                     corpus=part.name,
                 )
         for m in infos:

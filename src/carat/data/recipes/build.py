@@ -162,6 +162,7 @@ def _build(
                     group=samples.groups[i],
                     transcript=samples.transcripts[i],
                     intensities=None if labels.intensities is None else labels.intensities[i],
+                    grades=None if labels.grades is None else labels.grades[i],
                 )
         for m, reader in readers.items():  # an error if a modality is absent from every sample
             writer.cleaning[m] = reader.report()

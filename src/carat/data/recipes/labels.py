@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import operator
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +16,8 @@ from pydantic import Field, field_validator, model_validator
 
 from carat.config.base import Section, expand
 from carat.data.recipes.columns import Columns, select_columns
-from carat.data.recipes.sources.table import BOOLEAN, UNKNOWN, Table
+from carat.data.recipes.label_names import LIST, Positions, check_no_indicators, is_number, split_names
+from carat.data.recipes.sources.table import Table
 from carat.data.tables.format import Column
 from carat.utils.errors import DataError, printable, shorten
 from carat.utils.reading import read_text
@@ -32,12 +31,6 @@ COMPARE = {
     "==": operator.eq,
     "!=": operator.ne,
 }
-POSITION = re.compile(r"([0-9]{1,9})(?:\.0*)?")
-"""A position among the names; pandas writes whole numbers beside unknown ones as 4.0."""
-UNKNOWN_NAMES = UNKNOWN - {"none", "unknown", "-"}
-"""Cells without a label, in lower case; the others may be names."""
-LIST = re.compile(r"""\[(.*)\]|\(((?:['"\d].*)?)\)|\{(.*)\}|set\((.*)\)""", re.DOTALL)
-"""A cell that is a list, or a tuple or set of Python."""
 SEPARATORS = (";", "|", ",")
 """Separators of labels in a cell, as far as they are detected."""
 MAX_LABELS = 500
@@ -54,6 +47,11 @@ class Labels(Section):
     """Comparison with a number: >, >=, <, <=, == or !=."""
     intensities: bool = False
     """Store the numbers as label intensities too."""
+    target: Literal["binary", "graded"] = "binary"
+    """What training compares scores with: labels that are present or absent, or the numbers of `columns`
+    between 0 and 1, such as shares of votes. Thresholds and classification metrics use `rule` either way."""
+    scale: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    """With `target: graded`, the number that means a label to the full, such as 3 for intensities 0 to 3."""
     column: Column | None = None
     """Table column with the name of the label, or several of them."""
     separator: str | None = Field(default=None, min_length=1)
@@ -79,9 +77,11 @@ class Labels(Section):
         if (self.columns is None) == (self.column is None):
             raise ValueError("needs either `columns`, one per label, or `column`, which holds names")
         given = self.model_fields_set
-        for key in ("rule", "intensities") if self.column is not None else ("separator",):
+        for key in ("rule", "intensities", "target", "scale") if self.column is not None else ("separator",):
             if key in given:
                 raise ValueError(f"{key} has no effect with {'column' if self.column else 'columns'}")
+        if "scale" in given and self.target != "graded":
+            raise ValueError("scale has no effect without `target: graded`")
         return self
 
     def present(self, intensities: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -103,6 +103,8 @@ class LabelValues:
     """(N, L)."""
     intensities: NDArray[np.float64] | None
     """(N, L)."""
+    grades: NDArray[np.float64] | None
+    """(N, L), in [0, 1], 0 where unknown."""
     note: str
     """How the labels were read."""
     columns: list[str]
@@ -110,8 +112,10 @@ class LabelValues:
 
     def select(self, rows: NDArray[np.int64]) -> LabelValues:
         """Return the labels of some of the rows."""
-        intensities = None if self.intensities is None else self.intensities[rows]
-        return replace(self, present=self.present[rows], known=self.known[rows], intensities=intensities)
+        intensities, grades = (None if x is None else x[rows] for x in (self.intensities, self.grades))
+        return replace(
+            self, present=self.present[rows], known=self.known[rows], intensities=intensities, grades=grades
+        )
 
 
 def read_labels(
@@ -178,10 +182,35 @@ def _read_columns(table: Table, labels: Labels, names: list[str] | None) -> tupl
         present.astype(np.uint8),
         ~is_unknown,
         np.nan_to_num(intensities) if labels.intensities else None,
-        f"a label is present where its column is {labels.rule}",
+        _grade(table, labels, selected, np.nan_to_num(intensities)) if labels.target == "graded" else None,
+        _describe(labels),
         list(selected),
     )
     return values, example
+
+
+def _grade(
+    table: Table, labels: Labels, columns: Iterable[str], numbers: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Divide numbers (N, L) by the scale.
+
+    Raises:
+        DataError: one is then outside [0, 1].
+    """
+    outside = (numbers < 0) | (numbers > labels.scale)
+    if outside.any():
+        row, column = np.argwhere(outside)[0]
+        raise DataError(
+            f"{table.file}: {table.place(int(row))}, column '{printable(list(columns)[column])}': "
+            f"{numbers[row, column]:g}, but graded labels are from 0 to `scale`, here {labels.scale:g}; the "
+            f"largest number is {numbers.max():g}: set labels: {{scale: …}} to the number of a full label"
+        )
+    return numbers / labels.scale
+
+
+def _describe(labels: Labels) -> str:
+    graded = f"; graded labels are the columns divided by {labels.scale:g}"
+    return f"a label is present where its column is {labels.rule}" + graded * (labels.target == "graded")
 
 
 def _read_column(table: Table, labels: Labels, names: list[str] | None) -> tuple[LabelValues, str]:
@@ -195,9 +224,9 @@ def _read_column(table: Table, labels: Labels, names: list[str] | None) -> tuple
         parsed = {cell: split_names(cell, separator) for cell in dict.fromkeys(cells)}
         counts = Counter(name for cell in cells for name in parsed[cell] or ())
         names = names or _collect_names(table, labels.column, counts)
-        positions = _Positions(names)
+        positions = Positions(names)
         found = {cell: positions.find_all(parsed[cell]) for cell in parsed}
-        _check_no_indicators(parsed, names)
+        check_no_indicators(parsed, names)
     except ValueError as error:
         raise DataError(f"{table.file}: column '{labels.column}': {error}") from error
     present = np.zeros((len(cells), len(names)), dtype=np.uint8)
@@ -213,7 +242,7 @@ def _read_column(table: Table, labels: Labels, names: list[str] | None) -> tuple
     note = f"labels are the names in column '{labels.column}'{how}"
     known = np.ones(present.shape, dtype=bool)
     known[unknown] = False
-    return LabelValues(names, present, known, None, note, [labels.column]), example
+    return LabelValues(names, present, known, None, None, note, [labels.column]), example
 
 
 def _fill(table: Table, labels: Labels, columns: Sequence[str]) -> Table:
@@ -239,7 +268,7 @@ def _collect_names(table: Table, column: str, counts: Counter[str]) -> list[str]
     where = f"{table.file}: column '{column}'"
     if len(names) > MAX_LABELS:
         raise DataError(f"{where} has {len(names)} different values; is it a column of labels?")
-    if number := next((name for name in names if _is_number(name)), None):
+    if number := next((name for name in names if is_number(name)), None):
         raise DataError(
             f"{where} has numbers, e.g. '{number}'; say what they mean by labels: {{names: …}}, a list or a "
             "file with one name on each line, counted from 0"
@@ -260,55 +289,6 @@ def _collect_names(table: Table, column: str, counts: Counter[str]) -> list[str]
                 f"({counts[name]} times); give the names by labels: {{names: […]}}"
             )
     return names
-
-
-def _check_no_indicators(parsed: Mapping[str, Sequence[str] | None], names: Sequence[str]) -> None:
-    """Check that cells are not all as long as there are labels, because then each has all labels.
-
-    Raises:
-        ValueError: they are zeros and ones by label, such as `[0, 1]` for two labels.
-    """
-    cells = [items for items in parsed.values() if items is not None]
-    if len(names) > 1 and cells and all(len(x) == len(names) and set(x) <= {"0", "1"} for x in cells):
-        raise ValueError(_describe_indicators(cells[0]))
-
-
-def _describe_indicators(items: Sequence[str]) -> str:
-    return (
-        f"'{printable(shorten(' '.join(items), 60))}' look like zeros and ones, expected names or their "
-        "positions; give one column per label instead"
-    )
-
-
-class _Positions:
-    """Positions of names, found as they are, in another case, or as a number from 0."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._exact = {name: i for i, name in enumerate(names)}
-        self._folded = {name.casefold(): i for i, name in enumerate(names)}
-        self._are_unique = len(self._folded) == len(names)
-        self._take_numbers = not any(map(_is_number, names))
-        self._count = len(names)
-
-    def find_all(self, names: Sequence[str] | None) -> list[int] | None:
-        """Return the positions of the names in a cell, or None if the cell or one of the names is unknown.
-
-        Raises:
-            ValueError: the names are numbers, and one occurs twice.
-        """
-        found = [self._find(name) for name in names or ()]
-        if names is None or None in found:
-            return None
-        if len(set(found)) < len(found) and not any(name in self._exact for name in names):
-            raise ValueError(_describe_indicators(names))
-        return [i for i in found if i is not None]
-
-    def _find(self, name: str) -> int | None:
-        if name in self._exact:
-            return self._exact[name]
-        if self._take_numbers and (match := POSITION.fullmatch(name)):
-            return int(match[1]) if int(match[1]) < self._count else None
-        return self._folded.get(name.casefold()) if self._are_unique else None
 
 
 def _read_names(labels: Labels, folder: Path) -> list[str] | None:
@@ -339,49 +319,3 @@ def _detect_separator(table: Table, column: str, cells: Sequence[str], names: li
             "labels by labels: {separator: …}"
         )
     return found[0] if found else None
-
-
-def split_names(cell: str, separator: str | None) -> list[str] | None:
-    """Return the names in a cell, or None if it is unknown.
-
-    >>> split_names('["joy", "fear"]', None), split_names("joy; fear", ";"), split_names("['joy']", None)
-    (['joy', 'fear'], ['joy', 'fear'], ['joy'])
-    >>> split_names("[]", None), split_names("NaN", None)
-    ([], None)
-
-    Raises:
-        ValueError: the cell is a JSON object, or a list of lists or objects.
-    """
-    text = cell.strip()
-    if text.startswith("{") and ":" in text:
-        found = printable(shorten(text, 60))
-        raise ValueError(f"'{found}' is an object, expected names; give one column per label instead")
-    is_list = LIST.fullmatch(text)
-    values = _parse_list(is_list) if is_list else text.split(separator) if separator else [text]
-    names = [str(value).strip() for value in values]
-    names = [name for name in names if name] if is_list or len(names) > 1 else names
-    if is_list and {name.casefold() for name in names} <= {"true", "false"}:  # whether each label is present
-        names = [str(BOOLEAN[name.casefold()]) for name in names]
-    return None if any(name.casefold() in UNKNOWN_NAMES for name in names) else names
-
-
-def _parse_list(cell: re.Match[str]) -> list[Any]:
-    """Return the items of a list in JSON or as printed by Python or NumPy."""
-    values: Any = None
-    with suppress(ValueError, RecursionError):
-        values = json.loads(cell[0])
-    if isinstance(values, list) and any(isinstance(x, list | dict) for x in values):
-        raise ValueError(f"'{printable(shorten(cell[0], 60))}' is a list of lists or objects, expected names")
-    if isinstance(values, list) and all(isinstance(x, str | int) for x in values):
-        return values
-    text = next(inside for inside in cell.groups() if inside is not None)
-    quoted = re.findall(r"'([^']*)'|\"([^\"]*)\"", text)
-    return [a or b for a, b in quoted] if quoted else re.split(r"[,;\s]+", text)
-
-
-def _is_number(name: str) -> bool:
-    try:
-        float(name)
-    except ValueError:
-        return False
-    return True

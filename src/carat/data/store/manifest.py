@@ -22,7 +22,7 @@ from carat.utils.reading import hash_file as hash_regular
 from carat.utils.reading import read_json
 
 SCHEMA = 2
-"""Newest schema that is read, of stores with unknown labels or several corpora; all others have
+"""Newest schema that is read, of stores with unknown or graded labels, or several corpora; all others have
 `SCHEMA_ALL_KNOWN`."""
 SCHEMA_ALL_KNOWN = 1
 MANIFEST = "manifest.json"

@@ -7,8 +7,7 @@ import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
-from carat.data.store.manifest import MANIFEST, read_manifest
-from carat.data.store.store import (
+from carat.data.store.layout import (
     CORPORA,
     GROUPS,
     IDS,
@@ -20,6 +19,7 @@ from carat.data.store.store import (
     TRANSCRIPTS,
     feature_file,
 )
+from carat.data.store.manifest import MANIFEST, read_manifest
 from carat.utils.errors import DataError
 from carat.utils.files import sync_folder
 from carat.utils.output_folder import FolderKind, claim

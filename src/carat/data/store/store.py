@@ -11,35 +11,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from carat.data.store.layout import (
+    CORPORA,
+    GRADES,
+    GROUPS,
+    IDS,
+    INTENSITIES,
+    KNOWN,
+    LABELS,
+    SPLIT,
+    TEXT,
+    TRANSCRIPT_OFFSETS,
+    TRANSCRIPTS,
+    feature_file,
+    offset_file,
+)
 from carat.data.store.manifest import Manifest, hash_file, read_manifest
 from carat.data.store.targets import to_targets
+from carat.data.store.validation import altered, check_content, expected_arrays
 from carat.utils.errors import DataError, did_you_mean
 from carat.utils.reading import check_regular
 from carat.utils.tables import Table
-
-LABELS = "labels.npy"
-KNOWN = "known.npy"
-"""Only in stores with unknown labels."""
-INTENSITIES = "intensities.npy"
-SPLIT = "split.npy"
-IDS = "ids.npy"
-GROUPS = "groups.npy"
-CORPORA = "corpora.npy"
-"""Only in stores of several corpora."""
-TRANSCRIPTS = "transcripts.npy"
-TRANSCRIPT_OFFSETS = "transcripts_offsets.npy"
-TEXT = "U"
-"""Kind of data type of the arrays of texts, which have different widths."""
-
-
-def feature_file(modality: str) -> str:
-    """Return the file name of a modality's features, concatenated over samples: (ΣT, d)."""
-    return f"features/{modality}.npy"
-
-
-def offset_file(modality: str) -> str:
-    """Return the file name of a modality's offsets: (N + 1,) int64, sample i is offsets[i]:offsets[i + 1]."""
-    return f"features/{modality}_offsets.npy"
 
 
 @dataclass(frozen=True)
@@ -154,6 +146,20 @@ class Store:
         return self.array(INTENSITIES) if INTENSITIES in self.manifest.files else None
 
     @property
+    def grades(self) -> NDArray[np.float32] | None:
+        """(N, L) graded labels in [0, 1], 0 where unknown; None if the store has binary labels only."""
+        return self.array(GRADES) if GRADES in self.manifest.files else None
+
+    def soft_targets(self, rows: NDArray[np.int64] | Sequence[int] | None = None) -> NDArray[np.float32]:
+        """Return the graded labels of some rows, by default of all: (n, L) in [0, 1], NaN where unknown.
+
+        Without graded labels they are the binary ones.
+        """
+        selected: Any = slice(None) if rows is None else rows
+        grades = self.labels if self.grades is None else self.grades
+        return to_targets(grades[selected], self.known[selected])
+
+    @property
     def ids(self) -> NDArray[np.str_]:
         """(N,) unique sample IDs."""
         return self.array(IDS)
@@ -264,10 +270,10 @@ def open_store(path: Store | str | os.PathLike[str]) -> Store:
     folder = Path(path)
     manifest = read_manifest(folder)
     store = Store(folder, manifest)
-    expected = _expected_arrays(store)
+    expected = expected_arrays(store)
     for name in manifest.files.keys() ^ expected.keys():
         problem = "not listed in the manifest" if name in expected else "no file of a store"
-        raise _altered(store, name, problem)
+        raise altered(store, name, problem)
     for name, info in manifest.files.items():
         file = folder / name
         if not os.path.lexists(file):
@@ -280,12 +286,12 @@ def open_store(path: Store | str | os.PathLike[str]) -> Store:
     for name, (dtype, shape) in expected.items():
         array = store.array(name)
         if array.dtype.kind != dtype if dtype == TEXT else array.dtype != np.dtype(dtype):
-            raise _altered(
+            raise altered(
                 store, name, f"data type {array.dtype}, expected {'text' if dtype == TEXT else dtype}"
             )
         if array.shape != shape:
-            raise _altered(store, name, f"shape {array.shape}, expected {shape}")
-    _check_content(store)
+            raise altered(store, name, f"shape {array.shape}, expected {shape}")
+    check_content(store)
     return store
 
 
@@ -308,89 +314,3 @@ def open_unchanged(path: str | os.PathLike[str], fingerprint: str) -> Store:
                 f"with {fingerprint[:16]}; rerun the command on one store"
             )
     return store
-
-
-def _expected_arrays(store: Store) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Data type and shape by file."""
-    manifest, samples = store.manifest, sum(store.manifest.splits.values())
-    labels = (samples, len(store.label_names))
-    expected: dict[str, tuple[str, tuple[int, ...]]] = {
-        LABELS: ("uint8", labels),
-        SPLIT: ("int8", (samples,)),
-        IDS: (TEXT, (samples,)),
-        GROUPS: (TEXT, (samples,)),
-    }
-    if KNOWN in manifest.files:
-        expected[KNOWN] = ("bool", labels)
-    if CORPORA in manifest.files:
-        expected[CORPORA] = (TEXT, (samples,))
-    if INTENSITIES in manifest.files:
-        expected[INTENSITIES] = ("float32", labels)
-    if TRANSCRIPTS in manifest.files:
-        expected[TRANSCRIPTS] = ("uint8", (store.array(TRANSCRIPTS).size,))
-        expected[TRANSCRIPT_OFFSETS] = ("int64", (samples + 1,))
-    for modality, info in manifest.modalities.items():
-        expected[feature_file(modality)] = (info.dtype, (info.steps, info.width))
-        expected[offset_file(modality)] = ("int64", (samples + 1,))
-    return expected
-
-
-def _check_content(store: Store) -> None:
-    """Check values that everything else relies on, in time linear in the number of samples."""
-    if store.labels.max() > 1:
-        raise _altered(store, LABELS, f"label {store.labels.max()}, expected 0 or 1")
-    if store.has_unknown and (store.array(KNOWN).view(np.uint8) > 1).any():
-        raise _altered(store, KNOWN, "values other than true and false")
-    if store.has_unknown and (store.labels[~store.known]).any():
-        raise _altered(store, LABELS, "a label that is unknown is 1, expected 0")
-    splits = store.manifest.splits
-    counts = np.bincount(store.array(SPLIT).view(np.uint8), minlength=len(splits))
-    if counts.tolist() != list(splits.values()):
-        raise _altered(
-            store, SPLIT, f"{counts.tolist()[:9]} samples by split, expected {list(splits.values())}"
-        )
-    for name in (IDS, GROUPS, *({CORPORA} & store.manifest.files.keys())):
-        if not _is_text(store.array(name)):
-            raise _altered(store, name, "characters that do not exist in Unicode")
-    if _has_duplicates(store.ids):
-        ids, number = np.unique(store.ids, return_counts=True)
-        if number.max() > 1:
-            raise _altered(store, IDS, f"{number.max()} samples have the id '{ids[number.argmax()]}'")
-    ends = {offset_file(m): info.steps for m, info in store.manifest.modalities.items()}
-    if TRANSCRIPTS in store.manifest.files:
-        ends[TRANSCRIPT_OFFSETS] = len(store.array(TRANSCRIPTS))
-    for name, end in ends.items():
-        offsets = store.array(name)
-        if offsets[0] != 0 or offsets[-1] != end or (offsets[1:] < offsets[:-1]).any():
-            raise _altered(store, name, "offsets do not match the data")
-
-
-def _is_text(texts: NDArray[np.str_], chunk: int = 8192) -> bool:
-    """Whether texts (N,) consist of Unicode characters, without halves of surrogate pairs."""
-    for start in range(0, len(texts), chunk):  # which fits the processor's cache
-        codes = _codes(texts[start : start + chunk])
-        if codes.size and (codes.max() > 0x10FFFF or ((codes >= 0xD800) & (codes < 0xE000)).any()):
-            return False
-    return True
-
-
-def _codes(texts: NDArray[np.str_]) -> NDArray[np.uint32]:
-    """Code points (N, width) of texts (N,)."""
-    native = np.array(texts, dtype=texts.dtype.newbyteorder("="))
-    return native.view(np.uint32).reshape(len(native), -1)
-
-
-def _has_duplicates(texts: NDArray[np.str_], chunk: int = 8192) -> bool:
-    """Whether texts (N,) are probably not unique: equal texts have equal hashes (FNV-1a by character)."""
-    keys = np.full(len(texts), 0xCBF29CE484222325, dtype=np.uint64)
-    for start in range(0, len(texts), chunk):  # which fits the processor's cache
-        key = keys[start : start + chunk]
-        for characters in _codes(texts[start : start + chunk]).T:
-            key ^= characters
-            key *= np.uint64(0x100000001B3)
-    keys.sort()
-    return bool((keys[1:] == keys[:-1]).any())
-
-
-def _altered(store: Store, name: str, problem: str) -> DataError:
-    return DataError(f"{store.folder / name}: altered: {problem}; build the store again")

@@ -13,11 +13,11 @@ def to_targets(labels: NDArray[Any], known: NDArray[np.bool_]) -> NDArray[np.flo
     """Join labels and what is known of them.
 
     Args:
-        labels: (…, L), 0 or 1.
+        labels: (…, L), 0 or 1, or graded in [0, 1].
         known: (…, L).
 
     Returns:
-        (…, L), 0 or 1, NaN where unknown.
+        (…, L), the labels, NaN where unknown.
 
     >>> to_targets(np.array([1, 0]), np.array([True, False]))
     array([ 1., nan], dtype=float32)

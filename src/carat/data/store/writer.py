@@ -16,6 +16,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from carat.data.gaps import describe_gaps
 from carat.data.store.flat_file import FlatFile
+from carat.data.store.layout import (
+    CORPORA,
+    GRADES,
+    GROUPS,
+    IDS,
+    INTENSITIES,
+    KNOWN,
+    LABELS,
+    SPLIT,
+    TRANSCRIPT_OFFSETS,
+    TRANSCRIPTS,
+    feature_file,
+    offset_file,
+)
 from carat.data.store.manifest import (
     MANIFEST,
     SCHEMA,
@@ -30,20 +44,7 @@ from carat.data.store.manifest import (
     hash_file,
 )
 from carat.data.store.publishing import STORE, publish
-from carat.data.store.store import (
-    CORPORA,
-    GROUPS,
-    IDS,
-    INTENSITIES,
-    KNOWN,
-    LABELS,
-    SPLIT,
-    TRANSCRIPT_OFFSETS,
-    TRANSCRIPTS,
-    feature_file,
-    offset_file,
-    open_store,
-)
+from carat.data.store.store import open_store
 from carat.data.store.targets import from_targets
 from carat.data.store.transform import Transform
 from carat.features.description import Description
@@ -134,6 +135,7 @@ class StoreWriter:
         self._labels: list[NDArray[np.uint8]] = []
         self._known: list[NDArray[np.bool_]] = []
         self._intensities: list[NDArray[np.float32]] = []
+        self._grades: list[NDArray[np.float32]] = []
         self._transcripts: list[bytes] = []
         self._corpora: list[str] = []
 
@@ -173,6 +175,7 @@ class StoreWriter:
         group: str = "",
         transcript: str = "",
         intensities: ArrayLike | None = None,
+        grades: ArrayLike | None = None,
         corpus: str = "",
     ) -> None:
         """Append a sample.
@@ -185,6 +188,8 @@ class StoreWriter:
             group: video or dialogue of the sample; defaults to the ID.
             transcript: spoken words.
             intensities: (L,) label intensities; given for all samples or none.
+            grades: (L,) graded labels in [0, 1], such as shares of votes; given for all samples or none.
+                Their values at unknown labels are ignored.
             corpus: corpus from which the sample comes, in stores of several.
 
         Raises:
@@ -222,6 +227,14 @@ class StoreWriter:
         self._corpora.append(corpus)
         if intensities is not None:
             self._intensities.append(np.asarray(intensities, dtype=np.float32))
+        if grades is not None:
+            self._grades.append(self._check_grades(id, grades, known))
+
+    def _check_grades(self, id: str, grades: ArrayLike, known: NDArray[np.bool_]) -> NDArray[np.float32]:
+        array = np.asarray(grades, dtype=np.float32)
+        if array.shape != known.shape or not ((array[known] >= 0) & (array[known] <= 1)).all():
+            raise DataError(f"sample '{id}': grades must be {len(known)} values in [0, 1], found {array}")
+        return np.where(known, array, 0).astype(np.float32)
 
     def counts(self) -> dict[str, int]:
         """Number of samples appended so far by split."""
@@ -282,13 +295,14 @@ class StoreWriter:
         self._save(GROUPS, np.array(self._groups))
         if any(self._corpora):
             self._save(CORPORA, np.array(self._corpora))
-        if self._intensities:
-            if len(self._intensities) != len(self._ids):
+        for name, rows in ((INTENSITIES, self._intensities), (GRADES, self._grades)):
+            if rows and len(rows) != len(self._ids):
                 raise DataError(
-                    f"{len(self._intensities)} of {len(self._ids)} samples have intensities, "
+                    f"{len(rows)} of {len(self._ids)} samples have {name.removesuffix('.npy')}, "
                     "expected all or none"
                 )
-            self._save(INTENSITIES, np.stack(self._intensities))
+            if rows:
+                self._save(name, np.stack(rows))
         if any(self._transcripts):
             ends = np.cumsum([0, *map(len, self._transcripts)], dtype=np.int64)
             self._save(TRANSCRIPTS, np.frombuffer(b"".join(self._transcripts), dtype=np.uint8))
@@ -329,7 +343,7 @@ class StoreWriter:
                 os.fsync(opened.fileno())
             files[file.relative_to(self._temporary).as_posix()] = hash_file(file)
         manifest = Manifest(
-            schema_version=SCHEMA if {KNOWN, CORPORA} & files.keys() else SCHEMA_ALL_KNOWN,
+            schema_version=SCHEMA if {KNOWN, CORPORA, GRADES} & files.keys() else SCHEMA_ALL_KNOWN,
             name=self.name,
             labels=self.labels,
             modalities=modalities,

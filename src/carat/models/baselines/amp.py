@@ -118,18 +118,22 @@ class Amp(Model):
         return AmpOutputs.from_logits(logits, embedded=embedded, states=states, masks=masks)
 
     def losses(
-        self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None
+        self,
+        outputs: Any,
+        labels: Tensor,
+        generator: torch.Generator | None = None,
+        targets: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        masks = outputs.masks
-        terms = {"labels": self.label_loss(outputs.logits, labels)}
+        masks, targets = outputs.masks, labels if targets is None else targets
+        terms = {"labels": self.label_loss(outputs.logits, targets)}
         if self.weights["masked"]:
             masked = self.mask_steps(outputs.embedded, outputs.states, masks)
             states = self._encode(masked, masks)
-            terms["masked"] = self.label_loss(self._classify(self.fusion(states, masks), masks), labels)
+            terms["masked"] = self.label_loss(self._classify(self.fusion(states, masks), masks), targets)
         if self.weights["perturbed"]:
-            perturbed = self.perturbed_parameters(outputs.states, masks, labels)
+            perturbed = self.perturbed_parameters(outputs.states, masks, targets)
             fused = functional_call(self.fusion, perturbed, (outputs.states, masks))
-            terms["perturbed"] = self.label_loss(self._classify(fused, masks), labels)
+            terms["perturbed"] = self.label_loss(self._classify(fused, masks), targets)
         return terms | {"total": weighted_sum(terms, {name: self.weights[name] for name in terms})}
 
     def mask_steps(self, embedded: Sequences, states: Sequences, masks: Sequences) -> dict[str, Tensor]:
@@ -141,12 +145,12 @@ class Amp(Model):
             masked[m] = embedded[m] * (1 - memberships[..., None]).to(embedded[m].dtype)
         return masked
 
-    def perturbed_parameters(self, states: Sequences, masks: Sequences, labels: Tensor) -> dict[str, Tensor]:
+    def perturbed_parameters(self, states: Sequences, masks: Sequences, targets: Tensor) -> dict[str, Tensor]:
         """Perturb the fusion's parameters along the gradient of the loss, differentiably."""
         parameters = dict(self.fusion.named_parameters())
         with torch.enable_grad():
             fused = self.fusion({m: x.detach() for m, x in states.items()}, masks)
-            loss = self.label_loss(self._classify(fused, masks), labels)
+            loss = self.label_loss(self._classify(fused, masks), targets)
             gradients = torch.autograd.grad(loss, list(parameters.values()))
         perturbed = {}
         for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):

@@ -90,9 +90,13 @@ class Pooled(Model):
         """Fit features x (N, F) and labels y (N, L), 0 where they are not known (N, L)."""
 
     def losses(
-        self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None
+        self,
+        outputs: Any,
+        labels: Tensor,
+        generator: torch.Generator | None = None,
+        targets: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        return {"total": cross_entropy(outputs.logits, labels)}
+        return {"total": cross_entropy(outputs.logits, labels if targets is None else targets)}
 
     def regress(self, x: Array, y: NDArray[np.int64]) -> tuple[Array, Array]:
         """Fit a logistic regression to features x (N, F) and classes y (N,) from 0 to K − 1.

@@ -63,9 +63,13 @@ class EarlyFusion(Model):
         return ModelOutputs.from_logits(self.classifier(masked_mean(hidden, mask, dim=1)))
 
     def losses(
-        self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None
+        self,
+        outputs: Any,
+        labels: Tensor,
+        generator: torch.Generator | None = None,
+        targets: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        return {"total": self.label_loss(outputs.logits, labels)}
+        return {"total": self.label_loss(outputs.logits, labels if targets is None else targets)}
 
 
 def resample(x: Tensor, mask: Tensor, axis: Tensor, steps: int) -> Tensor:

@@ -113,15 +113,20 @@ class Lddu(Model):
         return (F.gelu(self.linear1(latents)) * self.label_vectors).sum(-1) + self.bias
 
     def losses(
-        self, outputs: LdduOutputs, labels: Tensor, generator: torch.Generator | None = None
+        self,
+        outputs: LdduOutputs,
+        labels: Tensor,
+        generator: torch.Generator | None = None,
+        targets: Tensor | None = None,
     ) -> dict[str, Tensor]:
         modality_mask, means, log_variances = outputs.modality_mask, outputs.means, outputs.log_variances
         samples = draw(means, log_variances, generator)
         own = self.classify(samples)  # (B, M, L)
-        targets = labels[:, None].expand_as(own)
-        known, errors = ~targets.isnan(), self.label_loss.each(own, targets)
+        targets = labels if targets is None else targets
+        of_modalities = targets[:, None].expand_as(own)
+        known, errors = ~of_modalities.isnan(), self.label_loss.each(own, of_modalities)
         terms = {
-            "labels": self.label_loss(self.classify(fuse(samples, outputs.weights)), labels),
+            "labels": self.label_loss(self.classify(fuse(samples, outputs.weights)), targets),
             "modalities": known_mean(errors, known, modality_mask),
             "contrast": self._contrast(samples, labels, modality_mask),
             "divergence": masked_mean(divergence(means, log_variances).mean(-1), modality_mask),

@@ -45,6 +45,10 @@ class Linear(Model):
         return ModelOutputs.from_modality_logits(logits, modality_mask_of(masks, means))
 
     def losses(
-        self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None
+        self,
+        outputs: Any,
+        labels: Tensor,
+        generator: torch.Generator | None = None,
+        targets: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        return {"total": self.label_loss(outputs.logits, labels)}
+        return {"total": self.label_loss(outputs.logits, labels if targets is None else targets)}

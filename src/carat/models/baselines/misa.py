@@ -122,7 +122,11 @@ class Misa(Model):
         return out
 
     def losses(
-        self, outputs: MisaOutputs, labels: Tensor, generator: torch.Generator | None = None
+        self,
+        outputs: MisaOutputs,
+        labels: Tensor,
+        generator: torch.Generator | None = None,
+        targets: Tensor | None = None,
     ) -> dict[str, Tensor]:
         shared, private, modality_mask = (
             outputs.shared.float(),
@@ -133,7 +137,7 @@ class Misa(Model):
         both = modality_mask[:, one] & modality_mask[:, other]  # (B, N)
         decoded = self.decoder(outputs.shared + outputs.private)
         terms = {
-            "label": self.label_loss(outputs.logits, labels),
+            "label": self.label_loss(outputs.logits, labels if targets is None else targets),
             "similarity": moment_discrepancy(shared[:, one], shared[:, other], both, self.moments).sum()
             / max(1, len(self.pairs)),
             "difference": orthogonality(shared, private, modality_mask).sum()

@@ -104,9 +104,13 @@ class Mult(Model):
         return ModelOutputs.from_logits(self.classifier(x + self.linear2(dropout(self.linear1(x).relu(), p))))
 
     def losses(
-        self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None
+        self,
+        outputs: Any,
+        labels: Tensor,
+        generator: torch.Generator | None = None,
+        targets: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        return {"total": self.label_loss(outputs.logits, labels)}
+        return {"total": self.label_loss(outputs.logits, labels if targets is None else targets)}
 
     def _low_level(self, m: str, x: Tensor, mask: Tensor) -> Tensor:
         """Convolve features x (B, T, d) of modality m, giving (B, T, D); invalid steps count as zeros."""

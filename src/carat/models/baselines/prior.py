@@ -41,6 +41,10 @@ class Prior(Model):
         return ModelOutputs.from_logits(self.logits.expand(batch, -1))
 
     def losses(
-        self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None
+        self,
+        outputs: Any,
+        labels: Tensor,
+        generator: torch.Generator | None = None,
+        targets: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        return {"total": cross_entropy(outputs.logits, labels)}
+        return {"total": cross_entropy(outputs.logits, labels if targets is None else targets)}

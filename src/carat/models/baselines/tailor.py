@@ -129,12 +129,17 @@ class Tailor(Model):
         return TailorOutputs.from_logits(logits, private=private, common=common, shared=shared, masks=masks)
 
     def losses(
-        self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None
+        self,
+        outputs: Any,
+        labels: Tensor,
+        generator: torch.Generator | None = None,
+        targets: Tensor | None = None,
     ) -> dict[str, Tensor]:
         shared = self.shared_classifier(outputs.shared[:, 0])  # its first step, as in the released code
+        targets = labels if targets is None else targets
         terms = {
-            "labels": self.label_loss(outputs.logits, labels),
-            "refined": self.label_loss(shared, labels),
+            "labels": self.label_loss(outputs.logits, targets),
+            "refined": self.label_loss(shared, targets),
             "orthogonality": orthogonality(outputs.private, outputs.common, outputs.masks),
         }
         weights = {"labels": 1.0} | self.config.weights.model_dump()

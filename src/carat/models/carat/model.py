@@ -25,6 +25,7 @@ LEVELS = ("original", "alpha", "beta")
 class Carat(Model):
     """CARAT: contrastive feature reconstruction and aggregation, trained by `losses`.
 
+    Graded targets are those of the cross-entropies; contrast and prototypes take the binary labels.
     Unknown labels are left out of every cross-entropy, of the contrast and its memory bank, of the prototypes
     and of the class weights; the shuffle permutes their features among themselves. Their samples still
     train the reconstruction.
@@ -89,7 +90,11 @@ class Carat(Model):
         return {m: self.network.attend(m, features[m], masks[m])[1] for m in self.network.encoder}
 
     def losses(
-        self, outputs: CaratOutputs, labels: Tensor, generator: torch.Generator | None = None
+        self,
+        outputs: CaratOutputs,
+        labels: Tensor,
+        generator: torch.Generator | None = None,
+        targets: Tensor | None = None,
     ) -> dict[str, Tensor]:
         shuffle = self.config.shuffle
         samples, modalities = draw_shuffle(
@@ -100,21 +105,27 @@ class Carat(Model):
             over_samples=shuffle.samples,
             over_modalities=shuffle.modalities,
         )
-        return self.losses_of_shuffle(outputs, labels, samples, modalities)
+        return self.losses_of_shuffle(outputs, labels, samples, modalities, targets)
 
     def losses_of_shuffle(
-        self, outputs: CaratOutputs, labels: Tensor, samples: Tensor, modalities: Tensor
+        self,
+        outputs: CaratOutputs,
+        labels: Tensor,
+        samples: Tensor,
+        modalities: Tensor,
+        targets: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Compute the loss terms with a given shuffle.
 
         Args:
-            outputs, labels: see `losses`.
+            outputs, labels, targets: see `losses`.
             samples, modalities: (B, M, L), source indices of the shuffle.
         """
         config, modality_mask = self.config, outputs.modality_mask
         levels = outputs.features.unbind(1)  # (B, M, L, D) each
+        targets = labels if targets is None else targets
         terms = {
-            name: self.label_loss(masked_max(logits, modality_mask)[0], labels)
+            name: self.label_loss(masked_max(logits, modality_mask)[0], targets)
             for name, logits in zip(LEVELS, outputs.logits.unbind(1), strict=False)
         }
         if config.weights.contrast:  # the only expensive term
@@ -125,10 +136,10 @@ class Carat(Model):
         aggregation = self.network.aggregation
         if aggregation is not None and outputs.aggregated is not None:
             permute = gather_jointly if config.shuffle.joint_gather else apply_shuffle
-            targets = labels[:, None].expand_as(outputs.aggregated)  # (B, M, L)
-            shuffled_targets = permute(targets, samples, modalities)
+            of_modalities = targets[:, None].expand_as(outputs.aggregated)  # (B, M, L)
+            shuffled_targets = permute(of_modalities, samples, modalities)
             shuffled = aggregation(permute(levels[-1], samples, modalities))
-            terms["aggregate"] = self.label_loss(outputs.aggregated, targets, modality_mask)
+            terms["aggregate"] = self.label_loss(outputs.aggregated, of_modalities, modality_mask)
             terms["shuffled"] = self.label_loss(shuffled, shuffled_targets, modality_mask)
         weights = {name: self.weights[name] for name in terms}
         return terms | {"total": weighted_sum(terms, weights)}

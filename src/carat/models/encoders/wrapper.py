@@ -44,9 +44,14 @@ class EncodedModel(Model):
         return encoded, valid
 
     def losses(
-        self, outputs: Any, labels: Tensor, generator: torch.Generator | None = None
+        self,
+        outputs: Any,
+        labels: Tensor,
+        generator: torch.Generator | None = None,
+        targets: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        return self.model.losses(outputs, labels, generator)
+        further = {} if targets is None else {"targets": targets}
+        return self.model.losses(outputs, labels, generator, **further)
 
     def score(self, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Scores:
         return self.model.score(*self.encode(features, masks))
@@ -75,6 +80,10 @@ class EncodedModel(Model):
         for encoder in self._pretrained_encoders():
             yield from encoder.learning_rates()
         yield from self.model.learning_rates()
+
+    @property
+    def takes_targets(self) -> bool:
+        return self.model.takes_targets
 
     @property
     def is_trainable(self) -> bool:

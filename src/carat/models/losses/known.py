@@ -1,4 +1,4 @@
-"""Losses over the known labels. Targets are 0, 1, or NaN where a label is unknown.
+"""Losses over the known labels. Targets are from 0 to 1, or NaN where a label is unknown.
 
 A loss that does not handle unknown labels becomes NaN, which stops the training; none takes them as absent.
 """
@@ -17,10 +17,10 @@ def split_targets(targets: Tensor) -> tuple[Tensor, Tensor]:
     Masking a loss of NaN is not enough, because its gradient is NaN: it needs labels without NaN.
 
     Args:
-        targets: (…, L), 0 or 1, NaN where unknown.
+        targets: (…, L), in [0, 1], NaN where unknown.
 
     Returns:
-        Labels (…, L), 0 where unknown, and which of them are known (…, L), bool.
+        Targets (…, L), 0 where unknown, and which of them are known (…, L), bool.
 
     >>> split_targets(torch.tensor([1.0, float("nan")]))
     (tensor([1., 0.]), tensor([ True, False]))

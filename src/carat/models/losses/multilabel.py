@@ -56,7 +56,7 @@ class LabelLoss(nn.Module):
 
         Args:
             logits: (…, L).
-            targets: (…, L), 0 or 1, NaN where unknown.
+            targets: (…, L), in [0, 1], NaN where unknown.
             valid: (…) bool; None: all rows.
         """
         labels, known = split_targets(targets)
@@ -68,7 +68,7 @@ class LabelLoss(nn.Module):
         return self._of_labels(logits, labels).masked_fill(~known, 0)
 
     def _of_labels(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Unreduced losses (…, L) of labels that are all 0 or 1."""
+        """Unreduced losses (…, L) of targets in [0, 1]."""
         logits = logits.to(torch.promote_types(logits.dtype, targets.dtype))  # bfloat16 under autocast
         if self.kind == "asymmetric":
             return self._asymmetric(logits, targets)

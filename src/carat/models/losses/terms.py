@@ -16,7 +16,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, valid: Tensor | None = None) 
 
     Args:
         logits: (…, L).
-        targets: (…, L), 0 or 1, NaN where unknown.
+        targets: (…, L), in [0, 1], NaN where unknown.
         valid: (…) bool; None: all rows.
 
     Returns:
