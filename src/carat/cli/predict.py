@@ -60,6 +60,21 @@ class FolderOptions:
     """Format of the files."""
 
 
+@Parameter(name="*", group=Group("What to report", sort_key=2))
+@dataclass(frozen=True)
+class ReportArguments:
+    """Further parts of the report."""
+
+    floors: bool = True
+    """Compare with simple predictors: the prior, and TF-IDF with logistic regression if the store has
+    transcripts."""
+    by: str | None = None
+    """Metrics by `group`, `corpus` or a column of a table, e.g. speakers.csv:gender, whose column `id` has ids of
+    samples or groups."""
+    reliability: Path | None = None
+    """SVG file to write, with a reliability diagram for each label."""
+
+
 @app.command
 def evaluate(
     run: Path,
@@ -68,7 +83,7 @@ def evaluate(
     data: Path,
     split: str = "test",
     scores: ScoreArguments | None = None,
-    reliability: Path | None = None,
+    parts: ReportArguments | None = None,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a run on a split, with the thresholds chosen on validation and 95 % intervals.
@@ -84,6 +99,8 @@ def evaluate(
 
         carat evaluate demo-run --data demo-store --risk .2 --reliability reliability.svg
 
+        carat evaluate demo-run --data demo-store --by speakers.csv:gender
+
     Parameters
     ----------
     run
@@ -92,21 +109,22 @@ def evaluate(
         Folder of a store with the labels of the run.
     split
         Split to evaluate.
-    reliability
-        SVG file to write, with a reliability diagram for each label.
     """
     from carat.cli.reports import show_report
     from carat.cli.tables import show_json
     from carat.data.store import open_store
 
-    if reliability is not None and reliability.suffix != ".svg":
-        raise ConfigError(f"--reliability {reliability}: use a file name that ends in .svg")
+    from carat.inference.evaluate import evaluate_split
+
+    parts = parts or ReportArguments()
+    if parts.reliability is not None and parts.reliability.suffix != ".svg":
+        raise ConfigError(f"--reliability {parts.reliability}: use a file name that ends in .svg")
     predictor, store = (scores or ScoreArguments()).load(run), open_store(data)
-    report = predictor.evaluate(store, split)
-    if reliability is not None:
+    report = evaluate_split(predictor, store, split, floors=parts.floors, by=parts.by)
+    if parts.reliability is not None:
         from carat.inference.calibrate import draw_split
 
-        draw_split(predictor, store, split, reliability)
+        draw_split(predictor, store, split, parts.reliability)
     if as_json:
         show_json(report.to_json())
     else:

@@ -41,6 +41,17 @@ def show_report(report: Report) -> None:
     if report.corpora:
         rows = [[name, x.samples, *_with_intervals(x)] for name, x in report.corpora.items()]
         Table(["corpus", "samples", *CORPUS_METRICS], rows, "Corpora, with 95 % intervals", DIGITS).show()
+    if report.floors:
+        from carat.evaluation.floors import floor_table
+
+        floor_table(report.floors).show()
+    if report.subsets:
+        report.subsets.table().show()
+    if report.agreement:
+        x = report.agreement
+        rows = [["run", x.run], ["labels of the store", x.labels], ["ceiling", x.ceiling]]
+        title = "Against one annotator, if grades are shares of votes"
+        Table(["predictions", "expected micro-F1"], rows, title, DIGITS).show()
     if report.calibration:
         report.calibration.table().show()
     if report.decisions:

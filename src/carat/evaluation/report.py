@@ -10,16 +10,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from carat.evaluation.agreement import Agreement, measure_agreement
 from carat.evaluation.bootstrap import Interval, intervals
 from carat.evaluation.calibration.reliability import CalibrationReport
 from carat.evaluation.conformal import DecisionRates
+from carat.evaluation.floors import Floor
 from carat.evaluation.graded import GradedReport, grade_scores
 from carat.evaluation.metrics import LabelMetrics, Metrics, compute_metrics
+from carat.evaluation.subsets import FEW, Subsets
 from carat.evaluation.thresholds import apply_thresholds
 from carat.utils.tables import Table
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+OPTIONAL = ("corpora", "graded", "calibration", "decisions", "floors", "subsets", "agreement")
+"""Parts of a report that are left out of JSON if they are empty."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,9 @@ class Report:
         corpora: report of each corpus, in stores of several.
         calibration: reliability of the scores before and after calibration, if they are calibrated.
         decisions: error rates by label at a promised risk, if `load` was told one.
+        floors: simple predictors beside the run, by name, if requested.
+        subsets: metrics by value of an attribute, if requested.
+        agreement: ceiling that disagreement of annotators sets, in stores with graded labels.
         graded: metrics against graded labels, in stores that have them.
 
     Example:
@@ -54,6 +64,9 @@ class Report:
     corpora: dict[str, Report] = field(default_factory=dict)
     calibration: CalibrationReport | None = None
     decisions: dict[str, DecisionRates] = field(default_factory=dict)
+    floors: dict[str, Floor] = field(default_factory=dict)
+    subsets: Subsets | None = None
+    agreement: Agreement | None = None
     graded: GradedReport | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -61,7 +74,7 @@ class Report:
         plain = _plain(asdict(self))
         assert isinstance(plain, dict)
         for report in (*plain["corpora"].values(), plain):
-            for name in ("corpora", "graded", "calibration", "decisions"):
+            for name in OPTIONAL:
                 if not report[name]:
                     del report[name]
         return plain
@@ -141,12 +154,15 @@ def make_report(
     shown = calibrated or Calibrated(scores, thresholds)
     metrics = compute_metrics(shown.scores, predicted, labels, list(thresholds))
     metrics.notes.extend(notes)
-    if len(np.unique(groups)) < 2:
+    number = len(np.unique(groups))
+    if number < 2:
         metrics.notes.append("a single group: there are no intervals")
+    elif number < FEW:
+        metrics.notes.append(f"intervals are from {number} groups, fewer than {FEW}: they are too narrow")
     return Report(
         split=split,
         samples=len(labels),
-        groups=len(np.unique(groups)),
+        groups=number,
         thresholds=dict(shown.thresholds),
         metrics=metrics,
         intervals=intervals(predicted, labels, groups),
@@ -166,6 +182,7 @@ def make_report(
             for rows in [corpora == name]
         },
         graded=None if grades is None else grade_scores(scores, grades, groups, list(thresholds)),
+        agreement=None if grades is None else measure_agreement(predicted, labels, grades),
     )
 
 

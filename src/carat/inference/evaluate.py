@@ -6,9 +6,13 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from carat.data.store import Store, open_store
 from carat.data.summary import check_measurable
 from carat.evaluation.conformal import measure_decisions
+from carat.evaluation.thresholds import apply_thresholds
+from carat.inference.attributes import check_values, read_attribute
 from carat.inference.loading import load
 from carat.inference.predictor import Precision, Predictor
 
@@ -16,10 +20,15 @@ if TYPE_CHECKING:  # scikit-learn takes a second to import
     from carat.evaluation.report import Report
 
 
-def evaluate_split(predictor: Predictor, store: Store, split: str) -> Report:
-    """See `Predictor.evaluate`."""
+def evaluate_split(
+    predictor: Predictor, store: Store, split: str, *, floors: bool = False, by: str | None = None
+) -> Report:
+    """See `evaluate`."""
     from carat.evaluation.calibration.reliability import compare_reliability
+    from carat.evaluation.floors import compare_with_floors, floor_notes
     from carat.evaluation.report import Calibrated, make_report
+    from carat.evaluation.subsets import measure_subsets
+    from carat.inference.floors import predict_floors
 
     predictor.check_labels(store)
     check_measurable(store, split)
@@ -44,6 +53,20 @@ def evaluate_split(predictor: Predictor, store: Store, split: str) -> Report:
         rates = measure_decisions(scale.decide(raw), labels, groups, predictor.labels)
         report = replace(report, decisions=rates)
         report.metrics.notes.extend(scale.guarantee())
+    predicted = apply_thresholds(raw, np.array(list(scale.raw_thresholds.values())))
+    if floors:
+        guesses, notes = predict_floors(store, rows, predictor.experiment.threshold)
+        found = compare_with_floors(predicted, guesses, labels, groups)
+        report = replace(report, floors=found)
+        report.metrics.notes.extend([*notes, *floor_notes(found)])
+    if by is not None:
+        attribute, values = read_attribute(store, by)
+        check_values(attribute, values[rows])
+        subsets = measure_subsets(attribute, values[rows], predicted, labels, groups)
+        report = replace(report, subsets=subsets)
+        missing = int((values[rows] == "").sum())
+        report.metrics.notes.append(subsets.summary())
+        report.metrics.notes.extend([f"{missing} samples have no {attribute}"] if missing else [])
     return report
 
 
@@ -57,6 +80,8 @@ def evaluate(
     calibrated: bool = True,
     risk: float | None = None,
     false_discovery: float | None = None,
+    floors: bool = False,
+    by: str | None = None,
 ) -> Report:
     """Evaluate a run on a split, with the thresholds that were chosen on validation during training.
 
@@ -69,6 +94,9 @@ def evaluate(
         calibrated: measure calibrated scores, see `carat.load`.
         risk: promised false-negative rate, see `carat.load`; the report has what it is on this split.
         false_discovery: promised false-discovery rate, see `carat.load`.
+        floors: compare with simple predictors: the prior, and TF-IDF with logistic regression where the store
+            has transcripts.
+        by: measure parts of the split by "group", "corpus" or a column of a table, `FILE:COLUMN`.
 
     Returns:
         Metrics with 95 % intervals, bootstrapped by group (video or dialogue).
@@ -93,4 +121,4 @@ def evaluate(
             false_discovery=false_discovery,
         )
     )
-    return predictor.evaluate(open_store(store), split)
+    return evaluate_split(predictor, open_store(store), split, floors=floors, by=by)
