@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from carat.inference.explain.explanation import explain
     from carat.inference.export import export
     from carat.inference.loading import load
+    from carat.inference.model_card import make_model_card
     from carat.inference.prediction import Prediction
     from carat.inference.predictor import Predictor
     from carat.inference.writers import to_frame
@@ -70,6 +71,7 @@ __all__ = [
     "import_corpus",
     "load",
     "load_experiment",
+    "make_model_card",
     "make_synthetic",
     "merge_stores",
     "open_store",
@@ -106,6 +108,7 @@ _HOMES = {
     "import_corpus": "carat.data.corpora.importing",
     "load": "carat.inference.loading",
     "load_experiment": "carat.config.experiment",
+    "make_model_card": "carat.inference.model_card",
     "make_synthetic": "carat.data.synthetic",
     "merge_stores": "carat.data.merge.merging",
     "open_store": "carat.data.store",

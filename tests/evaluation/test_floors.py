@@ -75,7 +75,9 @@ def test_subsets_by_hand(labels: Any) -> None:
     assert (found.highest, found.lowest) == ("even", "odd")
     assert found.values["even"].metrics["micro_f1"] == 1
     rows = values == "odd"
-    report = make_report("test", predicted[rows].astype(float), labels[rows], groups[rows], dict.fromkeys("abc", 0.5))
+    report = make_report(
+        "test", predicted[rows].astype(float), labels[rows], groups[rows], dict.fromkeys("abc", 0.5)
+    )
     assert found.values["odd"].metrics["micro_f1"] == pytest.approx(report.metrics.micro_f1)
     assert found.gap == pytest.approx(1 - report.metrics.micro_f1)
     assert found.gap_interval[0] < found.gap < found.gap_interval[1]

@@ -1,4 +1,4 @@
-"""`carat calibrate`."""
+"""`carat calibrate` and `carat card`: what belongs to a finished run."""
 
 from __future__ import annotations
 
@@ -51,3 +51,34 @@ def calibrate(
             logger.warning(f"note: '{name}' has map {label.kind}: {label.note}")
     logger.info(f"calibration → {run / 'run.json'}")
     logger.info(f"reliability diagrams → {done.figure}")
+
+
+@app.command
+def card(run: Path, /, *, data: Path | None = None, split: str = "test", license: str | None = None) -> None:
+    """Write the model card of a run: model_card.md, in the layout of the Hugging Face Hub, and model_card.json.
+
+    Training writes one with the metrics of validation. With --data, the metrics are those of a split.
+
+    **Examples**
+
+        carat card demo-run --data demo-store
+
+        carat card demo-run --license mit
+
+    Parameters
+    ----------
+    run
+        Folder created by `carat train`.
+    data
+        Folder of a store to evaluate the run on; by default the metrics of the card are kept.
+    split
+        Split of the store.
+    license
+        License of the weights, by its name on the Hugging Face Hub, e.g. apache-2.0; by default that of the
+        earlier card, unknown at first.
+    """
+    from carat.inference.model_card import make_model_card
+    from carat.runs.folder import MODEL_CARD
+
+    make_model_card(run, data, split, license=license)
+    logger.info(f"model card → {run / MODEL_CARD}")

@@ -69,8 +69,8 @@ class ReportArguments:
     """Compare with simple predictors: the prior, and TF-IDF with logistic regression if the store has
     transcripts."""
     by: str | None = None
-    """Metrics by `group`, `corpus` or a column of a table, e.g. speakers.csv:gender, whose column `id` has ids of
-    samples or groups."""
+    """Metrics by `group`, `corpus` or a column of a table, e.g. speakers.csv:gender, whose column `id` has ids
+    of samples or groups."""
     reliability: Path | None = None
     """SVG file to write, with a reliability diagram for each label."""
 
@@ -113,7 +113,6 @@ def evaluate(
     from carat.cli.reports import show_report
     from carat.cli.tables import show_json
     from carat.data.store import open_store
-
     from carat.inference.evaluate import evaluate_split
 
     parts = parts or ReportArguments()

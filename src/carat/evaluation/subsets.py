@@ -38,8 +38,8 @@ class Subsets:
         highest: value with the highest micro-F1.
         lowest: value with the lowest micro-F1.
         gap: difference of the two, in micro-F1.
-        gap_interval: its 95 % interval, by resampling groups; NaN if either has fewer than two groups. The two
-            were chosen for their difference, so it is too far from 0.
+        gap_interval: its 95 % interval, by resampling groups; NaN if either has fewer than two groups. The
+            two were chosen for their difference, so it is too far from 0.
     """
 
     attribute: str

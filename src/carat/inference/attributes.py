@@ -21,8 +21,8 @@ def read_attribute(store: Store, by: str) -> tuple[str, NDArray[np.str_]]:
 
     Args:
         store: the store.
-        by: "group", "corpus", or `FILE:COLUMN`: a table with a header and a column `id` of the ids of samples or
-            groups.
+        by: "group", "corpus", or `FILE:COLUMN`: a table with a header and a column `id` of the ids of samples
+            or groups.
 
     Returns:
         Name of the attribute, and its values (N,), "" where the table has none.
@@ -43,7 +43,9 @@ def read_attribute(store: Store, by: str) -> tuple[str, NDArray[np.str_]]:
     ids, groups = store.ids.tolist(), store.groups.tolist()
     values = [by_id.get(id, by_id.get(group, "")) for id, group in zip(ids, groups, strict=True)]
     if not any(values):
-        raise DataError(f"{name}: column 'id' has no id or group of {store.folder}, e.g. {ids[0]}, {groups[0]}")
+        raise DataError(
+            f"{name}: column 'id' has no id or group of {store.folder}, e.g. {ids[0]}, {groups[0]}"
+        )
     return column, np.array(values)
 
 

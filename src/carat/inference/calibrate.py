@@ -17,6 +17,7 @@ from carat.evaluation.calibration.plots import draw_reliability
 from carat.evaluation.calibration.reliability import CalibrationReport, compare_reliability
 from carat.evaluation.conformal import RISKS, fit_bounds
 from carat.inference.loading import load
+from carat.inference.model_card import make_model_card
 from carat.inference.predictor import Predictor
 from carat.runs.calibration import RunCalibration
 from carat.runs.card import read_run, write_card
@@ -98,6 +99,7 @@ def calibrate_run(
     report = compare_reliability(raw, found.held_out, labels, groups, kinds)
     draw_reliability(raw, found.held_out, labels, names, folder / RELIABILITY)
     write_card(folder, read_run(folder)[0].model_copy(update={"calibration": calibration}))
+    make_model_card(folder)
     return CalibratedRun(folder, calibration, report, folder / RELIABILITY)
 
 
