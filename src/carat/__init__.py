@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from carat.inference.export import export
     from carat.inference.loading import load
     from carat.inference.model_card import make_model_card
+    from carat.inference.monitor import monitor
     from carat.inference.prediction import Prediction
     from carat.inference.predictor import Predictor
     from carat.inference.writers import to_frame
@@ -74,6 +75,7 @@ __all__ = [
     "make_model_card",
     "make_synthetic",
     "merge_stores",
+    "monitor",
     "open_store",
     "read_clip",
     "register_method",
@@ -111,6 +113,7 @@ _HOMES = {
     "make_model_card": "carat.inference.model_card",
     "make_synthetic": "carat.data.synthetic",
     "merge_stores": "carat.data.merge.merging",
+    "monitor": "carat.inference.monitor",
     "open_store": "carat.data.store",
     "read_clip": "carat.features.clip",
     "register_method": "carat.config.methods",

@@ -18,6 +18,7 @@ from carat.cli import (  # noqa: F401  each registers its commands
     explain,
     export,
     models,
+    monitor,
     predict,
     studies,
     train,

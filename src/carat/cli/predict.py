@@ -69,8 +69,8 @@ class ReportArguments:
     """Compare with simple predictors: the prior, and TF-IDF with logistic regression if the store has
     transcripts."""
     by: str | None = None
-    """Metrics by `group`, `corpus` or a column of a table, e.g. speakers.csv:gender, whose column `id` has ids
-    of samples or groups."""
+    """Metrics by `group`, `corpus` or a column of a table, e.g. speakers.csv:gender, whose column `id` has
+    ids of samples or groups."""
     reliability: Path | None = None
     """SVG file to write, with a reliability diagram for each label."""
 

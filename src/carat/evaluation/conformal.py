@@ -13,13 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from carat.evaluation.bootstrap import Interval, percentiles, resample
 from carat.evaluation.known import split_labels
+
+if TYPE_CHECKING:  # scikit-learn takes a second to import
+    from carat.evaluation.bootstrap import Interval
 
 RISKS = tuple(round(0.01 * i, 2) for i in range(1, 51))
 """Risks for which bounds are kept; others are rounded down to one of them."""
@@ -179,6 +181,8 @@ def _group_rates(
 
 
 def _mean_over_groups(rates: NDArray[np.float64]) -> tuple[float, Interval]:
+    from carat.evaluation.bootstrap import percentiles, resample
+
     if not len(rates):
         return float("nan"), (float("nan"), float("nan"))
     return float(rates.mean()), percentiles(resample(len(rates)) @ rates / len(rates))

@@ -28,6 +28,8 @@ class Prediction:
         text: the text that was scored; empty for other samples.
         words: by label, the words of the text with the largest attribution by occlusion, if requested.
         decisions: by label, "present", "absent" or "unsure", if `load` was told a risk.
+        notes: what is unusual about the sample, with numbers; None if the run kept no reference of its
+            training data.
 
     Example:
         store = carat.open_store("demo-store")
@@ -48,6 +50,9 @@ class Prediction:
     """By label, the words of the text with the largest attribution by occlusion, if requested."""
     decisions: dict[str, str] = field(default_factory=dict)
     """By label, "present", "absent" or "unsure", if `load` was told a risk."""
+    notes: list[str] | None = None
+    """What is unusual about the sample, with numbers; None if the run kept no reference of its training
+    data."""
 
     @property
     def carried_by(self) -> dict[str, str]:
@@ -91,6 +96,7 @@ def make_predictions(
     modalities: Sequence[str],
     shown: NDArray[Any] | None = None,
     decisions: NDArray[np.str_] | None = None,
+    notes: Sequence[list[str]] | None = None,
 ) -> list[Prediction]:
     """Convert the outputs of a batch to predictions.
 
@@ -101,6 +107,7 @@ def make_predictions(
         modalities: names of the modalities, in the order of the M axis.
         shown: (B, L) scores to return; defaults to those that are compared with the thresholds.
         decisions: (B, L) present, absent or unsure, if a risk is promised.
+        notes: what is unusual about each sample, if the run can tell.
 
     Returns:
         B predictions.
@@ -114,13 +121,15 @@ def make_predictions(
             scores=dict(zip(thresholds, map(float, returned), strict=True)),
             labels=[name for (name, t), x in zip(thresholds.items(), row, strict=True) if x > t],
             attribution={name: modalities[m] for name, m in zip(thresholds, indices, strict=True) if m >= 0},
+            notes=noted,
             decisions={} if called is None else dict(zip(thresholds, map(str, called), strict=True)),
         )
-        for row, returned, indices, called in zip(
+        for row, returned, indices, called, noted in zip(
             scores,
             scores if shown is None else shown,
             attribution,
             [None] * len(scores) if decisions is None else decisions,
+            [None] * len(scores) if notes is None else notes,
             strict=True,
         )
     ]

@@ -19,6 +19,7 @@ from carat.data.store import Store
 from carat.data.summary import exclusion_notes, leakage_notes
 from carat.data.tokenizer import Context
 from carat.inference.features import Sample, absence_notes, check_sample
+from carat.inference.monitor import InputCheck
 from carat.inference.prediction import Prediction, make_predictions
 from carat.inference.scale import ScoreScale
 from carat.inference.text import TextReader, check_texts, score_texts
@@ -67,7 +68,7 @@ class Predictor:
         self.folder, self.card, self.experiment, self.precision = folder, card, experiment, precision
         self.vectors = vectors
         self.model = model.eval()
-        self.scale = scale or ScoreScale(folder, card)
+        self.scale, self.inputs = scale or ScoreScale(folder, card), InputCheck(folder, card)
         self._pad_to = {m: modality.pad_to for m, modality in card.modalities.items()}
 
     @property
@@ -162,7 +163,7 @@ class Predictor:
         predictions: list[Prediction] = []
         for start in range(0, len(checked), size):
             batch = collate(checked[start : start + size], self.widths, self._pad_to).to(self.device)
-            predictions += self._to_predictions(*self._score(batch))
+            predictions += self._predict(batch)
         return predictions
 
     def check(self, sample: Mapping[str, ArrayLike], name: str, raw: bool | None = None) -> Sample:
@@ -263,7 +264,7 @@ class Predictor:
         """Score the samples `rows(store, split)[start:stop]` of a split; see `predict_store`."""
         for batch in self.batches(store, split, slice(start, stop)):
             ids = store.ids[batch.rows.cpu().numpy()].tolist()
-            yield from zip(ids, self._to_predictions(*self._score(batch)), strict=True)
+            yield from zip(ids, self._predict(batch), strict=True)
 
     def rows(self, store: Store, split: str) -> NDArray[np.int64]:
         """Rows (N,) of the samples of a split that have a modality of the run, in the order of the store."""
@@ -300,7 +301,7 @@ class Predictor:
             masked = batch if modality_mask is None else mask_modalities(batch, modality_mask)
             if len(masked.rows):
                 row_parts.append(masked.rows.cpu().numpy())
-                score_parts.append(self._score(masked)[0])
+                score_parts.append(self.score_batch(masked)[0])
         rows, scores = np.concatenate(row_parts), np.concatenate(score_parts)
         scores = scores if calibrated is False else self.scale(scores)
         labels = store.targets(rows) if store.has_unknown else np.asarray(store.labels)[rows]
@@ -376,7 +377,8 @@ class Predictor:
             yield Batch(features, masks, batch.labels, batch.rows).to(self.device)
 
     @torch.inference_mode()
-    def _score(self, batch: Batch) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def score_batch(self, batch: Batch) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Raw scores (B, L) in [0, 1] and attribution (B, L) of a batch with all modalities of the run."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             outputs = self.model.score(batch.features, batch.masks)
         scores = outputs.scores.float().cpu().numpy()
@@ -384,9 +386,9 @@ class Predictor:
             raise DataError(f"{self.folder}: scores are not finite; check the scale of the features")
         return scores, outputs.attribution.cpu().numpy()
 
-    def _to_predictions(
-        self, scores: NDArray[np.float32], attribution: NDArray[np.int64]
-    ) -> list[Prediction]:
+    def _predict(self, batch: Batch) -> list[Prediction]:
+        scores, attribution = self.score_batch(batch)
         decisions = self.scale.decide(scores) if self.scale.decides else None
         shown, thresholds = self.scale(scores), self.scale.raw_thresholds
-        return make_predictions(scores, attribution, thresholds, list(self.widths), shown, decisions)
+        notes = self.inputs.notes(batch)
+        return make_predictions(scores, attribution, thresholds, list(self.widths), shown, decisions, notes)

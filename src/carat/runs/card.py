@@ -19,7 +19,7 @@ from carat.data.store.transform import Transform
 from carat.features.description import Description
 from carat.runs.calibration import RunCalibration
 from carat.runs.compatibility import rename_weights
-from carat.runs.folder import CARD, EXPERIMENT, WEIGHTS, read_experiment
+from carat.runs.folder import CARD, EXPERIMENT, REFERENCE, WEIGHTS, read_experiment
 from carat.runs.origin import Origin
 from carat.utils.errors import CaratError, RunError
 from carat.utils.files import replace_file, write_json
@@ -119,7 +119,7 @@ class RunCard(Section):
     def _check_files(cls, digests: dict[str, str]) -> dict[str, str]:
         for name in digests:
             path = PurePosixPath(name)
-            if name not in (CARD, EXPERIMENT, WEIGHTS) and (
+            if name not in (CARD, EXPERIMENT, WEIGHTS, REFERENCE) and (
                 path.parts[:1] != (ENCODERS,) or ".." in path.parts
             ):
                 raise ValueError(f"'{name}' is no file of a run")
@@ -162,7 +162,8 @@ def write_weights(out: Path, weights: Mapping[str, Any]) -> None:
 def write_card(out: Path, card: RunCard) -> None:
     """Write the card with the checksums of all files that prediction needs, which completes a run."""
     encoder_files = sorted(x.relative_to(out).as_posix() for x in (out / ENCODERS).rglob("*") if x.is_file())
-    digests = {name: _digest((out / name).read_bytes()) for name in (EXPERIMENT, WEIGHTS, *encoder_files)}
+    files = [EXPERIMENT, WEIGHTS, *([REFERENCE] if (out / REFERENCE).is_file() else []), *encoder_files]
+    digests = {name: _digest((out / name).read_bytes()) for name in files}
     update = {"digests": digests, "modality_order": list(card.modalities)}
     content = card.model_copy(update=update).model_dump()
     for optional in ("origin", "calibration"):

@@ -17,6 +17,7 @@ from carat.evaluation.report import Calibrated, make_report
 from carat.evaluation.summary import summarize_report
 from carat.evaluation.thresholds import apply_thresholds
 from carat.runs.calibration import RunCalibration
+from carat.training.reference import fit_references
 from carat.training.setup import Task
 
 
@@ -27,6 +28,8 @@ class Validated:
     calibration: RunCalibration
     evaluation: dict[str, Any]
     """Metrics with intervals, for the model card."""
+    references: dict[str, NDArray[Any]]
+    """Distribution of the data, see `carat.training.reference`."""
 
 
 def validate_task(task: Task, thresholds: Mapping[str, float]) -> Validated:
@@ -63,7 +66,11 @@ def validate_task(task: Task, thresholds: Mapping[str, float]) -> Validated:
         calibrated=Calibrated(found.held_out, thresholds),
     )
     predicted = apply_thresholds(scores, np.array(list(thresholds.values())))
-    return Validated(calibration, summarize_report(report, store.manifest.name, predicted, labels, groups))
+    return Validated(
+        calibration,
+        summarize_report(report, store.manifest.name, predicted, labels, groups),
+        fit_references(task, scores, np.array(list(thresholds.values()))),
+    )
 
 
 @torch.inference_mode()

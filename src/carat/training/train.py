@@ -33,6 +33,7 @@ from carat.runs.folder import (
     write_experiment,
 )
 from carat.runs.model_card import describe_model, write_model_card
+from carat.runs.reference import write_reference
 from carat.training.calibration import validate_task
 from carat.training.checkpoints import AfterEpoch, batches_of, find_checkpoint, keep_newest
 from carat.training.compilation import compile_model
@@ -319,6 +320,7 @@ def _finish(module: TrainingModule, task: Task, out: Path) -> None:
     name, environment = out.resolve().name, environment | spent
     model = describe_model(name, card, task.experiment, environment, validated.evaluation)
     write_model_card(out, model)
+    write_reference(out, validated.references)
     write_card(out, card)
     if task.experiment.training.keep_checkpoint:
         keep_newest(out / CHECKPOINTS)
