@@ -29,6 +29,7 @@ from carat.config.experiment import experiment_with
 from carat.training.launched import forget_launcher, rendezvous_address, started_by_launcher
 from carat.utils.errors import CaratError, ConfigError, Interrupted, is_out_of_memory, printable, shorten
 from carat.utils.logging import drop_output, show_progress
+from carat.utils.threads import wait_passively
 
 offer("carat")  # the default; `main` repeats it for the method of the command line
 
@@ -78,6 +79,7 @@ def _prepare_environment() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # another encoding than UTF-8 lacks characters
             stream.reconfigure(errors="backslashreplace")
+    wait_passively()
     os.environ["MPLBACKEND"] = "agg"  # matplotlib refuses to be imported if it does not know the backend
 
 

@@ -78,6 +78,7 @@ def describe_model(
             "peak_gb": environment.get("peak_gb"),
             "processor": environment.get("processor") or UNKNOWN,
             "processes": environment.get("processes"),
+            "threads": environment.get("threads"),
             "commit": environment.get("commit"),
             "carbon": NOT_MEASURED,
         },
@@ -204,7 +205,9 @@ def _sections(model: Mapping[str, Any]) -> Iterator[str]:
     seconds = training["seconds"]
     yield _list(
         {
-            "Hardware": f"{training['processor']}, processes: {training['processes'] or UNKNOWN}",
+            "Hardware": training["processor"],
+            "Processes": training["processes"],
+            "Threads of each": training["threads"],
             "Time": UNKNOWN if seconds is None else f"{seconds} s",
             "Peak memory": UNKNOWN if training["peak_gb"] is None else f"{training['peak_gb']} GB",
             "Carbon emitted": training["carbon"],

@@ -287,6 +287,7 @@ def _finish(module: TrainingModule, task: Task, out: Path) -> None:
         "peak_gb": round(peak_gb(), 3),
         "parameters": module.model.num_parameters,
         "processes": module.processes.size,
+        "threads": torch.get_num_threads(),
     }
     write_json(out / ENVIRONMENT, environment | spent)
     Table.from_records([x | {"epoch": int(x["epoch"])} for x in module.history]).to_csv(out / METRICS)
