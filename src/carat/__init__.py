@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from carat.evaluation.report import Report
     from carat.features.clip import Clip, read_clip
     from carat.inference.clips.timeline import Timeline
+    from carat.inference.ensemble import ensemble
     from carat.inference.evaluate import evaluate
     from carat.inference.explain.explanation import explain
     from carat.inference.export import export
@@ -62,6 +63,7 @@ __all__ = [
     "ablate",
     "build_store",
     "compare",
+    "ensemble",
     "evaluate",
     "explain",
     "export",
@@ -97,6 +99,7 @@ _HOMES = {
     "ablate": "carat.studies.ablation",
     "build_store": "carat.data.recipes.build",
     "compare": "carat.studies.leaderboard.comparison",
+    "ensemble": "carat.inference.ensemble",
     "evaluate": "carat.inference.evaluate",
     "explain": "carat.inference.explain.explanation",
     "export": "carat.inference.export",

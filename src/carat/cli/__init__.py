@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from carat.cli import (  # noqa: F401  each registers its commands
     data,
+    ensemble,
     explain,
     export,
     models,

@@ -6,13 +6,9 @@ import os
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
 from carat.inference.predictor import Precision, Predictor
-from carat.models.build import build
-from carat.runs.card import check_files, check_padding, read_run, read_weights
-from carat.runs.folder import WEIGHTS
-from carat.utils.errors import RunError
+from carat.runs.model import load_model
 
 
 def load(
@@ -41,16 +37,7 @@ def load(
         carat.load("demo-run", device="cpu").labels
     """
     folder = Path(run)
-    card, experiment = read_run(folder)
-    check_files(folder, card)
-    with torch.random.fork_rng(devices=[]):  # initial weights leave the random state unchanged
-        model = build(experiment.method, experiment.encoders, card.labels, card.modalities, folder)
-    check_padding(folder, card, model.max_length)
-    try:
-        model.load_state_dict(read_weights(folder, card))
-    except (SafetensorError, OSError, RuntimeError) as error:
-        problem = f"corrupt, or does not match the experiment ({str(error).strip().splitlines()[-1].strip()})"
-        raise RunError(f"{folder / WEIGHTS}: {problem}") from error
+    card, experiment, model = load_model(folder)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     file = None if vectors is None else Path(vectors)
     return Predictor(folder, card, experiment, model.to(device), precision, file)
