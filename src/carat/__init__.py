@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from carat.inference.writers import to_frame
     from carat.models.base import Model, ModelOutputs, TrainingData
     from carat.models.carat.model import Carat
+    from carat.runs.hub import push
+    from carat.runs.listing import ListedRun, list_runs
     from carat.studies.ablation import ablate
     from carat.studies.leaderboard.comparison import compare
     from carat.studies.sweep import sweep
@@ -49,6 +51,7 @@ __all__ = [
     "CaratError",
     "Clip",
     "Experiment",
+    "ListedRun",
     "MethodConfig",
     "Model",
     "ModelOutputs",
@@ -68,11 +71,13 @@ __all__ = [
     "explain",
     "export",
     "import_corpus",
+    "list_runs",
     "load",
     "load_experiment",
     "make_synthetic",
     "merge_stores",
     "open_store",
+    "push",
     "read_clip",
     "register_method",
     "sweep",
@@ -86,6 +91,7 @@ _HOMES = {
     "CaratError": "carat.utils.errors",
     "Clip": "carat.features.clip",
     "Experiment": "carat.config.experiment",
+    "ListedRun": "carat.runs.listing",
     "MethodConfig": "carat.config.methods",
     "Model": "carat.models.base",
     "ModelOutputs": "carat.models.base",
@@ -104,11 +110,13 @@ _HOMES = {
     "explain": "carat.inference.explain.explanation",
     "export": "carat.inference.export",
     "import_corpus": "carat.data.corpora.importing",
+    "list_runs": "carat.runs.listing",
     "load": "carat.inference.loading",
     "load_experiment": "carat.config.experiment",
     "make_synthetic": "carat.data.synthetic",
     "merge_stores": "carat.data.merge.merging",
     "open_store": "carat.data.store",
+    "push": "carat.runs.hub",
     "read_clip": "carat.features.clip",
     "register_method": "carat.config.methods",
     "sweep": "carat.studies.sweep",

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from carat.inference.predictor import Precision, Predictor
+from carat.runs.hub import locate
 from carat.runs.model import load_model
 
 
@@ -21,7 +22,8 @@ def load(
     """Load a finished run for inference; the training store is not needed.
 
     Args:
-        run: folder created by `carat train`, or a `TrainedRun`.
+        run: folder created by `carat train`, a `TrainedRun`, or a run on the Hugging Face Hub,
+            "hf://owner/name@revision", which is downloaded into `$CARAT_CACHE`.
         device: PyTorch device, e.g. "cpu" or "cuda:1"; defaults to a GPU if one is available.
         precision: "float32", in which thresholds were chosen, or "bf16", which is faster on hardware that
             supports it and changes scores by about 0.01.
@@ -31,12 +33,12 @@ def load(
         Predictor with the model on the device.
 
     Raises:
-        RunError: there is no run, or it is unfinished or corrupt.
+        RunError: there is no run, or it is unfinished or corrupt, or see `carat.runs.hub.download`.
 
     Example:
         carat.load("demo-run", device="cpu").labels
     """
-    folder = Path(run)
+    folder = locate(run)
     card, experiment, model = load_model(folder)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     file = None if vectors is None else Path(vectors)

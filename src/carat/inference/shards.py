@@ -16,6 +16,7 @@ from carat.inference.loading import load
 from carat.inference.predictor import Precision, Predictor
 from carat.inference.writers import WRITERS, write_file
 from carat.runs.folder import CARD
+from carat.runs.hub import locate
 from carat.utils.errors import RunError
 from carat.utils.files import name_file, replace_file, unfinished_name, write_json
 from carat.utils.logging import logger
@@ -110,12 +111,13 @@ def predict_in_shards(
     """
     if ending not in WRITERS:
         raise RunError(f"unknown format '{ending}'; use {', '.join(WRITERS)}")
+    run = locate(run)
     digest, predictor, opened = (
-        hash_file(Path(run) / CARD, RunError),
+        hash_file(run / CARD, RunError),
         load(run, "cpu", precision),
         open_store(store),
     )
-    paths = Path(run).resolve(), Path(store).resolve(), Path(out).resolve()
+    paths = run.resolve(), Path(store).resolve(), Path(out).resolve()
     job = PredictionJob(*paths, ending, precision, digest, opened.manifest.fingerprint)
     opened.verify()
     for note in predictor.notes(opened, [split] if split else list(opened.manifest.splits)):

@@ -18,6 +18,7 @@ from carat.runs.batches import load_batches
 from carat.runs.card import RunCard
 from carat.runs.compatibility import check_fit
 from carat.runs.folder import WEIGHTS
+from carat.runs.hub import locate
 from carat.runs.model import load_model
 from carat.utils.errors import CaratError, ConfigError, RunError
 from carat.utils.reading import hash_file
@@ -67,7 +68,7 @@ def choose_targets(store: Store, model: Model, experiment: Experiment, accelerat
         return Targets(store.soft_targets() if graded else None)
     targets = np.array(store.soft_targets() if graded else store.targets())
     try:
-        return _mix(targets, store, Path(training.teacher), training.teacher_weight, accelerator)
+        return _mix(targets, store, locate(training.teacher), training.teacher_weight, accelerator)
     except (CaratError, OSError) as error:
         kind = type(error) if isinstance(error, CaratError) else RunError
         raise kind(f"{TEACHER}: {error}") from error
