@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from carat.data.synthetic import make_synthetic
     from carat.evaluation.report import Report
     from carat.features.clip import Clip, read_clip
+    from carat.inference.calibrate import calibrate_run
     from carat.inference.clips.timeline import Timeline
     from carat.inference.ensemble import ensemble
     from carat.inference.evaluate import evaluate
     from carat.inference.explain.explanation import explain
     from carat.inference.export import export
     from carat.inference.loading import load
+    from carat.inference.model_card import make_model_card
     from carat.inference.prediction import Prediction
     from carat.inference.predictor import Predictor
     from carat.inference.writers import to_frame
@@ -65,6 +67,7 @@ __all__ = [
     "__version__",
     "ablate",
     "build_store",
+    "calibrate_run",
     "compare",
     "ensemble",
     "evaluate",
@@ -74,6 +77,7 @@ __all__ = [
     "list_runs",
     "load",
     "load_experiment",
+    "make_model_card",
     "make_synthetic",
     "merge_stores",
     "open_store",
@@ -104,6 +108,7 @@ _HOMES = {
     "TrainingData": "carat.models.base",
     "ablate": "carat.studies.ablation",
     "build_store": "carat.data.recipes.build",
+    "calibrate_run": "carat.inference.calibrate",
     "compare": "carat.studies.leaderboard.comparison",
     "ensemble": "carat.inference.ensemble",
     "evaluate": "carat.inference.evaluate",
@@ -113,6 +118,7 @@ _HOMES = {
     "list_runs": "carat.runs.listing",
     "load": "carat.inference.loading",
     "load_experiment": "carat.config.experiment",
+    "make_model_card": "carat.inference.model_card",
     "make_synthetic": "carat.data.synthetic",
     "merge_stores": "carat.data.merge.merging",
     "open_store": "carat.data.store",

@@ -37,7 +37,14 @@ def test_names() -> None:
     assert parse_name(Path("hf://me/run")) == HubName("me/run", "main")
     assert parse_name("hf") is None
     assert parse_name(Path("runs/hf:/x")) is None
-    for name in ("hf://me", "hf://me/run@", "hf://me/run@../x", "hf://me/run/more", "hf://me/\x1b[31m", "hf:///"):
+    for name in (
+        "hf://me",
+        "hf://me/run@",
+        "hf://me/run@../x",
+        "hf://me/run/more",
+        "hf://me/\x1b[31m",
+        "hf:///",
+    ):
         with pytest.raises(ConfigError, match="no name of a run on the hub"):
             parse_name(name)
 
@@ -76,7 +83,9 @@ def test_without_network_the_cache_is_used(
     folder = carat.load("hf://me/run", "cpu").folder
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert carat.load("hf://me/run", "cpu").folder == folder
-    with pytest.raises(RunError, match=r"hf://me/other@main: the hub cannot be reached .*and there is no copy"):
+    with pytest.raises(
+        RunError, match=r"hf://me/other@main: the hub cannot be reached .*and there is no copy"
+    ):
         carat.load("hf://me/other", "cpu")
 
 

@@ -13,6 +13,7 @@ from cyclopts import CycloptsError, MissingArgumentError
 from pydantic import ValidationError
 
 from carat.cli import (  # noqa: F401  each registers its commands
+    calibrate,
     data,
     ensemble,
     explain,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from cyclopts import Group, Parameter
 
 from carat.cli.app import Workers, cores
+from carat.cli.scores import ScoreArguments
 from carat.utils.errors import CaratError, ConfigError
 from carat.utils.logging import logger
 
@@ -110,7 +111,7 @@ def predict_clips(
     workers: Workers,
     engine: Literal["local", "ray"],
     address: str | None,
-    precision: Literal["float32", "bf16"],
+    scores: ScoreArguments,
     overwrite: bool,
 ) -> None:
     """Score audio and video files, write a folder, and print the first segments.
@@ -138,7 +139,6 @@ def predict_clips(
 
     from carat.cli.tables import show_timeline
     from carat.inference.clips.folder import score_clips
-    from carat.inference.loading import load
 
     shown: list[str] = []
 
@@ -147,8 +147,9 @@ def predict_clips(
             show_timeline(timeline)  # type: ignore[arg-type]  # its class is imported late
         shown.append("")
 
+    predictor = scores.load(run, vectors)
     report = score_clips(
-        load(run, precision=precision, vectors=vectors),
+        predictor,
         files,
         out,
         transcripts=transcripts,
@@ -160,7 +161,8 @@ def predict_clips(
         on_clip=show,
     )
     failed = [entry for entry in report["clips"] if "problem" in entry]
-    for note in dict.fromkeys(x for entry in report["clips"] for x in entry.get("notes", ())):
+    notes = [x for entry in report["clips"] for x in entry.get("notes", ())]
+    for note in dict.fromkeys([*notes, *predictor.scale.guarantee()]):
         logger.warning(f"note: {note}")
     done = [entry for entry in report["clips"] if "problem" not in entry]
     segments = sum(entry["segments"] for entry in done)

@@ -17,6 +17,7 @@ from carat.config.experiment import Experiment
 from carat.data.store.manifest import Tokens, Waveform, Width, check_names, check_specification
 from carat.data.store.transform import Transform
 from carat.features.description import Description
+from carat.runs.calibration import RunCalibration
 from carat.runs.compatibility import rename_weights
 from carat.runs.folder import CARD, EXPERIMENT, WEIGHTS, read_experiment
 from carat.runs.origin import Origin
@@ -24,7 +25,7 @@ from carat.utils.errors import CaratError, RunError
 from carat.utils.files import replace_file, write_json
 from carat.utils.reading import check_regular, hash_file, read_json
 
-SCHEMA = 2
+SCHEMA = 3
 MAX_PADDING = 1 << 20
 """Limit of `ModalityCard.pad_to`."""
 Threshold = Annotated[float, Field(ge=0, le=1)]
@@ -79,6 +80,8 @@ class RunCard(Section):
     notes: list[str] = []
     origin: Origin | None = None
     """The run whose weights training started from."""
+    calibration: RunCalibration | None = None
+    """How scores become probabilities and decisions; None for runs of early versions."""
     digests: dict[str, str] = {}
     """SHA-256 of the files of the run; `run.json` itself is hashed without its own entry."""
 
@@ -101,6 +104,15 @@ class RunCard(Section):
     @classmethod
     def _order_thresholds(cls, thresholds: dict[str, float], info: ValidationInfo) -> dict[str, float]:
         return _in_order(thresholds, info.data.get("labels", list(thresholds)), "the labels")
+
+    @field_validator("calibration")
+    @classmethod
+    def _order_calibration(
+        cls, calibration: RunCalibration | None, info: ValidationInfo
+    ) -> RunCalibration | None:
+        if calibration is None:
+            return None
+        return calibration.in_order(info.data.get("labels", list(calibration.labels)))
 
     @field_validator("digests")
     @classmethod
@@ -153,8 +165,9 @@ def write_card(out: Path, card: RunCard) -> None:
     digests = {name: _digest((out / name).read_bytes()) for name in (EXPERIMENT, WEIGHTS, *encoder_files)}
     update = {"digests": digests, "modality_order": list(card.modalities)}
     content = card.model_copy(update=update).model_dump()
-    if card.origin is None:
-        del content["origin"]
+    for optional in ("origin", "calibration"):
+        if content[optional] is None:
+            del content[optional]
     content["digests"][CARD] = _digest(_canonical(content))
     write_json(out / CARD, content)
 

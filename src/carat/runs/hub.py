@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 CACHE = "CARAT_CACHE"
 """Environment variable with the folder of downloaded runs; defaults to `~/.cache/carat`."""
-DOCUMENTS = ("README.md", "LICENSE", "LICENSE.txt", "model_card.json")
+DOCUMENTS = ("README.md", "LICENSE", "LICENSE.txt", "model_card.md", "model_card.json")
 FILES = (CARD, EXPERIMENT, WEIGHTS, ENVIRONMENT, METRICS, CURVES, f"{ENCODERS}/*/*.json", *DOCUMENTS)
 """Patterns of the files of a run that are shared."""
 IGNORED = (".gitattributes", ".gitignore", "*.svg", "*.png", "*.jpg")

@@ -255,10 +255,10 @@ def _prepare_worker(out: Path) -> TaskFunction:
             begun = is_begun(folder, job.experiment, job.fingerprint)
             train(job.experiment, store, folder, overwrite=not begun)
         try:
-            predictor = load(folder, "cpu")
+            predictor = load(folder, "cpu", calibrated=False)
         except RunError:  # corrupted since the training finished
             train(job.experiment, store, folder, overwrite=True)
-            predictor = load(folder, "cpu")
+            predictor = load(folder, "cpu", calibrated=False)
         if predictor.card.fingerprint != job.fingerprint:  # its processes open the store themselves
             raise DataError(f"{job.store}: replaced during the training; rerun the command on one store")
         if job.measure is not None:
