@@ -55,6 +55,7 @@ def test_pushed_runs_load_again(hub: Hub, trained: TrainedRun, store: Store, run
     assert hub.created[0]["name"] == "run"
     assert set(hub.files) >= {"run.json", "experiment.yaml", "weights.safetensors", "metrics.csv"}
     assert not any("checkpoint" in file for file in hub.files)
+    assert hub.files["README.md"] == (trained.folder / "model_card.md").read_bytes()
     predictor = carat.load("hf://me/run", "cpu")
     assert predictor.score(store, "test")[1].tolist() == (
         carat.load(trained.folder, "cpu").score(store, "test")[1].tolist()

@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 from carat.config.encoders import ENCODERS
 from carat.runs.card import RunCard, check_files, read_run
-from carat.runs.folder import CARD, CURVES, ENVIRONMENT, EXPERIMENT, METRICS, WEIGHTS
+from carat.runs.folder import (
+    CARD,
+    ENVIRONMENT,
+    EXPERIMENT,
+    METRICS,
+    MODEL_CARD,
+    MODEL_CARD_JSON,
+    WEIGHTS,
+)
 from carat.utils.errors import ConfigError, RunError, printable, shorten
 from carat.utils.files import replace_file
 from carat.utils.logging import logger
@@ -28,8 +36,8 @@ if TYPE_CHECKING:
 
 CACHE = "CARAT_CACHE"
 """Environment variable with the folder of downloaded runs; defaults to `~/.cache/carat`."""
-DOCUMENTS = ("README.md", "LICENSE", "LICENSE.txt", "model_card.md", "model_card.json")
-FILES = (CARD, EXPERIMENT, WEIGHTS, ENVIRONMENT, METRICS, CURVES, f"{ENCODERS}/*/*.json", *DOCUMENTS)
+DOCUMENTS = ("README.md", "LICENSE", "LICENSE.txt", MODEL_CARD_JSON)
+FILES = (CARD, EXPERIMENT, WEIGHTS, ENVIRONMENT, METRICS, f"{ENCODERS}/*/*.json", *DOCUMENTS)
 """Patterns of the files of a run that are shared."""
 IGNORED = (".gitattributes", ".gitignore", "*.svg", "*.png", "*.jpg")
 """Patterns of other files that a repository may have; they are not downloaded."""
@@ -207,24 +215,27 @@ def push(
     folder = Path(run)
     card, _ = read_run(folder)
     check_files(folder, card)
-    files = [*_shared_files(folder, card)]
+    files = dict(_shared_files(folder, card))
     with _errors(name):
         from huggingface_hub import CommitOperationAdd
 
         api = _api()
         api.create_repo(name.repository, private=private, exist_ok=True)
-        operations = [CommitOperationAdd(x, str(folder / x)) for x in files]
+        operations = [CommitOperationAdd(name, str(file)) for name, file in files.items()]
         done = api.create_commit(name.repository, operations, commit_message=message, revision=name.revision)
     return f"hf://{name.repository}@{done.oid}"
 
 
-def _shared_files(folder: Path, card: RunCard) -> Iterator[str]:
-    """Files of a run that are uploaded: those with a checksum, and documents that are regular files."""
-    yield from sorted({CARD, EXPERIMENT, WEIGHTS, *card.digests})
-    for name in (METRICS, CURVES, *DOCUMENTS):
-        file = folder / name
+def _shared_files(folder: Path, card: RunCard) -> Iterator[tuple[str, Path]]:
+    """Files of a run that are uploaded, by name: those with a checksum, and documents that are regular files.
+
+    The model card is the page of the repository, unless the run has a README.md of its own.
+    """
+    for name in sorted({CARD, EXPERIMENT, WEIGHTS, *card.digests}):
+        yield name, folder / name
+    for name, file in [("README.md", folder / MODEL_CARD), *((x, folder / x) for x in (METRICS, *DOCUMENTS))]:
         if file.is_file() and not file.is_symlink():
-            yield name
+            yield name, file
 
 
 def _api() -> HfApi:
