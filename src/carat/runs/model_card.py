@@ -33,7 +33,8 @@ MISUSES = (
 RISKS = (
     "People show emotions differently across cultures, languages, ages, genders and conditions, and "
     "annotators judge them differently. Results hold for data like the training data; results by group of "
-    "people are in this card only if somebody measured them (`carat evaluate RUN --data STORE --by FILE:COLUMN`)."
+    "people are in this card only if somebody measured them "
+    "(`carat evaluate RUN --data STORE --by FILE:COLUMN`)."
 )
 
 
