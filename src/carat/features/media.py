@@ -94,6 +94,8 @@ class Media:
         self.file = Path(file)
         self.on_time: Callable[[float], None] = lambda seconds: None
         """Called with the time that decoding has reached, for progress."""
+        self.memo: dict[str, Any] = {}
+        """What extractors of the same file share, such as its speech segments, by description."""
         require_av()
         check_regular(self.file)
         if self.file.stat().st_size == 0:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from carat.features.cache import FeatureCache
 from carat.features.description import Settings, describe
+from carat.features.extraction import Problems, Work
 from carat.features.words import Word, per_word
 from carat.utils.errors import DataError
-from carat.utils.parallel.tasks import Engine
 
 SHOWN = 3
 """Number of files named in a report."""
@@ -68,10 +68,13 @@ class MediaSource:
         self._parts = {key: part for key, part in zip(self.keys, parts, strict=True) if part is not None}
         self._words = dict(zip(self.keys, words, strict=True))
 
-    def prepare(self, workers: int = 1, engine: Engine = "local", address: str | None = None) -> None:
-        """Extract the features of all files in parallel, so that `read` finds them in the cache."""
-        files = [self.folder / file for file in self._file_of.values() if file]
-        self._problems = self._cache.extract_all(files, workers=workers, engine=engine, address=address)
+    def work(self) -> Work:
+        """List the extractions that `read` needs in the cache."""
+        return [(self.extraction, [self.folder / file for file in self._file_of.values() if file])]
+
+    def accept(self, problems: Problems) -> None:
+        """Receive the problems of files that could not be decoded."""
+        self._problems = problems.get(self.id, {})
 
     def read(self, keys: Sequence[str]) -> list[NDArray[Any] | None]:
         """Read features (T, d) by key; None for rows without a file, and files without the modality."""
