@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -148,15 +149,23 @@ def test_one_of_a_thousand_tracks_is_decoded(tmp_path: Path) -> None:
     assert len(sound(file)) == pytest.approx(0.2 * 16_000, abs=32)
 
 
-def test_the_child_ends_with_the_media(tmp_path: Path) -> None:
+def wait_for_end(pid: int | None) -> None:
+    """Wait until a process does not exist anymore."""
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline, "the decoder is still running"
+        time.sleep(0.01)
+
+
+def test_the_decoder_ends_with_the_media(tmp_path: Path) -> None:
     file = write_media(tmp_path / "a.wav", sound=tone(30, 16_000), audio_codec="pcm_s16le")
     media = Media(file)
     stream = media.audio(16_000)
     next(stream)
-    assert media._child is not None
-    process = media._child._process
+    assert media._decoder is not None
+    pid = media._decoder._pid
     stream.close()  # the rest is not wanted
-    assert process.poll() is not None
+    wait_for_end(pid)
     assert sum(map(len, media.audio(16_000))) == 30 * 16_000
     media.close()
 

@@ -1,4 +1,4 @@
-"""The child process that decodes a media file for `carat.features.media`.
+"""The process that decodes a media file for `carat.features.media`.
 
 It reads requests from standard input, one JSON object per line, and answers on standard output with messages:
 a JSON object on one line, whose key `bytes` is the length of the content that follows.
@@ -10,6 +10,8 @@ import json
 import math
 import os
 import sys
+from bisect import bisect_right, insort
+from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -46,6 +48,8 @@ UNKNOWN_SIZE = 0x7FFF0000
 """Size in a WAV header from which it only means that the recorder did not know it."""
 BLOCK = 1 << 16
 """Samples per message."""
+AHEAD = 32
+"""Packets that are read ahead; codecs reorder at most 16 frames."""
 
 
 class MediaError(Exception):
@@ -163,10 +167,12 @@ class Decoding:
         container: opened file.
         stream: stream to decode.
         others: other streams, whose packets show where the file ends.
+        rate: pictures per second that are wanted; frames that are not shown at multiples of 1 / rate may be left
+            out, if no other frame depends on them.
     """
 
-    def __init__(self, container: Any, stream: Any, others: list[Any]) -> None:
-        self._container, self.stream, self._others = container, stream, others
+    def __init__(self, container: Any, stream: Any, others: list[Any], rate: Fraction | None = None) -> None:
+        self._container, self.stream, self._others, self._rate = container, stream, others, rate
         self._start = Fraction(container.start_time or 0, 1_000_000)
         self._packets = self._damaged = self._frames = 0
         self._end = Fraction(0)
@@ -180,10 +186,9 @@ class Decoding:
         import av
 
         self.stream.codec_context.thread_count = 1
-        for packet in self._container.demux([self.stream, *self._others]):
-            self._note_end(packet)
-            if packet.stream is not self.stream:
-                continue
+        for packet, is_needed in self._ahead():
+            if self._rate is not None:
+                self.stream.codec_context.skip_frame = "DEFAULT" if is_needed else "NONREF"
             self._packets += 1
             try:
                 frames = packet.decode()
@@ -199,6 +204,33 @@ class Decoding:
                     raise MediaError(f"has times beyond {MAX_SECONDS // 3600} hours")
                 yield time, frame
         self._check()
+
+    def _ahead(self) -> Iterator[tuple[Any, bool]]:
+        """Packets of the stream, and whether their frames are needed, which later packets show."""
+        held: deque[Any] = deque()
+        times: list[int] = []
+        for packet in self._container.demux([self.stream, *self._others]):
+            self._note_end(packet)
+            if packet.stream is not self.stream:
+                continue
+            held.append(packet)
+            if packet.pts is not None:
+                insort(times, packet.pts)
+            if len(held) > AHEAD:
+                first = held.popleft()
+                yield first, self._is_needed(first, times)
+                if len(times) > 4 * AHEAD:  # frames of before do not come anymore
+                    del times[:AHEAD]
+        for packet in held:
+            yield packet, self._is_needed(packet, times)
+
+    def _is_needed(self, packet: Any, times: list[int]) -> bool:
+        """Whether the frame of a packet is shown at a multiple of 1 / rate, as far as is known."""
+        after = bisect_right(times, packet.pts) if packet.pts is not None else len(times)
+        if self._rate is None or after == len(times):
+            return True
+        start, end = (pts * packet.time_base - self._start for pts in (packet.pts, times[after]))
+        return math.ceil(start * self._rate) < end * self._rate
 
     def _note_end(self, packet: Any) -> None:
         if packet.pts is not None and packet.time_base is not None:
@@ -221,12 +253,12 @@ class Decoding:
             )
 
 
-def _decode(container: Any, kind: str) -> Decoding:
+def _decode(container: Any, kind: str, rate: Fraction | None = None) -> Decoding:
     audio, video = _streams(container)
     stream, other = (audio, video) if kind == "audio" else (video, audio)
     if stream is None:
         raise MediaError(f"has no {'sound' if kind == 'audio' else 'pictures'}")
-    return Decoding(container, stream, [other] if other is not None else [])
+    return Decoding(container, stream, [other] if other is not None else [], rate)
 
 
 def _audio(container: Any, rate: int, output: BinaryIO) -> None:
@@ -323,7 +355,7 @@ def _video(container: Any, rate: Fraction, size: int, output: BinaryIO) -> None:
     A picture that is shown at several of them is sent once.
     """
     index = 0
-    decoding = _decode(container, "video")
+    decoding = _decode(container, "video", rate)
     aspect = decoding.stream.codec_context.sample_aspect_ratio or 1
     for frame, start, end in _shown(decoding):
         content: bytes | None = None
@@ -369,7 +401,3 @@ def _pixels(frame: Any, width: int, height: int) -> bytes:
     if plane.line_size == 3 * width:
         return bytes(pixels[: 3 * width * height])
     return b"".join(pixels[y * plane.line_size :][: 3 * width] for y in range(height))
-
-
-if __name__ == "__main__":
-    main()
