@@ -216,3 +216,31 @@ def test_names_of_any_bytes(tmp_path: Path) -> None:
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\nb%20c?.wav"))
     file.rename(odd)
     assert len(sound(odd)) == 16_000
+
+
+@pytest.mark.parametrize("gop", [1, 12, 250])
+def test_some_pictures_are_those_of_all(tmp_path: Path, gop: int) -> None:
+    """Also in a file with frames that depend on later ones, and with few key frames."""
+    import av
+
+    file = tmp_path / "a.mp4"
+    rng = np.random.default_rng(0)
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("libx264", 12, options={"bf": "3", "g": str(gop), "b_strategy": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(12 * 40):
+            picture = np.repeat(np.repeat(rng.integers(0, 256, (6, 8, 3), np.uint8), 8, 0), 8, 1)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+        container.mux(stream.encode())
+    with Media(file) as media:
+        every = list(media.pictures(12))
+        steps = [0, 1, 7, 130, 131, 301, 479]
+        some = list(media.pictures(12, wanted=steps))
+        slower = list(media.pictures(5))
+    assert [picture.index for picture in every] == list(range(480))
+    assert [picture.index for picture in some] == steps
+    for picture in some:
+        assert (picture.pixels == every[picture.index].pixels).all()
+    assert len(slower) == 200  # here frames are left out that no other depends on
+    for picture in slower:
+        assert (picture.pixels == every[picture.index * 12 // 5].pixels).all()

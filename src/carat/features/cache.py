@@ -13,7 +13,6 @@ import numpy as np
 from carat.features.description import Description
 from carat.features.extractor import Extractor, FeatureSequence
 from carat.features.media import Media
-from carat.utils.errors import DataError
 from carat.utils.files import replace_file
 from carat.utils.progress import progress
 from carat.utils.reading import hash_unchanged

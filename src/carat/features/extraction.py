@@ -35,8 +35,8 @@ def extract_all(
 ) -> Problems:
     """Extract the features that are not in the cache, in parallel.
 
-    All features of a file are made by one worker, which opens the file once. A file that cannot be decoded does
-    not stop the others. After an interruption, what is extracted is kept.
+    All features of a file are made by one worker, which opens the file once. A file that cannot be decoded
+    does not stop the others. After an interruption, what is extracted is kept.
 
     Args:
         work: what is extracted, in this order for each file.
@@ -66,7 +66,7 @@ def extract_all(
     with closing(results):
         for result in track(results, "Extracting features", total=len(tasks)):
             task = tasks[result.index]
-            if result.problem:  # with the file, or with the worker, which may have made a part of the features
+            if result.problem:  # of the file, or of a worker that made some of the features
                 failed = [name for name in task.descriptions if not caches[name].has(task.file)]
                 found = dict.fromkeys(failed, result.problem)
             else:

@@ -7,7 +7,7 @@ sound and pictures come as streams, so that recordings of any length need consta
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,9 @@ class Media:
         if len(held):
             yield held
 
-    def pictures(self, rate: float, size: int = 1280) -> Iterator[Picture]:
+    def pictures(
+        self, rate: float, size: int = 1280, wanted: Sequence[int] | None = None
+    ) -> Iterator[Picture]:
         """Decode the pictures that are shown at 0, 1 / rate, 2 / rate, … seconds.
 
         Times are those of the file, so that variable frame rates come out right. Steps at which nothing is
@@ -159,6 +161,8 @@ class Media:
         Args:
             rate: pictures per second.
             size: length in pixels of the longer side to which larger pictures are reduced.
+            wanted: numbers of the time steps whose pictures are wanted, found without decoding all others; by
+                default all.
 
         Raises:
             DataError: there are no pictures, or they cannot be decoded, or not to the end.
@@ -168,7 +172,8 @@ class Media:
         if not 0 < size <= MAX_SIZE:
             raise DataError(f"{self.file}: pictures of {size} pixels, expected at most {MAX_SIZE}")
         pixels = np.zeros((0, 0, 3), np.uint8)
-        for header, content in self._request({"do": "video", "rate": repr(float(rate)), "size": size}):
+        request = {"do": "video", "rate": repr(float(rate)), "size": size, "wanted": wanted}
+        for header, content in self._request(request):
             if header["kind"] == "end":
                 break
             if content:
