@@ -1,7 +1,7 @@
 """The process that forks a decoder for every media file; see `carat.features.decoder_process`.
 
-Importing PyAV takes longer than decoding a clip of a few seconds, and a fork has it imported. Requests come from
-the socket that is standard input: `start` with three pipes, or `kill` and a process id.
+Importing PyAV takes longer than decoding a clip of a few seconds, and a fork has it imported. Requests come
+from the socket that is standard input: `start` with three pipes, or `kill` and a process id.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from carat.data.recipes.sources import media as source_module
 from carat.data.store import Store
 from carat.features import extraction
 from carat.features.cache import FeatureCache
-from carat.features.description import Description, VoiceSettings
+from carat.features.description import Description, FaceSettings, VoiceSettings
 from carat.features.extraction import FileTask
 from carat.features.extractor import FeatureSequence
 from carat.features.media import Media
@@ -150,3 +150,42 @@ def test_features_in_the_cache_are_bit_equal(clips: Path, extracted: list[FileTa
     assert (now.rate, now.steps) == (later.rate, later.steps)
     with pytest.raises(KeyError):
         cache.read(clips / "c1.wav")
+
+
+class Brightness(Loudness):
+    """An extractor that cannot make features of some files."""
+
+    def extract(self, media: Media) -> FeatureSequence | None:
+        if media.file.name == "c3.wav":
+            raise DataError(f"{media.file}: has no faces")
+        return super().extract(media)
+
+
+def test_all_features_of_a_file_are_one_task(
+    clips: Path, extracted: list[FileTask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that fails for one extractor has the features of the others."""
+    face = DESCRIPTION.model_copy(
+        update={"settings": FaceSettings(), "packages": {"av": "1", "mediapipe": "1"}}
+    )
+    chosen = {"face": face, "voice": DESCRIPTION}
+    monkeypatch.setattr(source_module, "describe", lambda settings: chosen[settings.extractor])
+    extractors = {"face": Brightness(), "voice": Loudness()}
+    monkeypatch.setattr(extraction, "open_extractor", lambda description: extractors[description.extractor])
+    recipe = {
+        "name": "clips",
+        "table": "table.csv",
+        "id": "clip",
+        "split": "fold",
+        "labels": {"columns": ["joy"]},
+        "modalities": {m: {"source": m, "folder": ".", "column": "clip"} for m in ("face", "voice")},
+    }
+    (clips / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    store = build_store(clips / "recipe.yaml", clips / "store", overwrite=True)
+    assert [task.descriptions for task in extracted] == [(face.id, DESCRIPTION.id)] * 8
+    assert set(store[3].features) == {"voice"}
+    cleaning = store.manifest.modalities["face"].cleaning
+    assert list(cleaning[:2]) == [
+        "70 of 70 steps of 7 clips have features",
+        "1 file could not be read: c3.wav: has no faces",
+    ]

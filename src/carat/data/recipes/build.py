@@ -84,7 +84,9 @@ def build_store(
             sources[m] = modality.open(folder)
             if transcripts is None or modality.column != TRANSCRIPT:
                 samples.table.text(modality.column)
-    extracting = [x for x in (transcripts, *sources.values()) if isinstance(x, MediaSource | TranscriptSource)]
+    extracting = [
+        x for x in (transcripts, *sources.values()) if isinstance(x, MediaSource | TranscriptSource)
+    ]
     work = [item for source in extracting for item in source.work()]
     problems = extract_all(work, workers=workers, engine=engine, address=address)  # takes time
     for source in extracting:

@@ -37,7 +37,7 @@ ATTEMPTS = 3
 
 
 def use_one_thread() -> None:
-    """Let PyTorch compute with one thread in this process, also if it is imported later. Called in workers."""
+    """Let PyTorch compute with one thread in this process, also if imported later. Called in workers."""
     os.environ["OMP_NUM_THREADS"] = "1"
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)

@@ -13,6 +13,7 @@ from carat.features.description import Settings, describe
 from carat.features.extraction import Problems, Work
 from carat.features.words import Word, per_word
 from carat.utils.errors import DataError
+from carat.utils.wording import count
 
 SHOWN = 3
 """Number of files named in a report."""
@@ -83,7 +84,7 @@ class MediaSource:
     def report(self) -> list[str]:
         """Count the steps with features, and the files with problems."""
         steps, present = (sum(x[i] for x in self._looked.values()) for i in (0, 1))
-        lines = [f"{present} of {steps} steps of {len(self._looked)} clips have features"]
+        lines = [f"{present} of {steps} steps of {count(len(self._looked), 'clip')} have features"]
         return [*lines, missing] if (missing := self.describe_missing()) else lines
 
     def describe_missing(self) -> str:
@@ -116,4 +117,4 @@ def describe_problems(folder: Path, problems: Mapping[Path, str]) -> str:
         return ""
     shown = [problem.replace(f"{folder}/", "") for problem in list(problems.values())[:SHOWN]]
     more = " …" if len(problems) > SHOWN else ""
-    return f"{len(problems)} files could not be read: {'; '.join(shown)}{more}"
+    return f"{count(len(problems), 'file')} could not be read: {'; '.join(shown)}{more}"

@@ -14,6 +14,7 @@ from carat.features.transcript_files import READERS, Transcript, read_transcript
 from carat.features.words import Word, spread_over, words_between
 from carat.utils.errors import DataError
 from carat.utils.progress import track
+from carat.utils.wording import count
 
 KEPT = 8
 """Number of files whose transcripts are kept in memory."""
@@ -93,9 +94,9 @@ class TranscriptSource:
     def report(self) -> list[str]:
         """Say where the transcripts come from, and name the files with problems."""
         given = sum(x is not None for x in self._given)
-        lines = [f"transcripts of {given} samples were given"] if given else []
+        lines = [f"transcripts of {count(given, 'sample')} were given"] if given else []
         if recognized := [file for file in self._recognize if file not in self._problems]:
-            lines.append(f"the speech of {len(recognized)} files was recognized")
+            lines.append(f"the speech of {count(len(recognized), 'file')} was recognized")
         if self._timed and any(x is not None and not x.has_times for x in self._given):
             lines.append("words of transcripts without times are spread over the speech by length")
         problems = describe_problems(self._folder, self._problems)
