@@ -42,7 +42,7 @@ class DecoderServer:
         self._socket, other = socket.socketpair()
         with other:
             self._process = subprocess.Popen(
-                COMMAND, stdin=other, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                COMMAND, stdin=other.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
 
     @property

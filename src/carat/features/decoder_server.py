@@ -11,6 +11,7 @@ import select
 import signal
 import socket
 from contextlib import suppress
+from typing import Any
 
 from carat.features import decoder
 
@@ -31,8 +32,9 @@ def main() -> None:
     signal.set_wakeup_fd(wake_up, warn_on_full_buffer=False)
     states: dict[int, int] = {}
     with socket.socket(fileno=os.dup(0)) as requests:
+        watched: list[Any] = [requests, ended]
         while True:
-            ready, _, _ = select.select([requests, ended], [], [])
+            ready, _, _ = select.select(watched, [], [])
             if ended in ready:
                 os.read(ended, 1 << 16)
                 _report_ended(states)

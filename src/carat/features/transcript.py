@@ -124,7 +124,7 @@ class Transcriber:
 
 def _is_plausible(part: Any) -> bool:
     """Whether the model is sure of a part, and does not repeat itself; the limits are those of Whisper."""
-    return part.compression_ratio <= MAX_COMPRESSION and part.avg_logprob >= MIN_LOG_PROBABILITY
+    return bool(part.compression_ratio <= MAX_COMPRESSION and part.avg_logprob >= MIN_LOG_PROBABILITY)
 
 
 def read_words(features: FeatureSequence | None) -> list[Word]:
