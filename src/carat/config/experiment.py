@@ -67,6 +67,11 @@ class TrainingConfig(Section):
     init_parts: InitParts = "all"
     """Weights to take from that run: all; trunk, without those of labels; or encoder, those of pretrained
     encoders only."""
+    teacher: str | None = None
+    """Folder of a finished run, such as an ensemble, whose scores on the training split are targets beside
+    the labels (distillation)."""
+    teacher_weight: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the teacher's score in a target; where a label is unknown, its score is the target."""
     epochs: Annotated[int, Field(gt=0, le=1_000_000)] = 20
     """Passes over the training split."""
     learning_rate: float = Field(default=5e-5, gt=0, le=MAX_FLOAT)
@@ -102,7 +107,7 @@ class TrainingConfig(Section):
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Device; auto is a GPU if available."""
 
-    @field_validator("init_from", mode="before")
+    @field_validator("init_from", "teacher", mode="before")
     @classmethod
     def _accept_path(cls, value: Any) -> Any:
         """Accept paths and objects such as `TrainedRun`; an empty text is no run."""

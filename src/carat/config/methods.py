@@ -114,7 +114,9 @@ METHODS: dict[str, Method] = _built_in(
     }
 )
 """Built-in and registered methods by name, the value of `method.name` in an experiment."""
-BUILT_IN = frozenset(METHODS)
+COMPOSED = _built_in({"ensemble": ("ensemble:EnsembleConfig", "ensemble:Ensemble")})
+"""Methods of runs that are made of other runs, which cannot be chosen for training."""
+BUILT_IN = frozenset([*METHODS, *COMPOSED])
 
 
 def register_method(name: str, config: type[MethodConfig] | None = None) -> Callable[[M], M]:
@@ -203,6 +205,8 @@ def find_method(name: str) -> Method:
     Raises:
         ConfigError: the method is unknown, or its package cannot be imported.
     """
+    if name in COMPOSED:
+        return COMPOSED[name]
     if name not in METHODS:
         provided = _entry_points()
         if name not in provided:

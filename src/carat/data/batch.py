@@ -27,7 +27,7 @@ class Batch:
     total: int = 0
     """Batch size over all processes in distributed training; 0 in a single process."""
     targets: Tensor | None = None
-    """(B, L) float32 in [0, 1], NaN where unknown: graded labels, if training uses them."""
+    """(B, L) float32 in [0, 1], NaN where unknown: targets other than the labels, if training has them."""
 
     @property
     def modality_mask(self) -> Tensor:

@@ -28,7 +28,7 @@ class StoreDataset(Dataset[Batch]):
         round_to: see `pad`; padded lengths are rounded up to at most `max_length`.
         shard: maps a batch size to the positions in the batch that this process loads; None loads all.
             Sequences are padded to the length that the whole batch needs.
-        graded: load the graded labels too, as targets.
+        targets: (rows of the store, L) in [0, 1], NaN where unknown: targets other than the labels.
     """
 
     def __init__(
@@ -39,9 +39,9 @@ class StoreDataset(Dataset[Batch]):
         pad_to: Mapping[str, int],
         round_to: int = 1,
         shard: Callable[[int], list[int]] | None = None,
-        graded: bool = False,
+        targets: NDArray[np.float32] | None = None,
     ) -> None:
-        self.store, self.modalities, self.shard, self.graded = store, list(modalities), shard, graded
+        self.store, self.modalities, self.shard, self.targets = store, list(modalities), shard, targets
         self.max_length, self.pad_to, self.round_to = dict(max_length), dict(pad_to), round_to
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
@@ -61,7 +61,7 @@ class StoreDataset(Dataset[Batch]):
             )
             self._check(m, rows, sequences, features[m])
         labels = torch.from_numpy(self.store.targets(rows))
-        targets = torch.from_numpy(self.store.soft_targets(rows)) if self.graded else None
+        targets = None if self.targets is None else torch.from_numpy(self.targets[rows])
         total = len(batch_rows) if self.shard is not None else 0
         return Batch(features, masks, labels, torch.tensor(rows), total, targets)
 
@@ -119,7 +119,7 @@ def make_loader(
     round_to: int = 1,
     shard: Callable[[int], list[int]] | None = None,
     quotas: Quotas | None = None,
-    graded: bool = False,
+    targets: NDArray[np.float32] | None = None,
 ) -> ResumableLoader:
     """Make a data loader of padded batches.
 
@@ -138,14 +138,14 @@ def make_loader(
         round_to: see `pad`.
         shard: see `StoreDataset`.
         quotas: see `BucketBatchSampler`.
-        graded: see `StoreDataset`.
+        targets: see `StoreDataset`.
     """
     lengths = np.sum([np.minimum(store.lengths(m)[rows], max_length[m]) for m in modalities], axis=0)
     sampler = BucketBatchSampler(
         rows, batch_size, lengths, shuffle=shuffle, bucket=bucket, seed=seed, quotas=quotas
     )
     return ResumableLoader(
-        StoreDataset(store, modalities, max_length, pad_to or {}, round_to, shard, graded),
+        StoreDataset(store, modalities, max_length, pad_to or {}, round_to, shard, targets),
         batch_size=None,
         sampler=sampler,
         num_workers=workers,

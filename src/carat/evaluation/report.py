@@ -71,7 +71,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain data; undefined values are None, since JSON has no NaN."""
-        plain = _plain(asdict(self))
+        plain = to_plain(asdict(self))
         assert isinstance(plain, dict)
         for report in (*plain["corpora"].values(), plain):
             for name in OPTIONAL:
@@ -186,11 +186,12 @@ def make_report(
     )
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(x) for key, x in value.items()}
+def to_plain(value: Any) -> Any:
+    """Convert nested mappings and sequences to plain data for JSON; undefined numbers become None."""
+    if isinstance(value, Mapping):
+        return {key: to_plain(x) for key, x in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(x) for x in value]
+        return [to_plain(x) for x in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

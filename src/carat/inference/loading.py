@@ -6,14 +6,11 @@ import os
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
 from carat.inference.predictor import Precision, Predictor
 from carat.inference.scale import ScoreOptions, ScoreScale
-from carat.models.build import build
-from carat.runs.card import check_files, check_padding, read_run, read_weights
-from carat.runs.folder import WEIGHTS
-from carat.utils.errors import RunError
+from carat.runs.hub import locate
+from carat.runs.model import load_model
 
 
 def load(
@@ -29,7 +26,8 @@ def load(
     """Load a finished run for inference; the training store is not needed.
 
     Args:
-        run: folder created by `carat train`, or a `TrainedRun`.
+        run: folder created by `carat train`, a `TrainedRun`, or a run on the Hugging Face Hub,
+            "hf://owner/name@revision", which is downloaded into `$CARAT_CACHE`.
         device: PyTorch device, e.g. "cpu" or "cuda:1"; defaults to a GPU if one is available.
         precision: "float32", in which thresholds were chosen, or "bf16", which is faster on hardware that
             supports it and changes scores by about 0.01.
@@ -45,23 +43,14 @@ def load(
 
     Raises:
         RunError: there is no run, it is unfinished or corrupt, or a risk is promised and it has no
-            calibration.
+            calibration; or see `carat.runs.hub.download`.
 
     Example:
         carat.load("demo-run", device="cpu").labels
     """
-    folder = Path(run)
-    card, experiment = read_run(folder)
+    folder = locate(run)
+    card, experiment, model = load_model(folder)
     scale = ScoreScale(folder, card, ScoreOptions(calibrated, risk, false_discovery))
-    check_files(folder, card)
-    with torch.random.fork_rng(devices=[]):  # initial weights leave the random state unchanged
-        model = build(experiment.method, experiment.encoders, card.labels, card.modalities, folder)
-    check_padding(folder, card, model.max_length)
-    try:
-        model.load_state_dict(read_weights(folder, card))
-    except (SafetensorError, OSError, RuntimeError) as error:
-        problem = f"corrupt, or does not match the experiment ({str(error).strip().splitlines()[-1].strip()})"
-        raise RunError(f"{folder / WEIGHTS}: {problem}") from error
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     file = None if vectors is None else Path(vectors)
     return Predictor(folder, card, experiment, model.to(device), precision, file, scale)

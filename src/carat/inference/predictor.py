@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from carat.config.experiment import Experiment
 from carat.data.batch import Batch, collate, mask_modalities
-from carat.data.loader import check_lengths, make_loader, usable_rows
+from carat.data.loader import usable_rows
 from carat.data.store import Store
 from carat.data.summary import exclusion_notes, leakage_notes
 from carat.data.tokenizer import Context
@@ -24,12 +24,12 @@ from carat.inference.prediction import Prediction, make_predictions
 from carat.inference.scale import ScoreScale
 from carat.inference.text import TextReader, check_texts, score_texts
 from carat.models.base import Model
+from carat.runs.batches import load_batches
 from carat.runs.card import RunCard
 from carat.runs.compatibility import check_fit, difference_notes
 from carat.runs.description import describe_run, run_rows
 from carat.utils.errors import DataError
 from carat.utils.logging import logger
-from carat.utils.progress import track
 from carat.utils.tables import Table
 
 if TYPE_CHECKING:  # scikit-learn takes a second to import
@@ -357,24 +357,9 @@ class Predictor:
         Raises:
             DataError: the store does not fit the run, or has no such split.
         """
-        data = self.experiment.data
-        modalities = self._shared(store)
         rows = self.rows(store, split)[part]
-        if not data.truncation:
-            check_lengths(store, rows, modalities, self.model.max_length)
-        loader = make_loader(
-            store,
-            rows,
-            modalities,
-            batch_size=data.batch_size,
-            max_length=self.model.max_length,
-            pad_to=self._pad_to,
-        )
-        for batch in track(loader, f"Scoring {split}", total=len(loader)):
-            size = len(batch.rows)
-            features = {m: batch.features.get(m, torch.zeros(size, 1, d)) for m, d in self.widths.items()}
-            masks = {m: batch.masks.get(m, torch.zeros(size, 1, dtype=torch.bool)) for m in self.widths}
-            yield Batch(features, masks, batch.labels, batch.rows).to(self.device)
+        for batch in load_batches(self.model, self.card, self.experiment, store, rows, f"Scoring {split}"):
+            yield batch.to(self.device)
 
     @torch.inference_mode()
     def score_batch(self, batch: Batch) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

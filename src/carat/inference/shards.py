@@ -16,6 +16,7 @@ from carat.inference.loading import load
 from carat.inference.predictor import Precision, Predictor
 from carat.inference.writers import WRITERS, write_file
 from carat.runs.folder import CARD
+from carat.runs.hub import locate
 from carat.utils.errors import RunError
 from carat.utils.files import name_file, replace_file, unfinished_name, write_json
 from carat.utils.logging import logger
@@ -117,15 +118,16 @@ def predict_in_shards(
     """
     if ending not in WRITERS:
         raise RunError(f"unknown format '{ending}'; use {', '.join(WRITERS)}")
+    run = locate(run)
     scale = {"calibrated": calibrated, "risk": risk, "false_discovery": false_discovery}
     changed = {name: x for name, x in scale.items() if x is not None and x is not True}
     options: dict[str, Any] = {"precision": precision, **changed}
     digest, predictor, opened = (
-        hash_file(Path(run) / CARD, RunError),
+        hash_file(run / CARD, RunError),
         load(run, "cpu", **options),
         open_store(store),
     )
-    paths = Path(run).resolve(), Path(store).resolve(), Path(out).resolve()
+    paths = run.resolve(), Path(store).resolve(), Path(out).resolve()
     job = PredictionJob(*paths, ending, options, digest, opened.manifest.fingerprint)
     opened.verify()
     notes = predictor.notes(opened, [split] if split else list(opened.manifest.splits))

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from carat.config.encoders import ENCODERS, EncoderChoice
+from carat.config.ensemble import EnsembleConfig
 from carat.config.methods import BUILT_IN, MethodConfig, find_method
 from carat.models.base import Model, check_modality_names
 from carat.models.encoders.pretrained import PretrainedEncoder
 from carat.models.encoders.wrapper import EncodedModel
+from carat.models.ensemble import Ensemble
 from carat.models.sizes import check_memory, measure
 from carat.utils.errors import ConfigError, DataError, did_you_mean
 from carat.utils.hugging_face import TOKENIZER, digest
@@ -69,6 +71,8 @@ def build(
             needs more memory than there is.
         DataError: the folder of an encoder is invalid, or does not match the data.
     """
+    if isinstance(config, EnsembleConfig):
+        return _build_ensemble(config, labels, modalities, run)
     encoders = {}
     check_modality_names(modalities)
     _check(choices, modalities, run or start)
@@ -93,6 +97,26 @@ def build(
         _check_size(config, widths, labels, run)
     model = build_model(config, widths, labels)
     return EncodedModel(model, encoders) if encoders else model
+
+
+def _build_ensemble(
+    config: EnsembleConfig, labels: Sequence[str], modalities: Mapping[str, ModalityInfo], run: Path | None
+) -> Ensemble:
+    """Construct the members of an ensemble.
+
+    Raises:
+        ConfigError: it is not one of trained runs, or a member has a modality that the run does not have.
+    """
+    if run is None or not config.members:
+        raise ConfigError(f"method.name {config.name}: made of trained runs by `carat ensemble`")
+    for m in (m for member in config.members for m in member.modalities):
+        if m not in modalities:
+            raise ConfigError(f"method.members: the run has no modality '{m}'")
+    members = [
+        build(x.method, x.encoders, labels, {m: modalities[m] for m in x.modalities}, run)
+        for x in config.members
+    ]
+    return Ensemble(members, [x.modalities for x in config.members], list(modalities))
 
 
 def _check_size(

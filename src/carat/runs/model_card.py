@@ -21,17 +21,21 @@ NOT_MEASURED = "not measured"
 AVERAGE = "average_precision"
 SHOWN = ("micro_f1", "macro_f1", "weighted_f1", "accuracy", "precision", "recall", "hamming_loss")
 """Metrics of a card; those of labels are in a table of their own."""
-USES = """\
-Research on the recognition of emotions that people show, and sorting or searching recordings of the kind that
-the model was trained on, with a person who checks what matters."""
-MISUSES = """\
-Decisions about single people: hiring, grading, policing, diagnosis, credit, surveillance. The labels are what
-annotators saw or heard, not what somebody feels. Laws restrict emotion recognition in some places, e.g.
-article 5 of the EU's AI Act at work and in education."""
-RISKS = """\
-People show emotions differently across cultures, languages, ages, genders and conditions, and annotators
-judge them differently. Results hold for data like the training data; results by group of people are in this
-card only if somebody measured them (`carat evaluate RUN --data STORE --by FILE:COLUMN`)."""
+USES = (
+    "Research on the recognition of emotions that people show, and sorting or searching recordings of the "
+    "kind that the model was trained on, with a person who checks what matters."
+)
+MISUSES = (
+    "Decisions about single people: hiring, grading, policing, diagnosis, credit, surveillance. The labels "
+    "are what annotators saw or heard, not what somebody feels. Laws restrict emotion recognition in some "
+    "places, e.g. article 5 of the EU's AI Act at work and in education."
+)
+RISKS = (
+    "People show emotions differently across cultures, languages, ages, genders and conditions, and "
+    "annotators judge them differently. Results hold for data like the training data; results by group of "
+    "people are in this card only if somebody measured them "
+    "(`carat evaluate RUN --data STORE --by FILE:COLUMN`)."
+)
 
 
 def describe_model(

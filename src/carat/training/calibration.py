@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from carat.data.loader import make_loader, usable_rows
@@ -16,6 +15,7 @@ from carat.evaluation.conformal import RISKS, fit_bounds
 from carat.evaluation.report import Calibrated, make_report
 from carat.evaluation.summary import summarize_report
 from carat.evaluation.thresholds import apply_thresholds
+from carat.runs.batches import score_batches
 from carat.runs.calibration import RunCalibration
 from carat.training.reference import fit_references
 from carat.training.setup import Task
@@ -73,25 +73,15 @@ def validate_task(task: Task, thresholds: Mapping[str, float]) -> Validated:
     )
 
 
-@torch.inference_mode()
 def score_split(task: Task, split: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Score a split with the model of a task: rows of the store (N,) and scores (N, L)."""
-    model, modalities = task.model.eval(), list(task.pad_to)
-    device = torch.device("cuda" if task.accelerator == "gpu" else "cpu")
-    model.to(device)
-    rows = usable_rows(task.store, split, modalities)
-    loader: Any = make_loader(
+    rows = usable_rows(task.store, split, list(task.pad_to))
+    loader = make_loader(
         task.store,
         rows,
-        modalities,
+        list(task.pad_to),
         batch_size=task.experiment.data.batch_size,
-        max_length=model.max_length,
+        max_length=task.model.max_length,
         pad_to=task.pad_to,
     )
-    parts, order = [np.zeros((0, len(task.store.label_names)), np.float32)], [np.zeros(0, np.int64)]
-    for batch in loader:
-        order.append(batch.rows.numpy())
-        moved = batch.to(device)
-        parts.append(model.score(moved.features, moved.masks).scores.float().cpu().numpy())
-    model.to("cpu")
-    return np.concatenate(order), np.concatenate(parts)
+    return score_batches(task.model, loader, len(task.store.label_names), task.accelerator)

@@ -58,6 +58,7 @@ class TrainingModule(L.LightningModule):
         seed: random seed.
         processes: processes of a distributed training.
         has_unknown: whether some labels are unknown.
+        teacher: identifies the weights of the teacher, if there is one.
     """
 
     def __init__(
@@ -70,11 +71,12 @@ class TrainingModule(L.LightningModule):
         seed: int,
         processes: Processes = SINGLE_PROCESS,
         has_unknown: bool = False,
+        teacher: str = "",
     ) -> None:
         super().__init__()
         self.model, self.config, self.labels = model, config, labels
         self.threshold, self.steps, self.seed, self.processes = threshold, steps, seed, processes
-        self.has_unknown = has_unknown
+        self.has_unknown, self.teacher = has_unknown, teacher
         self.history: list[dict[str, float]] = []
         """Loss terms and validation metrics of every epoch so far."""
         self.thresholds: list[list[float]] = []
@@ -201,10 +203,15 @@ class TrainingModule(L.LightningModule):
             "sums": self._sums,
             "samples": self._samples,
             "seconds": self.spent(),
+            "teacher": self.teacher,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         progress = checkpoint["progress"]
+        if progress.get("teacher", "") != self.teacher:
+            raise RunError(
+                "training.teacher has other weights than when this training began; use --overwrite"
+            )
         self.history, self.thresholds = progress["history"], progress["thresholds"]
         self.best, self.best_epoch = progress["best"], progress["best_epoch"]
         self.seconds = progress["seconds"]

@@ -11,6 +11,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from carat.config.experiment import Experiment
 from carat.data.loader import check_lengths, make_loader, truncation_notes, usable_rows
@@ -24,6 +25,7 @@ from carat.training.compilation import ROUND_TO
 from carat.training.distributed import Processes
 from carat.training.initialization import initialize, read_initial_run
 from carat.training.sampling import choose_quotas
+from carat.training.targets import choose_targets
 from carat.utils.errors import ConfigError, DataError, RunError, did_you_mean
 
 MIN_PROCESSES = 16
@@ -49,6 +51,8 @@ class Task:
     notes: list[str]
     origin: Origin | None = None
     """What was taken of the run `training.init_from`; None if the run folder continues."""
+    teacher: str = ""
+    """SHA-256 of the weights of the run `training.teacher`, if there is one."""
 
 
 def prepare_task(
@@ -89,14 +93,16 @@ def prepare_task(
     model = build(experiment.method, experiment.encoders, store.label_names, modality_info, start=start)
     origin = initialize(model, experiment, modality_info, initial) if initial else None
     pad_to = {m: _padded_length(store, m, model.max_length[m], experiment.data.padding) for m in modalities}
-    graded, target_notes = uses_grades(store, model, experiment)
+    targets = choose_targets(store, model, experiment, accelerator)
     if accelerator == "cpu":
         _check_batches(store, experiment, model.max_length)
     loaders, notes = _loaders(
-        store, experiment, model.max_length, pad_to, accelerator == "gpu", processes, graded
+        store, experiment, model.max_length, pad_to, accelerator == "gpu", processes, targets.values
     )
-    notes += store_warnings(store) + target_notes
-    return Task(experiment, store, accelerator, model, processes, pad_to, loaders, notes, origin)
+    notes += [*store_warnings(store), *targets.notes]
+    return Task(
+        experiment, store, accelerator, model, processes, pad_to, loaders, notes, origin, targets.teacher
+    )
 
 
 def find_accelerator(wanted: str) -> str:
@@ -206,30 +212,6 @@ def check_known_labels(store: Store, modalities: list[str]) -> None:
         )
 
 
-def uses_grades(store: Store, model: Model, experiment: Experiment) -> tuple[bool, list[str]]:
-    """Decide whether training compares scores with graded labels.
-
-    Returns:
-        Whether it does, and notes.
-
-    Raises:
-        ConfigError: `data.target` is graded, but the store or the method has binary labels only.
-    """
-    target, method = experiment.data.target, experiment.method.name
-    if target == "graded" and store.grades is None:
-        raise ConfigError(
-            f"data.target is graded, but {store.folder} has binary labels only; build it with labels: "
-            "{target: graded}"
-        )
-    if target == "graded" and not model.takes_targets:
-        raise ConfigError(f"data.target is graded, but method {method} takes binary labels only")
-    if target == "binary" or store.grades is None:
-        return False, []
-    if not model.takes_targets:
-        return False, [f"{method} takes binary labels only: the graded ones of the store are not used"]
-    return True, []
-
-
 def _padded_length(store: Store, modality: str, max_length: int, padding: str) -> int:
     """Length to which sequences are padded with unmasked zeros; 0 if padding is masked."""
     return min(int(store.lengths(modality).max()), max_length) if padding == "unmasked" else 0
@@ -242,7 +224,7 @@ def _loaders(
     pad_to: dict[str, int],
     gpu: bool,
     processes: Processes,
-    graded: bool,
+    targets: NDArray[np.float32] | None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Loaders by split, and notes on excluded samples and truncated sequences."""
     data = experiment.data
@@ -271,7 +253,7 @@ def _loaders(
             round_to=ROUND_TO if experiment.training.graph != "eager" else 1,
             shard=processes.local_rows if processes.size > 1 else None,
             quotas=choose_quotas(store, rows, data.sampling) if split == "train" else None,
-            graded=graded and split == "train",
+            targets=targets if split == "train" else None,
         )
     return loaders, notes
 

@@ -267,6 +267,7 @@ def _train_task(
         experiment.seed,
         processes,
         task.store.has_unknown,
+        task.teacher,
     )
     if checkpoint is not None:
         seen = batches_of(checkpoint)
