@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,16 @@ from carat.data.store import Store, open_store
 from carat.data.store.writer import StoreWriter
 
 
-def rewrite(store: Store, path: Path, known: NDArray[np.bool_]) -> Store:
+def rewrite(
+    store: Store, path: Path, known: NDArray[np.bool_], corpora: Sequence[str] | None = None
+) -> Store:
     """Write a store again with some of its labels unknown.
 
     Args:
         store: store to copy, all of whose labels are known.
         path: folder of the new store.
         known: (N, L), labels to keep.
+        corpora: corpus of each sample; None for a single one.
     """
     sources = {m: info.source for m, info in store.manifest.modalities.items()}
     splits = list(store.manifest.splits)
@@ -25,7 +29,10 @@ def rewrite(store: Store, path: Path, known: NDArray[np.bool_]) -> Store:
         for row in range(len(store)):
             sample = store[row]
             targets = np.where(known[row], sample.labels, np.nan)
-            writer.append(sample.id, sample.split, targets, sample.features, group=sample.group)
+            corpus = "" if corpora is None else corpora[row]
+            writer.append(
+                sample.id, sample.split, targets, sample.features, group=sample.group, corpus=corpus
+            )
         writer.notes += store.manifest.notes
     return open_store(path)
 
