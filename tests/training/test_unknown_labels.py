@@ -182,7 +182,7 @@ def test_resume(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    changes = {"training": {"checkpoint_every": 3, "epochs": 2}}
+    changes = {"training": {"checkpoint_every": 3, "epochs": 4}}
     experiment = load_experiment(
         overrides=merge((drawn_and_started if as_drawn else tiny).model_dump(), changes)
     )
