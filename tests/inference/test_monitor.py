@@ -110,7 +110,7 @@ def test_drift(trained: TrainedRun, store: Store, tmp_path: Path) -> None:
         assert modality.unusual < 0.2
         assert modality.shift < 0.25  # training samples are among the reference
     for label in same.labels.values():
-        assert label.shift < 0.02
+        assert label.shift < 0.04  # 32 samples, and quantiles between them
         assert label.predicted == pytest.approx(label.predicted_before)
         assert not label.is_shifted
     other = carat.make_synthetic(tmp_path / "other", samples=200, seed=11, missing=0.6)

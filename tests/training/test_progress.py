@@ -161,7 +161,7 @@ def test_slow_training_is_reported_once(logged: list[str], monkeypatch: pytest.M
     train(1, 60)
     clock[0] += 500  # validation
     watch.on_train_epoch_start(trainer, None)
-    train(2.9, 30)
+    train(2.5, 24)
     assert logged == []
     train(4, 60)
     assert logged == [
