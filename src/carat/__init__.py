@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from carat.inference.writers import to_frame
     from carat.models.base import Model, ModelOutputs, TrainingData
     from carat.models.carat.model import Carat
+    from carat.serve.client import Client
     from carat.studies.ablation import ablate
     from carat.studies.leaderboard.comparison import compare
     from carat.studies.sweep import sweep
@@ -47,6 +48,7 @@ __all__ = [
     "Carat",
     "CaratConfig",
     "CaratError",
+    "Client",
     "Clip",
     "Experiment",
     "MethodConfig",
@@ -84,6 +86,7 @@ _HOMES = {
     "Carat": "carat.models.carat.model",
     "CaratConfig": "carat.config.carat",
     "CaratError": "carat.utils.errors",
+    "Client": "carat.serve.client",
     "Clip": "carat.features.clip",
     "Experiment": "carat.config.experiment",
     "MethodConfig": "carat.config.methods",

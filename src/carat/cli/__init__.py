@@ -19,6 +19,7 @@ from carat.cli import (  # noqa: F401  each registers its commands
     export,
     models,
     predict,
+    serve,
     studies,
     train,
 )
