@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from carat.serve.settings import Limits, Settings
+from carat.serve.settings import Settings
 from carat.training.train import TrainedRun
 from tests.models.encoders.conftest import text_encoder, text_run, text_store
 
@@ -41,7 +41,3 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Any]]:
             return stack.enter_context(TestClient(app, base_url=HOST))
 
         yield start
-
-
-def limits(**values: Any) -> Limits:
-    return Limits(**values)

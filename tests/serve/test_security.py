@@ -131,7 +131,7 @@ def test_files_of_the_page_are_a_fixed_list(serve: Callable[..., Any], text_run:
 def test_nothing_loads_from_elsewhere(serve: Callable[..., Any], text_run: TrainedRun) -> None:
     from carat.serve.page_files import STATIC
 
-    assert {"index.html", "app.js", "app.css", "strings.js", "clip.html", "timeline.js"} <= set(STATIC)
+    assert {"index.html", "app.js", "app.css", "strings.js", "clip.html", "page.js"} <= set(STATIC)
     for name, file in STATIC.items():
         text = file.read_text(encoding="utf-8")
         assert "http://" not in text.replace("http://www.w3.org", ""), name

@@ -65,7 +65,6 @@ def make_app(
         docs_url=None,  # they load scripts from elsewhere
         redoc_url=None,
         lifespan=lambda app: _lifespan(state),
-        max_body_size=settings.limits.max_json,
         form_limits={"max_files": MAX_FILES, "max_fields": MAX_FIELDS, "max_part_size": MAX_FIELD},
         telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False},
     )

@@ -19,7 +19,6 @@ from carat.serve.errors import ApiError
 from carat.serve.jobs import WORK, Job, safe_name
 from carat.serve.routes import ERRORS
 from carat.serve.schemas import FORMATS, MAX_NAME, Format, JobStatus
-from carat.serve.settings import MEGABYTE
 from carat.serve.state import State
 from carat.serve.timelines import TimelineResult
 from carat.utils.errors import DataError, RunError
@@ -43,7 +42,6 @@ def make_clip_router(state: State) -> APIRouter:
         "/v1/predict/clip",
         status_code=202,
         summary="Upload a clip to be scored",
-        max_body_size=limits.max_clip_mb * MEGABYTE + 4096,
     )
     async def predict_clip(
         file: Annotated[UploadFile, File(description="Audio or video file.")],

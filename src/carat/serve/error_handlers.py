@@ -14,7 +14,7 @@ from carat.serve.errors import ApiError, hide_paths
 from carat.utils.errors import CaratError, printable
 
 BODY_TYPES = ("application/json", "multipart/form-data")
-STATUS_TEXTS = {413: "the body is larger than the limit", 404: "not found", 405: "method not allowed"}
+STATUS_TEXTS = {404: "not found", 405: "method not allowed"}
 
 
 def add_handlers(app: FastAPI, names: Mapping[str, str]) -> None:

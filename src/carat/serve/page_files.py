@@ -15,8 +15,8 @@ FOLDER = Path(__file__).with_name("page")
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 STATIC: Mapping[str, Path] = {
     **{path.name: path for path in sorted(FOLDER.iterdir()) if path.suffix in TYPES},
-    "timeline.css": clip_page.STYLE,
-    **{path.name.replace("page", "timeline"): path for path in clip_page.SCRIPTS},
+    clip_page.STYLE.name: clip_page.STYLE,
+    **{path.name: path for path in clip_page.SCRIPTS},
 }
 """Files by the names under which browsers load them; nothing else is sent."""
 

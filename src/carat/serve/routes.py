@@ -60,11 +60,7 @@ def make_router(state: State) -> APIRouter:
         predictions = await state.score_texts(run, item)
         return TextResponse(run=run.name, thresholds=run.thresholds, predictions=predictions)
 
-    @router.post(
-        "/v1/predict/features",
-        summary="Score feature arrays",
-        max_body_size=limits.max_features_mb * MEGABYTE + 4096,
-    )
+    @router.post("/v1/predict/features", summary="Score feature arrays")
     async def predict_features(
         file: Annotated[
             UploadFile,

@@ -10,14 +10,17 @@ from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from carat.serve.errors import describe_fault
-from carat.serve.settings import Settings
+from carat.serve.settings import MEGABYTE, Settings
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 PROTECTED = ("/v1/", "/metrics")
 """Beginnings of the paths that need the token."""
+MAX_FORM = 1 << 16
+"""Size in bytes of what a form has besides its file."""
 OPEN = frozenset({"/v1/health"})
 """Paths among them that do not."""
 PAGE = ("/", "/static/")
@@ -37,6 +40,7 @@ PAGE_POLICY = "; ".join(
     ]
 )
 """Content Security Policy of the page: nothing inline, nothing from elsewhere."""
+TOO_LARGE = "the body is larger than the limit"
 DATA_POLICY = "default-src 'none'; frame-ancestors 'none'; sandbox"
 COMMON_HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
@@ -60,6 +64,13 @@ class Guard:
         self._token = settings.token
         self._hosts = {"localhost", settings.host.lower(), socket.gethostname().lower()}
         self._hosts |= {host.lower() for host in settings.allowed_hosts}
+        limits = settings.limits
+        self._limits = {
+            "": limits.max_json,
+            "/v1/predict/features": limits.max_features_mb * MEGABYTE + MAX_FORM,
+            "/v1/predict/clip": limits.max_clip_mb * MEGABYTE + MAX_FORM,
+        }
+        """Size of the body in bytes by path; of other paths at the key ""."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -82,16 +93,17 @@ class Guard:
                 headers.setdefault("Cache-Control", "no-cache" if is_page else "no-store")
             await send(message)
 
-        problem = self._problem(scope["method"], path, Headers(scope=scope))
+        limit = self._limits.get(path, self._limits[""])
+        problem = self._problem(scope["method"], path, Headers(scope=scope), limit)
         if problem is None:
             try:
-                await self._app(scope, receive, send_with_headers)
+                await self._app(scope, _limited(receive, limit), send_with_headers)
             except Exception as error:
                 problem = describe_fault(error)
         if problem is not None and not is_started:
             await _refuse(*problem, send_with_headers)
 
-    def _problem(self, method: str, path: str, headers: Headers) -> tuple[int, str] | None:
+    def _problem(self, method: str, path: str, headers: Headers, limit: int) -> tuple[int, str] | None:
         """Status and message if a request is refused."""
         host = headers.get("host", "")
         if len(headers.getlist("host")) != 1 or not is_allowed_host(host, self._hosts):
@@ -103,6 +115,9 @@ class Guard:
             expected = self._token.encode()
             if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), expected):
                 return 401, "a token is needed: send the header 'Authorization: Bearer TOKEN'"
+        length = headers.get("content-length", "0")
+        if length.isascii() and length.isdigit() and int(length[:20]) > limit:
+            return 413, TOO_LARGE
         return None
 
 
@@ -136,6 +151,21 @@ def is_same_origin(headers: Headers, host: str) -> bool:
     if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
         return False
     return headers.get("sec-fetch-site", "none") in ("same-origin", "none")
+
+
+def _limited(receive: Receive, limit: int) -> Receive:
+    """Receive a body whose length may be unknown, up to a limit in bytes."""
+    received = 0
+
+    async def receive_within_limit() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise HTTPException(413, TOO_LARGE)
+        return message
+
+    return receive_within_limit
 
 
 async def _refuse(status: int, message: str, send: Send) -> None:
