@@ -54,11 +54,12 @@ def test_a_single_sample_and_absent_modalities(
     features = samples_of(store, 1)["s0"]
     (m, first), *_ = features.items()
     other = next(name for name in trained.card.modalities if name != m)
-    zeros = np.zeros((3, trained.card.modalities[other].width), np.float32)
-    body = upload(serve(trained), npz(**{m: first, other: zeros})).json()
+    empty = np.zeros((0, trained.card.modalities[other].width), np.float32)
+    body = upload(serve(trained), npz(**{m: first, other: empty})).json()
     assert [x["id"] for x in body["predictions"]] == ["sample"]
     expected = carat.load(trained, device="cpu").predict({m: first})
     assert body["predictions"][0]["scores"] == pytest.approx(expected.scores, abs=1e-6)
+    assert body["notes"] == [f"{other} is absent from 1 samples: empty, or all zeros, inf or NaN"]
 
 
 HOSTILE = {
