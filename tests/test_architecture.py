@@ -21,6 +21,7 @@ LAYERS: dict[str, set[str]] = {
     "training": {"config", "data", "evaluation", "models", "runs", "utils"},
     "inference": {"config", "data", "evaluation", "features", "models", "runs", "utils"},
     "studies": {"config", "data", "evaluation", "inference", "models", "runs", "training", "utils"},
+    "serve": {"config", "data", "evaluation", "features", "inference", "runs", "utils"},
     "cli": {
         "config",
         "data",
@@ -29,6 +30,7 @@ LAYERS: dict[str, set[str]] = {
         "inference",
         "models",
         "runs",
+        "serve",
         "studies",
         "training",
         "utils",
@@ -36,7 +38,7 @@ LAYERS: dict[str, set[str]] = {
 }
 """The rooms that each room may import, besides itself."""
 
-ENTRIES = 14
+ENTRIES = 15
 """Files and folders at the top level, at most."""
 CHAIN = 8
 """Rooms in the longest chain of imports, at most."""
@@ -92,6 +94,10 @@ def test_chains_of_rooms_are_short() -> None:
 
 def test_nothing_imports_the_command_line() -> None:
     assert not any("cli" in rooms_imported(name) for name in LAYERS)
+
+
+def test_only_the_command_line_imports_the_server() -> None:
+    assert [name for name in LAYERS if "serve" in rooms_imported(name)] == ["cli"]
 
 
 def test_data_and_models_do_not_know_each_other() -> None:
