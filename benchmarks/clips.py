@@ -214,9 +214,11 @@ def main(
     }
     finish(text, values)
     where = machine()
+    remarks = (ROOT / "results" / "clips_remarks.md").read_text(encoding="utf-8")
     out.write_text(
-        "# Features of clips: cost and quality\n\nMade by `python -m benchmarks.clips`; do not edit.\n\n"
-        f"Commit {where['commit']}; {where['processor']}, {where['threads']} threads. {text}",
+        "# Features of clips: cost and quality\n\nMade by `python -m benchmarks.clips`; do not edit: remarks "
+        "stand in `results/clips_remarks.md`.\n\n"
+        f"Commit {where['commit']}; {where['processor']}, {where['threads']} threads. {text}\n{remarks}",
         encoding="utf-8",
     )
 

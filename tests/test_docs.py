@@ -14,9 +14,12 @@ import re
 import runpy
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
@@ -133,6 +136,7 @@ def execute(
         if page.name == "clips.md":
             write_clips(tmp_path)
             use_fakes(monkeypatch, tmp_path)
+        address = servers.enter_context(serve_here(demo)) if page.name == "serve.md" else ""
         if "carat data synth demo-store" not in todo:
             for name in ("demo-store", "demo-run"):
                 shutil.copytree(demo / name, tmp_path / name)
@@ -146,11 +150,37 @@ def execute(
                     install(tmp_path, step.text)
             else:
                 code = re.sub(r'"epochs": \d+', f'"epochs": {EPOCHS}', step.text)
+                code = code.replace("http://127.0.0.1:8000", address)
                 exec(compile(code, name_of(page), "exec"), names)
 
-    yield execute_all
+    with ExitStack() as servers:
+        yield execute_all
     sys.modules.pop("gated", None)  # the method that a tutorial registers
     METHODS.pop("gated", None)
+
+
+@contextmanager
+def serve_here(folder: Path) -> Iterator[str]:
+    """Serve `demo-run` in a thread; yields the address."""
+    for package in ("fastapi", "uvicorn", "prometheus_client", "python_multipart"):
+        pytest.importorskip(package)
+    import uvicorn
+
+    from carat.serve.server import create_app
+    from carat.serve.settings import Settings
+
+    (folder / "workspace").mkdir(exist_ok=True)
+    app = create_app([str(folder / "demo-run")], Settings(), folder / "workspace", "cpu")
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None))
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        thread = threading.Thread(target=server.run, args=([opened],))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{opened.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 def execute_command(run: Run, command: str) -> None:

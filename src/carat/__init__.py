@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from carat.models.carat.model import Carat
     from carat.runs.hub import push
     from carat.runs.listing import ListedRun, list_runs
+    from carat.serve.client import Client
     from carat.studies.ablation import ablate
     from carat.studies.leaderboard.comparison import compare
     from carat.studies.sweep import sweep
@@ -52,6 +53,7 @@ __all__ = [
     "Carat",
     "CaratConfig",
     "CaratError",
+    "Client",
     "Clip",
     "Experiment",
     "ListedRun",
@@ -95,6 +97,7 @@ _HOMES = {
     "Carat": "carat.models.carat.model",
     "CaratConfig": "carat.config.carat",
     "CaratError": "carat.utils.errors",
+    "Client": "carat.serve.client",
     "Clip": "carat.features.clip",
     "Experiment": "carat.config.experiment",
     "ListedRun": "carat.runs.listing",

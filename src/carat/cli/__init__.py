@@ -22,6 +22,7 @@ from carat.cli import (  # noqa: F401  each registers its commands
     monitor,
     predict,
     runs,
+    serve,
     studies,
     train,
 )

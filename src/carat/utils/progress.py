@@ -191,6 +191,15 @@ def open_bar(*, transient: bool = False) -> Bar | None:
     return TerminalBar(transient=transient) if sys.stderr.isatty() else None
 
 
+_make_bar: Callable[[], Bar] | None = None
+
+
+def use_bar(make: Callable[[], Bar]) -> None:
+    """Show the progress of this process by other bars than usual, also where it is otherwise silent."""
+    global _make_bar
+    _make_bar = make
+
+
 def is_silent() -> bool:
     """Return whether the logger shows only warnings, as in worker processes."""
     return logger.level > logging.INFO
@@ -231,10 +240,10 @@ def progress(description: str, total: int | None) -> Iterator[Callable[[int], No
     Yields:
         Function to call with the number of steps that are done.
     """
-    if is_silent():
+    if _make_bar is None and is_silent():
         yield lambda done: None
         return
-    bar = open_bar(transient=True) or LogLines()
+    bar = _make_bar() if _make_bar is not None else open_bar(transient=True) or LogLines()
     bar.start(description, total)
     try:
         yield bar.update

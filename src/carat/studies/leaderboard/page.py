@@ -16,6 +16,7 @@ from carat.studies.leaderboard.evaluation import MethodResult
 from carat.studies.leaderboard.missing_modalities import DROP_PROBABILITIES
 from carat.studies.leaderboard.tables import (
     About,
+    corpora_table,
     cost_table,
     difference,
     label_table,
@@ -55,6 +56,10 @@ def write_page(results: Sequence[MethodResult], about: About, file: Path) -> Non
         tables=[
             ("Per-label thresholds", threshold_table(results).to_html()),
             ("F1 by label", label_table(results, about.labels).to_html()),
+            *(
+                [("Micro-F1 / macro-F1 by corpus", corpora_table(results).to_html())]
+                * bool(results[0].corpora)
+            ),
             ("Costs", cost_table(results).to_html()),
         ],
         figures=[

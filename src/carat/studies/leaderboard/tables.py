@@ -14,6 +14,7 @@ import numpy as np
 from carat.data.store import Store
 from carat.data.summary import unknown_notes
 from carat.evaluation.bootstrap import Paired
+from carat.evaluation.corpora import CAPTION, corpus_cells, corpus_table
 from carat.evaluation.formatting import decimal, in_brackets, mean_and_spread, signed
 from carat.studies.jobs import distinct, read_environment
 from carat.studies.leaderboard.evaluation import BASE, COMPARED, MethodResult, SelectedTrial
@@ -170,6 +171,11 @@ def label_table(results: Sequence[MethodResult], labels: Sequence[str]) -> Table
     return Table(["method", *labels], rows)
 
 
+def corpora_table(results: Sequence[MethodResult]) -> Table:
+    """Build the table of metrics by corpus."""
+    return corpus_table("method", {x.method: x.corpora for x in results})
+
+
 def threshold_table(results: Sequence[MethodResult]) -> Table:
     """Build the table of metrics with per-label thresholds."""
     rows = [
@@ -225,6 +231,7 @@ def seed_table(results: Sequence[MethodResult], labels: Sequence[str]) -> Table:
                     **tests,
                     **{f"per_label_{name}": x.values(name, per_label=True)[i] for name in PER_LABEL},
                     **{f"f1_{label}": x.label_f1(label)[i] for label in labels},
+                    **corpus_cells(x.corpora, i),
                     **{f"micro_f1 {name}": value for name, (_, value) in x.missing.items()},
                 }
             )
@@ -255,6 +262,8 @@ def _markdown(results: Sequence[MethodResult], about: About) -> str:
     parts = [f"# Leaderboard on {escape_markdown(about.store)}", *paragraphs]
     parts.append(score_table(results).to_markdown())
     parts += ["## F1 by label", label_table(results, about.labels).to_markdown()]
+    if results[0].corpora:
+        parts += ["## Corpora", CAPTION, corpora_table(results).to_markdown()]
     parts += [
         "## Per-label thresholds",
         "The same models; each label's threshold maximizes its F1 on validation.",

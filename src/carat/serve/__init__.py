@@ -1,0 +1,1 @@
+"""A server with a web page and an HTTP API for finished runs, and its Python client."""

@@ -1,0 +1,117 @@
+"""The HTTP server: one process, or several that listen on the same port."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from carat.serve.settings import Settings
+from carat.utils.errors import ConfigError, RunError
+from carat.utils.logging import logger
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from carat.serve.served_run import ServedRun
+
+EXTRA = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
+"""Packages of the extra `serve`."""
+
+
+def serve(
+    runs: Sequence[str | os.PathLike[str]],
+    settings: Settings | None = None,
+    *,
+    workers: int = 1,
+    device: str | None = None,
+) -> None:
+    """Serve runs until SIGINT or SIGTERM: open requests are answered, and clips that are not scored yet fail.
+
+    Args:
+        runs: folders of finished runs; the first one is the default.
+        settings: settings of the server.
+        workers: number of server processes, each with its own copy of the runs.
+        device: PyTorch device, see `carat.load`.
+
+    Raises:
+        ConfigError: the settings are unsafe, or no run is given.
+        RunError: a run cannot be loaded, or the extra is not installed.
+        OSError: the address is in use.
+    """
+    settings = settings or Settings()
+    settings.check()
+    _require_extra()
+    import uvicorn
+    from uvicorn.supervisors import Multiprocess
+
+    from carat.serve.served_run import load_runs
+    from carat.serve.workspace import open_workspace
+
+    folders = [os.path.abspath(run) for run in runs]  # noqa: PTH100  # the name of a link is the run's
+    loaded = load_runs(folders, device)  # errors before anything is opened
+    with _listen(settings) as opened, open_workspace() as workspace:
+        config = uvicorn.Config(
+            partial(create_app, folders, settings, workspace, device),
+            factory=True,
+            workers=workers,
+            log_config=None,
+            access_log=False,  # addresses have IDs of jobs
+            server_header=False,
+            timeout_graceful_shutdown=settings.limits.shutdown_seconds,
+            ws="none",
+        )
+        _announce(settings, opened.getsockname()[1], list(loaded))
+        if workers == 1:
+            config.app = partial(create_app, folders, settings, workspace, device, loaded)
+            uvicorn.Server(config).run([opened])
+        else:
+            del loaded
+            Multiprocess(config, [opened]).run()
+
+
+def create_app(
+    folders: Sequence[str],
+    settings: Settings,
+    workspace: Path,
+    device: str | None = None,
+    loaded: Mapping[str, ServedRun] | None = None,
+) -> FastAPI:
+    """Make the application in a server process; see `carat.serve.app.make_app`."""
+    from carat.serve.app import make_app
+    from carat.serve.served_run import load_runs
+
+    runs = loaded if loaded is not None else load_runs(folders, device)
+    return make_app(runs, settings, workspace)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Open the port before runs are served from it, so that a port in use is a one-line error."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    opened = socket.socket(family)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        opened.bind((settings.host, settings.port))
+    except OSError as error:
+        opened.close()
+        raise ConfigError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
+    opened.set_inheritable(True)
+    return opened
+
+
+def _announce(settings: Settings, port: int, names: Sequence[str]) -> None:
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    logger.info(f"serving {', '.join(names)} at {address} (Ctrl-C stops)")
+    if settings.insecure and not settings.token:
+        logger.warning("note: anyone who reaches this machine can use the server")
+
+
+def _require_extra() -> None:
+    from importlib.util import find_spec
+
+    if missing := [name for name in EXTRA if find_spec(name) is None]:
+        raise RunError(f"the server needs {', '.join(missing)}: pip install 'carat-emotion[serve]'")
