@@ -77,9 +77,8 @@ class ServedRun:
 
     @property
     def thresholds(self) -> dict[str, float]:
-        """Decision threshold by label, in the order of the labels."""
-        card = self.predictor.card
-        return {label: card.thresholds[label] for label in card.labels}
+        """Decision threshold by label, on the scale of the scores, in the order of the labels."""
+        return self.predictor.thresholds
 
     def info(self) -> RunInfo:
         """Describe the run for clients, without paths of this machine."""
