@@ -161,8 +161,9 @@ def test_the_page_fits_and_controls_have_names(
         browser.click(f"#{tab}-tab")
         assert browser.run("document.documentElement.scrollWidth <= innerWidth")
         nameless = browser.run(
-            "[...document.querySelectorAll('button, input, select, textarea')].filter("
-            "x => x.checkVisibility() && !(x.textContent.trim() || x.labels?.length || x.ariaLabel)).map(x => x.id)"
+            "[...document.querySelectorAll('button, input, select, textarea')]"
+            ".filter(x => x.checkVisibility())"
+            ".filter(x => !(x.textContent.trim() || x.labels?.length || x.ariaLabel)).map(x => x.id)"
         )
         assert nameless == []
     browser.run("document.getElementById('text-tab').click(); 0")
