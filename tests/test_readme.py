@@ -123,7 +123,7 @@ def test_file_map_names_what_is_there() -> None:
     there = {
         p.stem if p.is_dir() else p.name
         for p in (ROOT / "src" / "carat").iterdir()
-        if not p.name.startswith("_") and p.name != "py.typed"
+        if not p.name.startswith("_")
     }
     assert named == there
     folders = {line.split()[0].rstrip("/") for line in tree.splitlines() if not line.startswith(" ")}

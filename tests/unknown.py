@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,11 @@ from carat.data.store.writer import StoreWriter
 
 
 def rewrite(
-    store: Store, path: Path, known: NDArray[np.bool_], grades: NDArray[np.float32] | None = None
+    store: Store,
+    path: Path,
+    known: NDArray[np.bool_],
+    corpora: Sequence[str] | None = None,
+    grades: NDArray[np.float32] | None = None,
 ) -> Store:
     """Write a store again with some of its labels unknown, or with graded ones.
 
@@ -20,6 +25,7 @@ def rewrite(
         store: store to copy, all of whose labels are known.
         path: folder of the new store.
         known: (N, L), labels to keep.
+        corpora: corpus of each sample; None for a single one.
         grades: (N, L), in [0, 1].
     """
     sources = {m: info.source for m, info in store.manifest.modalities.items()}
@@ -34,6 +40,7 @@ def rewrite(
                 targets,
                 sample.features,
                 group=sample.group,
+                corpus="" if corpora is None else corpora[row],
                 grades=None if grades is None else grades[row],
             )
         writer.notes += store.manifest.notes

@@ -58,7 +58,7 @@ def draw(run: Path, data: Path, out: Path) -> None:
     left, right = figure.subfigures(1, 2, width_ratios=[1, 1.9])
     axes = left.subplots()
     for i, name in enumerate(names):
-        score, threshold = prediction.scores[name], predictor.card.thresholds[name]
+        score, threshold = prediction.scores[name], predictor.thresholds[name]
         color = COLORS[prediction.attribution[name]]
         axes.barh(i, score, color=color, alpha=1 if score > threshold else 0.35)
         axes.plot([threshold] * 2, [i - 0.42, i + 0.42], color="#222", linewidth=1.5)

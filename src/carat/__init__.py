@@ -23,17 +23,22 @@ if TYPE_CHECKING:
     from carat.data.synthetic import make_synthetic
     from carat.evaluation.report import Report
     from carat.features.clip import Clip, read_clip
+    from carat.inference.calibrate import calibrate_run
     from carat.inference.clips.timeline import Timeline
     from carat.inference.ensemble import ensemble
     from carat.inference.evaluate import evaluate
     from carat.inference.explain.explanation import explain
     from carat.inference.export import export
     from carat.inference.loading import load
+    from carat.inference.model_card import make_model_card
+    from carat.inference.monitor import monitor
     from carat.inference.prediction import Prediction
     from carat.inference.predictor import Predictor
     from carat.inference.writers import to_frame
     from carat.models.base import Model, ModelOutputs, TrainingData
     from carat.models.carat.model import Carat
+    from carat.runs.hub import push
+    from carat.runs.listing import ListedRun, list_runs
     from carat.serve.client import Client
     from carat.studies.ablation import ablate
     from carat.studies.leaderboard.comparison import compare
@@ -51,6 +56,7 @@ __all__ = [
     "Client",
     "Clip",
     "Experiment",
+    "ListedRun",
     "MethodConfig",
     "Model",
     "ModelOutputs",
@@ -64,17 +70,22 @@ __all__ = [
     "__version__",
     "ablate",
     "build_store",
+    "calibrate_run",
     "compare",
     "ensemble",
     "evaluate",
     "explain",
     "export",
     "import_corpus",
+    "list_runs",
     "load",
     "load_experiment",
+    "make_model_card",
     "make_synthetic",
     "merge_stores",
+    "monitor",
     "open_store",
+    "push",
     "read_clip",
     "register_method",
     "sweep",
@@ -89,6 +100,7 @@ _HOMES = {
     "Client": "carat.serve.client",
     "Clip": "carat.features.clip",
     "Experiment": "carat.config.experiment",
+    "ListedRun": "carat.runs.listing",
     "MethodConfig": "carat.config.methods",
     "Model": "carat.models.base",
     "ModelOutputs": "carat.models.base",
@@ -101,17 +113,22 @@ _HOMES = {
     "TrainingData": "carat.models.base",
     "ablate": "carat.studies.ablation",
     "build_store": "carat.data.recipes.build",
+    "calibrate_run": "carat.inference.calibrate",
     "compare": "carat.studies.leaderboard.comparison",
     "ensemble": "carat.inference.ensemble",
     "evaluate": "carat.inference.evaluate",
     "explain": "carat.inference.explain.explanation",
     "export": "carat.inference.export",
     "import_corpus": "carat.data.corpora.importing",
+    "list_runs": "carat.runs.listing",
     "load": "carat.inference.loading",
     "load_experiment": "carat.config.experiment",
+    "make_model_card": "carat.inference.model_card",
     "make_synthetic": "carat.data.synthetic",
     "merge_stores": "carat.data.merge.merging",
+    "monitor": "carat.inference.monitor",
     "open_store": "carat.data.store",
+    "push": "carat.runs.hub",
     "read_clip": "carat.features.clip",
     "register_method": "carat.config.methods",
     "sweep": "carat.studies.sweep",

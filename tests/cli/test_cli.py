@@ -178,6 +178,14 @@ def test_debug_shows_the_traceback(run) -> None:  # type: ignore[no-untyped-def]
     assert err.endswith("carat data synth`)\n")
 
 
+def test_a_recording_without_its_option_is_pointed_to_it(run) -> None:  # type: ignore[no-untyped-def]
+    code, _, error = run("predict", "my-run", "talk.MP4")
+    assert code == 2
+    assert error == (
+        "carat: error: talk.MP4: recordings are scored with --clip, e.g. --clip talk.MP4 --out timelines\n"
+    )
+
+
 def test_version(run) -> None:  # type: ignore[no-untyped-def]
     assert run("--version") == (0, f"carat {carat.__version__}\n", "")
 

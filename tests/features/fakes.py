@@ -9,8 +9,9 @@ import pytest
 
 from carat.data.recipes.sources import media as media_source
 from carat.data.recipes.sources import transcripts as transcript_source
-from carat.features import cache, clip, extractor
+from carat.features import clip, extraction, extractor
 from carat.features.description import PACKAGES, Description, Settings
+from carat.features.extraction import FileTask
 from carat.features.extractor import Extractor, FeatureSequence
 from carat.features.media import Media
 from carat.inference.clips import scoring
@@ -86,16 +87,16 @@ def open_extractor(description: Description) -> Extractor:
     return extractors[description.extractor]()
 
 
-def use_fakes(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[Path]:
-    """Use these extractors, in this process; returns the files that are extracted."""
-    files: list[Path] = []
+def use_fakes(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[FileTask]:
+    """Use these extractors, in this process; returns the tasks that are performed by pools."""
+    tasks: list[FileTask] = []
     monkeypatch.setenv("CARAT_CACHE", str(folder / "cache"))
     for module in (clip, extractor, media_source, transcript_source, scoring):
         monkeypatch.setattr(module, "describe", describe)
-    for module in (cache, clip):
+    for module in (extraction, clip):
         monkeypatch.setattr(module, "open_extractor", open_extractor)
-    monkeypatch.setattr(local, "run_tasks", serially(files))
-    return files
+    monkeypatch.setattr(local, "run_tasks", serially(tasks))
+    return tasks
 
 
 def write_clips(folder: Path) -> None:

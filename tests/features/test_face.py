@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from carat.features.boxes import CONTEXT, Box, Crop, around, squares
+from carat.features.boxes import CONTEXT, SHARES, Box, Crop, around, squares
 from carat.features.extractor import Extractor
 from carat.features.face import FOCAL_LENGTH, POSE, _pose
 from carat.features.media import Media
@@ -17,13 +17,21 @@ from tests.features.files import flat, tone, write_media
 @pytest.mark.parametrize("shape", [(72, 128), (128, 72), (90, 90), (11, 97)])
 def test_squares_cover_a_picture(shape: tuple[int, int]) -> None:
     pixels = np.zeros((*shape, 3), np.uint8)
-    largest = np.zeros(shape, int)
-    for place in squares(pixels):
-        height, width = place.pixels.shape[:2]
-        assert height == width <= min(shape)
-        if height == min(shape):
-            largest[place.y : place.y + height, place.x : place.x + width] += 1
-    assert largest.min() >= 1
+    for share in SHARES:
+        covered = np.zeros(shape, int)
+        for place in squares(pixels, share):
+            height, width = place.pixels.shape[:2]
+            assert height == width == round(share * min(shape))
+            covered[place.y : place.y + height, place.x : place.x + width] += 1
+        assert covered.min() >= 1
+
+
+def test_boxes_that_overlap() -> None:
+    box = Box(10, 20, 30, 40)
+    assert box.overlaps(box)
+    assert box.overlaps(Box(15, 22, 30, 40))
+    assert not box.overlaps(Box(25, 20, 30, 40))
+    assert not box.overlaps(Box(100, 20, 30, 40))
 
 
 def test_the_square_around_a_face_stays_inside() -> None:

@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from carat.features import decoder
-from carat.features import media as media_module
+from carat.features import decoder, decoder_process
 from carat.features.media import Media
 from carat.utils.errors import DataError
 from tests.features.files import RED, corners, flat, tone, write_media
@@ -273,10 +272,41 @@ def test_a_name_is_never_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_decoder_that_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, message: str
 ) -> None:
-    monkeypatch.setattr(media_module, "COMMAND", [sys.executable, "-c", code])
-    monkeypatch.setattr(media_module, "STALL_SECONDS", 2.5)
-    with pytest.raises(DataError, match=message):
-        Media(video(tmp_path))
+    file = video(tmp_path)
+    server = (
+        "from carat.features import decoder, decoder_server\n"
+        f"decoder.main = lambda: exec({code!r}, {{}})\n"
+        "decoder_server.main()"
+    )
+    monkeypatch.setattr(decoder_process, "COMMAND", [sys.executable, "-c", server])
+    monkeypatch.setattr(decoder_process, "STALL_SECONDS", 2.5 if "sleep" in code else 60)
+    decoder_process.end_server()
+    try:
+        with pytest.raises(DataError, match=message):
+            Media(file)
+    finally:
+        decoder_process.end_server()
+
+
+def test_a_server_that_ended_is_started_again(tmp_path: Path) -> None:
+    file = video(tmp_path)
+    with Media(file) as media:
+        server = decoder_process.running_server()._process
+        server.kill()
+        server.wait()
+        assert sum(1 for _ in media.pictures(10)) == 40  # its decoders go on
+    assert read_all(file)[1] == 40
+
+
+def test_decoders_that_cannot_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = video(tmp_path)
+    monkeypatch.setattr(decoder_process, "COMMAND", [sys.executable, "-c", "import sys; sys.exit(1)"])
+    decoder_process.end_server()
+    try:
+        with pytest.raises(DataError, match=r"clip\.mp4: no decoder can be started"):
+            Media(file)
+    finally:
+        decoder_process.end_server()
 
 
 def test_memory_of_the_decoder_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,7 +331,7 @@ def test_no_decoder_outlives_its_parent(tmp_path: Path) -> None:
     code = (
         "import os, sys; from carat.features.media import Media\n"
         f"media = Media({str(file)!r}); stream = media.audio(16_000); next(stream)\n"
-        "print(media._child._process.pid, flush=True); os._exit(0)"
+        "print(media._decoder._pid, flush=True); os._exit(0)"
     )
     pid = int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout)
     deadline = time.monotonic() + 10

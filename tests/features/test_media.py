@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -148,15 +149,23 @@ def test_one_of_a_thousand_tracks_is_decoded(tmp_path: Path) -> None:
     assert len(sound(file)) == pytest.approx(0.2 * 16_000, abs=32)
 
 
-def test_the_child_ends_with_the_media(tmp_path: Path) -> None:
+def wait_for_end(pid: int | None) -> None:
+    """Wait until a process does not exist anymore."""
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline, "the decoder is still running"
+        time.sleep(0.01)
+
+
+def test_the_decoder_ends_with_the_media(tmp_path: Path) -> None:
     file = write_media(tmp_path / "a.wav", sound=tone(30, 16_000), audio_codec="pcm_s16le")
     media = Media(file)
     stream = media.audio(16_000)
     next(stream)
-    assert media._child is not None
-    process = media._child._process
+    assert media._decoder is not None
+    pid = media._decoder._pid
     stream.close()  # the rest is not wanted
-    assert process.poll() is not None
+    wait_for_end(pid)
     assert sum(map(len, media.audio(16_000))) == 30 * 16_000
     media.close()
 
@@ -207,3 +216,31 @@ def test_names_of_any_bytes(tmp_path: Path) -> None:
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\nb%20c?.wav"))
     file.rename(odd)
     assert len(sound(odd)) == 16_000
+
+
+@pytest.mark.parametrize("gop", [1, 12, 250])
+def test_some_pictures_are_those_of_all(tmp_path: Path, gop: int) -> None:
+    """Also in a file with frames that depend on later ones, and with few key frames."""
+    import av
+
+    file = tmp_path / "a.mp4"
+    rng = np.random.default_rng(0)
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("libx264", 12, options={"bf": "3", "g": str(gop), "b_strategy": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(12 * 40):
+            picture = np.repeat(np.repeat(rng.integers(0, 256, (6, 8, 3), np.uint8), 8, 0), 8, 1)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+        container.mux(stream.encode())
+    with Media(file) as media:
+        every = list(media.pictures(12))
+        steps = [0, 1, 7, 130, 131, 301, 479]
+        some = list(media.pictures(12, wanted=steps))
+        slower = list(media.pictures(5))
+    assert [picture.index for picture in every] == list(range(480))
+    assert [picture.index for picture in some] == steps
+    for picture in some:
+        assert (picture.pixels == every[picture.index].pixels).all()
+    assert len(slower) == 200  # here frames are left out that no other depends on
+    for picture in slower:
+        assert (picture.pixels == every[picture.index * 12 // 5].pixels).all()

@@ -42,7 +42,7 @@ def test_scores_are_means_over_members_that_have_a_modality(
     both: Predictor, members: list[Path], store: Store
 ) -> None:
     rows, scores, _ = both.score(store, "test")
-    first, second = (carat.load(run, "cpu").score(store, "test") for run in members)
+    first, second = (carat.load(run, "cpu").score(store, "test", calibrated=False) for run in members)
     expected = first[1].copy()
     shared = np.isin(rows, second[0])
     assert 0 < (~shared).sum() < len(rows)
@@ -59,11 +59,13 @@ def test_thresholds_are_searched_on_validation(both: Predictor, store: Store) ->
     assert report.metrics.micro_f1 == pytest.approx(both.card.validation["micro_f1"])
 
 
-def test_it_is_a_run_like_others(both: Predictor, store: Store, run: Any, tmp_path: Path) -> None:
+def test_it_is_a_run_like_others(
+    both: Predictor, members: list[Path], store: Store, run: Any, tmp_path: Path
+) -> None:
     code, _, err = run("predict", both.folder, "--data", store.folder, "--out", tmp_path / "p.csv")
     assert code == 0, err
     prediction = both.predict({"visual": np.zeros((3, both.widths["visual"])) + 0.5}, raw=False)
-    alone = carat.load(both.card.notes[0].split(" of ")[2].split(", ")[0], "cpu")
+    alone = carat.load(members[0], "cpu", calibrated=False)
     assert (
         prediction.scores
         == alone.predict({"visual": np.zeros((3, both.widths["visual"])) + 0.5}, raw=False).scores

@@ -176,7 +176,7 @@ def test_pipes_instead_of_files(name: str, run: Path) -> None:
 
 
 def test_order_of_the_scores_is_that_of_the_labels(run: Path, store: Store) -> None:
-    predictor = carat.load(run, "cpu")
+    predictor = carat.load(run, "cpu", calibrated=False)
     _, scores, _ = predictor.score(store, "test")
     labels = [prediction.labels for _, prediction in predictor.predict_store(store, "test")]
     above = scores > np.arange(1, 7) / 10

@@ -29,7 +29,7 @@ def graded(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The small store with grades of its labels, some of them unknown."""
     grades = np.random.default_rng(0).uniform(0.2, 1, store.labels.shape) * store.labels
     folder = tmp_path_factory.mktemp("stores") / "graded"
-    return rewrite(store, folder, draw_known(store), grades.astype(np.float32))
+    return rewrite(store, folder, draw_known(store), grades=grades.astype(np.float32))
 
 
 def with_target(experiment: Experiment, target: str | None) -> Experiment:

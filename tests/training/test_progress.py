@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lightning.pytorch.callbacks import TQDMProgressBar
@@ -13,6 +14,7 @@ from carat.config.experiment import Experiment, load_experiment
 from carat.data.store import Store
 from carat.training import progress
 from carat.training.lightning_module import TrainingModule
+from carat.training.progress import SlowTraining
 from carat.training.train import train
 from carat.utils.logging import hide_progress
 from carat.utils.progress import Bar
@@ -141,3 +143,28 @@ def test_a_bar_of_the_callers_replaces_carats(
     assert not epochs(logged)
     captured = capfd.readouterr()
     assert "Epoch 2" in captured.out + captured.err  # Lightning counts from 0
+
+
+def test_slow_training_is_reported_once(logged: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("carat.training.progress.time.monotonic", lambda: clock[0])
+    watch = SlowTraining()
+    trainer: Any = None
+
+    def train(seconds: float, batches: int) -> None:
+        for i in range(batches):
+            clock[0] += seconds
+            watch.on_train_batch_end(trainer, None, None, None, i)
+
+    watch.on_train_start(trainer, None)
+    watch.on_train_epoch_start(trainer, None)
+    train(1, 60)
+    clock[0] += 500  # validation
+    watch.on_train_epoch_start(trainer, None)
+    train(2.5, 24)
+    assert logged == []
+    train(4, 60)
+    assert logged == [
+        "note: training is 4.0 times slower than in its first minute; is the machine busy? Fewer threads may "
+        "be faster (--threads)"
+    ]

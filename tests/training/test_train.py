@@ -60,7 +60,7 @@ def test_threshold_and_metrics_are_those_of_the_kept_weights(trained: TrainedRun
     predictor = load(trained.folder)
     scores = np.concatenate(
         [
-            predictor._score(batch)[0]
+            predictor.score_batch(batch)[0]
             for batch in make_loader(
                 store,
                 store.indices("valid"),

@@ -242,3 +242,48 @@ def test_workers_never_keep_a_process_from_ending(end: str, workers: int, tmp_pa
     )
     assert ended.returncode != 0
     assert "spawn" not in ended.stderr, ended.stderr  # no traceback of a worker
+
+
+def count_threads() -> TaskFunction:
+    """Report the number of threads of PyTorch, which is imported late."""
+
+    def work(task: int, report: Report) -> int:
+        import torch
+
+        return torch.get_num_threads()
+
+    return work
+
+
+def test_workers_compute_with_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    (found,) = local.run_tasks(count_threads, (), [0], 1)
+    assert found.result == 1
+
+
+KILLED = """
+import sys, time
+sys.path.insert(0, {folder!r})
+from tests.utils.test_parallel import leave_semaphore
+from carat.utils.parallel.local import run_tasks
+
+if __name__ == "__main__":
+    next(run_tasks(leave_semaphore, (), [0], 1)).result
+"""
+
+
+def leave_semaphore() -> TaskFunction:
+    """Run tasks that leave a semaphore behind when their worker is killed."""
+    semaphores: list[Any] = []
+
+    def work(task: int, report: Report) -> None:
+        semaphores.append(multiprocessing.get_context("spawn").Semaphore())
+
+    return work
+
+
+def test_killed_workers_leave_no_warning(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(KILLED.format(folder=str(Path(__file__).parents[2])))
+    outcome = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert outcome.stderr == ""

@@ -9,26 +9,31 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from cyclopts import CycloptsError, MissingArgumentError
+from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
 from pydantic import ValidationError
 
 from carat.cli import (  # noqa: F401  each registers its commands
+    calibrate,
     data,
     ensemble,
     explain,
     export,
     models,
+    monitor,
     predict,
+    runs,
     serve,
     studies,
     train,
 )
 from carat.cli.app import app, named_method, offer, refuse_renamed, rename_options
+from carat.cli.predict_clips import media_files
 from carat.config.base import explain as explain_invalid
 from carat.config.experiment import experiment_with
 from carat.training.launched import forget_launcher, rendezvous_address, started_by_launcher
 from carat.utils.errors import CaratError, ConfigError, Interrupted, is_out_of_memory, printable, shorten
 from carat.utils.logging import drop_output, show_progress
+from carat.utils.threads import wait_passively
 
 offer("carat")  # the default; `main` repeats it for the method of the command line
 
@@ -78,6 +83,7 @@ def _prepare_environment() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # another encoding than UTF-8 lacks characters
             stream.reconfigure(errors="backslashreplace")
+    wait_passively()
     os.environ["MPLBACKEND"] = "agg"  # matplotlib refuses to be imported if it does not know the backend
 
 
@@ -131,6 +137,8 @@ def _fail(message: str, more: str = "") -> NoReturn:
 def _one_line(error: Exception, method: str) -> str:
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         return f"{error.argument.name} is missing; see --help"
+    if isinstance(error, UnusedCliTokensError) and (found := media_files(error.unused_tokens or ())):
+        return f"{found[0]}: recordings are scored with --clip, e.g. --clip {found[0]} --out timelines"
     if isinstance(error, OSError):
         return f"{error.filename or 'system'}: {error.strerror or error}"
     cause: BaseException | None = None if isinstance(error, CaratError) else error

@@ -12,13 +12,13 @@ from cyclopts import Group, Parameter
 from carat.cli.app import AsJson, Overwrite, Workers, app, cores
 from carat.cli.predict_clips import ClipArguments, predict_clips
 from carat.cli.predict_text import TextOptions, predict_texts
+from carat.cli.scores import ScoreArguments
 from carat.utils.errors import CaratError, ConfigError
 from carat.utils.logging import logger
 
 if TYPE_CHECKING:
     from carat.inference.prediction import Prediction
 
-Precision = Literal["float32", "bf16"]
 SHOWN = 5
 """Number of predictions that are printed."""
 
@@ -60,6 +60,21 @@ class FolderOptions:
     """Format of the files."""
 
 
+@Parameter(name="*", group=Group("What to report", sort_key=2))
+@dataclass(frozen=True)
+class ReportArguments:
+    """Further parts of the report."""
+
+    floors: bool = True
+    """Compare with simple predictors: the prior, and TF-IDF with logistic regression if the store has
+    transcripts."""
+    by: str | None = None
+    """Metrics by `group`, `corpus` or a column of a table, e.g. speakers.csv:gender, whose column `id` has
+    ids of samples or groups."""
+    reliability: Path | None = None
+    """SVG file to write, with a reliability diagram for each label."""
+
+
 @app.command
 def evaluate(
     run: Path,
@@ -67,18 +82,24 @@ def evaluate(
     *,
     data: Path,
     split: str = "test",
-    precision: Precision = "float32",
+    scores: ScoreArguments | None = None,
+    parts: ReportArguments | None = None,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a run on a split, with the thresholds chosen on validation and 95 % intervals.
 
-    Intervals are bootstrapped by group (video or dialogue). Accuracy is the mean sample Jaccard.
+    Intervals are bootstrapped by group (video or dialogue). Accuracy is the mean sample Jaccard. Reliability
+    is measured before and after calibration; with --risk, so are the rates of decisions.
 
     **Examples**
 
         carat evaluate demo-run --data demo-store
 
         carat evaluate demo-run --data demo-store --split valid --json
+
+        carat evaluate demo-run --data demo-store --risk .2 --reliability reliability.svg
+
+        carat evaluate demo-run --data demo-store --by speakers.csv:gender
 
     Parameters
     ----------
@@ -88,14 +109,21 @@ def evaluate(
         Folder of a store with the labels of the run.
     split
         Split to evaluate.
-    precision
-        Arithmetic of the forward pass; thresholds were chosen in float32.
     """
-    from carat.cli.tables import show_json, show_report
+    from carat.cli.reports import show_report
+    from carat.cli.tables import show_json
     from carat.data.store import open_store
-    from carat.inference.loading import load
+    from carat.inference.evaluate import evaluate_split
 
-    report = load(run, precision=precision).evaluate(open_store(data), split)
+    parts = parts or ReportArguments()
+    if parts.reliability is not None and parts.reliability.suffix != ".svg":
+        raise ConfigError(f"--reliability {parts.reliability}: use a file name that ends in .svg")
+    predictor, store = (scores or ScoreArguments()).load(run), open_store(data)
+    report = evaluate_split(predictor, store, split, floors=parts.floors, by=parts.by)
+    if parts.reliability is not None:
+        from carat.inference.calibrate import draw_split
+
+        draw_split(predictor, store, split, parts.reliability)
     if as_json:
         show_json(report.to_json())
     else:
@@ -112,7 +140,7 @@ def predict(
     texts: TextOptions | None = None,
     clips: ClipArguments | None = None,
     folder: FolderOptions | None = None,
-    precision: Precision = "float32",
+    scores: ScoreArguments | None = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Score samples: the score of each label, the predicted labels, and the modality they are attributed to.
@@ -120,6 +148,8 @@ def predict(
     **Examples**
 
         carat predict demo-run --data demo-store --split test --out scores.csv
+
+        carat predict demo-run --data demo-store --split test --risk .1 --out decisions.csv
 
         carat predict demo-run --data clip.npz --out scores.jsonl
 
@@ -151,12 +181,9 @@ def predict(
         File to write: .csv, .parquet or .jsonl. With a store, a name without extension is a folder of many
         files, scored in parallel; after an interruption the same command resumes. With clips, a folder of
         tables, .eaf (ELAN), .TextGrid (Praat) and .vtt files, and HTML pages with a timeline.
-    precision
-        Arithmetic of the forward pass: bf16 is faster on hardware that supports it; compare metrics with
-        `evaluate`.
     """
     source, texts, folder = source or Input(), texts or TextOptions(), folder or FolderOptions()
-    clips = clips or ClipArguments()
+    clips, scores = clips or ClipArguments(), scores or ScoreArguments()
     if sum(x is not None for x in (source.data, source.text, source.file, source.clip)) != 1:
         raise ConfigError("give exactly one of --data, --text, --file and --clip")
     if source.clip is not None:
@@ -172,7 +199,7 @@ def predict(
             workers=folder.workers,
             engine=folder.engine,
             address=folder.address,
-            precision=precision,
+            scores=scores,
             overwrite=overwrite,
         )
         return
@@ -181,16 +208,16 @@ def predict(
     if source.data is None:
         if source.split or source.raw is not None or folder.engine != "local":
             raise ConfigError("--split, --raw and --engine are for --data")
-        predict_texts(run, source.text, source.file, out, texts, precision, overwrite)
+        predict_texts(run, source.text, source.file, out, texts, scores, overwrite)
         return
     if texts.together or texts.describes_file:
         raise ConfigError("--column, --conversation, --order and --together are for --text and --file")
     if out is None:
         raise ConfigError("--data needs --out, e.g. --out scores.csv")
     if out.suffix:
-        count = _write_file(run, source, source.data, out, folder, precision, overwrite)
+        count = _write_file(run, source, source.data, out, folder, scores, overwrite)
     else:
-        count = _write_folder(run, source, source.data, out, folder, precision, overwrite)
+        count = _write_folder(run, source, source.data, out, folder, scores, overwrite)
     logger.info(f"{count} predictions → {out}")
 
 
@@ -200,7 +227,7 @@ def _write_folder(
     data: Path,
     out: Path,
     folder: FolderOptions,
-    precision: Precision,
+    scores: ScoreArguments,
     overwrite: bool,
 ) -> int:
     """Score a store into a folder of files; returns the number of predictions."""
@@ -220,7 +247,7 @@ def _write_folder(
         workers=cores(folder.workers),
         engine=folder.engine,
         address=folder.address,
-        precision=precision,
+        **scores.options,
         overwrite=overwrite,
     )
 
@@ -231,14 +258,13 @@ def _write_file(
     data: Path,
     out: Path,
     folder: FolderOptions,
-    precision: Precision,
+    scores: ScoreArguments,
     overwrite: bool,
 ) -> int:
     """Score a store or an `.npz` file into one file and print the first predictions; returns their number."""
     from carat.cli.tables import show_predictions
     from carat.data.store import open_store
     from carat.inference.features import read_features, select_modalities
-    from carat.inference.loading import load
     from carat.inference.writers import check_output, write_predictions
 
     check_output(out, overwrite)
@@ -249,7 +275,7 @@ def _write_file(
         raise ConfigError("--raw is for an .npz file; the features of a store are cleaned already")
     if source.split and not data.is_dir():
         raise ConfigError(f"--split needs a store, but {data} is a file")
-    predictor = load(run, precision=precision)
+    predictor = scores.load(run)
     stream: Iterator[tuple[str, Prediction]]
     if data.is_dir():
         store = open_store(data)
@@ -260,7 +286,7 @@ def _write_file(
         names = [f"{data}, '{id}'" for id in samples]
         predictions = predictor.predict_batch(list(samples.values()), names=names, raw=source.raw)
         stream = zip(samples, predictions, strict=True)
-    for note in notes:
+    for note in [*notes, *predictor.scale.guarantee()]:
         logger.warning(f"note: {note}")
     first: list[tuple[str, Prediction]] = []
     count = write_predictions(_keep_first(stream, first), out, overwrite=overwrite)

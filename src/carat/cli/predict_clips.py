@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Literal
 from cyclopts import Group, Parameter
 
 from carat.cli.app import Workers, cores
+from carat.cli.scores import ScoreArguments
 from carat.utils.errors import CaratError, ConfigError
 from carat.utils.logging import logger
+from carat.utils.wording import count
 
 if TYPE_CHECKING:
     from carat.inference.clips.options import ClipOptions
@@ -110,7 +112,7 @@ def predict_clips(
     workers: Workers,
     engine: Literal["local", "ray"],
     address: str | None,
-    precision: Literal["float32", "bf16"],
+    scores: ScoreArguments,
     overwrite: bool,
 ) -> None:
     """Score audio and video files, write a folder, and print the first segments.
@@ -138,7 +140,6 @@ def predict_clips(
 
     from carat.cli.tables import show_timeline
     from carat.inference.clips.folder import score_clips
-    from carat.inference.loading import load
 
     shown: list[str] = []
 
@@ -147,8 +148,9 @@ def predict_clips(
             show_timeline(timeline)  # type: ignore[arg-type]  # its class is imported late
         shown.append("")
 
+    predictor = scores.load(run, vectors)
     report = score_clips(
-        load(run, precision=precision, vectors=vectors),
+        predictor,
         files,
         out,
         transcripts=transcripts,
@@ -160,15 +162,27 @@ def predict_clips(
         on_clip=show,
     )
     failed = [entry for entry in report["clips"] if "problem" in entry]
-    for note in dict.fromkeys(x for entry in report["clips"] for x in entry.get("notes", ())):
+    notes = [x for entry in report["clips"] for x in entry.get("notes", ())]
+    for note in dict.fromkeys([*notes, *predictor.scale.guarantee()]):
         logger.warning(f"note: {note}")
     done = [entry for entry in report["clips"] if "problem" not in entry]
     segments = sum(entry["segments"] for entry in done)
-    logger.info(f"{segments} segments of {len(done)} clips → {out}")
+    logger.info(f"{count(segments, 'segment')} of {count(len(done), 'clip')} → {out}")
     if done and "html" in options.formats:
         logger.info(f"open {out / (done[0]['output'] + '.html')} in a browser")
     if failed:
-        raise CaratError(f"{len(failed)} of {len(files)} clips could not be scored, see {out / REPORT}")
+        raise CaratError(
+            f"{len(failed)} of {count(len(files), 'clip')} could not be scored, see {out / REPORT}"
+        )
+
+
+def media_files(arguments: Sequence[str]) -> list[str]:
+    """Arguments of a command line that are names of audio or video files.
+
+    >>> media_files(["a.mp4", "b.csv", "c.WAV"])
+    ['a.mp4', 'c.WAV']
+    """
+    return [argument for argument in arguments if Path(argument).suffix.lower() in MEDIA]
 
 
 def find_clips(clips: Sequence[Path]) -> list[Path]:
@@ -216,6 +230,7 @@ def match_transcripts(files: Sequence[Path], transcripts: Sequence[Path] | None)
         return matched
     if len(transcripts) != len(files):
         raise ConfigError(
-            f"{len(transcripts)} transcripts for {len(files)} clips; give one per clip, in order, or a folder"
+            f"{count(len(transcripts), 'transcript')} for {count(len(files), 'clip')}; "
+            "give one per clip, in order, or a folder"
         )
     return dict(zip(files, transcripts, strict=True))

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
+from carat.cli.scores import ScoreArguments
 from carat.utils.errors import ConfigError
 from carat.utils.logging import logger
 
@@ -89,7 +90,7 @@ def predict_texts(
     file: Path | None,
     out: Path | None,
     options: TextOptions,
-    precision: Literal["float32", "bf16"],
+    scores: ScoreArguments,
     overwrite: bool,
 ) -> None:
     """Score texts, or the texts of a file, and print or write the predictions.
@@ -100,14 +101,13 @@ def predict_texts(
         file: file of texts, or None if `texts` is given.
         out: file to write; optional with `texts`, whose predictions are printed by default.
         options: options of texts.
-        precision: arithmetic of the forward pass.
+        scores: precision, calibration and promised risks.
         overwrite: replace an existing file.
 
     Raises:
         ConfigError: the options contradict each other.
     """
     from carat.cli.tables import show_texts
-    from carat.inference.loading import load
     from carat.inference.writers import check_output, write_predictions
 
     if file is None and options.describes_file:
@@ -118,7 +118,9 @@ def predict_texts(
     if out is not None:
         check_output(out, overwrite)
     _check_options(texts, file, out, options)
-    predictor = load(run, precision=precision, vectors=options.vectors)
+    predictor = scores.load(run, options.vectors)
+    for note in predictor.scale.guarantee():
+        logger.warning(f"note: {note}")
     in_context = options.conversation is not None or options.together
     has_several = file is not None or len(texts or []) > 1
     if has_several and predictor.reader.context_tokens and not in_context:

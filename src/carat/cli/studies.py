@@ -68,6 +68,8 @@ class CompareOptions:
     """YAML of changes to the preset: sections of an experiment under `all` or the name of a method."""
     budget: Count = 1
     """Number of trials of each method on validation; the first is its preset."""
+    metric: Literal["micro_f1", "macro_f1", "rarest_f1", "accuracy"] | None = None
+    """What several stores rank methods by; defaults to micro_f1."""
 
 
 @app.command
@@ -183,7 +185,7 @@ def sweep(
 @app.command
 def compare(
     *,
-    data: Path,
+    data: list[Path],
     out: Path,
     compared: CompareOptions | None = None,
     seeds: Count = 5,
@@ -197,6 +199,9 @@ def compare(
     95 % intervals, the paired difference to CARAT, F1 by label, and results with missing modalities. After
     an interruption the same command resumes.
 
+    Several stores get a leaderboard each, and one table over all of them with mean ranks, the Friedman test
+    and a critical-difference diagram (comparison.md, .json, .html).
+
     **Examples**
 
         carat compare --data demo-store --out leaderboard --methods all --seeds 2
@@ -205,10 +210,12 @@ def compare(
 
         carat compare --data mosei --out leaderboard --preset paper --settings mine.yaml --data.truncation
 
+        carat compare --data mosei iemocap meld my-store own-clips --out leaderboards --metric macro_f1
+
     Parameters
     ----------
     data
-        Folder of the store, with splits train, valid and test.
+        Folder of the store, with splits train, valid and test; or several of them.
     out
         Folder to create or resume.
     seeds
@@ -232,7 +239,11 @@ def compare(
         budget=compared.budget,
         workers=cores(workers),
         overwrite=overwrite,
+        metric=compared.metric,
     )
-    print((out / "leaderboard.md").read_text(encoding="utf-8"))
-    for name in ("leaderboard.md", "leaderboard.csv", "costs.csv", "leaderboard.html"):
+    files = ["leaderboard.md", "leaderboard.csv", "costs.csv", "leaderboard.html"]
+    if len(data) > 1:
+        files = ["comparison.md", "comparison.json", "comparison.html"]
+    print((out / files[0]).read_text(encoding="utf-8"))
+    for name in files:
         logger.info(f"→ {out / name}")

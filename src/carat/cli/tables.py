@@ -14,12 +14,10 @@ from carat.utils.tables import Table
 
 if TYPE_CHECKING:  # imported lazily, since some tables need no PyTorch
     from carat.data.checks.store import Finding
-    from carat.evaluation.report import Report
     from carat.inference.clips.timeline import Timeline
     from carat.inference.prediction import Prediction
 
 DIGITS = 4
-CORPUS_METRICS = ("micro_f1", "macro_f1", "accuracy")
 SHOWN, STRONGEST = 8, 3
 """Number of segments of a clip that are printed, and of their labels, except for predicted ones."""
 LONGEST = 200
@@ -93,45 +91,6 @@ def show_findings(findings: list[Finding]) -> None:
     Table(["verdict", "check", "message"], rows).show(align="left", bare=True, styles=VERDICTS)
 
 
-def show_report(report: Report) -> None:
-    """Print the metrics with intervals, then the metrics of each label."""
-    metrics = report.metrics
-    rows = []
-    for name, value in vars(metrics).items():
-        if isinstance(value, float):
-            ends = [f"{end:.{DIGITS}f}" for end in report.intervals.get(name, ())]
-            rows.append([name, value, " – ".join(ends)])
-    if report.graded is not None:
-        for name, value in report.graded.means.items():
-            ends = [f"{end:.{DIGITS}f}" for end in report.graded.intervals[name]]
-            rows.append([f"{name} (graded)", value, " – ".join(ends)])
-    title = f"{report.split}: {report.samples} samples in {report.groups} groups"
-    Table(["metric", "value", "95 % interval"], rows, title, DIGITS).show()
-    rows = []
-    for name, label in metrics.labels.items():
-        positives, *others = [value for key, value in vars(label).items() if key != "known"]
-        true = positives if label.known == report.samples else f"{positives}/{label.known}"
-        rows.append([name, f"{report.thresholds[name]:.2f}", true, *others])
-    columns = ["label", "thr.", "true", "pred.", "P", "R", "F1", "AUROC", "AP"]
-    Table(columns, rows, "Labels", DIGITS).show()
-    if report.graded is not None:
-        report.graded.to_table(DIGITS).show()
-    if report.corpora:
-        rows = [[name, x.samples, *_with_intervals(x)] for name, x in report.corpora.items()]
-        Table(["corpus", "samples", *CORPUS_METRICS], rows, "Corpora, with 95 % intervals", DIGITS).show()
-    for note in metrics.notes:
-        print(printable(f"note: {note}"))
-
-
-def _with_intervals(report: Report) -> list[str]:
-    """The metrics that are shown for each corpus, with their intervals."""
-    cells = []
-    for name in CORPUS_METRICS:
-        ends = " – ".join(f"{end:.{DIGITS}f}" for end in report.intervals.get(name, ()))
-        cells.append(f"{getattr(report.metrics, name):.{DIGITS}f} ({ends})")
-    return cells
-
-
 def show_predictions(named: list[tuple[str, Prediction]]) -> None:
     """Print predictions with their IDs."""
     if not named:
@@ -139,7 +98,7 @@ def show_predictions(named: list[tuple[str, Prediction]]) -> None:
     names = list(named[0][1].scores)
     rows = [[id, *(f"{_score(x, name)} {x.attribution.get(name, '')}" for name in names)] for id, x in named]
     legend = "; then the attributed modality" if named[0][1].attribution else ""
-    Table(["id", *names], rows, f"First predictions (* predicted{legend})").show()
+    Table(["id", *names], rows, f"First predictions ({_mark(named[0][1])}{legend})").show()
 
 
 def show_texts(predictions: list[Prediction]) -> None:
@@ -149,7 +108,9 @@ def show_texts(predictions: list[Prediction]) -> None:
         rows = [
             [name, _score(prediction, name), ", ".join(prediction.words.get(name, []))] for name in ranked
         ]
-        Table(["label", "score (* predicted)", "attributed words"], rows, shorten(prediction.text)).show()
+        Table(
+            ["label", f"score ({_mark(prediction)})", "attributed words"], rows, shorten(prediction.text)
+        ).show()
 
 
 def show_timeline(timeline: Timeline) -> None:
@@ -168,7 +129,13 @@ def show_timeline(timeline: Timeline) -> None:
     Table(["time", "scores (* predicted)", "text"], rows, title).show(align="left")
 
 
+def _mark(prediction: Prediction) -> str:
+    return "and decision" if prediction.decisions else "* predicted"
+
+
 def _score(prediction: Prediction, name: str) -> str:
+    if prediction.decisions:
+        return f"{prediction.scores[name]:.2f} {prediction.decisions[name]}"
     return f"{prediction.scores[name]:.2f}{' *' if name in prediction.labels else '  '}"
 
 

@@ -21,6 +21,9 @@ class TrainOptions:
 
     devices: Annotated[int | None, Parameter(validator=Number(gte=1, lte=4096))] = None
     """Number of data-parallel processes, one core or GPU each; short for `--training.devices`."""
+    threads: Annotated[int | None, Parameter(validator=Number(gte=1, lte=1024))] = None
+    """Threads of the arithmetic on a CPU, shared by all processes; defaults to the physical cores. Other
+    numbers round differently, so that after some hundred steps weights differ."""
     resume: Annotated[bool, Parameter(negative=())] = False
     """Exit successfully if this run is already complete, for jobs that are requeued; or extend a complete run
     to more epochs."""
@@ -85,8 +88,10 @@ def train(
     """
     from carat.training.launched import started_by_launcher
     from carat.training.train import train as run_training
+    from carat.utils.threads import set_threads
 
     options = options or TrainOptions()
+    set_threads(options.threads)
     resolved = resolve(experiment_file, preset, experiment, method=method)
     if options.devices is not None:
         training = resolved.training.model_copy(update={"devices": options.devices})

@@ -124,6 +124,14 @@ class ThresholdConfig(Section):
     """For interpolated: maximum relative drop of micro-F1 in exchange for a better macro-F1."""
 
 
+class CalibrationConfig(Section):
+    """How scores become probabilities, learnt on the validation split at the end of training."""
+
+    kind: Literal["auto", "none", "temperature", "platt", "isotonic", "beta"] = "auto"
+    """Map of the scores of a label: auto is the one with the smallest cross-validated log loss. Labels with
+    few positives get a temperature at most."""
+
+
 class MethodChoice(Section):
     """The method of an experiment."""
 
@@ -152,6 +160,7 @@ class SharedSettings(Section):
     """Pretrained encoders of tokens or audio in front of the model, by modality."""
     training: TrainingConfig = TrainingConfig()
     threshold: ThresholdConfig = ThresholdConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Random seed of initialization, data order, dropout and shuffles."""
 
@@ -160,7 +169,7 @@ class Experiment(SharedSettings, MethodChoice):
     """Complete, immutable configuration of a training run, except for its data.
 
     Use `load_experiment` to create one from presets, with suggestions for unknown keys. Sections are `method`
-    (see `MethodConfig`), `data`, `encoders`, `training`, `threshold` and `seed`.
+    (see `MethodConfig`), `data`, `encoders`, `training`, `threshold`, `calibration` and `seed`.
 
     >>> Experiment().training.epochs
     20

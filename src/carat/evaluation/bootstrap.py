@@ -106,6 +106,20 @@ def intervals(
     return {name: percentiles(x[:, 1:].mean(0)) for name, x in values.items()}
 
 
+def label_intervals(
+    predicted: NDArray[Any], labels: NDArray[Any], groups: NDArray[Any], names: Sequence[str]
+) -> dict[str, Interval]:
+    """Compute 95 % percentile intervals of the F1 of each label; see `intervals`."""
+    counts = group_counts(predicted, labels, groups)
+    number = len(counts["samples"])
+    if number < 2:
+        return dict.fromkeys(names, (float("nan"), float("nan")))
+    draws = resample(number)
+    tp, fp, fn = (draws @ counts[name] for name in ("tp", "fp", "fn"))
+    f1 = np.where(tp + fn > 0, f1_from_counts(tp, fp, fn), np.nan)
+    return {name: percentiles(column) for name, column in zip(names, f1.T, strict=True)}
+
+
 @dataclass(frozen=True)
 class Paired:
     """Difference of a metric between two methods, by paired bootstrap."""

@@ -57,3 +57,44 @@ def draw_differences(differences: Mapping[str, tuple[float, Interval]], file: Pa
     )
     axes.grid(alpha=0.3, axis="x")
     save(figure, file)
+
+
+def draw_mean_ranks(
+    ranks: Mapping[str, float], file: Path, *, critical: float | None, groups: Sequence[Sequence[str]]
+) -> None:
+    """Draw a critical-difference diagram: mean ranks on an axis, and bars over methods that do not differ.
+
+    Args:
+        ranks: mean rank of two or more methods, 1 is the best.
+        file: SVG file to write.
+        critical: critical difference; None if there is no test, and then no bars either.
+        groups: methods of each bar.
+    """
+    order = sorted(ranks, key=lambda name: ranks[name])
+    half = (len(order) + 1) // 2
+    top = 0.9 + 0.35 * len(groups)
+    figure = new_figure(8, 1.4 + 0.33 * half + 0.15 * len(groups))
+    axes = figure.subplots()
+    axes.plot([1, len(order)], [0, 0], color="#222", linewidth=1.2)
+    for tick in range(1, len(order) + 1):
+        axes.plot([tick, tick], [-0.15, 0], color="#222", linewidth=1.2)
+        axes.text(tick, -0.25, str(tick), ha="center", va="bottom", fontsize=9)
+    reach = 0.04 * (len(order) - 1)
+    for i, name in enumerate(order):
+        left = i < half
+        y = top + 0.8 * (i if left else len(order) - 1 - i)
+        edge = 1 - reach if left else len(order) + reach
+        axes.plot([ranks[name], ranks[name], edge], [0, y, y], color="#444", linewidth=0.9)
+        text = f"{brief(name)}  {ranks[name]:.2f}" if left else f"{ranks[name]:.2f}  {brief(name)}"
+        axes.text(edge, y, f"{text} " if left else f" {text}", ha="right" if left else "left", va="center")
+    for level, group in enumerate(groups, start=1):
+        ends = [ranks[name] for name in group]
+        y = 0.1 + 0.35 * level
+        axes.plot([min(ends) - reach / 4, max(ends) + reach / 4], [y, y], color="#3b6fb6", linewidth=4)
+    if critical is not None:
+        axes.plot([1, 1 + critical], [-1.4, -1.4], color="#3b6fb6", linewidth=1.5, marker="|")
+        axes.text(1 + critical / 2, -1.5, f"critical difference {critical:.2f}", ha="center", va="bottom")
+    axes.set_ylim(top + 0.8 * half, -0.9 if critical is None else -2.2)
+    axes.set_title("Mean ranks (1 is the best)" + ("" if critical is None else "; bars: no difference shown"))
+    axes.axis("off")
+    save(figure, file)

@@ -5,19 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from carat.evaluation.agreement import Agreement, measure_agreement
 from carat.evaluation.bootstrap import Interval, intervals
+from carat.evaluation.calibration.reliability import CalibrationReport
+from carat.evaluation.conformal import DecisionRates
+from carat.evaluation.floors import Floor
 from carat.evaluation.graded import GradedReport, grade_scores
 from carat.evaluation.metrics import LabelMetrics, Metrics, compute_metrics
+from carat.evaluation.subsets import FEW, Subsets
 from carat.evaluation.thresholds import apply_thresholds
 from carat.utils.tables import Table
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+OPTIONAL = ("corpora", "graded", "calibration", "decisions", "floors", "subsets", "agreement")
+"""Parts of a report that are left out of JSON if they are empty."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +37,15 @@ class Report:
         split: split of the store.
         samples: number of scored samples.
         groups: number of groups (videos or dialogues) of these samples.
-        thresholds: by label, in [0, 1], chosen on validation.
+        thresholds: by label, in [0, 1], chosen on validation; on the scale of the scores.
         metrics: metrics of the split, and of each label in `metrics.labels`.
         intervals: (low, high) by metric; NaN if there is a single group.
         corpora: report of each corpus, in stores of several.
+        calibration: reliability of the scores before and after calibration, if they are calibrated.
+        decisions: error rates by label at a promised risk, if `load` was told one.
+        floors: simple predictors beside the run, by name, if requested.
+        subsets: metrics by value of an attribute, if requested.
+        agreement: ceiling that disagreement of annotators sets, in stores with graded labels.
         graded: metrics against graded labels, in stores that have them.
 
     Example:
@@ -48,14 +62,19 @@ class Report:
     metrics: Metrics
     intervals: dict[str, Interval]
     corpora: dict[str, Report] = field(default_factory=dict)
+    calibration: CalibrationReport | None = None
+    decisions: dict[str, DecisionRates] = field(default_factory=dict)
+    floors: dict[str, Floor] = field(default_factory=dict)
+    subsets: Subsets | None = None
+    agreement: Agreement | None = None
     graded: GradedReport | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain data; undefined values are None, since JSON has no NaN."""
-        plain = _plain(asdict(self))
+        plain = to_plain(asdict(self))
         assert isinstance(plain, dict)
         for report in (*plain["corpora"].values(), plain):
-            for name in ("corpora", "graded"):
+            for name in OPTIONAL:
                 if not report[name]:
                     del report[name]
         return plain
@@ -99,6 +118,13 @@ class Report:
         return ["label", "threshold", *(field.name for field in fields(LabelMetrics))], rows
 
 
+class Calibrated(NamedTuple):
+    """Calibrated scores (N, L), and thresholds by label on their scale."""
+
+    scores: NDArray[Any]
+    thresholds: Mapping[str, float]
+
+
 def make_report(
     split: str,
     scores: NDArray[Any],
@@ -108,6 +134,7 @@ def make_report(
     notes: Sequence[str] = (),
     corpora: NDArray[np.str_] | None = None,
     grades: NDArray[np.float32] | None = None,
+    calibrated: Calibrated | None = None,
 ) -> Report:
     """Compute metrics and intervals of a split.
 
@@ -120,17 +147,23 @@ def make_report(
         notes: notes to append to those of the metrics.
         corpora: (N,) corpus of each sample, which each get a report of their own.
         grades: (N, L) graded labels in [0, 1], NaN where unknown.
+        calibrated: calibrated scores and thresholds, which the report shows; predictions are made from the
+            others, and graded labels are compared with them.
     """
     predicted = apply_thresholds(scores, np.array(list(thresholds.values())))
-    metrics = compute_metrics(scores, predicted, labels, list(thresholds))
+    shown = calibrated or Calibrated(scores, thresholds)
+    metrics = compute_metrics(shown.scores, predicted, labels, list(thresholds))
     metrics.notes.extend(notes)
-    if len(np.unique(groups)) < 2:
+    number = len(np.unique(groups))
+    if number < 2:
         metrics.notes.append("a single group: there are no intervals")
+    elif number < FEW:
+        metrics.notes.append(f"intervals are from {number} groups, fewer than {FEW}: they are too narrow")
     return Report(
         split=split,
         samples=len(labels),
-        groups=len(np.unique(groups)),
-        thresholds=dict(thresholds),
+        groups=number,
+        thresholds=dict(shown.thresholds),
         metrics=metrics,
         intervals=intervals(predicted, labels, groups),
         corpora={
@@ -141,19 +174,24 @@ def make_report(
                 groups[rows],
                 thresholds,
                 grades=None if grades is None else grades[rows],
+                calibrated=None
+                if calibrated is None
+                else Calibrated(calibrated.scores[rows], calibrated.thresholds),
             )
             for name in ([] if corpora is None else dict.fromkeys(corpora.tolist()))
             for rows in [corpora == name]
         },
         graded=None if grades is None else grade_scores(scores, grades, groups, list(thresholds)),
+        agreement=None if grades is None else measure_agreement(predicted, labels, grades),
     )
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(x) for key, x in value.items()}
+def to_plain(value: Any) -> Any:
+    """Convert nested mappings and sequences to plain data for JSON; undefined numbers become None."""
+    if isinstance(value, Mapping):
+        return {key: to_plain(x) for key, x in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(x) for x in value]
+        return [to_plain(x) for x in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SHARES = (1.0, 0.6)
-"""Sides of the squares that are searched, as shares of the picture's shorter side."""
+"""Sides of the squares that are searched one after another, as shares of the picture's shorter side."""
 OVERLAP = 0.5
 """Overlap of neighboring squares."""
 CONTEXT = 3.0
@@ -55,6 +55,13 @@ class Box:
         ratio = self.size / max(other.size, 1e-6)
         return bool(near and 1 / MAX_GROWTH <= ratio <= MAX_GROWTH)
 
+    def overlaps(self, other: Box) -> bool:
+        """Whether more than half of what either covers is covered by both."""
+        width = min(self.x + self.width, other.x + other.width) - max(self.x, other.x)
+        height = min(self.y + self.height, other.y + other.height) - max(self.y, other.y)
+        both = max(width, 0) * max(height, 0)
+        return both > 0.5 * (self.width * self.height + other.width * other.height - both)
+
     def shifted(self, x: float, y: float) -> Box:
         """The rectangle moved by a distance."""
         return Box(self.x + x, self.y + y, self.width, self.height)
@@ -69,13 +76,12 @@ class Crop:
     pixels: NDArray[np.uint8]
 
 
-def squares(pixels: NDArray[np.uint8]) -> Iterator[Crop]:
-    """Overlapping squares of a picture (H, W, 3), the largest first."""
+def squares(pixels: NDArray[np.uint8], share: float) -> Iterator[Crop]:
+    """Overlapping squares of a picture (H, W, 3), whose side is a share of its shorter side."""
     height, width = pixels.shape[:2]
-    for share in SHARES:
-        side = max(1, round(share * min(height, width)))
-        for y, x in product(_starts(height, side), _starts(width, side)):
-            yield Crop(x, y, np.ascontiguousarray(pixels[y : y + side, x : x + side]))
+    side = max(1, round(share * min(height, width)))
+    for y, x in product(_starts(height, side), _starts(width, side)):
+        yield Crop(x, y, np.ascontiguousarray(pixels[y : y + side, x : x + side]))
 
 
 def _starts(length: int, side: int) -> list[int]:

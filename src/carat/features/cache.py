@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import closing
 from math import ceil
 from pathlib import Path
 from zipfile import BadZipFile
@@ -13,13 +11,10 @@ from zipfile import BadZipFile
 import numpy as np
 
 from carat.features.description import Description
-from carat.features.extractor import Extractor, FeatureSequence, open_extractor
+from carat.features.extractor import Extractor, FeatureSequence
 from carat.features.media import Media
-from carat.utils.errors import DataError
 from carat.utils.files import replace_file
-from carat.utils.parallel.pool import run_tasks
-from carat.utils.parallel.tasks import Engine, Report, TaskFunction
-from carat.utils.progress import progress, track
+from carat.utils.progress import progress
 from carat.utils.reading import hash_unchanged
 
 FOLDER = "CARAT_CACHE"
@@ -28,18 +23,22 @@ EXTRA = "extra/"
 """Prefix of further arrays of a sequence."""
 
 
+def cache_folder() -> Path:
+    """Folder of the cache: `$CARAT_CACHE` or `~/.cache/carat`."""
+    return Path(os.environ.get(FOLDER) or Path.home() / ".cache" / "carat")
+
+
 class FeatureCache:
     """Features of media files, each extracted once.
 
     Args:
         description: extractor and parameters.
-        folder: folder of the cache; defaults to `$CARAT_CACHE` or `~/.cache/carat`.
+        folder: folder of the cache; defaults to `cache_folder()`.
     """
 
     def __init__(self, description: Description, folder: Path | None = None) -> None:
         self.description = description
-        root = folder or Path(os.environ.get(FOLDER) or Path.home() / ".cache" / "carat")
-        self.folder = root / "features" / description.id.replace(":", "-")
+        self.folder = (folder or cache_folder()) / "features" / description.id.replace(":", "-")
 
     def read(self, media: Path) -> FeatureSequence | None:
         """Read the features of a media file; None if it has no sound, or no pictures.
@@ -82,49 +81,17 @@ class FeatureCache:
             self._write(file, features)
             return features
 
-    def extract_all(
-        self,
-        files: Sequence[Path],
-        *,
-        workers: int = 1,
-        engine: Engine = "local",
-        address: str | None = None,
-    ) -> Mapping[Path, str]:
-        """Extract the features of the files that are not in the cache, in parallel.
+    def has(self, media: Path) -> bool:
+        """Whether the features of a media file are in the cache, undamaged.
 
-        A file that cannot be decoded does not stop the others. After an interruption, what is extracted is
-        kept.
-
-        Args:
-            files: media files.
-            workers: number of files at a time.
-            engine: processes of this machine, or Ray.
-            address: address of a Ray cluster.
-
-        Returns:
-            One-line problems of the files that failed.
+        Raises:
+            DataError: the media file cannot be read.
         """
-        problems: dict[Path, str] = {}
-        pending = []
-        for file in dict.fromkeys(files):
-            try:
-                self.read(file)
-            except KeyError:
-                pending.append(file)
-            except DataError as error:
-                problems[file] = str(error)
-        if not pending:
-            return problems
-        root = self.folder.parent.parent
-        results = run_tasks(
-            prepare_worker, (self.description, root), pending, workers, engine=engine, address=address
-        )
-        with closing(results):
-            name = f"Extracting {self.description.extractor}"
-            for result in track(results, name, total=len(pending)):
-                if result.problem:
-                    problems[pending[result.index]] = result.problem
-        return problems
+        try:
+            self.read(media)
+        except KeyError:
+            return False
+        return True
 
     def _file(self, media: Path) -> Path:
         digest = hash_unchanged(media)
@@ -159,13 +126,3 @@ def extract(extractor: Extractor, name: str, file: Path | Media) -> FeatureSeque
     with progress(f"{file.file.name}, {name}, seconds", None if total is None else ceil(total)) as update:
         file.on_time = lambda seconds: update(int(seconds))
         return extractor.extract(file)
-
-
-def prepare_worker(description: Description, root: Path) -> TaskFunction:
-    """Load the extractor once per worker process; the returned function extracts one file."""
-    extractor, cache = open_extractor(description), FeatureCache(description, root)
-
-    def work(file: Path, report: Report) -> None:
-        cache.extract(extractor, file)
-
-    return work

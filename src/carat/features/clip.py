@@ -19,7 +19,8 @@ from carat.features.description import (
     WhisperSettings,
     describe,
 )
-from carat.features.extractor import Extractor, FeatureSequence, match_installed, open_extractor
+from carat.features.extraction import Work, extract_all
+from carat.features.extractor import FeatureSequence, match_installed, open_extractor
 from carat.features.media import Media, MediaInfo
 from carat.features.speech import Segment, read_segments
 from carat.features.transcript import read_words
@@ -107,7 +108,18 @@ class ClipReader:
         self._speech = describe(speech)
         self._transcript = None if transcript is None else match_installed(transcript)
         self._cache = cache
-        self._extractors: dict[str, Extractor] = {}
+
+    def work(self, files: Sequence[Path], *, recognize: Sequence[Path] = ()) -> Work:
+        """List the extractions that `read` needs.
+
+        Args:
+            files: media files.
+            recognize: those without a transcript.
+        """
+        work: list[tuple[Description, Sequence[Path]]] = [(self._speech, files)]
+        if self._transcript is not None:
+            work.append((self._transcript, recognize))
+        return [*work, *((description, files) for description in self._features.values())]
 
     def prepare(
         self,
@@ -121,8 +133,7 @@ class ClipReader:
         """Extract what `read` needs of many files into the cache, in parallel.
 
         Args:
-            files: media files.
-            recognize: those without a transcript.
+            files, recognize: see `work`.
             workers: number of files at a time.
             engine: processes of this machine, or Ray.
             address: address of a Ray cluster.
@@ -130,15 +141,9 @@ class ClipReader:
         Returns:
             One-line problems of the files that cannot be decoded.
         """
-        problems: dict[Path, str] = {}
-        work = [(description, files) for description in (self._speech, *self._features.values())]
-        if self._transcript is not None:
-            work.append((self._transcript, recognize))
-        for description, needed in work:
-            rest = [file for file in needed if file not in problems]
-            cache = FeatureCache(description)
-            problems |= cache.extract_all(rest, workers=workers, engine=engine, address=address)
-        return problems
+        work = self.work(files, recognize=recognize)
+        problems = extract_all(work, workers=workers, engine=engine, address=address)
+        return {file: problem for found in problems.values() for file, problem in found.items()}
 
     def read(self, file: str | os.PathLike[str], transcript: Transcript | None = None) -> Clip:
         """Read a clip.
@@ -194,9 +199,7 @@ class ClipReader:
                 return cache.read(file.file if isinstance(file, Media) else file)
             except KeyError:
                 pass
-        if description.id not in self._extractors:
-            self._extractors[description.id] = open_extractor(description)
-        extractor = self._extractors[description.id]
+        extractor = open_extractor(description)
         return (
             cache.extract(extractor, file) if self._cache else extract(extractor, description.extractor, file)
         )

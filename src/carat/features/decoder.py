@@ -1,4 +1,4 @@
-"""The child process that decodes a media file for `carat.features.media`.
+"""The process that decodes a media file for `carat.features.media`.
 
 It reads requests from standard input, one JSON object per line, and answers on standard output with messages:
 a JSON object on one line, whose key `bytes` is the length of the content that follows.
@@ -10,11 +10,14 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from carat.features.decoding import MAX_DAMAGE, MAX_SECONDS, Decoding, IsWanted, MediaError, shown_frames
 from carat.utils.limits import limit_resources
 
 CPU_SECONDS = 60
@@ -28,28 +31,18 @@ FORMATS = (
     "mp3,mpeg,mpegts,mpegvideo,h264,hevc,nut,ogg,opus,tta,w64,wav,wv"
 )
 """Containers that are decoded; others, such as playlists, refer to further files or to the network."""
-SIZED = {"mov", "matroska", "avi", "wav", "w64", "flac", "asf", "caf", "aiff", "au", "nut"}
-"""Containers whose header says how long they are."""
-MAX_SECONDS = 24 * 3600
-"""Limit of what is decoded."""
-MAX_HOLD = 10
-"""Seconds for which a picture is shown at most if none follows."""
 MAX_GAP = Fraction(1, 10)
 """Seconds that may be missing between two pieces of sound without silence being put between them."""
 MAX_SILENCE = 3600
 """Seconds that may be missing at all."""
 MAX_LOST = Fraction(1, 5)
 """Fraction of the sound that may be missing in gaps of more than a second."""
-MAX_DAMAGE = 0.05
-"""Fraction of packets that may be damaged."""
 UNKNOWN_SIZE = 0x7FFF0000
 """Size in a WAV header from which it only means that the recorder did not know it."""
 BLOCK = 1 << 16
 """Samples per message."""
-
-
-class MediaError(Exception):
-    """The file cannot be decoded; the message is shown to the user."""
+SEEK_FROM = 10
+"""Seconds between two wanted pictures from which the file is searched for the second one."""
 
 
 def main() -> None:
@@ -103,8 +96,10 @@ def _answer(file: str, request: dict[str, Any], output: BinaryIO) -> None:
             _send(output, {"kind": "end", **_probe(container)})
         elif request["do"] == "audio":
             _audio(container, request["rate"], output)
-        else:
+        elif request["wanted"] is None:
             _video(container, Fraction(request["rate"]), request["size"], output)
+        else:
+            _some_pictures(container, Fraction(request["rate"]), request["size"], request["wanted"], output)
 
 
 def _send(output: BinaryIO, header: dict[str, Any], content: bytes | memoryview = b"") -> None:
@@ -156,77 +151,12 @@ def _probe(container: Any) -> dict[str, Any]:
     }
 
 
-class Decoding:
-    """Decoded frames of one stream with their times in seconds from the start of the file.
-
-    Args:
-        container: opened file.
-        stream: stream to decode.
-        others: other streams, whose packets show where the file ends.
-    """
-
-    def __init__(self, container: Any, stream: Any, others: list[Any]) -> None:
-        self._container, self.stream, self._others = container, stream, others
-        self._start = Fraction(container.start_time or 0, 1_000_000)
-        self._packets = self._damaged = self._frames = 0
-        self._end = Fraction(0)
-
-    def __iter__(self) -> Iterator[tuple[Fraction | None, Any]]:
-        """Yield times and frames.
-
-        Raises:
-            MediaError: damaged, truncated, longer than the limit, or without any frame.
-        """
-        import av
-
-        self.stream.codec_context.thread_count = 1
-        for packet in self._container.demux([self.stream, *self._others]):
-            self._note_end(packet)
-            if packet.stream is not self.stream:
-                continue
-            self._packets += 1
-            try:
-                frames = packet.decode()
-            except av.FFmpegError as error:
-                if isinstance(error, MemoryError):
-                    raise
-                self._damaged += packet.size > 0
-                continue
-            for frame in frames:
-                self._frames += 1
-                time = None if frame.pts is None else frame.pts * frame.time_base - self._start
-                if time is not None and time > MAX_SECONDS:
-                    raise MediaError(f"has times beyond {MAX_SECONDS // 3600} hours")
-                yield time, frame
-        self._check()
-
-    def _note_end(self, packet: Any) -> None:
-        if packet.pts is not None and packet.time_base is not None:
-            end = (packet.pts + (packet.duration or 0)) * packet.time_base - self._start
-            self._end = max(self._end, end)
-
-    def _check(self) -> None:
-        kind = {"audio": "sound", "video": "pictures"}[self.stream.type]
-        if not self._frames:
-            raise MediaError(f"has no {kind} that can be decoded: the file is damaged or truncated")
-        if self._damaged > max(2, MAX_DAMAGE * self._packets):
-            raise MediaError(f"is damaged: {self._damaged} of {self._packets} packets of {kind} are invalid")
-        duration = Fraction(self._container.duration or 0, 1_000_000)
-        sized = SIZED & set(self._container.format.name.split(","))
-        tolerance = duration / 20 if duration > 20 else Fraction(1)
-        if sized and self._end < duration - tolerance:
-            raise MediaError(
-                f"ends at {float(self._end):.1f} s, but its header says {float(duration):.1f} s: "
-                "the file is truncated"
-            )
-
-
-def _decode(container: Any, kind: str) -> Decoding:
+def _decode(container: Any, kind: str, is_wanted: IsWanted | None = None) -> Decoding:
     audio, video = _streams(container)
     stream, other = (audio, video) if kind == "audio" else (video, audio)
     if stream is None:
         raise MediaError(f"has no {'sound' if kind == 'audio' else 'pictures'}")
-    return Decoding(container, stream, [other] if other is not None else [])
+    return Decoding(container, stream, [other] if other is not None else [], is_wanted)
 
 
 def _audio(container: Any, rate: int, output: BinaryIO) -> None:
@@ -322,34 +252,55 @@ def _video(container: Any, rate: Fraction, size: int, output: BinaryIO) -> None:
 
     A picture that is shown at several of them is sent once.
     """
+    decoding = _decode(container, "video", lambda start, end: math.ceil(start * rate) < end * rate)
     index = 0
-    decoding = _decode(container, "video")
-    aspect = decoding.stream.codec_context.sample_aspect_ratio or 1
-    for frame, start, end in _shown(decoding):
-        content: bytes | None = None
-        index = max(index, math.ceil(start * rate))
-        while index < end * rate:
-            shape = _shape(frame, size, aspect)
-            content = _pixels(frame, shape["width"], shape["height"]) if content is None else b""
-            _send(output, {"kind": "picture", "index": index, **shape}, content)
-            index += 1
+    for frame, start, end in shown_frames(decoding):
+        indices = range(max(index, math.ceil(start * rate)), math.ceil(end * rate))
+        _send_pictures(frame, indices, decoding, size, output)
+        index = max(index, indices.stop)
     _send(output, {"kind": "end"})
 
 
-def _shown(decoding: Decoding) -> Iterator[tuple[Any, Fraction, Fraction]]:
-    """Frames with the times from which and until which each is shown; frames out of order are left out."""
-    usual = 1 / Fraction(decoding.stream.average_rate or 25)
-    shown, since = None, Fraction(0)
-    for time, frame in decoding:
-        time = since + usual if time is None else time
-        if shown is not None:
-            if time <= since:
-                continue
-            yield shown, since, min(time, since + MAX_HOLD)
-        shown, since = frame, time
-    if shown is not None:
-        duration = Fraction(shown.duration or 0) * Fraction(shown.time_base or 0) or usual
-        yield shown, since, since + (duration if duration < MAX_HOLD else MAX_HOLD)
+def _some_pictures(
+    container: Any, rate: Fraction, size: int, wanted: Sequence[int], output: BinaryIO
+) -> None:
+    """Send the pictures that are shown at some multiples of 1 / rate seconds, and skip the others."""
+    groups: list[list[int]] = []
+    for index in sorted(set(wanted)):
+        if groups and index - groups[-1][-1] <= SEEK_FROM * rate:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    for group in groups:
+        decoding = _decode(container, "video", partial(_has_wanted, group, rate))
+        decoding.seek(group[0] / rate)
+        for frame, start, end in shown_frames(decoding):
+            _send_pictures(frame, _within(group, start * rate, end * rate), decoding, size, output)
+            if end * rate > group[-1]:
+                break
+    _send(output, {"kind": "end"})
+
+
+def _has_wanted(indices: Sequence[int], rate: Fraction, start: Fraction, end: Fraction) -> bool:
+    """Whether there is one of the sorted time steps from `start` to before `end`, in seconds."""
+    return bool(_within(indices, start * rate, end * rate))
+
+
+def _within(indices: Sequence[int], start: Fraction, end: Fraction) -> Sequence[int]:
+    """The sorted numbers from `start` to before `end`."""
+    return indices[bisect_left(indices, start) : bisect_left(indices, end)]
+
+
+def _send_pictures(
+    frame: Any, indices: Sequence[int], decoding: Decoding, size: int, output: BinaryIO
+) -> None:
+    """Send a picture once, with all time steps at which it is shown."""
+    content: bytes | None = None
+    aspect = decoding.stream.codec_context.sample_aspect_ratio or 1
+    for index in indices:
+        shape = _shape(frame, size, aspect)
+        content = _pixels(frame, shape["width"], shape["height"]) if content is None else b""
+        _send(output, {"kind": "picture", "index": index, **shape}, content)
 
 
 def _shape(frame: Any, size: int, aspect: Fraction | int) -> dict[str, int]:
@@ -369,7 +320,3 @@ def _pixels(frame: Any, width: int, height: int) -> bytes:
     if plane.line_size == 3 * width:
         return bytes(pixels[: 3 * width * height])
     return b"".join(pixels[y * plane.line_size :][: 3 * width] for y in range(height))
-
-
-if __name__ == "__main__":
-    main()

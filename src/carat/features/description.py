@@ -100,6 +100,8 @@ class TranscriptSettings(Section):
     """Language that is spoken, ISO 639 code."""
     beam_size: int = Field(default=5, ge=1, le=20)
     """Hypotheses that are followed."""
+    min_window: float = Field(default=10.0, ge=1, le=30)
+    """Seconds that the model reads at least; it was trained on 30, and what it reads costs time."""
     compute_type: Literal["int8", "float32"] = "int8"
     """Numbers with which the model computes."""
     speech: SpeechSettings = SpeechSettings()
@@ -135,7 +137,7 @@ KNOWN_MODELS = {
     "transcript": ("silero-vad",),
 }
 """Models that an extractor uses."""
-VERSIONS = dict.fromkeys(PACKAGES, 1)
+VERSIONS = dict.fromkeys(PACKAGES, 1) | {"face": 2, "transcript": 2}
 """Version of carat's own part of an extractor, counted up whenever its features change."""
 
 

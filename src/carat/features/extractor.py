@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -81,10 +83,18 @@ def match_installed(description: Description) -> Description:
 def open_extractor(description: Description) -> Extractor:
     """Load the extractor that a description names; its packages and models are imported here.
 
+    A thread that opens it again gets the same instance.
+
     Raises:
         DataError: see `match_installed`.
     """
-    settings = match_installed(description).settings
+    return _load(description.model_dump_json(), threading.get_ident())
+
+
+@lru_cache(maxsize=8)
+def _load(description: str, thread: int) -> Extractor:
+    """Load the extractor of a description in JSON, for one thread: instances have a state while they work."""
+    settings = match_installed(Description.model_validate_json(description)).settings
     if settings.extractor == "face":
         from carat.features.face import FaceExtractor
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from carat.features.boxes import Box, Crop, around, squares
+from carat.features.boxes import SHARES, Box, Crop, around, squares
 from carat.features.description import FaceSettings
 from carat.features.extractor import FeatureSequence
 from carat.features.media import Media
@@ -124,26 +124,26 @@ class _Tracker:
         return face
 
     def _search(self, pixels: NDArray[np.uint8]) -> Face | None:
-        found = self._best(pixels, [Crop(0, 0, pixels)])
+        """The largest face in the whole picture, else in its squares, of which the largest come first."""
+        found = self._largest(pixels, [Crop(0, 0, pixels)])
         in_squares = self._without < PATIENCE or self._without % PATIENCE == 0
-        if found is None and self._settings.squares and in_squares:
-            found = self._best(pixels, squares(pixels))
+        if self._settings.squares and in_squares:
+            for share in SHARES:
+                found = found or self._largest(pixels, squares(pixels, share))
         return found
 
-    def _best(self, pixels: NDArray[np.uint8], places: Iterable[Crop]) -> Face | None:
-        """The largest face that passes a second look, among those that are detected in parts of a picture."""
-        best: Face | None = None
+    def _largest(self, pixels: NDArray[np.uint8], places: Iterable[Crop]) -> Face | None:
+        """The largest detection in parts of a picture that passes a second look."""
         seen: list[Box] = []
         candidates = [box for place in places for box in self._finder.detect(place)]
         for box in sorted(candidates, key=lambda box: -box.size):
-            if any(box.continues(other) for other in seen):
+            if any(box.overlaps(other) for other in seen):  # the same one, from another part
                 continue
+            seen.append(box)
             face = self._finder.look(pixels, box, self._settings.start_score)
             if face is not None:
-                seen.append(box)
-                if best is None or face.box.size > best.box.size:
-                    best = face
-        return best
+                return face
+        return None
 
 
 class _Finder:

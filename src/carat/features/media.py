@@ -6,33 +6,25 @@ sound and pictures come as streams, so that recordings of any length need consta
 
 from __future__ import annotations
 
-import json
 import os
-import select
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from carat.features import decoder
+from carat.features.decoder_process import Decoder
 from carat.utils.errors import DataError, shorten
 from carat.utils.reading import check_content, check_regular
 
-COMMAND = [sys.executable, "-P", "-m", "carat.features.decoder"]
-STALL_SECONDS = 120.0
-"""Seconds after which a decoder that sends nothing is ended."""
 MAX_RATE = 192_000
 MAX_PICTURES = 120
 """Largest number of pictures per second that are decoded."""
 MAX_SIZE = 4096
 """Largest size in pixels to which pictures are decoded."""
-MAX_HEADER = 1 << 16
 
 
 class Track(BaseModel):
@@ -94,12 +86,14 @@ class Media:
         self.file = Path(file)
         self.on_time: Callable[[float], None] = lambda seconds: None
         """Called with the time that decoding has reached, for progress."""
+        self.memo: dict[str, Any] = {}
+        """What extractors of the same file share, such as its speech segments, by description."""
         require_av()
         check_regular(self.file)
         if self.file.stat().st_size == 0:
             raise DataError(f"{self.file}: is empty (0 bytes)")
         check_content(self.file)
-        self._child: _Child | None = None
+        self._decoder: Decoder | None = None
         try:
             self.info = self._probe()
         except BaseException:
@@ -120,10 +114,10 @@ class Media:
         self.close()
 
     def close(self) -> None:
-        """End the child process; a further request starts another one."""
-        if self._child is not None:
-            self._child.close()
-            self._child = None
+        """End the decoder; a further request starts another one."""
+        if self._decoder is not None:
+            self._decoder.close()
+            self._decoder = None
 
     def audio(self, rate: int, block: int = 1 << 16) -> Iterator[NDArray[np.float32]]:
         """Decode the sound, mixed to mono, with silence where the file has gaps.
@@ -156,7 +150,9 @@ class Media:
         if len(held):
             yield held
 
-    def pictures(self, rate: float, size: int = 1280) -> Iterator[Picture]:
+    def pictures(
+        self, rate: float, size: int = 1280, wanted: Sequence[int] | None = None
+    ) -> Iterator[Picture]:
         """Decode the pictures that are shown at 0, 1 / rate, 2 / rate, … seconds.
 
         Times are those of the file, so that variable frame rates come out right. Steps at which nothing is
@@ -165,6 +161,8 @@ class Media:
         Args:
             rate: pictures per second.
             size: length in pixels of the longer side to which larger pictures are reduced.
+            wanted: numbers of the time steps whose pictures are wanted, found without decoding all others; by
+                default all.
 
         Raises:
             DataError: there are no pictures, or they cannot be decoded, or not to the end.
@@ -174,7 +172,8 @@ class Media:
         if not 0 < size <= MAX_SIZE:
             raise DataError(f"{self.file}: pictures of {size} pixels, expected at most {MAX_SIZE}")
         pixels = np.zeros((0, 0, 3), np.uint8)
-        for header, content in self._request({"do": "video", "rate": repr(float(rate)), "size": size}):
+        request = {"do": "video", "rate": repr(float(rate)), "size": size, "wanted": wanted}
+        for header, content in self._request(request):
             if header["kind"] == "end":
                 break
             if content:
@@ -186,14 +185,14 @@ class Media:
             yield Picture(header["index"], header["index"] / rate, pixels)
 
     def _request(self, request: dict[str, Any]) -> Iterator[tuple[dict[str, Any], bytearray]]:
-        """Send a request to the child and yield its messages up to the one of the kind `end`."""
-        if self._child is None:
-            self._child = _Child(self.file)
-        child, complete = self._child, False
+        """Send a request to the decoder and yield its messages up to the one of the kind `end`."""
+        if self._decoder is None:
+            self._decoder = Decoder(self.file)
+        decoder, complete = self._decoder, False
         try:
-            child.send(request)
+            decoder.send(request)
             while True:
-                header, content = child.receive()
+                header, content = decoder.receive()
                 complete = header["kind"] in ("end", "error")
                 if header["kind"] == "error":
                     raise DataError(f"{self.file}: {shorten(header['message'])}")
@@ -201,7 +200,7 @@ class Media:
                 if complete:
                     return
         finally:
-            if not complete:  # the child failed, or the rest of its answer is not wanted
+            if not complete:  # the decoder failed, or the rest of its answer is not wanted
                 self.close()
 
 
@@ -215,71 +214,3 @@ def require_av() -> None:
 
     if find_spec("av") is None:
         raise DataError("media files need the extra: pip install 'carat-emotion[media]'")
-
-
-class _Child:
-    """The child process that decodes one file."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._process = subprocess.Popen(
-            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
-        )
-        limits = {"cpu_seconds": decoder.CPU_SECONDS, "memory": decoder.MEMORY}
-        try:
-            self.send({"file": str(file.absolute()), **limits})
-        except BaseException:
-            self.close()
-            raise
-
-    def send(self, request: dict[str, Any]) -> None:
-        try:
-            assert self._process.stdin is not None
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-        except BrokenPipeError:
-            raise self._failure() from None
-
-    def receive(self) -> tuple[dict[str, Any], bytearray]:
-        """Wait for the next message: its header and its content."""
-        line = bytearray()
-        while not line.endswith(b"\n"):
-            if len(line) > MAX_HEADER:
-                raise self._failure()
-            line += self._read(1)
-        header = json.loads(line)
-        return header, self._read(header["bytes"])
-
-    def _read(self, length: int) -> bytearray:
-        content = bytearray(length)
-        rest = memoryview(content)
-        while rest:
-            read = _read_into(self._process.stdout, rest)
-            if not read:
-                raise self._failure()
-            rest = rest[read:]
-        return content
-
-    def _failure(self) -> DataError:
-        """The error for a child that ended or does not answer."""
-        try:
-            code = self._process.wait(1)
-        except subprocess.TimeoutExpired:
-            return DataError(f"{self._file}: cannot be decoded (the decoder does not go on)")
-        if code in (-24, -9):  # SIGXCPU, SIGKILL
-            return DataError(f"{self._file}: cannot be decoded (takes too much time or memory)")
-        return DataError(f"{self._file}: cannot be decoded (the decoder crashes on it)")
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
-
-
-def _read_into(pipe: IO[bytes] | None, target: memoryview) -> int:
-    """Read what is there; 0 at the end and after `STALL_SECONDS` without anything."""
-    assert pipe is not None
-    if not select.select([pipe], [], [], STALL_SECONDS)[0]:
-        return 0
-    return pipe.readinto(target) or 0  # type: ignore[attr-defined]  # unbuffered

@@ -70,13 +70,12 @@ class SpeechDetector:
         sound."""
         if media.info.audio is None:
             return None
-        probabilities, length = self.probabilities(media)
-        segments = self._find(probabilities, length)
+        segments, steps = self._segments(media)
         return FeatureSequence(
             np.array([[segment.duration] for segment in segments], np.float32).reshape(len(segments), 1),
             np.array([segment.start for segment in segments], np.float64),
             self.rate,
-            len(probabilities),
+            steps,
             {"end": np.array([segment.end for segment in segments], np.float64)},
         )
 
@@ -84,11 +83,18 @@ class SpeechDetector:
         """Speech segments of a file, sorted; none if there is no sound."""
         if media.info.audio is None:
             return []
-        return self._find(*self.probabilities(media))
+        return self._segments(media)[0]
 
-    def _find(self, probabilities: NDArray[np.float32], length: int) -> list[Segment]:
-        step = self._window / SAMPLE_RATE
-        return find_segments(probabilities, step, length / SAMPLE_RATE, self._settings)
+    def _segments(self, media: Media) -> tuple[list[Segment], int]:
+        """Speech segments, and the number of windows; they are found once per file."""
+        key = self._settings.model_dump_json()
+        if key not in media.memo:
+            probabilities, length = self.probabilities(media)
+            step = self._window / SAMPLE_RATE
+            segments = find_segments(probabilities, step, length / SAMPLE_RATE, self._settings)
+            media.memo[key] = segments, len(probabilities)
+        segments, steps = media.memo[key]
+        return segments, steps
 
     def probabilities(self, media: Media) -> tuple[NDArray[np.float32], int]:
         """Probability of speech in every window of 32 ms, and the number of samples."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +12,18 @@ from carat.features.description import TranscriptSettings
 from carat.features.extractor import FeatureSequence
 from carat.features.media import Media
 from carat.features.speech import Segment, SpeechDetector
-from carat.features.whisper import one_thread, open_whisper
+from carat.features.whisper import WINDOW, one_thread, open_whisper
 from carat.features.windows import cut
 from carat.features.words import Word
 from carat.utils.errors import DataError
 
 SAMPLE_RATE = 16_000
+MARGIN = 5.0
+"""Seconds of silence that are read after what is said."""
+MAX_COMPRESSION = 2.4
+"""Ratio by which a text can be compressed, above which it repeats itself."""
+MIN_LOG_PROBABILITY = -1.0
+"""Mean log probability of tokens below which a window is read again, with more silence."""
 
 
 class Transcriber:
@@ -79,26 +86,45 @@ class Transcriber:
 
     def _recognize(self, start: float, samples: NDArray[np.float32]) -> list[Word]:
         """Words of a span that starts at `start` seconds."""
-        limit = start + len(samples) / SAMPLE_RATE
-        with one_thread():
-            parts, _ = self._model.transcribe(
-                samples,
-                language=self._settings.language,
-                beam_size=self._settings.beam_size,
-                word_timestamps=True,
-                condition_on_previous_text=False,
+        seconds = len(samples) / SAMPLE_RATE
+        window = min(max(self._settings.min_window, seconds + MARGIN), WINDOW)
+        parts = self._transcribe(samples, window)
+        if window < WINDOW and not all(map(_is_plausible, parts)):
+            parts = self._transcribe(samples, WINDOW)
+        limit = start + seconds
+        return [
+            Word(
+                word.word.strip(),
+                round(min(start + float(word.start), limit), 3),
+                round(min(start + float(word.end), limit), 3),
+                confidence=float(word.probability),
             )
-            return [
-                Word(
-                    word.word.strip(),
-                    round(min(start + float(word.start), limit), 3),
-                    round(min(start + float(word.end), limit), 3),
-                    confidence=float(word.probability),
+            for part in parts
+            for word in part.words or []
+            if word.word.strip()
+        ]
+
+    def _transcribe(self, samples: NDArray[np.float32], window: float) -> list[Any]:
+        """Parts of a span, read in windows of some seconds, without sampling: words are equal twice."""
+        self._model.window = window
+        try:
+            with one_thread():
+                parts, _ = self._model.transcribe(
+                    samples,
+                    language=self._settings.language,
+                    beam_size=self._settings.beam_size,
+                    temperature=0.0,
+                    word_timestamps=True,
+                    condition_on_previous_text=False,
                 )
-                for part in parts
-                for word in part.words or []
-                if word.word.strip()
-            ]
+                return list(parts)
+        finally:
+            self._model.window = WINDOW
+
+
+def _is_plausible(part: Any) -> bool:
+    """Whether the model is sure of a part, and does not repeat itself; the limits are those of Whisper."""
+    return bool(part.compression_ratio <= MAX_COMPRESSION and part.avg_logprob >= MIN_LOG_PROBABILITY)
 
 
 def read_words(features: FeatureSequence | None) -> list[Word]:

@@ -20,7 +20,7 @@ from carat.utils.errors import DataError, shorten
 
 SAMPLE_RATE = 16_000
 WINDOW = 30
-"""Seconds that Whisper reads at once."""
+"""Seconds that Whisper reads at once, and on which it was trained."""
 RATE = 50
 """States per second."""
 NEEDED = ("model.bin", "config.json", "tokenizer.json")
@@ -63,11 +63,11 @@ def open_whisper(name: str, compute_type: Literal["int8", "float32"]) -> Any:
     """
     model = find_whisper(name)
     try:
-        from faster_whisper import WhisperModel
+        from carat.features.recognizer import Recognizer
     except ImportError as error:
         raise DataError("Whisper needs the extra: pip install 'carat-emotion[clip]'") from error
     try:
-        return WhisperModel(
+        return Recognizer(
             str(model.folder), device="cpu", compute_type=compute_type, cpu_threads=1, local_files_only=True
         )
     except (RuntimeError, ValueError, OSError) as error:

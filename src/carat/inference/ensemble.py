@@ -17,7 +17,15 @@ from carat.inference.predictor import Predictor
 from carat.models.ensemble import Ensemble
 from carat.runs.card import ModalityCard, RunCard, write_card, write_weights
 from carat.runs.environment import describe_environment
-from carat.runs.folder import CARD, ENVIRONMENT, EXPERIMENT, RUN, WEIGHTS, write_experiment
+from carat.runs.folder import (
+    CARD,
+    ENVIRONMENT,
+    EXPERIMENT,
+    REFERENCE,
+    RUN,
+    WEIGHTS,
+    write_experiment,
+)
 from carat.utils.errors import ConfigError, DataError
 from carat.utils.files import replace_file, write_json
 from carat.utils.output_folder import check_folder, replacing
@@ -129,7 +137,10 @@ def _common_modalities(members: Sequence[Predictor]) -> dict[str, ModalityCard]:
                         "an ensemble read the same features"
                     )
         for name, digest in member.card.digests.items():
-            if name not in (CARD, EXPERIMENT, WEIGHTS) and files.setdefault(name, digest) != digest:
+            if (
+                name not in (CARD, EXPERIMENT, WEIGHTS, REFERENCE)
+                and files.setdefault(name, digest) != digest
+            ):
                 raise DataError(f"{member.folder / name}: differs from that of another member")
     return modalities
 

@@ -21,12 +21,15 @@ class Prediction:
     """Scores, labels and attribution of one sample, as a `Predictor` returns them.
 
     Args:
-        scores: by label, in [0, 1].
+        scores: by label, in [0, 1]; calibrated, if the run is and `load` was not told otherwise.
         labels: labels whose score is above the threshold searched on validation.
         attribution: by label, the present modality with the strongest evidence for it; empty for methods
             without attribution.
         text: the text that was scored; empty for other samples.
         words: by label, the words of the text with the largest attribution by occlusion, if requested.
+        decisions: by label, "present", "absent" or "unsure", if `load` was told a risk.
+        notes: what is unusual about the sample, with numbers; None if the run kept no reference of its
+            training data.
 
     Example:
         store = carat.open_store("demo-store")
@@ -35,7 +38,7 @@ class Prediction:
     """
 
     scores: dict[str, float]
-    """By label, in [0, 1]."""
+    """By label, in [0, 1]; calibrated, if the run is and `load` was not told otherwise."""
     labels: list[str]
     """Labels whose score is above the threshold searched on validation."""
     attribution: dict[str, str]
@@ -45,6 +48,11 @@ class Prediction:
     """The text that was scored; empty for other samples."""
     words: dict[str, list[str]] = field(default_factory=dict)
     """By label, the words of the text with the largest attribution by occlusion, if requested."""
+    decisions: dict[str, str] = field(default_factory=dict)
+    """By label, "present", "absent" or "unsure", if `load` was told a risk."""
+    notes: list[str] | None = None
+    """What is unusual about the sample, with numbers; None if the run kept no reference of its training
+    data."""
 
     @property
     def carried_by(self) -> dict[str, str]:
@@ -53,7 +61,7 @@ class Prediction:
         return self.attribution
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per label: `label`, `score`, `present`, and if available `attribution` and `words`.
+        """One row per label: `label`, `score`, `present`; if available `attribution`, `decision`, `words`.
 
         Raises:
             CaratError: pandas is not installed.
@@ -74,6 +82,8 @@ class Prediction:
         }
         if self.attribution:
             columns["attribution"] = [self.attribution.get(name) for name in self.scores]
+        if self.decisions:
+            columns["decision"] = [self.decisions[name] for name in self.scores]
         if self.words:
             columns["words"] = [self.words.get(name, []) for name in self.scores]
         return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
@@ -84,6 +94,9 @@ def make_predictions(
     attribution: NDArray[np.int64],
     thresholds: Mapping[str, float],
     modalities: Sequence[str],
+    shown: NDArray[Any] | None = None,
+    decisions: NDArray[np.str_] | None = None,
+    notes: Sequence[list[str]] | None = None,
 ) -> list[Prediction]:
     """Convert the outputs of a batch to predictions.
 
@@ -92,20 +105,33 @@ def make_predictions(
         attribution: (B, L) indices of modalities; −1 for methods without attribution.
         thresholds: by label, in the order of the L axis.
         modalities: names of the modalities, in the order of the M axis.
+        shown: (B, L) scores to return; defaults to those that are compared with the thresholds.
+        decisions: (B, L) present, absent or unsure, if a risk is promised.
+        notes: what is unusual about each sample, if the run can tell.
 
     Returns:
         B predictions.
 
-    >>> make_predictions(np.array([[0.9, 0.2]]), np.array([[1, -1]]), {"a": 0.5, "b": 0.5}, ["x", "y"])
-    [Prediction(scores={'a': 0.9, 'b': 0.2}, labels=['a'], attribution={'a': 'y'}, text='', words={})]
+    >>> made = make_predictions(np.array([[0.9, 0.2]]), np.array([[1, -1]]), {"a": 0.5, "b": 0.5}, ["x", "y"])
+    >>> made[0].scores, made[0].labels, made[0].attribution
+    ({'a': 0.9, 'b': 0.2}, ['a'], {'a': 'y'})
     """
     return [
         Prediction(
-            scores={name: float(x) for name, x in zip(thresholds, row, strict=True)},
+            scores=dict(zip(thresholds, map(float, returned), strict=True)),
             labels=[name for (name, t), x in zip(thresholds.items(), row, strict=True) if x > t],
             attribution={name: modalities[m] for name, m in zip(thresholds, indices, strict=True) if m >= 0},
+            notes=noted,
+            decisions={} if called is None else dict(zip(thresholds, map(str, called), strict=True)),
         )
-        for row, indices in zip(scores, attribution, strict=True)
+        for row, returned, indices, called, noted in zip(
+            scores,
+            scores if shown is None else shown,
+            attribution,
+            [None] * len(scores) if decisions is None else decisions,
+            [None] * len(scores) if notes is None else notes,
+            strict=True,
+        )
     ]
 
 

@@ -16,10 +16,12 @@ from carat.config.experiment import Experiment
 from carat.data.batch import Batch, collate, mask_modalities
 from carat.data.loader import usable_rows
 from carat.data.store import Store
-from carat.data.summary import check_measurable, exclusion_notes, leakage_notes
+from carat.data.summary import exclusion_notes, leakage_notes
 from carat.data.tokenizer import Context
 from carat.inference.features import Sample, absence_notes, check_sample
+from carat.inference.monitor import InputCheck
 from carat.inference.prediction import Prediction, make_predictions
+from carat.inference.scale import ScoreScale
 from carat.inference.text import TextReader, check_texts, score_texts
 from carat.models.base import Model
 from carat.runs.batches import load_batches
@@ -50,6 +52,7 @@ class Predictor:
         model: model with trained weights.
         precision: arithmetic of the forward pass, see `load`.
         vectors: file of word vectors, see `load`.
+        scale: calibration and decisions; defaults to calibrated scores without decisions.
     """
 
     def __init__(
@@ -60,10 +63,12 @@ class Predictor:
         model: Model,
         precision: Precision = "float32",
         vectors: Path | None = None,
+        scale: ScoreScale | None = None,
     ) -> None:
         self.folder, self.card, self.experiment, self.precision = folder, card, experiment, precision
         self.vectors = vectors
         self.model = model.eval()
+        self.scale, self.inputs = scale or ScoreScale(folder, card), InputCheck(folder, card)
         self._pad_to = {m: modality.pad_to for m, modality in card.modalities.items()}
 
     @property
@@ -75,6 +80,15 @@ class Predictor:
     def widths(self) -> dict[str, int]:
         """Number of features per time step by modality, in the order of the M axis."""
         return {m: modality.width for m, modality in self.card.modalities.items()}
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Thresholds by label, on the scale of the scores that are returned.
+
+        Labels are predicted where raw scores are above the thresholds in the card of the run; calibration
+        keeps the order of scores, so that it changes no prediction.
+        """
+        return self.scale.thresholds
 
     @cached_property
     def reader(self) -> TextReader:
@@ -149,7 +163,7 @@ class Predictor:
         predictions: list[Prediction] = []
         for start in range(0, len(checked), size):
             batch = collate(checked[start : start + size], self.widths, self._pad_to).to(self.device)
-            predictions += self._to_predictions(*self._score(batch))
+            predictions += self._predict(batch)
         return predictions
 
     def check(self, sample: Mapping[str, ArrayLike], name: str, raw: bool | None = None) -> Sample:
@@ -250,15 +264,20 @@ class Predictor:
         """Score the samples `rows(store, split)[start:stop]` of a split; see `predict_store`."""
         for batch in self.batches(store, split, slice(start, stop)):
             ids = store.ids[batch.rows.cpu().numpy()].tolist()
-            yield from zip(ids, self._to_predictions(*self._score(batch)), strict=True)
+            yield from zip(ids, self._predict(batch), strict=True)
 
     def rows(self, store: Store, split: str) -> NDArray[np.int64]:
         """Rows (N,) of the samples of a split that have a modality of the run, in the order of the store."""
         return usable_rows(store, split, self._shared(store))
 
     def score(
-        self, store: Store, split: str, modality_mask: NDArray[np.bool_] | None = None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[Any]]:
+        self,
+        store: Store,
+        split: str,
+        modality_mask: NDArray[np.bool_] | None = None,
+        *,
+        calibrated: Literal[False] | None = None,
+    ) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]:
         """Score a split as arrays.
 
         Args:
@@ -266,10 +285,12 @@ class Predictor:
             split: split of the store.
             modality_mask: (rows of the store, M), modalities in the order of the run; False masks a
                 modality, and samples without any are skipped. Defaults to no masking.
+            calibrated: False for raw scores; defaults to those of this predictor.
 
         Returns:
             Rows of the store (N,), scores (N, L) in [0, 1] and true labels (N, L), 0 or 1; they are
-            floats with NaN where unknown if the store has unknown labels, otherwise integers.
+            floats with NaN where unknown if the store has unknown labels, otherwise integers. Raw scores
+            are float32, calibrated ones float64.
 
         Raises:
             DataError: the store does not fit the run, or has no such split.
@@ -280,8 +301,9 @@ class Predictor:
             masked = batch if modality_mask is None else mask_modalities(batch, modality_mask)
             if len(masked.rows):
                 row_parts.append(masked.rows.cpu().numpy())
-                score_parts.append(self._score(masked)[0])
+                score_parts.append(self.score_batch(masked)[0])
         rows, scores = np.concatenate(row_parts), np.concatenate(score_parts)
+        scores = scores if calibrated is False else self.scale(scores)
         labels = store.targets(rows) if store.has_unknown else np.asarray(store.labels)[rows]
         return rows, scores, labels
 
@@ -298,17 +320,9 @@ class Predictor:
         Raises:
             DataError: the store does not fit the run, or has no such split, or no known label in it.
         """
-        from carat.evaluation.report import make_report
+        from carat.inference.evaluate import evaluate_split
 
-        self.check_labels(store)
-        check_measurable(store, split)
-        rows, scores, labels = self.score(store, split)
-        notes = self.notes(store, [split])
-        corpora = None if store.corpora is None else store.corpora[rows]
-        grades = None if store.grades is None else store.soft_targets(rows)
-        return make_report(
-            split, scores, labels, store.groups[rows], self.card.thresholds, notes, corpora, grades
-        )
+        return evaluate_split(self, store, split)
 
     def notes(self, store: Store, splits: Sequence[str]) -> list[str]:
         """Caveats of results on these splits: missing modalities, other sources, skipped samples, leakage."""
@@ -348,7 +362,8 @@ class Predictor:
             yield batch.to(self.device)
 
     @torch.inference_mode()
-    def _score(self, batch: Batch) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def score_batch(self, batch: Batch) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Raw scores (B, L) in [0, 1] and attribution (B, L) of a batch with all modalities of the run."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             outputs = self.model.score(batch.features, batch.masks)
         scores = outputs.scores.float().cpu().numpy()
@@ -356,8 +371,9 @@ class Predictor:
             raise DataError(f"{self.folder}: scores are not finite; check the scale of the features")
         return scores, outputs.attribution.cpu().numpy()
 
-    def _to_predictions(
-        self, scores: NDArray[np.float32], attribution: NDArray[np.int64]
-    ) -> list[Prediction]:
-        thresholds = {name: self.card.thresholds[name] for name in self.labels}
-        return make_predictions(scores, attribution, thresholds, list(self.widths))
+    def _predict(self, batch: Batch) -> list[Prediction]:
+        scores, attribution = self.score_batch(batch)
+        decisions = self.scale.decide(scores) if self.scale.decides else None
+        shown, thresholds = self.scale(scores), self.scale.raw_thresholds
+        notes = self.inputs.notes(batch)
+        return make_predictions(scores, attribution, thresholds, list(self.widths), shown, decisions, notes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from carat.inference.loading import load
 from carat.inference.predictor import Precision, Predictor
 from carat.inference.writers import WRITERS, write_file
 from carat.runs.folder import CARD
+from carat.runs.hub import locate
 from carat.utils.errors import RunError
 from carat.utils.files import name_file, replace_file, unfinished_name, write_json
 from carat.utils.logging import logger
@@ -61,7 +62,8 @@ class PredictionJob:
     store: Path
     out: Path
     ending: str
-    precision: Precision
+    options: Mapping[str, Any]
+    """Arguments of `carat.load`."""
     card: str
     """SHA-256 of the card of the run."""
     fingerprint: str
@@ -80,6 +82,9 @@ def predict_in_shards(
     engine: Engine = "local",
     address: str | None = None,
     precision: Precision = "float32",
+    calibrated: bool = True,
+    risk: float | None = None,
+    false_discovery: float | None = None,
     overwrite: bool = False,
 ) -> int:
     """Score a store into a folder of files `part-00000.parquet`, …, in the order of the store.
@@ -99,6 +104,9 @@ def predict_in_shards(
         engine: "local" for processes of this machine, "ray" for Ray Data.
         address: address of a Ray cluster; defaults to one started on this machine.
         precision: arithmetic of the forward pass, see `carat.load`.
+        calibrated: see `carat.load`.
+        risk: see `carat.load`.
+        false_discovery: see `carat.load`.
         overwrite: replace predictions of other settings.
 
     Returns:
@@ -110,15 +118,20 @@ def predict_in_shards(
     """
     if ending not in WRITERS:
         raise RunError(f"unknown format '{ending}'; use {', '.join(WRITERS)}")
+    run = locate(run)
+    scale = {"calibrated": calibrated, "risk": risk, "false_discovery": false_discovery}
+    changed = {name: x for name, x in scale.items() if x is not None and x is not True}
+    options: dict[str, Any] = {"precision": precision, **changed}
     digest, predictor, opened = (
-        hash_file(Path(run) / CARD, RunError),
-        load(run, "cpu", precision),
+        hash_file(run / CARD, RunError),
+        load(run, "cpu", **options),
         open_store(store),
     )
-    paths = Path(run).resolve(), Path(store).resolve(), Path(out).resolve()
-    job = PredictionJob(*paths, ending, precision, digest, opened.manifest.fingerprint)
+    paths = run.resolve(), Path(store).resolve(), Path(out).resolve()
+    job = PredictionJob(*paths, ending, options, digest, opened.manifest.fingerprint)
     opened.verify()
-    for note in predictor.notes(opened, [split] if split else list(opened.manifest.splits)):
+    notes = predictor.notes(opened, [split] if split else list(opened.manifest.splits))
+    for note in [*notes, *predictor.scale.guarantee()]:
         logger.warning(f"note: {note}")
     shards = list(_make_shards(predictor, opened, split, size))
     plan = {
@@ -127,7 +140,7 @@ def predict_in_shards(
         "split": split,
         "size": size,
         "ending": ending,
-        "precision": precision,
+        **options,
     }
     with claim(
         PREDICTIONS,
@@ -209,7 +222,7 @@ def _done_line(number: int, entry: dict[str, Any]) -> str:
 
 def prepare_worker(job: PredictionJob) -> TaskFunction:
     """Load the run once per worker process; the returned function scores one shard."""
-    predictor, store = load(job.run, precision=job.precision), open_unchanged(job.store, job.fingerprint)
+    predictor, store = load(job.run, **job.options), open_unchanged(job.store, job.fingerprint)
     if hash_file(job.run / CARD, RunError) != job.card:
         raise RunError(f"{job.run}: replaced while in use; rerun the command")
 

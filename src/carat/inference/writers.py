@@ -45,8 +45,8 @@ def write_predictions(predictions: Iterable[Named], file: Path, *, overwrite: bo
     """Write predictions as a stream, atomically.
 
     Columns: `id`, `text` (of texts), `labels`, then `score_<label>`, `attribution_<label>` and, if requested,
-    `words_<label>` for each label. CSV joins lists by ";" and marks texts that a spreadsheet would calculate,
-    see `carat.utils.tables.csv_cell`.
+    `decision_<label>` and `words_<label>` for each label; `notes` on unusual inputs. CSV joins lists by ";",
+    and marks texts that a spreadsheet would calculate, see `carat.utils.tables.csv_cell`.
 
     Args:
         predictions: sample IDs and predictions.
@@ -98,7 +98,8 @@ def to_frame(predictions: Iterable[Prediction | Named]) -> pd.DataFrame:
 
     Returns:
         Columns `id` (if given), `text` (of texts), `labels` (lists), then `score_<label>`,
-        `attribution_<label>` and, if requested, `words_<label>` (lists) for each label.
+        `attribution_<label>` and, if requested, `decision_<label>` and `words_<label>` (lists) for each
+        label.
 
     Raises:
         CaratError: pandas is not installed.
@@ -126,6 +127,8 @@ def as_row(id: str, prediction: Prediction) -> dict[str, Any]:
     row["labels"] = prediction.labels
     row |= {f"score_{name}": score for name, score in prediction.scores.items()}
     row |= {f"attribution_{name}": modality for name, modality in prediction.attribution.items()}
+    row |= {f"decision_{name}": decision for name, decision in prediction.decisions.items()}
+    row |= {} if prediction.notes is None else {"notes": prediction.notes}
     return row | {f"words_{name}": words for name, words in prediction.words.items()}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -57,3 +57,29 @@ def load_batches(
         features = {m: batch.features.get(m, torch.zeros(size, 1, d)) for m, d in widths.items()}
         masks = {m: batch.masks.get(m, torch.zeros(size, 1, dtype=torch.bool)) for m in widths}
         yield Batch(features, masks, batch.labels, batch.rows)
+
+
+@torch.inference_mode()
+def score_batches(
+    model: Model, batches: Iterable[Batch], labels: int, accelerator: str = "cpu"
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Score batches with a model, which stays on the CPU in evaluation mode.
+
+    Args:
+        model: model to score with.
+        batches: batches with all its modalities.
+        labels: L.
+        accelerator: "cpu" or "gpu".
+
+    Returns:
+        Rows of the store (N,) and scores (N, L).
+    """
+    device = "cuda" if accelerator == "gpu" else "cpu"
+    model.eval().to(device)
+    rows, scores = [np.zeros(0, np.int64)], [np.zeros((0, labels), np.float32)]
+    for batch in batches:
+        moved = batch.to(device)
+        rows.append(batch.rows.numpy())
+        scores.append(model.score(moved.features, moved.masks).scores.float().cpu().numpy())
+    model.to("cpu")
+    return np.concatenate(rows), np.concatenate(scores)

@@ -17,14 +17,15 @@ from carat.config.experiment import Experiment
 from carat.data.store.manifest import Tokens, Waveform, Width, check_names, check_specification
 from carat.data.store.transform import Transform
 from carat.features.description import Description
+from carat.runs.calibration import RunCalibration
 from carat.runs.compatibility import rename_weights
-from carat.runs.folder import CARD, EXPERIMENT, WEIGHTS, read_experiment
+from carat.runs.folder import CARD, EXPERIMENT, REFERENCE, WEIGHTS, read_experiment
 from carat.runs.origin import Origin
 from carat.utils.errors import CaratError, RunError
 from carat.utils.files import replace_file, write_json
 from carat.utils.reading import check_regular, hash_file, read_json
 
-SCHEMA = 2
+SCHEMA = 3
 MAX_PADDING = 1 << 20
 """Limit of `ModalityCard.pad_to`."""
 Threshold = Annotated[float, Field(ge=0, le=1)]
@@ -79,6 +80,8 @@ class RunCard(Section):
     notes: list[str] = []
     origin: Origin | None = None
     """The run whose weights training started from."""
+    calibration: RunCalibration | None = None
+    """How scores become probabilities and decisions; None for runs of early versions."""
     digests: dict[str, str] = {}
     """SHA-256 of the files of the run; `run.json` itself is hashed without its own entry."""
 
@@ -102,12 +105,21 @@ class RunCard(Section):
     def _order_thresholds(cls, thresholds: dict[str, float], info: ValidationInfo) -> dict[str, float]:
         return _in_order(thresholds, info.data.get("labels", list(thresholds)), "the labels")
 
+    @field_validator("calibration")
+    @classmethod
+    def _order_calibration(
+        cls, calibration: RunCalibration | None, info: ValidationInfo
+    ) -> RunCalibration | None:
+        if calibration is None:
+            return None
+        return calibration.in_order(info.data.get("labels", list(calibration.labels)))
+
     @field_validator("digests")
     @classmethod
     def _check_files(cls, digests: dict[str, str]) -> dict[str, str]:
         for name in digests:
             path = PurePosixPath(name)
-            if name not in (CARD, EXPERIMENT, WEIGHTS) and (
+            if name not in (CARD, EXPERIMENT, WEIGHTS, REFERENCE) and (
                 path.parts[:1] != (ENCODERS,) or ".." in path.parts
             ):
                 raise ValueError(f"'{name}' is no file of a run")
@@ -150,11 +162,13 @@ def write_weights(out: Path, weights: Mapping[str, Any]) -> None:
 def write_card(out: Path, card: RunCard) -> None:
     """Write the card with the checksums of all files that prediction needs, which completes a run."""
     encoder_files = sorted(x.relative_to(out).as_posix() for x in (out / ENCODERS).rglob("*") if x.is_file())
-    digests = {name: _digest((out / name).read_bytes()) for name in (EXPERIMENT, WEIGHTS, *encoder_files)}
+    files = [EXPERIMENT, WEIGHTS, *([REFERENCE] if (out / REFERENCE).is_file() else []), *encoder_files]
+    digests = {name: _digest((out / name).read_bytes()) for name in files}
     update = {"digests": digests, "modality_order": list(card.modalities)}
     content = card.model_copy(update=update).model_dump()
-    if card.origin is None:
-        del content["origin"]
+    for optional in ("origin", "calibration"):
+        if content[optional] is None:
+            del content[optional]
     content["digests"][CARD] = _digest(_canonical(content))
     write_json(out / CARD, content)
 

@@ -20,6 +20,9 @@ ENVIRONMENT = "environment.json"
 WEIGHTS = "weights.safetensors"
 METRICS = "metrics.csv"
 CURVES = "curves.svg"
+RELIABILITY = "reliability.svg"
+REFERENCE = "reference.safetensors"
+MODEL_CARD, MODEL_CARD_JSON = "model_card.md", "model_card.json"
 CHECKPOINTS = "checkpoints"
 LOGS = "logs"
 
@@ -27,7 +30,7 @@ RUN = FolderKind(
     name="run",
     markers=(ENVIRONMENT, EXPERIMENT),
     patterns=(
-        *(CARD, WEIGHTS, METRICS, CURVES),
+        *(CARD, WEIGHTS, METRICS, CURVES, RELIABILITY, REFERENCE, MODEL_CARD, MODEL_CARD_JSON),
         f"{CHECKPOINTS}/step-{'[0-9]' * 9}.ckpt",
         *(f"{LOGS}/hparams.yaml", f"{LOGS}/events.out.tfevents.*"),
         f"{ENCODERS}/*/*.json",

@@ -22,6 +22,14 @@ from carat.data.store import Store, open_store
 from carat.data.store.store import open_unchanged
 from carat.data.summary import check_measurable
 from carat.evaluation.bootstrap import Interval, paired_test
+from carat.evaluation.corpora import (
+    CAPTION,
+    ByCorpus,
+    corpus_cells,
+    corpus_table,
+    metrics_by_corpus,
+    over_seeds,
+)
 from carat.evaluation.formatting import in_brackets, mean_and_spread, signed
 from carat.evaluation.metrics import compute_metrics
 from carat.evaluation.plots import draw_differences
@@ -63,6 +71,8 @@ class Row:
     """Test micro-F1 minus that of the full method, on the samples that both can score; seed mean."""
     interval: Interval
     """95 % interval of the difference, from a paired bootstrap over groups and seeds."""
+    corpora: ByCorpus
+    """Test metrics by corpus, in stores of several; otherwise empty."""
 
 
 class Ablation(list[Row]):
@@ -209,6 +219,10 @@ def _row(name: str, scored: Sequence[Scored], full: Sequence[Scored], store: Sto
     shared = np.intersect1d(rows, full[0].rows)
     labels, groups = store.targets(), store.groups
     metrics = [compute_metrics(x.scores, x.predicted, labels[rows], store.label_names) for x in scored]
+    corpora = None if store.corpora is None else store.corpora[rows]
+    by_corpus = [
+        metrics_by_corpus(x.scores, x.predicted, labels[rows], store.label_names, corpora) for x in scored
+    ]
     test = paired_test(
         _on(scored, shared), _on(full, shared), labels[shared], groups[shared], "micro_f1", over_seeds=True
     )
@@ -219,6 +233,7 @@ def _row(name: str, scored: Sequence[Scored], full: Sequence[Scored], store: Sto
         [float(x.card.validation["micro_f1"] or 0) for x in scored],
         test.difference,
         test.interval,
+        over_seeds(by_corpus),
     )
 
 
@@ -235,18 +250,22 @@ def _write(rows: Sequence[Row], store: Store, jobs: Mapping[str, Sequence[Job]],
 
 def _seed_table(rows: Sequence[Row], jobs: Mapping[str, Sequence[Job]]) -> Table:
     """Build the table with one row per variant and seed, in full precision."""
-    columns = ["variant", "seed", "samples", "validation_micro_f1", *METRICS, "difference", "low", "high"]
-    return Table(
-        columns,
+    return Table.from_records(
         [
-            [
-                *(row.name, job.experiment.seed, row.samples, row.validation[i]),
-                *(row.metrics[metric][i] for metric in METRICS),
-                *(row.difference, *row.interval),
-            ]
+            {
+                "variant": row.name,
+                "seed": job.experiment.seed,
+                "samples": row.samples,
+                "validation_micro_f1": row.validation[i],
+                **{metric: row.metrics[metric][i] for metric in METRICS},
+                "difference": row.difference,
+                "low": row.interval[0],
+                "high": row.interval[1],
+                **corpus_cells(row.corpora, i),
+            }
             for row in rows
             for i, job in enumerate(jobs[row.name])
-        ],
+        ]
     )
 
 
@@ -298,6 +317,8 @@ def _markdown(rows: Sequence[Row], store: Store, jobs: Mapping[str, Sequence[Job
         "The unused poolers only shift the random stream, so that row shows the variation due to chance. "
         "The released code's handling of non-finite values belongs to the recipe and is not ablated."
     )
+    by_corpus = {row.name: row.corpora for row in rows}
+    table = corpus_table("variant", by_corpus) if rows[0].corpora else None
     commit, processor = (distinct(x[key] for x in runs) for key in ("commit", "processor"))
     torch = distinct(x["packages"]["torch"] for x in runs)
     lines = [
@@ -312,6 +333,7 @@ def _markdown(rows: Sequence[Row], store: Store, jobs: Mapping[str, Sequence[Job
         "",
         _variant_table(rows).to_markdown(),
         "",
+        *(["## Corpora", "", CAPTION, "", table.to_markdown(), ""] if table is not None else []),
         "![Differences from the full method](ablation.svg)",
         "",
     ]

@@ -92,7 +92,7 @@ class Scored:
     """All measurements of the job."""
 
 
-def run_jobs(jobs: Sequence[Job], out: Path, workers: int) -> dict[Job, str]:
+def run_jobs(jobs: Sequence[Job], out: Path, workers: int, *, keep_going: bool = False) -> dict[Job, str]:
     """Run all incomplete jobs, each on one core; results do not depend on `workers`.
 
     A job is complete when its run folder contains the same experiment on the same data, started from the same
@@ -103,13 +103,14 @@ def run_jobs(jobs: Sequence[Job], out: Path, workers: int) -> dict[Job, str]:
         jobs: jobs to run.
         out: folder of all runs and scores.
         workers: number of parallel training runs.
+        keep_going: run the others even if the first job fails.
 
     Returns:
         One-line error message of each failed job.
 
     Raises:
-        RunError: the first job failed, so that the others most likely would too, a job failed for want of
-            room or memory, or a worker was killed.
+        RunError: the first job failed (unless `keep_going`), so that the others most likely would too, a job
+            failed for want of room or memory, or a worker was killed.
     """
     todo = [job for job in jobs if not _is_complete(job, out)]
     if len(todo) < len(jobs):
@@ -133,7 +134,7 @@ def run_jobs(jobs: Sequence[Job], out: Path, workers: int) -> dict[Job, str]:
                         f"{job.display_name}: {problem}; completed training runs in {out} are kept, rerun "
                         "the same command to resume"
                     )
-                if problem and job is jobs[0]:
+                if problem and job is jobs[0] and not keep_going:
                     raise RunError(f"{job.display_name}: {problem}")
                 if problem:
                     failed[job] = problem
@@ -148,23 +149,29 @@ def run_jobs(jobs: Sequence[Job], out: Path, workers: int) -> dict[Job, str]:
     return failed
 
 
-def run_seeds(jobs: Iterable[Sequence[Job]], out: Path, workers: int) -> None:
+def run_seeds(
+    jobs: Iterable[Sequence[Job]], out: Path, workers: int, *, keep_going: bool = False
+) -> dict[Job, str]:
     """Run jobs with several seeds, starting with the first seed of every configuration.
 
     Args:
         jobs: one job per seed for each configuration.
-        out, workers: see `run_jobs`.
+        out, workers, keep_going: see `run_jobs`.
+
+    Returns:
+        One-line error message of each failed job.
 
     Raises:
-        RunError: a job failed.
+        RunError: a job failed (unless `keep_going`), or see `run_jobs`.
     """
     by_seed = [job for group in zip(*jobs, strict=True) for job in group]
-    failed = run_jobs(by_seed, out, workers)
-    if failed:
+    failed = run_jobs(by_seed, out, workers, keep_going=keep_going)
+    if failed and not keep_going:
         job, problem = next(iter(failed.items()))
         raise RunError(
             f"{len(failed)} of {len(by_seed)} training runs failed, first {job.display_name}: {problem}"
         )
+    return failed
 
 
 def read_scores(job: Job, out: Path) -> Scored:
@@ -215,11 +222,12 @@ def study_kind(name: str, *files: str) -> FolderKind:
         markers=(PLAN,),
         patterns=(*files, *runs, f"{SCORES}/*.npz", f"{SCORES}/*/*.npz"),
         recognizes=lambda folder: has_key(folder / PLAN, "store"),
-        has_results=_has_results,
+        has_results=has_results,
     )
 
 
-def _has_results(out: Path) -> bool:
+def has_results(out: Path) -> bool:
+    """Return whether the output folder of a study has a training run or measurements."""
     return (out / SCORES).exists() or any((out / RUNS).rglob(EXPERIMENT))
 
 
@@ -255,10 +263,10 @@ def _prepare_worker(out: Path) -> TaskFunction:
             begun = is_begun(folder, job.experiment, job.fingerprint)
             train(job.experiment, store, folder, overwrite=not begun)
         try:
-            predictor = load(folder, "cpu")
+            predictor = load(folder, "cpu", calibrated=False)
         except RunError:  # corrupted since the training finished
             train(job.experiment, store, folder, overwrite=True)
-            predictor = load(folder, "cpu")
+            predictor = load(folder, "cpu", calibrated=False)
         if predictor.card.fingerprint != job.fingerprint:  # its processes open the store themselves
             raise DataError(f"{job.store}: replaced during the training; rerun the command on one store")
         if job.measure is not None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Sampler = Literal["random", "tpe"]
 MAX_JOURNAL = 1 << 30
 """Limit of the size of a journal in bytes."""
+CORPORA = "corpora"
+"""Attribute of a trial with its validation metrics by corpus."""
 STARTUP = 4
 """Number of completed trials before pruning starts."""
 
@@ -155,17 +157,32 @@ class Study:
         trial.report(value, epoch)
         return bool(trial.should_prune())
 
-    def tell(self, number: int, value: float | None, *, pruned: bool = False) -> None:
+    def corpora(self, number: int) -> dict[str, dict[str, float | None]]:
+        """Return the validation metrics of a trial by corpus, if they were recorded."""
+        return dict(self._study.trials[number].user_attrs.get(CORPORA, {}))
+
+    def tell(
+        self,
+        number: int,
+        value: float | None,
+        *,
+        pruned: bool = False,
+        corpora: Mapping[str, Mapping[str, float | None]] | None = None,
+    ) -> None:
         """Record the result of a running trial; has no effect on others.
 
         Args:
             number: index of the trial.
             value: validation micro-F1; None if the trial failed or was pruned.
             pruned: whether a trial without a value was pruned.
+            corpora: validation metrics by corpus, in stores of several.
         """
         import optuna
 
         if self.state(number) == "running":
+            if corpora:
+                trial = optuna.trial.Trial(self._study, self._study.trials[number]._trial_id)
+                trial.set_user_attr(CORPORA, corpora)
             states = optuna.trial.TrialState
             unfinished = states.PRUNED if pruned else states.FAIL
             self._study.tell(number, value, state=unfinished if value is None else states.COMPLETE)

@@ -9,13 +9,16 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import yaml
 
 from carat.config.experiment import Experiment, ExperimentLike, as_experiment
 from carat.data.store import Store, open_store
 from carat.data.store.store import open_unchanged
+from carat.evaluation.corpora import CAPTION
+from carat.evaluation.formatting import decimal
 from carat.studies.jobs import RUNS, claim_study, study_kind
 from carat.studies.space import read_space
 from carat.studies.study import Sampler, Study, value_at
@@ -25,6 +28,9 @@ from carat.utils.logging import logger
 from carat.utils.parallel.pool import run_tasks
 from carat.utils.parallel.tasks import Engine, Report, TaskFunction, TaskResult
 from carat.utils.tables import Table
+
+if TYPE_CHECKING:
+    from carat.training.trained_run import TrainedRun
 
 JOURNAL = "study.journal"
 BEST = "best.yaml"
@@ -38,6 +44,15 @@ class Trial:
 
     experiment: Experiment
     folder: Path
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Validation metrics of a finished trial."""
+
+    micro_f1: float | None
+    corpora: dict[str, dict[str, float | None]]
+    """Metrics by corpus, in stores of several; otherwise empty. None where undefined."""
 
 
 def sweep(
@@ -157,7 +172,7 @@ def _prepare_worker(store: Path, fingerprint: str) -> TaskFunction:
     """Set up a worker process that trains trials."""
     from carat.training.train import train
 
-    def work(trial: Trial, report: Report) -> float | None:
+    def work(trial: Trial, report: Report) -> Trained | None:
         opened = open_unchanged(store, fingerprint)
 
         def after_epoch(row: dict[str, float]) -> bool:
@@ -167,9 +182,28 @@ def _prepare_worker(store: Path, fingerprint: str) -> TaskFunction:
             run = train(trial.experiment, opened, trial.folder, resume=True, after_epoch=after_epoch)
         except StoppedError:
             return None
-        return run.card.validation["micro_f1"]
+        return Trained(run.card.validation["micro_f1"], _by_corpus(run, opened))
 
     return work
+
+
+def _by_corpus(run: TrainedRun, store: Store) -> dict[str, dict[str, float | None]]:
+    """Validation metrics of a run by corpus; empty for a single corpus."""
+    if store.corpora is None:
+        return {}
+    from carat.evaluation.corpora import SHOWN, metrics_by_corpus
+    from carat.evaluation.report import to_plain
+    from carat.evaluation.thresholds import apply_thresholds
+    from carat.inference.loading import load
+
+    rows, scores, labels = load(run, "cpu").score(store, "valid")
+    predicted = apply_thresholds(scores, np.array(list(run.card.thresholds.values())))
+    by_corpus = metrics_by_corpus(scores, predicted, labels, store.label_names, store.corpora[rows])
+    found: dict[str, dict[str, float | None]] = {
+        name: {metric: to_plain(float(getattr(x, metric))) for metric in SHOWN}
+        for name, x in by_corpus.items()
+    }
+    return found
 
 
 def _on_report(study: Study, todo: Todo, prune: bool, index: int, report: tuple[int, float]) -> bool:
@@ -180,9 +214,12 @@ def _on_report(study: Study, todo: Todo, prune: bool, index: int, report: tuple[
 
 
 def _record(study: Study, number: int, outcome: TaskResult) -> None:
-    finite = outcome.result is not None and math.isfinite(outcome.result)
-    pruned = not outcome.problem and outcome.result is None
-    study.tell(number, outcome.result if finite else None, pruned=pruned)
+    trained: Trained | None = outcome.result
+    value = None if trained is None or trained.micro_f1 is None else trained.micro_f1
+    finite = value is not None and math.isfinite(value)
+    pruned = not outcome.problem and trained is None
+    corpora = {} if trained is None else trained.corpora
+    study.tell(number, value if finite else None, pruned=pruned, corpora=corpora)
 
 
 def _outcome(study: Study, number: int, outcome: TaskResult) -> str:
@@ -190,7 +227,25 @@ def _outcome(study: Study, number: int, outcome: TaskResult) -> str:
         return f"failed: {outcome.problem}"
     if outcome.result is None:
         return f"pruned after epoch {max(study.reported(number))}"
-    return f"validation micro-F1 {outcome.result:.4f}"
+    value = outcome.result.micro_f1
+    return f"validation micro-F1 {float('nan') if value is None else value:.4f}"
+
+
+def _corpus_table(study: Study, numbers: Sequence[int]) -> Table | None:
+    """Table of the validation metrics by corpus of finished trials; None for a single corpus."""
+    found = {number: corpora for number in numbers if (corpora := study.corpora(number))}
+    if not found:
+        return None
+    records = [
+        {"trial": number}
+        | {name: " / ".join(_shown(x) for x in metrics.values()) for name, metrics in corpora.items()}
+        for number, corpora in found.items()
+    ]
+    return Table.from_records(records)
+
+
+def _shown(value: float | None) -> str:
+    return decimal(float("nan") if value is None else value)
 
 
 def write_study(study: Study, out: Path) -> None:
@@ -213,6 +268,8 @@ def write_study(study: Study, out: Path) -> None:
     table = Table.from_records(rows)
     table.to_csv(out / f"{TABLE}.csv")
     text = f"# Trials\n\nSorted by validation micro-F1.\n\n{table.to_markdown()}\n"
+    if by_corpus := _corpus_table(study, [row["trial"] for row in rows]):
+        text += f"\n## Corpora\n\nValidation. {CAPTION}\n\n{by_corpus.to_markdown()}\n"
     replace_file(out / f"{TABLE}.md", text.encode())
     if study.value(study.best) is None:
         return

@@ -18,6 +18,7 @@ from carat.models.encoders.wrapper import EncodedModel
 from carat.models.transfer import ModelState, shorten_names, transfer_weights
 from carat.runs.card import ModalityCard, RunCard, check_files, read_run, read_weights
 from carat.runs.folder import CHECKPOINTS, ENVIRONMENT, WEIGHTS
+from carat.runs.hub import locate, parse_name
 from carat.runs.origin import Origin
 from carat.training.checkpoints import find_checkpoint
 from carat.utils.errors import CaratError, ConfigError, RunError
@@ -55,7 +56,7 @@ def continued_run(experiment: Experiment, out: Path, state: State) -> Path | Non
     if experiment.training.init_from is None:
         return None
     initial, own = Path(experiment.training.init_from).resolve(), out.resolve()
-    if own == initial or own in initial.parents:
+    if parse_name(experiment.training.init_from) is None and (own == initial or own in initial.parents):
         raise ConfigError(f"{KEY}: {initial} is in the folder of the run to write; choose another --out")
     has_weights = state == "finished" or (
         state == "begun" and find_checkpoint(out / CHECKPOINTS)[0] is not None
@@ -71,8 +72,8 @@ def read_initial_run(experiment: Experiment) -> InitialRun | None:
     """
     if experiment.training.init_from is None:
         return None
-    folder = Path(experiment.training.init_from)
     try:
+        folder = locate(experiment.training.init_from)
         card, trained = read_run(folder)
         check_files(folder, card)
     except (CaratError, OSError) as error:

@@ -97,6 +97,50 @@ class EpochLines(Callback):
         logger.info("epoch %d/%d: %s", done, epochs, ", ".join(parts))
 
 
+class SlowTraining(Callback):
+    """Log a warning, once, if training becomes three times slower than it was in its first minute.
+
+    Args:
+        minute: seconds over which speeds are measured.
+        factor: how many times slower.
+    """
+
+    def __init__(self, minute: float = 60.0, factor: float = 3.0) -> None:
+        self.minute, self.factor = minute, factor
+        self.is_reported = False
+        self._first = 0.0  # batches per second in the first minute
+        self._batches, self._seconds, self._last = 0, 0.0, 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._first = 0.0
+        self._restart()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._restart()  # validation is not training
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.monotonic()
+        self._batches += 1
+        self._seconds += now - self._last
+        self._last = now
+        if self._seconds < self.minute:
+            return
+        speed = self._batches / self._seconds
+        self._first = self._first or speed
+        if speed * self.factor < self._first and not self.is_reported:
+            self.is_reported = True
+            logger.warning(
+                f"note: training is {self._first / speed:.1f} times slower than in its first minute; is the "
+                "machine busy? Fewer threads may be faster (--threads)"
+            )
+        self._batches, self._seconds = 0, 0.0
+
+    def _restart(self) -> None:
+        self._batches, self._seconds, self._last = 0, 0.0, time.monotonic()
+
+
 def _batches(trainer: L.Trainer) -> int:
     """Batches of an epoch: of training, then of validation."""
     return int(trainer.num_training_batches) + int(sum(trainer.num_val_batches))

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from carat.config.experiment import Experiment
 from carat.data.loader import usable_rows
 from carat.data.store import Store
 from carat.models.base import Model
-from carat.runs.batches import load_batches
+from carat.runs.batches import load_batches, score_batches
 from carat.runs.card import RunCard
 from carat.runs.compatibility import check_fit
 from carat.runs.folder import WEIGHTS
+from carat.runs.hub import locate
 from carat.runs.model import load_model
 from carat.utils.errors import CaratError, ConfigError, RunError
 from carat.utils.reading import hash_file
@@ -67,7 +67,7 @@ def choose_targets(store: Store, model: Model, experiment: Experiment, accelerat
         return Targets(store.soft_targets() if graded else None)
     targets = np.array(store.soft_targets() if graded else store.targets())
     try:
-        return _mix(targets, store, Path(training.teacher), training.teacher_weight, accelerator)
+        return _mix(targets, store, locate(training.teacher), training.teacher_weight, accelerator)
     except (CaratError, OSError) as error:
         kind = type(error) if isinstance(error, CaratError) else RunError
         raise kind(f"{TEACHER}: {error}") from error
@@ -98,7 +98,6 @@ def _mix(
     return Targets(targets, [note + (f"; it has no {', '.join(lacking)}" if lacking else "")], digest)
 
 
-@torch.inference_mode()
 def score_training_split(
     model: Model, card: RunCard, experiment: Experiment, store: Store, accelerator: str
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -114,12 +113,6 @@ def score_training_split(
     Returns:
         Rows of the store (n,) with a modality of the run, and their scores (n, L).
     """
-    device = "cuda" if accelerator == "gpu" else "cpu"
-    model.eval().to(device)
     rows = usable_rows(store, "train", [m for m in card.modalities if m in store.modalities])
-    order, scores = [], []
-    for batch in load_batches(model, card, experiment, store, rows, "Scoring with the teacher"):
-        moved = batch.to(device)
-        order.append(batch.rows.numpy())
-        scores.append(model.score(moved.features, moved.masks).scores.float().cpu().numpy())
-    return np.concatenate(order), np.concatenate(scores)
+    batches = load_batches(model, card, experiment, store, rows, "Scoring with the teacher")
+    return score_batches(model, batches, len(card.labels), accelerator)

@@ -32,6 +32,9 @@ from carat.runs.folder import (
     what_differs,
     write_experiment,
 )
+from carat.runs.model_card import describe_model, write_model_card
+from carat.runs.reference import write_reference
+from carat.training.calibration import validate_task
 from carat.training.checkpoints import AfterEpoch, batches_of, find_checkpoint, keep_newest
 from carat.training.compilation import compile_model
 from carat.training.distributed import SINGLE_PROCESS, Processes, join_processes, started_by_launcher
@@ -285,12 +288,15 @@ def _finish(module: TrainingModule, task: Task, out: Path) -> None:
         "peak_gb": round(peak_gb(), 3),
         "parameters": module.model.num_parameters,
         "processes": module.processes.size,
+        "threads": torch.get_num_threads(),
     }
     write_json(out / ENVIRONMENT, environment | spent)
     Table.from_records([x | {"epoch": int(x["epoch"])} for x in module.history]).to_csv(out / METRICS)
     draw_curves(module.history, best + 1, out / CURVES)
     write_weights(out, module.model.state_dict())
     described = store.manifest.modalities
+    thresholds = dict(zip(store.label_names, module.thresholds[best], strict=True))
+    validated = validate_task(task, thresholds)
     card = RunCard(
         labels=store.label_names,
         modalities={
@@ -303,7 +309,7 @@ def _finish(module: TrainingModule, task: Task, out: Path) -> None:
         store=store.manifest.name,
         fingerprint=store.manifest.fingerprint,
         epoch=best + 1,
-        thresholds=dict(zip(store.label_names, module.thresholds[best], strict=True)),
+        thresholds=thresholds,
         validation={
             k.removeprefix("valid/"): v if math.isfinite(v) else None
             for k, v in module.history[best].items()
@@ -311,7 +317,12 @@ def _finish(module: TrainingModule, task: Task, out: Path) -> None:
         },
         notes=task.notes,
         origin=read_origin(out),
+        calibration=validated.calibration,
     )
+    name, environment = out.resolve().name, environment | spent
+    model = describe_model(name, card, task.experiment, environment, validated.evaluation)
+    write_model_card(out, model)
+    write_reference(out, validated.references)
     write_card(out, card)
     if task.experiment.training.keep_checkpoint:
         keep_newest(out / CHECKPOINTS)

@@ -25,7 +25,7 @@ from carat.training.lightning_internals import (
     weight_average,
 )
 from carat.training.lightning_module import MONITOR, Ends, TrainingModule
-from carat.training.progress import progress_callbacks
+from carat.training.progress import SlowTraining, progress_callbacks
 from carat.training.signals import SignalHandler
 from carat.utils.errors import CaratError, ConfigError
 
@@ -111,6 +111,8 @@ def fit(
     callbacks += extras.callbacks
     if config.early_stopping:
         callbacks.append(EarlyStopping(MONITOR, mode="max", patience=config.early_stopping))
+    if processes.is_global_zero:
+        callbacks.append(SlowTraining())
     if processes.is_global_zero and not own_bar:
         callbacks += progress_callbacks()
     callbacks.append(Checkpoints(out / CHECKPOINTS, config.checkpoint_every, SignalHandler(), after_epoch))

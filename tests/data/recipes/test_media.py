@@ -13,9 +13,10 @@ from carat.config.experiment import load_experiment
 from carat.data.recipes.build import build_store
 from carat.data.recipes.sources import media as source_module
 from carat.data.store import Store
-from carat.features import cache as cache_module
+from carat.features import extraction
 from carat.features.cache import FeatureCache
-from carat.features.description import Description, VoiceSettings
+from carat.features.description import Description, FaceSettings, VoiceSettings
+from carat.features.extraction import FileTask
 from carat.features.extractor import FeatureSequence
 from carat.features.media import Media
 from carat.training.train import train
@@ -49,14 +50,14 @@ class Loudness:
 
 
 @pytest.fixture
-def extracted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
-    """Use the extractor above, in this process; returns the files that were extracted."""
-    files: list[Path] = []
+def extracted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[FileTask]:
+    """Use the extractor above, in this process; returns the tasks that were performed."""
+    tasks: list[FileTask] = []
     monkeypatch.setenv("CARAT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(source_module, "describe", lambda settings: DESCRIPTION)
-    monkeypatch.setattr(cache_module, "open_extractor", lambda description: Loudness())
-    monkeypatch.setattr(local, "run_tasks", serially(files))
-    return files
+    monkeypatch.setattr(extraction, "open_extractor", lambda description: Loudness())
+    monkeypatch.setattr(local, "run_tasks", serially(tasks))
+    return tasks
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def build(folder: Path, **modality: Any) -> Store:
     return build_store(folder / "recipe.yaml", folder / "store", overwrite=True)
 
 
-def test_features_are_extracted_once_and_described(clips: Path, extracted: list[Path]) -> None:
+def test_features_are_extracted_once_and_described(clips: Path, extracted: list[FileTask]) -> None:
     store = build(clips, standardise=True)
     assert len(extracted) == 8
     assert store.features("voice", 0).shape == (10, 2)
@@ -98,15 +99,15 @@ def test_features_are_extracted_once_and_described(clips: Path, extracted: list[
     assert run.card.modalities["voice"].extraction == DESCRIPTION
 
 
-def test_a_changed_file_is_extracted_again(clips: Path, extracted: list[Path]) -> None:
+def test_a_changed_file_is_extracted_again(clips: Path, extracted: list[FileTask]) -> None:
     first = np.array(build(clips).features("voice", 0))
     write_media(clips / "c0.wav", sound=tone(1.0, 16_000) / 4, audio_codec="pcm_s16le")
     second = np.array(build(clips).features("voice", 0))
-    assert [file.name for file in extracted] == [*(f"c{i}.wav" for i in range(8)), "c0.wav"]
+    assert [task.file.name for task in extracted] == [*(f"c{i}.wav" for i in range(8)), "c0.wav"]
     assert not np.allclose(first, second)
 
 
-def test_parts_of_files(clips: Path, extracted: list[Path]) -> None:
+def test_parts_of_files(clips: Path, extracted: list[FileTask]) -> None:
     whole = np.array(build(clips).features("voice", 0))
     part = np.array(build(clips, start="start", end="end").features("voice", 0))
     np.testing.assert_array_equal(part, whole[2:7])
@@ -117,7 +118,7 @@ def test_parts_of_files(clips: Path, extracted: list[Path]) -> None:
         build(clips, start="end", end="start")
 
 
-def test_a_bad_file_does_not_stop_the_others(clips: Path, extracted: list[Path]) -> None:
+def test_a_bad_file_does_not_stop_the_others(clips: Path, extracted: list[FileTask]) -> None:
     (clips / "c2.wav").write_bytes(b"no sound at all" * 100)
     (clips / "c5.wav").unlink()
     write_media(clips / "c7.mp4", pictures=[(i / 10, flat((9, 9, 9))) for i in range(10)])
@@ -130,7 +131,7 @@ def test_a_bad_file_does_not_stop_the_others(clips: Path, extracted: list[Path])
     assert store.manifest.notes[-1].startswith("3 rows without any modality excluded, first data row 3")
 
 
-def test_a_damaged_cache_is_renewed(clips: Path, extracted: list[Path]) -> None:
+def test_a_damaged_cache_is_renewed(clips: Path, extracted: list[FileTask]) -> None:
     fingerprint = build(clips).manifest.fingerprint
     for file in (clips / "cache").rglob("*.npz"):
         file.write_bytes(file.read_bytes()[:100])
@@ -138,7 +139,7 @@ def test_a_damaged_cache_is_renewed(clips: Path, extracted: list[Path]) -> None:
     assert len(extracted) == 16
 
 
-def test_features_in_the_cache_are_bit_equal(clips: Path, extracted: list[Path]) -> None:
+def test_features_in_the_cache_are_bit_equal(clips: Path, extracted: list[FileTask]) -> None:
     cache = FeatureCache(DESCRIPTION)
     now = cache.extract(Loudness(), clips / "c0.wav")
     later = cache.read(clips / "c0.wav")
@@ -149,3 +150,42 @@ def test_features_in_the_cache_are_bit_equal(clips: Path, extracted: list[Path])
     assert (now.rate, now.steps) == (later.rate, later.steps)
     with pytest.raises(KeyError):
         cache.read(clips / "c1.wav")
+
+
+class Brightness(Loudness):
+    """An extractor that cannot make features of some files."""
+
+    def extract(self, media: Media) -> FeatureSequence | None:
+        if media.file.name == "c3.wav":
+            raise DataError(f"{media.file}: has no faces")
+        return super().extract(media)
+
+
+def test_all_features_of_a_file_are_one_task(
+    clips: Path, extracted: list[FileTask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that fails for one extractor has the features of the others."""
+    face = DESCRIPTION.model_copy(
+        update={"settings": FaceSettings(), "packages": {"av": "1", "mediapipe": "1"}}
+    )
+    chosen = {"face": face, "voice": DESCRIPTION}
+    monkeypatch.setattr(source_module, "describe", lambda settings: chosen[settings.extractor])
+    extractors = {"face": Brightness(), "voice": Loudness()}
+    monkeypatch.setattr(extraction, "open_extractor", lambda description: extractors[description.extractor])
+    recipe = {
+        "name": "clips",
+        "table": "table.csv",
+        "id": "clip",
+        "split": "fold",
+        "labels": {"columns": ["joy"]},
+        "modalities": {m: {"source": m, "folder": ".", "column": "clip"} for m in ("face", "voice")},
+    }
+    (clips / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    store = build_store(clips / "recipe.yaml", clips / "store", overwrite=True)
+    assert [task.descriptions for task in extracted] == [(face.id, DESCRIPTION.id)] * 8
+    assert set(store[3].features) == {"voice"}
+    cleaning = store.manifest.modalities["face"].cleaning
+    assert list(cleaning[:2]) == [
+        "70 of 70 steps of 7 clips have features",
+        "1 file could not be read: c3.wav: has no faces",
+    ]

@@ -274,7 +274,7 @@ def test_command(
     code, out, err = run("predict", folder, "--clip", tmp_path / "clips.wav", "--out", tmp_path / "one")
     assert code == 0, err
     assert "so glad" in out
-    assert "1 segments of 1 clips" in err
+    assert "1 segment of 1 clip →" in err
     calls = tmp_path / "calls"
     code, out, err = run(
         "predict", folder, "--clip", calls, "--transcript", calls, "--out", tmp_path / "two", "--no-media"
@@ -296,7 +296,7 @@ def test_command(
         (["--clip", "a.wav", "--out", "x.csv"], "--clip needs --out with a folder"),
         (["--clip", "a.wav", "--out", "x", "--segments", "words"], "expected vad, transcript, whole"),
         (["--clip", "none.wav", "--out", "x"], "none.wav: no such file"),
-        (["--clip", "a.wav", "--out", "x", "--transcript", "a", "b"], "2 transcripts for 1 clips"),
+        (["--clip", "a.wav", "--out", "x", "--transcript", "a", "b"], "2 transcripts for 1 clip;"),
         (["--clip", "a.wav", "--out", "x", "--transcript", "empty"], "no transcript with the name of a clip"),
         (["--clip", "empty", "--out", "x"], "the folder has no audio or video files"),
         (["--clip", "a.wav", "--out", "x", "--split", "test"], "are not for --clip"),

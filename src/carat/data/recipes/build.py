@@ -27,6 +27,7 @@ from carat.data.store.publishing import STORE
 from carat.data.store.targets import to_targets
 from carat.data.store.writer import StoreWriter
 from carat.features.description import Description
+from carat.features.extraction import extract_all
 from carat.utils.errors import DataError
 from carat.utils.logging import logger
 from carat.utils.output_folder import check_folder
@@ -83,17 +84,21 @@ def build_store(
             sources[m] = modality.open(folder)
             if transcripts is None or modality.column != TRANSCRIPT:
                 samples.table.text(modality.column)
-    if transcripts is not None:  # from here on it takes time; what can be wrong was opened before
-        spoken = transcripts.read(workers, engine, address)
+    extracting = [
+        x for x in (transcripts, *sources.values()) if isinstance(x, MediaSource | TranscriptSource)
+    ]
+    work = [item for source in extracting for item in source.work()]
+    problems = extract_all(work, workers=workers, engine=engine, address=address)  # takes time
+    for source in extracting:
+        source.accept(problems)
+    if transcripts is not None:
+        spoken = transcripts.read()
         texts, notes = [x.text for x in spoken], [*samples.notes, *transcripts.report()]
         table = samples.table.with_column(TRANSCRIPT, texts)
         samples = replace(samples, table=table, transcripts=texts, notes=notes)
         for m, modality in parsed.modalities.items():
             if isinstance(modality, MediaModality) and modality.align:
                 sources[m].average_over([x.words for x in spoken])
-    for source in sources.values():
-        if isinstance(source, MediaSource):
-            source.prepare(workers, engine, address)
     return _build(parsed, samples, sources, transcripts, path, overwrite, strict)
 
 

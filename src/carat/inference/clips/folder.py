@@ -70,7 +70,7 @@ def score_clips(
     with claim(CLIPS, folder, overwrite=overwrite):
         write_json(folder / REPORT, report)
         problems: Mapping[Path, str] = {}
-        if options.cache and workers > 1:
+        if options.cache and (workers > 1 or engine == "ray"):
             recognize = [path for path in paths if path not in given]
             problems = scorer.reader.prepare(
                 paths, recognize=recognize, workers=workers, engine=engine, address=address

@@ -81,7 +81,7 @@ def face_pictures(
     limit: int = 120,
     size: int = 320,
 ) -> dict[int, FacePicture]:
-    """The clearest face of each of several stretches of time; the pictures are decoded in one pass.
+    """The clearest face of each of several stretches of time; the file is searched for them.
 
     Args:
         media: file with pictures.
@@ -106,8 +106,8 @@ def face_pictures(
     found: dict[int, FacePicture] = {}
     if not wanted:
         return found
-    for picture in media.pictures(faces.rate, size):
-        for i in wanted.get(picture.index, ()):
+    for picture in media.pictures(faces.rate, size, sorted(wanted)):
+        for i in wanted[picture.index]:
             left, top, width, height = (float(x) for x in faces.extra["box"][best[i]])
             found[i] = FacePicture(
                 picture.time,
@@ -116,8 +116,6 @@ def face_pictures(
                 picture.pixels.shape[0],
                 _jpeg(picture.pixels),
             )
-        if picture.index >= max(wanted):
-            break
     return dict(sorted(found.items()))
 
 

@@ -153,7 +153,7 @@ class ClipScorer:
         return Timeline(
             clip,
             self.predictor.folder.name,
-            self.predictor.card.thresholds,
+            self.predictor.thresholds,
             [m for m in cards if m in used],
             [segment for segment, _ in scored],
             notes,

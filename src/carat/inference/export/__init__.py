@@ -80,7 +80,7 @@ def export(
     inputs, outputs = describe_inputs(predictor), describe_outputs(predictor)
     opened = None if store is None else open_store(store)
     truth = (
-        None if opened is None else predictor.score(opened, split)[1:]
+        None if opened is None else predictor.score(opened, split, calibrated=False)[1:]
     )  # also checks that the store fits the run
     model = KINDS[file.suffix].make(predictor, list(inputs), list(outputs))
     file.parent.mkdir(parents=True, exist_ok=True)

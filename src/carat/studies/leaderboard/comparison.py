@@ -1,43 +1,25 @@
-"""Comparison of methods: tune, train with several seeds, evaluate, write the leaderboard."""
+"""Comparison of methods on one store or several: tune, train with several seeds, evaluate, write reports."""
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from carat.config.base import merge
 from carat.config.experiment import Experiment, load_experiment
 from carat.config.methods import RESERVED, find_method, method_names
 from carat.data.store import Store, open_store
-from carat.data.store.store import open_unchanged
 from carat.data.summary import check_measurable
-from carat.inference.predictor import Predictor
-from carat.studies.jobs import (
-    Arrays,
-    Job,
-    claim_study,
-    read_validation,
-    run_jobs,
-    run_seeds,
-    study_kind,
-)
-from carat.studies.leaderboard.evaluation import SelectedTrial, evaluate_methods
-from carat.studies.leaderboard.missing_modalities import measure
-from carat.studies.leaderboard.page import write_page
+from carat.studies.leaderboard.leaderboards import RANKED, Leaderboards
+from carat.studies.leaderboard.one_store import compare_on
+from carat.studies.leaderboard.protocol import Protocol
 from carat.studies.leaderboard.result import Leaderboard
-from carat.studies.leaderboard.tables import About, write_tables
-from carat.studies.leaderboard.tuning import open_study
-from carat.utils.errors import ConfigError, RunError
-from carat.utils.logging import logger
+from carat.studies.leaderboard.several_stores import compare_stores
+from carat.utils.errors import ConfigError, did_you_mean
 
-JOURNAL = "tuning.journal"
-PAGE = "leaderboard.html"
-COMPARISON = study_kind(
-    "comparison", JOURNAL, f"{JOURNAL}.lock", "leaderboard.md", "leaderboard.csv", "costs.csv", PAGE
-)
+StoreLike = Store | str | os.PathLike[str]
 
 
 def choose_methods(wanted: Sequence[str]) -> list[str]:
@@ -90,8 +72,40 @@ def experiments_of(
     }
 
 
+@overload
 def compare(
-    store: Store | str | os.PathLike[str],
+    store: StoreLike,
+    out: str | os.PathLike[str],
+    *,
+    methods: Sequence[str] = ...,
+    preset: str = ...,
+    settings: Mapping[str, Mapping[str, Any]] | None = ...,
+    seeds: int = ...,
+    budget: int = ...,
+    workers: int = ...,
+    overwrite: bool = ...,
+    metric: str | None = ...,
+) -> Leaderboard: ...
+
+
+@overload
+def compare(
+    store: Sequence[StoreLike],
+    out: str | os.PathLike[str],
+    *,
+    methods: Sequence[str] = ...,
+    preset: str = ...,
+    settings: Mapping[str, Mapping[str, Any]] | None = ...,
+    seeds: int = ...,
+    budget: int = ...,
+    workers: int = ...,
+    overwrite: bool = ...,
+    metric: str | None = ...,
+) -> Leaderboard | Leaderboards: ...
+
+
+def compare(
+    store: StoreLike | Sequence[StoreLike],
     out: str | os.PathLike[str],
     *,
     methods: Sequence[str] = ("all",),
@@ -101,7 +115,8 @@ def compare(
     budget: int = 1,
     workers: int = 1,
     overwrite: bool = False,
-) -> Leaderboard:
+    metric: str | None = None,
+) -> Leaderboard | Leaderboards:
     """Tune, train and evaluate methods equally, and write leaderboard.md, .csv, .html and costs.csv.
 
     Every method gets the same number of trials, which are compared on the validation split with the first
@@ -109,8 +124,13 @@ def compare(
     training runs are reused: the same call resumes an interrupted comparison, with the same results except
     for the costs of the runs that it trains.
 
+    Several stores, whose labels and modalities may differ, are compared one after the other: each gets a
+    leaderboard in `out/stores`, and comparison.md, .json, .html and mean_ranks.svg rank the methods over all
+    of them. A method that fails on a store is left out there and of the ranks, with a note.
+
     Args:
-        store: a store or its folder, with the splits train, valid and test.
+        store: a store or its folder, with the splits train, valid and test; or several of them. Stores may be
+            added to a finished comparison of several.
         out: output folder, new or of an interrupted comparison.
         methods: names of methods, or `all`.
         preset: preset of every method.
@@ -120,90 +140,48 @@ def compare(
         budget: number of trials per method, the first of which has the preset's hyperparameters.
         workers: number of parallel training runs, one core each.
         overwrite: replace an existing comparison.
+        metric: what several stores rank methods by, micro_f1 (default), macro_f1, rarest_f1 or accuracy.
 
     Returns:
-        One result per method, sorted by mean test micro-F1 in descending order; see `Leaderboard.to_frame`.
+        For one store, one result per method, sorted by mean test micro-F1 in descending order; see
+        `Leaderboard.to_frame`. For several stores, their leaderboards, mean ranks of the methods, and the
+        test of their differences; see `Leaderboards`.
 
     Raises:
-        ConfigError: a method or setting is unknown.
+        ConfigError: a method, setting or metric is unknown, or two stores hold the same data.
         DataError: the store is damaged or lacks a split.
-        RunError: the folder contains other files, is in use by another process, or a training run failed.
+        RunError: the folder contains other files, is in use by another process, or a training run failed
+            (with several stores: all of them).
 
     Source: paired bootstrap over groups and seeds; p-values corrected by Holm, "A simple sequentially
-        rejective multiple test procedure", Scandinavian Journal of Statistics 6 (1979).
+        rejective multiple test procedure", Scandinavian Journal of Statistics 6 (1979). Friedman and Nemenyi
+        tests: Demšar, "Statistical comparisons of classifiers over multiple data sets", JMLR 7 (2006).
 
     Example:
         board = carat.compare("demo-store", "leaderboard", methods=["prior", "br"], seeds=2)
         board.to_frame()
     """
-    folder, opened = Path(out), open_store(store)
-    for split in ("train", "valid", "test"):
-        check_measurable(opened, split)
+    folder = Path(out)
+    stores = [open_store(x) for x in ([store] if isinstance(store, (Store, str, os.PathLike)) else store)]
+    if not stores:
+        raise ConfigError("compare: give at least one store")
+    chosen = _choose_metric(metric, len(stores))
+    for opened in stores:
+        for split in ("train", "valid", "test"):
+            check_measurable(opened, split)
     presets = experiments_of(choose_methods(methods), preset, settings or {})
-    plan = {
-        "store": opened.manifest.fingerprint,
-        "preset": preset,
-        "settings": dict(settings or {}),
-        "budget": budget,
-    }
-    with claim_study(COMPARISON, folder, plan, overwrite):
-        selected = _tune(presets, budget, seeds, opened, folder, workers)
-        logger.info(f"training the selected trials: {len(selected) * seeds} training runs")
-        run_seeds([trial.jobs for trial in selected], folder, workers)
-        opened = open_unchanged(opened.folder, opened.manifest.fingerprint)
-        results = evaluate_methods(selected, opened, folder)
-        about = About.of(selected, opened, folder, preset, dict(settings or {}), budget)
-        write_tables(results, about, folder)
-        write_page(results, about, folder / PAGE)
-    return Leaderboard(results)
+    protocol = Protocol(presets, preset, dict(settings or {}), seeds, budget)
+    if len(stores) > 1:
+        return compare_stores(stores, folder, protocol, workers, metric=chosen, overwrite=overwrite)
+    return compare_on(stores[0], folder, protocol, workers, overwrite=overwrite).board
 
 
-def _tune(
-    presets: Mapping[str, Experiment],
-    budget: int,
-    seeds: int,
-    store: Store,
-    out: Path,
-    workers: int,
-) -> list[SelectedTrial]:
-    """Run the trials with the first seed, and select the best of each method on the validation split."""
-    studies = {name: open_study(name, preset, budget, out / JOURNAL) for name, preset in presets.items()}
-    trials = {
-        name: [_job(name, number, x, store) for number, x in enumerate(study.experiments())]
-        for name, study in studies.items()
-    }
-    if budget > 1:
-        jobs = [job for group in trials.values() for job in group]
-        logger.info(f"tuning: {len(jobs)} training runs")
-        run_jobs(jobs, out, workers)
-        for name, group in trials.items():
-            for number, job in enumerate(group):
-                studies[name].tell(number, _validation(job, out))
-    selected = []
-    for name, study in studies.items():
-        best = study.best if budget > 1 else 0
-        experiment = trials[name][best].experiment
-        planned = [_job(name, best, experiment, store, seed, measure) for seed in range(seeds)]
-        selected.append(SelectedTrial(name, planned, len(study.trials), study.trials[best]))
-    return selected
-
-
-def _job(
-    method: str,
-    trial: int,
-    experiment: Experiment,
-    store: Store,
-    seed: int = 0,
-    measurement: Callable[[Predictor, Store], Arrays] | None = None,
-) -> Job:
-    seeded = experiment.model_copy(update={"seed": experiment.seed + seed})
-    return Job(f"{method}/trial{trial}", seeded, store.folder, store.manifest.fingerprint, measurement)
-
-
-def _validation(job: Job, out: Path) -> float | None:
-    """Validation micro-F1 of a trial; None if it failed."""
-    try:
-        value = read_validation(job, out)
-    except RunError:
-        return None
-    return value if math.isfinite(value) else None
+def _choose_metric(metric: str | None, stores: int) -> str:
+    """Check the metric by which methods are ranked; micro-F1 by default."""
+    if metric is not None and stores < 2:
+        raise ConfigError("--metric: ranks methods over several stores, and there is one")
+    chosen = metric or "micro_f1"
+    if chosen not in RANKED:
+        hint = did_you_mean(chosen, RANKED) or f"; choose one of {', '.join(RANKED)}"
+        raise ConfigError(f"--metric: methods cannot be ranked by '{chosen}'{hint}")
+    return chosen

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from carat.data.store import Store
 from carat.evaluation.bootstrap import Interval, Paired, holm, intervals, paired_test
+from carat.evaluation.corpora import ByCorpus, metrics_by_corpus, over_seeds
 from carat.evaluation.known import split_labels
 from carat.evaluation.metrics import Metrics, compute_metrics
 from carat.evaluation.thresholds import apply_thresholds, f1_from_counts, search_thresholds
@@ -57,6 +58,8 @@ class MethodResult:
     """Metrics with per-label thresholds, searched on the validation split."""
     missing: Mapping[str, tuple[int, float]]
     """Number of samples and mean micro-F1 over the seeds, by condition of missing modalities."""
+    corpora: ByCorpus
+    """Metrics by corpus, in stores of several; otherwise empty."""
     parameters: int
     seconds_per_epoch: float
     """Time of training and validation, median over the seeds."""
@@ -130,6 +133,8 @@ def _evaluate(
     labels, groups, names = store.targets(), store.groups, store.label_names
     rows, measured, cards = scored[0].rows, [x.arrays for x in scored], [x.card for x in scored]
     costs = [read_environment(job, out) for job in trial.jobs]
+    corpora = None if store.corpora is None else store.corpora[rows]
+    by_corpus = [metrics_by_corpus(x.scores, x.predicted, labels[rows], names, corpora) for x in scored]
     positives = np.asarray(store.labels)[store.indices("train")].sum(0)
     return MethodResult(
         method=trial.method,
@@ -143,6 +148,7 @@ def _evaluate(
         against=against,
         per_label=[_per_label(x, labels, names) for x in measured],
         missing=_missing(measured, [list(card.thresholds.values()) for card in cards], labels),
+        corpora=over_seeds(by_corpus),
         parameters=int(costs[0]["parameters"]),
         seconds_per_epoch=float(np.median([x["seconds"] / x["epochs"] for x in costs])),
         epochs=float(np.mean([x["epochs"] for x in costs])),

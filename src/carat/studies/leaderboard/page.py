@@ -16,6 +16,7 @@ from carat.studies.leaderboard.evaluation import MethodResult
 from carat.studies.leaderboard.missing_modalities import DROP_PROBABILITIES
 from carat.studies.leaderboard.tables import (
     About,
+    corpora_table,
     cost_table,
     difference,
     label_table,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
+STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+SCRIPT = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
 MARKERS = "os^Dvp*XPh<>"
 
 
@@ -43,6 +46,8 @@ def write_page(results: Sequence[MethodResult], about: About, file: Path) -> Non
     """
     text = render(
         TEMPLATE,
+        style=STYLE,
+        script=SCRIPT,
         about=about,
         paragraphs=about.paragraphs(),
         rarest=results[0].rarest,
@@ -51,6 +56,10 @@ def write_page(results: Sequence[MethodResult], about: About, file: Path) -> Non
         tables=[
             ("Per-label thresholds", threshold_table(results).to_html()),
             ("F1 by label", label_table(results, about.labels).to_html()),
+            *(
+                [("Micro-F1 / macro-F1 by corpus", corpora_table(results).to_html())]
+                * bool(results[0].corpora)
+            ),
             ("Costs", cost_table(results).to_html()),
         ],
         figures=[
@@ -144,5 +153,9 @@ def _svg(figure: Figure) -> str:
     """Render a figure as an `<svg>` element without metadata."""
     buffer = io.BytesIO()
     save(figure, buffer)
-    text = buffer.getvalue().decode()
+    return as_svg(buffer.getvalue().decode())
+
+
+def as_svg(text: str) -> str:
+    """Cut an `<svg>` element without metadata out of an SVG file."""
     return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from carat.config.methods import method_names
 from carat.data.store import Store
 from carat.data.summary import unknown_notes
 from carat.evaluation.bootstrap import Paired
+from carat.evaluation.corpora import CAPTION, corpus_cells, corpus_table
 from carat.evaluation.formatting import decimal, in_brackets, mean_and_spread, signed
 from carat.studies.jobs import distinct, read_environment
 from carat.studies.leaderboard.evaluation import BASE, COMPARED, MethodResult, SelectedTrial
+from carat.studies.leaderboard.protocol import Protocol
 from carat.utils.files import write_atomically
 from carat.utils.tables import Table, escape_markdown
 
@@ -53,12 +54,12 @@ class About:
     seeds: Sequence[int]
     methods: list[str]
     """Names of the compared methods."""
-    budget: int
-    preset: str
-    settings: Mapping[str, Any]
+    protocol: Protocol
     commit: str
     processor: str
     torch: str
+    failed: Mapping[str, str]
+    """Reason by method that failed and was left out."""
 
     @classmethod
     def of(
@@ -66,9 +67,8 @@ class About:
         selected: Sequence[SelectedTrial],
         store: Store,
         out: Path,
-        preset: str,
-        settings: Mapping[str, Any],
-        budget: int,
+        protocol: Protocol,
+        failed: Mapping[str, str],
     ) -> About:
         """Collect the provenance from complete training runs.
 
@@ -76,7 +76,8 @@ class About:
             selected: the selected trial of each method.
             store: the data.
             out: output folder of the comparison.
-            preset, settings, budget: see `carat.compare`.
+            protocol: how the methods were compared.
+            failed: reason by method that failed.
         """
         runs = [read_environment(job, out) for trial in selected for job in trial.jobs]
         test = store.indices("test")
@@ -90,46 +91,30 @@ class About:
             groups=len(set(store.groups[test].tolist())),
             seeds=[job.experiment.seed for job in selected[0].jobs],
             methods=[trial.method for trial in selected],
-            budget=budget,
-            preset=preset,
-            settings=settings,
+            protocol=protocol,
             commit=distinct(x["commit"] for x in runs),
             processor=distinct(x["processor"] for x in runs),
             torch=distinct(x["packages"]["torch"] for x in runs),
-        )
-
-    @property
-    def command(self) -> str:
-        """Command that reproduces the leaderboard."""
-        settings = " --settings SETTINGS.yaml" if self.settings else ""
-        every = set(self.methods) == set(method_names())
-        return (
-            f"carat compare --data STORE --out DIR --methods {'all' if every else ' '.join(self.methods)} "
-            f"--preset {self.preset} --seeds {len(self.seeds)} --budget {self.budget}{settings}"
+            failed=failed,
         )
 
     def paragraphs(self) -> list[str]:
         """Description of data, protocol and environment, one string per paragraph."""
-        tuned = (
-            f"each method was tuned with {self.budget} trials on validation (learning rate and dropout, or "
-            "the L2 penalty of a logistic regression)"
-            if self.budget > 1
-            else "no hyperparameters were tuned: every method uses its preset"
-        )
         paragraphs = [
             f"{self.samples} samples, {self.test} of them in the test split in {self.groups} groups; seeds "
-            f"{', '.join(map(str, self.seeds))}; {tuned}. Epoch, threshold and hyperparameters are "
-            "selected on validation, never on test. Mean ± standard deviation over the seeds; intervals are "
-            "95 %, bootstrapped by group.",
+            f"{', '.join(map(str, self.seeds))}; {self.protocol.tuning}. Epoch, threshold and "
+            "hyperparameters are selected on validation, never on test. Mean ± standard deviation over the "
+            "seeds; intervals are 95 %, bootstrapped by group.",
             "Minus CARAT: paired bootstrap over groups and seeds; p-values are corrected over all methods "
             "(Holm). Literature P / R: precision and recall as reported by the released evaluation code of "
             "the field, which swaps its arguments; accuracy and F1 are not affected.",
             f"Store {self.store}, fingerprint {self.fingerprint[:16]}: {self.notes}. Trained at commit "
             f"{self.commit}; {self.processor}, torch {self.torch}, one core per training run. Created by "
-            f"`{self.command}`.",
+            f"`{self.protocol.command(self.methods)}`.",
         ]
-        if self.settings:
-            paragraphs.append(f"SETTINGS.yaml: `{json.dumps(self.settings)}`.")
+        if settings := self.protocol.settings:
+            paragraphs.append(f"SETTINGS.yaml: `{json.dumps(settings)}`.")
+        paragraphs += [f"Left out: {method}, {reason}." for method, reason in self.failed.items()]
         return paragraphs
 
 
@@ -184,6 +169,11 @@ def label_table(results: Sequence[MethodResult], labels: Sequence[str]) -> Table
     """Build the table of F1 by label, averaged over the seeds."""
     rows = [[x.method, *(decimal(float(np.mean(x.label_f1(label)))) for label in labels)] for x in results]
     return Table(["method", *labels], rows)
+
+
+def corpora_table(results: Sequence[MethodResult]) -> Table:
+    """Build the table of metrics by corpus."""
+    return corpus_table("method", {x.method: x.corpora for x in results})
 
 
 def threshold_table(results: Sequence[MethodResult]) -> Table:
@@ -241,6 +231,7 @@ def seed_table(results: Sequence[MethodResult], labels: Sequence[str]) -> Table:
                     **tests,
                     **{f"per_label_{name}": x.values(name, per_label=True)[i] for name in PER_LABEL},
                     **{f"f1_{label}": x.label_f1(label)[i] for label in labels},
+                    **corpus_cells(x.corpora, i),
                     **{f"micro_f1 {name}": value for name, (_, value) in x.missing.items()},
                 }
             )
@@ -271,6 +262,8 @@ def _markdown(results: Sequence[MethodResult], about: About) -> str:
     parts = [f"# Leaderboard on {escape_markdown(about.store)}", *paragraphs]
     parts.append(score_table(results).to_markdown())
     parts += ["## F1 by label", label_table(results, about.labels).to_markdown()]
+    if results[0].corpora:
+        parts += ["## Corpora", CAPTION, corpora_table(results).to_markdown()]
     parts += [
         "## Per-label thresholds",
         "The same models; each label's threshold maximizes its F1 on validation.",

@@ -62,12 +62,24 @@ def start_child(target: Callable[..., None], *arguments: Any, name: str | None =
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
     """Block Ctrl-C; a child started inside inherits this, so that it is not interrupted while it starts."""
-    resource_tracker.ensure_running()  # which unblocks it
+    _ensure_tracker()  # which unblocks it
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _ensure_tracker() -> None:
+    """Start Python's process that removes what killed processes leave behind, without a warning."""
+    variable, before = "PYTHONWARNINGS", os.environ.get("PYTHONWARNINGS")
+    os.environ[variable] = ",".join(filter(None, [before, "ignore:resource_tracker:UserWarning"]))
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        os.environ.pop(variable)
+        if before is not None:
+            os.environ[variable] = before
 
 
 def end_children(children: Sequence[Child], patience: float = 0.0) -> None:

@@ -11,7 +11,15 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from carat.utils.parallel.child import Child, describe_exit, end_children, exit_with_parent, start_child
-from carat.utils.parallel.tasks import ATTEMPTS, OnReport, Prepare, TaskFunction, TaskResult, attempt
+from carat.utils.parallel.tasks import (
+    ATTEMPTS,
+    OnReport,
+    Prepare,
+    TaskFunction,
+    TaskResult,
+    attempt,
+    use_one_thread,
+)
 
 PATIENCE = 10.0
 """Seconds that an idle worker has to exit by itself."""
@@ -112,10 +120,8 @@ def _send(worker: Worker, content: Any) -> None:
 
 def _serve(prepare: Prepare, arguments: tuple[Any, ...], pipe: Connection) -> None:
     """Run tasks until the parent closes the pipe."""
-    import torch
-
     exit_with_parent()
-    torch.set_num_threads(1)
+    use_one_thread()
 
     def report(content: Any) -> bool:
         pipe.send(("report", content))

@@ -20,6 +20,7 @@ from carat.utils.parallel.tasks import (
     TaskResult,
     attempt,
     one_line,
+    use_one_thread,
 )
 
 POLL = 0.2
@@ -111,10 +112,9 @@ def _perform(
     prepare: Prepare, arguments: tuple[Any, ...], task: Any, index: int, mailbox: Any
 ) -> tuple[Any, str, bool]:
     import ray
-    import torch
 
     hide_progress()
-    torch.set_num_threads(1)
+    use_one_thread()
 
     def report(content: Any) -> bool:
         return bool(ray.get(mailbox.put.remote(index, content)))
@@ -179,10 +179,8 @@ class MapWorker:
     """Ray Data actor that runs tasks."""
 
     def __init__(self, prepare: Prepare, arguments: tuple[Any, ...]) -> None:
-        import torch
-
         hide_progress()
-        torch.set_num_threads(1)
+        use_one_thread()
         self.prepare, self.arguments = prepare, arguments
         self.function: TaskFunction | None = None
 

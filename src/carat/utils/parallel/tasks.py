@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -32,6 +34,13 @@ EXHAUSTED = {
 
 ATTEMPTS = 3
 """Number of attempts if the worker of a task dies."""
+
+
+def use_one_thread() -> None:
+    """Let PyTorch compute with one thread in this process, also if imported later. Called in workers."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @dataclass(frozen=True)

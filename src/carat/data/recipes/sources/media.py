@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from carat.features.cache import FeatureCache
 from carat.features.description import Settings, describe
+from carat.features.extraction import Problems, Work
 from carat.features.words import Word, per_word
 from carat.utils.errors import DataError
-from carat.utils.parallel.tasks import Engine
+from carat.utils.wording import count
 
 SHOWN = 3
 """Number of files named in a report."""
@@ -68,10 +69,13 @@ class MediaSource:
         self._parts = {key: part for key, part in zip(self.keys, parts, strict=True) if part is not None}
         self._words = dict(zip(self.keys, words, strict=True))
 
-    def prepare(self, workers: int = 1, engine: Engine = "local", address: str | None = None) -> None:
-        """Extract the features of all files in parallel, so that `read` finds them in the cache."""
-        files = [self.folder / file for file in self._file_of.values() if file]
-        self._problems = self._cache.extract_all(files, workers=workers, engine=engine, address=address)
+    def work(self) -> Work:
+        """List the extractions that `read` needs in the cache."""
+        return [(self.extraction, [self.folder / file for file in self._file_of.values() if file])]
+
+    def accept(self, problems: Problems) -> None:
+        """Receive the problems of files that could not be decoded."""
+        self._problems = problems.get(self.id, {})
 
     def read(self, keys: Sequence[str]) -> list[NDArray[Any] | None]:
         """Read features (T, d) by key; None for rows without a file, and files without the modality."""
@@ -80,7 +84,7 @@ class MediaSource:
     def report(self) -> list[str]:
         """Count the steps with features, and the files with problems."""
         steps, present = (sum(x[i] for x in self._looked.values()) for i in (0, 1))
-        lines = [f"{present} of {steps} steps of {len(self._looked)} clips have features"]
+        lines = [f"{present} of {steps} steps of {count(len(self._looked), 'clip')} have features"]
         return [*lines, missing] if (missing := self.describe_missing()) else lines
 
     def describe_missing(self) -> str:
@@ -113,4 +117,4 @@ def describe_problems(folder: Path, problems: Mapping[Path, str]) -> str:
         return ""
     shown = [problem.replace(f"{folder}/", "") for problem in list(problems.values())[:SHOWN]]
     more = " …" if len(problems) > SHOWN else ""
-    return f"{len(problems)} files could not be read: {'; '.join(shown)}{more}"
+    return f"{count(len(problems), 'file')} could not be read: {'; '.join(shown)}{more}"

@@ -9,11 +9,12 @@ from pathlib import Path
 from carat.data.recipes.sources.media import Parts, describe_problems
 from carat.features.clip import ClipReader, Spoken
 from carat.features.description import Description, TranscriptSettings, describe
+from carat.features.extraction import Problems, Work
 from carat.features.transcript_files import READERS, Transcript, read_transcript, text_transcript
 from carat.features.words import Word, spread_over, words_between
 from carat.utils.errors import DataError
-from carat.utils.parallel.tasks import Engine
 from carat.utils.progress import track
+from carat.utils.wording import count
 
 KEPT = 8
 """Number of files whose transcripts are kept in memory."""
@@ -73,24 +74,29 @@ class TranscriptSource:
         self._problems: Mapping[Path, str] = {}
         self._kept: dict[tuple[Path, int], Spoken] = {}
 
-    def read(
-        self, workers: int = 1, engine: Engine = "local", address: str | None = None
-    ) -> list[RowTranscript]:
-        """Return what is said in each row; speech is recognized in parallel."""
-        if self._reader is not None:
-            files = list(dict.fromkeys([*self._media, *self._recognize]))
-            self._problems = self._reader.prepare(
-                files, recognize=self._recognize, workers=workers, engine=engine, address=address
-            )
+    def work(self) -> Work:
+        """List the extractions that `read` needs in the cache."""
+        if self._reader is None:
+            return []
+        files = list(dict.fromkeys([*self._media, *self._recognize]))
+        return self._reader.work(files, recognize=self._recognize)
+
+    def accept(self, problems: Problems) -> None:
+        """Receive the problems of files that could not be decoded."""
+        wanted = [problems.get(description.id, {}) for description, _ in self.work()]
+        self._problems = {file: problem for found in wanted for file, problem in found.items()}
+
+    def read(self) -> list[RowTranscript]:
+        """Return what is said in each row."""
         rows = track(range(len(self._files)), "Reading transcripts", total=len(self._files))
         return [self._read_row(row) for row in rows]
 
     def report(self) -> list[str]:
         """Say where the transcripts come from, and name the files with problems."""
         given = sum(x is not None for x in self._given)
-        lines = [f"transcripts of {given} samples were given"] if given else []
+        lines = [f"transcripts of {count(given, 'sample')} were given"] if given else []
         if recognized := [file for file in self._recognize if file not in self._problems]:
-            lines.append(f"the speech of {len(recognized)} files was recognized")
+            lines.append(f"the speech of {count(len(recognized), 'file')} was recognized")
         if self._timed and any(x is not None and not x.has_times for x in self._given):
             lines.append("words of transcripts without times are spread over the speech by length")
         problems = describe_problems(self._folder, self._problems)
