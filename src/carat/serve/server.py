@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from carat.serve.served_run import ServedRun
 
+BACKLOG = 2048
+"""Connections that may wait to be accepted."""
 EXTRA = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
 """Packages of the extra `serve`."""
 
@@ -62,6 +64,7 @@ def serve(
             access_log=False,  # addresses have IDs of jobs
             server_header=False,
             timeout_graceful_shutdown=settings.limits.shutdown_seconds,
+            backlog=BACKLOG,
             ws="none",
         )
         _announce(settings, opened.getsockname()[1], list(loaded))
@@ -95,6 +98,7 @@ def _listen(settings: Settings) -> socket.socket:
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         opened.bind((settings.host, settings.port))
+        opened.listen(BACKLOG)  # who comes before the application is ready waits
     except OSError as error:
         opened.close()
         raise ConfigError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
