@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,7 +55,7 @@ def serve(
 
     folders = find_runs(runs)
     loaded = load_runs(folders, **settings.load)  # errors before anything is opened
-    with _listen(settings) as opened, open_workspace() as workspace:
+    with _listen(settings) as opened, open_workspace() as workspace, _handled_signals():
         config = uvicorn.Config(
             partial(create_app, folders, settings, workspace),
             factory=True,
@@ -86,6 +88,17 @@ def create_app(
 
     runs = loaded if loaded is not None else load_runs(folders, **settings.load)
     return make_app(runs, settings, workspace)
+
+
+@contextmanager
+def _handled_signals() -> Iterator[None]:
+    """Return normally after a signal that ended the server, which uvicorn raises again (context manager)."""
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _listen(settings: Settings) -> socket.socket:
