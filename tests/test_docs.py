@@ -170,7 +170,7 @@ def serve_here(folder: Path) -> Iterator[str]:
     from carat.serve.settings import Settings
 
     (folder / "workspace").mkdir(exist_ok=True)
-    app = create_app([str(folder / "demo-run")], Settings(), folder / "workspace", "cpu")
+    app = create_app({"demo-run": str(folder / "demo-run")}, Settings(), folder / "workspace")
     server = uvicorn.Server(uvicorn.Config(app, log_config=None))
     with socket.socket() as opened:
         opened.bind(("127.0.0.1", 0))

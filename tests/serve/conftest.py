@@ -28,7 +28,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     from starlette.testclient import TestClient
 
     from carat.serve.app import make_app
-    from carat.serve.served_run import load_runs
+    from carat.serve.served_run import find_runs, load_runs
 
     with ExitStack() as stack:
 
@@ -37,7 +37,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Any]]:
             settings = replace(settings, limits=replace(settings.limits, **limits))
             workspace = tmp_path / "workspace"
             workspace.mkdir(exist_ok=True)
-            app = make_app(load_runs(runs, "cpu"), settings, workspace)
+            app = make_app(load_runs(find_runs(runs), device="cpu"), settings, workspace)
             return stack.enter_context(TestClient(app, base_url=HOST))
 
         yield start

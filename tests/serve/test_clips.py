@@ -34,7 +34,7 @@ def server(trained: TrainedRun, tmp_path: Path) -> Iterator[Server]:
     with ExitStack() as stack:
 
         def start(names: tuple[str, ...] = ("tiny",), **limits: Any) -> TestClient:
-            runs = load_runs([trained.folder], "cpu")
+            runs = load_runs({"tiny": str(trained.folder)}, device="cpu")
             runs["tiny"].clip_problem = ""
             runs = dict.fromkeys(names, runs["tiny"]) if names == ("tiny",) else _renamed(runs["tiny"], names)
             workspace = tmp_path / "workspace"

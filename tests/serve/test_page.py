@@ -26,6 +26,7 @@ def run_info(name: str, context: int = 0) -> dict[str, Any]:
         method="linear",
         labels=list(THRESHOLDS),
         thresholds=THRESHOLDS,
+        calibrated=True,
         modalities={},
         validation={"micro_f1": 0.61},
         trained_on="films",
@@ -62,7 +63,8 @@ def test_a_text_gets_bars_and_colored_words(tmp_path: Path) -> None:
         WordEffect(start=2, end=4, drops={"happy": -0.2, "sad": 0.0}),
         WordEffect(start=9, end=13, drops={"happy": 0.4, "sad": 0.0}),
     ]
-    page = show([run_info("mine")], [answer("mine", text_result(text, effects=effects))], text, tmp_path)
+    result = text_result(text, effects=effects, decisions={"happy": "present", "sad": "unsure"})
+    page = show([run_info("mine")], [answer("mine", result)], text, tmp_path)
     assert page["isShown"]
     assert page["empty"] == []
     assert "linear" in page["about"]
@@ -73,7 +75,7 @@ def test_a_text_gets_bars_and_colored_words(tmp_path: Path) -> None:
     (card,) = page["cards"]
     assert card["text"] == text
     assert card["words"] == [["so", "word down"], ["glad", "word up"]]
-    assert card["bars"] == [["happy0.75✓", "sad0.13"]]
+    assert card["bars"] == [["happy0.75✓", "sad0.13?"]]
     assert card["limits"] == ["50%", "25%"]
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Mapping
-from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from carat.serve import clip_worker
 from carat.serve.clip_worker import ClipTask, result_file
@@ -36,15 +35,15 @@ def stub_score(task: ClipTask, *_: object) -> dict[str, str]:
     return {"TextGrid": "TextGrid files need a package"}
 
 
-def stub(folders: Mapping[str, str], max_seconds: float, pipe: Connection) -> None:
+def stub(*arguments: Any) -> None:
     clip_worker.score = stub_score
-    clip_worker.main(folders, max_seconds, pipe)
+    clip_worker.main(*arguments)
 
 
-def with_fake_extractors(folders: Mapping[str, str], max_seconds: float, pipe: Connection) -> None:
+def with_fake_extractors(*arguments: Any) -> None:
     import pytest
 
     from tests.features.fakes import use_fakes
 
     use_fakes(pytest.MonkeyPatch(), Path.cwd())  # the cache is that of the job
-    clip_worker.main(folders, max_seconds, pipe)
+    clip_worker.main(*arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,27 @@ from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
 from carat.cli.app import app
+from carat.cli.scores import ScoreArguments
 from carat.serve.settings import Limits, Settings
+
+
+@Parameter(name="*", group=Group("Access", sort_key=1))
+@dataclass(frozen=True)
+class Access:
+    """Where the server listens, and who may use it."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for all networks of this machine, which needs a token."""
+    port: Annotated[int, Parameter(validator=Number(gte=0, lte=65_535))] = 8000
+    """TCP port; 0 for a free one."""
+    token: Annotated[str, Parameter(env_var="CARAT_TOKEN")] = ""
+    """What clients must send as a bearer token, 16 characters or more; better given as CARAT_TOKEN than on
+    the command line, which other users of the machine can see."""
+    insecure: Annotated[bool, Parameter(negative=())] = False
+    """Let other machines use the server without a token."""
+    allow_host: Annotated[list[str] | None, Parameter(negative=())] = None
+    """Further names by which clients may address the server, such as that of a proxy."""
+
 
 LIMITS = Group("Limits", sort_key=2)
 
@@ -17,13 +38,10 @@ LIMITS = Group("Limits", sort_key=2)
 @app.command
 def serve(
     *runs: Path,
-    host: str = "127.0.0.1",
-    port: Annotated[int, Parameter(validator=Number(gte=0, lte=65_535))] = 8000,
-    token: Annotated[str, Parameter(env_var="CARAT_TOKEN")] = "",
-    insecure: Annotated[bool, Parameter(negative=())] = False,
-    allow_host: Annotated[list[str] | None, Parameter(negative=())] = None,
+    access: Access | None = None,
     workers: Annotated[int, Parameter(validator=Number(gte=1, lte=64))] = 1,
     limits: Annotated[Limits | None, Parameter(name="*", group=LIMITS)] = None,
+    scores: ScoreArguments | None = None,
 ) -> None:
     """Serve runs on a web page and as an HTTP API, on this machine only unless told otherwise.
 
@@ -39,27 +57,23 @@ def serve(
 
         CARAT_TOKEN=$(openssl rand -hex 16) carat serve my-run --host 0.0.0.0
 
+        carat serve my-run --risk .1
+
         carat serve my-run --workers 4 --max-clip-mb 100
 
     Parameters
     ----------
     runs
-        Folders created by `carat train`; the first one is the default.
-    host
-        Address to listen on; 0.0.0.0 for all networks of this machine, which needs a token.
-    port
-        TCP port; 0 for a free one.
-    token
-        What clients must send as a bearer token, 16 characters or more; better given as CARAT_TOKEN than on
-        the command line, which other users of the machine can see.
-    insecure
-        Let other machines use the server without a token.
-    allow_host
-        Further names by which clients may address the server, such as that of a proxy.
+        Folders created by `carat train`, or names on the Hugging Face Hub (hf://owner/name@revision); the
+        first one is the default.
     workers
         Number of server processes, each with its own copy of the runs.
     """
     from carat.serve.server import serve as run_server
 
-    settings = Settings(host, port, token, insecure, tuple(allow_host or ()), limits or Limits())
+    access, options = access or Access(), (scores or ScoreArguments()).options
+    names = tuple(access.allow_host or ())
+    settings = Settings(
+        access.host, access.port, access.token, access.insecure, names, limits or Limits(), options
+    )
     run_server(runs, settings, workers=workers)

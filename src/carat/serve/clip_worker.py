@@ -53,11 +53,14 @@ def beside(clip: Path, suffix: str) -> Path:
     return clip.with_name(clip.name + suffix) if clip.suffix == suffix else clip.with_suffix(suffix)
 
 
-def main(folders: Mapping[str, str], max_seconds: float, pipe: Connection) -> None:
+def main(
+    folders: Mapping[str, str], options: Mapping[str, Any], max_seconds: float, pipe: Connection
+) -> None:
     """Score clips until the server ends or closes the pipe.
 
     Args:
         folders: folder of each run by name.
+        options: arguments of `carat.load`.
         max_seconds: largest length of a clip.
         pipe: receives tasks; sends ("progress", values) and at last ("finished", formats without a result
             and why) or ("failed", message).
@@ -78,7 +81,7 @@ def main(folders: Mapping[str, str], max_seconds: float, pipe: Connection) -> No
             **{path: n for n, path in folders.items()},
         }
         try:
-            answer: tuple[str, Any] = ("finished", score(task, folders, scorers, max_seconds))
+            answer: tuple[str, Any] = ("finished", score(task, folders, options, scorers, max_seconds))
         except CaratError as error:
             answer = ("failed", hide_paths(str(error), names))
         except Exception as error:
@@ -88,13 +91,18 @@ def main(folders: Mapping[str, str], max_seconds: float, pipe: Connection) -> No
 
 
 def score(
-    task: ClipTask, folders: Mapping[str, str], scorers: dict[str, Any], max_seconds: float
+    task: ClipTask,
+    folders: Mapping[str, str],
+    options: Mapping[str, Any],
+    scorers: dict[str, Any],
+    max_seconds: float,
 ) -> dict[str, str]:
     """Score a clip by all runs of a task.
 
     Args:
         task: the clip.
         folders: folder of each run by name.
+        options: arguments of `carat.load`.
         scorers: runs that are loaded, to which others are added.
         max_seconds: largest length of a clip.
 
@@ -115,7 +123,7 @@ def score(
     unavailable: dict[str, str] = {}
     for index, name in enumerate(task.runs):
         if name not in scorers:
-            scorers[name] = ClipScorer(load(folders[name]))
+            scorers[name] = ClipScorer(load(folders[name], **options))
         timeline = scorers[name].score(task.file, task.transcript, segments=task.segments, words=task.words)
         unavailable |= write_results(timeline, task, index)
     return unavailable

@@ -20,6 +20,7 @@ FORMATS = {
     "html": "text/html; charset=utf-8",
 }
 """Formats of the result of a clip, with their media types."""
+Decision = Literal["present", "absent", "unsure"]
 Format = Literal["json", "csv", "eaf", "TextGrid", "vtt", "html"]
 
 
@@ -86,6 +87,11 @@ class PredictionResult(BaseModel):
     words: dict[str, list[str]] = Field(
         {}, description="By label, the words with the largest attribution by occlusion, if requested."
     )
+    decisions: dict[str, Decision] = Field({}, description="By label, if the server promises a risk.")
+    notes: list[str] | None = Field(
+        None,
+        description="What is unusual about the sample; null if the run knows nothing of its training data.",
+    )
 
 
 class TextResult(PredictionResult):
@@ -137,7 +143,8 @@ class RunInfo(BaseModel):
     name: str
     method: str
     labels: list[str]
-    thresholds: dict[str, float] = Field(description="By label, searched on validation.")
+    thresholds: dict[str, float] = Field(description="By label, on the scale of the scores.")
+    calibrated: bool = Field(description="Whether scores are calibrated.")
     modalities: dict[str, ModalityInfo]
     validation: dict[str, float | None] = Field(description="Metrics on validation; null where undefined.")
     trained_on: str = Field(description="Name of the store with the training data.")

@@ -13,6 +13,7 @@ from carat.inference.loading import load
 from carat.inference.prediction import Prediction
 from carat.inference.predictor import Predictor
 from carat.inference.text import LETTER, WORD, check_texts, score_texts
+from carat.runs.hub import locate, parse_name
 from carat.serve.errors import hide_paths
 from carat.serve.schemas import ModalityInfo, RunInfo, TextResult, WordEffect
 from carat.serve.timelines import prediction_values
@@ -78,7 +79,7 @@ class ServedRun:
     @property
     def thresholds(self) -> dict[str, float]:
         """Decision threshold by label, on the scale of the scores, in the order of the labels."""
-        return self.predictor.thresholds
+        return dict(self.predictor.thresholds)
 
     def info(self) -> RunInfo:
         """Describe the run for clients, without paths of this machine."""
@@ -88,6 +89,7 @@ class ServedRun:
             method=self.predictor.experiment.method.name,
             labels=card.labels,
             thresholds=self.thresholds,
+            calibrated=self.predictor.scale.calibrated,
             modalities={
                 m: ModalityInfo(width=x.width, max_length=model.max_length[m], source=hide_paths(x.source))
                 for m, x in card.modalities.items()
@@ -204,23 +206,40 @@ def make_text_result(
     )
 
 
-def load_runs(folders: Sequence[str | os.PathLike[str]], device: str | None = None) -> dict[str, ServedRun]:
-    """Load runs by their names: those of their folders.
+def find_runs(runs: Sequence[str | os.PathLike[str]]) -> dict[str, str]:
+    """Folders of runs by their names: those of the folders, or of the repositories on the hub.
+
+    Args:
+        runs: folders, or names on the hub, see `carat.load`.
 
     Raises:
         ConfigError: no run is given, or two have the same name.
+        RunError: a run cannot be downloaded.
+    """
+    if not runs:
+        raise ConfigError("give at least one run, e.g. carat serve my-run")
+    folders: dict[str, str] = {}
+    for run in runs:
+        on_hub = parse_name(run)
+        folder = locate(run).absolute()
+        name = folder.resolve().name if on_hub is None else on_hub.repository.rpartition("/")[2]
+        if name in folders:
+            raise ConfigError(f"two runs are named '{name}'; rename one of the folders")
+        folders[name] = str(folder)
+    return folders
+
+
+def load_runs(folders: Mapping[str, str], **options: Any) -> dict[str, ServedRun]:
+    """Load runs.
+
+    Args:
+        folders: their folders by name.
+        options: arguments of `carat.load`.
+
+    Raises:
         RunError: a run cannot be loaded.
     """
-    if not folders:
-        raise ConfigError("give at least one run, e.g. carat serve my-run")
-    runs: dict[str, ServedRun] = {}
-    for folder in folders:
-        predictor = load(folder, device=device)
-        name = predictor.folder.resolve().name
-        if name in runs:
-            raise ConfigError(f"two runs are named '{name}'; rename one of the folders")
-        runs[name] = ServedRun(name, predictor)
-    return runs
+    return {name: ServedRun(name, load(folder, **options)) for name, folder in folders.items()}
 
 
 def _problem_of(check: Callable[[], object]) -> str:

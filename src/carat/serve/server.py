@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,15 +31,13 @@ def serve(
     settings: Settings | None = None,
     *,
     workers: int = 1,
-    device: str | None = None,
 ) -> None:
     """Serve runs until SIGINT or SIGTERM: open requests are answered, and clips that are not scored yet fail.
 
     Args:
-        runs: folders of finished runs; the first one is the default.
+        runs: finished runs, see `carat.load`; the first one is the default.
         settings: settings of the server.
         workers: number of server processes, each with its own copy of the runs.
-        device: PyTorch device, see `carat.load`.
 
     Raises:
         ConfigError: the settings are unsafe, or no run is given.
@@ -50,14 +50,14 @@ def serve(
     import uvicorn
     from uvicorn.supervisors import Multiprocess
 
-    from carat.serve.served_run import load_runs
+    from carat.serve.served_run import find_runs, load_runs
     from carat.serve.workspace import open_workspace
 
-    folders = [os.path.abspath(run) for run in runs]  # noqa: PTH100  # the name of a link is the run's
-    loaded = load_runs(folders, device)  # errors before anything is opened
-    with _listen(settings) as opened, open_workspace() as workspace:
+    folders = find_runs(runs)
+    loaded = load_runs(folders, **settings.load)  # errors before anything is opened
+    with _listen(settings) as opened, open_workspace() as workspace, _handled_signals():
         config = uvicorn.Config(
-            partial(create_app, folders, settings, workspace, device),
+            partial(create_app, folders, settings, workspace),
             factory=True,
             workers=workers,
             log_config=None,
@@ -69,7 +69,7 @@ def serve(
         )
         _announce(settings, opened.getsockname()[1], list(loaded))
         if workers == 1:
-            config.app = partial(create_app, folders, settings, workspace, device, loaded)
+            config.app = partial(create_app, folders, settings, workspace, loaded)
             uvicorn.Server(config).run([opened])
         else:
             del loaded
@@ -77,18 +77,28 @@ def serve(
 
 
 def create_app(
-    folders: Sequence[str],
+    folders: Mapping[str, str],
     settings: Settings,
     workspace: Path,
-    device: str | None = None,
     loaded: Mapping[str, ServedRun] | None = None,
 ) -> FastAPI:
     """Make the application in a server process; see `carat.serve.app.make_app`."""
     from carat.serve.app import make_app
     from carat.serve.served_run import load_runs
 
-    runs = loaded if loaded is not None else load_runs(folders, device)
+    runs = loaded if loaded is not None else load_runs(folders, **settings.load)
     return make_app(runs, settings, workspace)
+
+
+@contextmanager
+def _handled_signals() -> Iterator[None]:
+    """Return normally after a signal that ended the server, which uvicorn raises again (context manager)."""
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _listen(settings: Settings) -> socket.socket:

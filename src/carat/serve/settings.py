@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from carat.utils.errors import ConfigError
 
@@ -49,10 +51,10 @@ class Limits:
         Raises:
             ConfigError: one is not positive.
         """
-        for field in fields(self):
-            if not 0 < getattr(self, field.name) < float("inf"):
-                name = field.name.replace("_", "-")
-                raise ConfigError(f"--{name} {getattr(self, field.name)}: expected a positive number")
+        for name in (limit.name for limit in fields(self)):
+            if not 0 < getattr(self, name) < float("inf"):
+                option = name.replace("_", "-")
+                raise ConfigError(f"--{option} {getattr(self, name)}: expected a positive number")
 
     @property
     def max_json(self) -> int:
@@ -70,6 +72,7 @@ class Settings:
         token: what clients must send as a bearer token; empty if anyone who reaches the server may use it.
         insecure: allow other machines without a token.
         allowed_hosts: further names by which clients may address the server.
+        load: arguments of `carat.load`, for every run.
         limits: limits of what it accepts.
     """
 
@@ -79,6 +82,7 @@ class Settings:
     insecure: bool = False
     allowed_hosts: tuple[str, ...] = ()
     limits: Limits = Limits()
+    load: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
         """Check the settings.

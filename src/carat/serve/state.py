@@ -51,7 +51,7 @@ class State:
         self.jobs = Jobs(workspace, limits.keep_seconds)
         self.metrics.watch_jobs(self.count_active_jobs)
         folders = {name: str(run.predictor.folder.resolve()) for name, run in runs.items()}
-        arguments = (folders, limits.max_clip_seconds)
+        arguments = (folders, dict(settings.load), limits.max_clip_seconds)
         self.clips = ClipQueue(self.jobs, clip_worker, arguments, limits.job_seconds)
 
     def _make_batcher(self, score: Callable[[Sequence[Any]], Sequence[Any]], kind: str) -> Batcher[Any, Any]:

@@ -35,6 +35,7 @@ function describe(run) {
   add(strings.aboutMethod, run.method);
   add(strings.aboutData, run.trained_on);
   add(strings.aboutValidation, f1 === undefined || f1 === null ? strings.unknown : f1.toFixed(2));
+  add(strings.aboutScores, run.calibrated ? strings.calibrated : strings.uncalibrated);
   add(strings.aboutReads, Object.entries(run.modalities).map(([name, { source }]) => `${name} (${source})`).join(", "));
   add(strings.aboutLabels, run.labels.join(", "));
   if (run.notes.length) add(strings.aboutNotes, run.notes.join("; "));

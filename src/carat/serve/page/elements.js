@@ -48,10 +48,12 @@ export function makeBars(prediction, thresholds, run) {
     const limit = element("span", "limit");
     limit.style.left = `${100 * threshold}%`;
     meter.append(fill, limit);
-    const sign = element("span", "sign", isPresent ? "✓" : "");
-    if (isPresent) {
+    const isUnsure = prediction.decisions?.[label] === "unsure";
+    const sign = element("span", "sign", isUnsure ? "?" : isPresent ? "✓" : "");
+    if (isUnsure || isPresent) {
       sign.setAttribute("role", "img");
-      sign.setAttribute("aria-label", strings.present);
+      sign.setAttribute("aria-label", isUnsure ? strings.unsure : strings.present);
+      sign.title = isUnsure ? strings.unsure : strings.present;
     }
     row.append(name, meter, element("span", "value", formatScore(score)), sign);
     list.append(row);

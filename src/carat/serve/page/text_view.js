@@ -42,6 +42,7 @@ function makeCard(index, answers) {
     if (answers.length > 1) column.append(element("h4", "", answer.run));
     column.append(makeBars(scores, answer.thresholds, answer.run));
     if (!scores.labels.length) column.append(element("p", "small", strings.noLabel));
+    for (const note of scores.notes ?? []) column.append(element("p", "small", note));
     bars.append(column);
   }
   card.append(bars);
