@@ -29,8 +29,8 @@ from tests.features.fakes import use_fakes, write_clips
 PUBLIC = [name for name in carat.__all__ if name != "__version__"]
 FUNCTIONS = [name for name in PUBLIC if not isinstance(getattr(carat, name), type)]
 CLASSES = [name for name in PUBLIC if isinstance(getattr(carat, name), type)]
-SLOW = {"ablate", "sweep"}
-"""Whose examples train many times."""
+SLOW = {"ablate", "export", "sweep"}
+"""Whose examples take long."""
 ELSEWHERE = {"register_method", "push"}
 """Whose examples are parts of a program, or need a server; tests/config/test_methods.py and
 tests/runs/test_hub.py have whole ones."""
@@ -157,6 +157,7 @@ def test_examples_run(
     assert eval(compile(ast.Expression(last.value), name, "eval"), names) is not None
 
 
+@pytest.mark.slow
 def test_runs_and_stores_are_taken_as_objects_or_folders(
     trained: TrainedRun, store: Store, tmp_path: Path
 ) -> None:

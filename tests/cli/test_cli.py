@@ -217,6 +217,7 @@ def test_import_is_fast() -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 def test_one_line_per_epoch_when_not_a_terminal(store: Store, experiment: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "carat", "train", str(experiment), "--data", str(store.folder)]
     command += ["--out", str(tmp_path / "r"), "--training.epochs", "1"]

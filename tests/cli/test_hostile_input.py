@@ -224,6 +224,7 @@ def test_variables_of_a_shell_start_no_processes(
     assert (tmp_path / "r" / "run.json").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variables",
     [{"MPLBACKEND": "nonsense"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],

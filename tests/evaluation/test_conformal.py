@@ -58,7 +58,7 @@ def test_needed_groups() -> None:
     assert "'a' is never called present: it is known in 8 groups, 9 are needed" in lines
 
 
-@pytest.mark.parametrize("risk", [0.05, 0.1, 0.2])
+@pytest.mark.parametrize("risk", [0.1, *(pytest.param(x, marks=pytest.mark.slow) for x in (0.05, 0.2))])
 def test_promises_hold_on_new_groups(risk: float) -> None:
     """The mean over draws is below the risk, up to its standard error, and not far below it."""
     random = np.random.default_rng(7)

@@ -96,6 +96,7 @@ def test_calibration_by_hand() -> None:
 
 @settings(max_examples=8)  # each compares with hundreds of scikit-learn calls
 @given(seed=st.integers(0, 100))
+@pytest.mark.slow
 def test_thresholds_are_optimal_on_the_grid(seed: int) -> None:
     scores, labels = random_scores(seed, samples=23)
     common = search_thresholds(scores, labels, "global")

@@ -158,6 +158,7 @@ def load_program(file: Path) -> tuple[Any, dict[str, Any]]:
     return module, json.loads(extra[CARD_FILE])
 
 
+@pytest.mark.slow
 def test_program_is_used_without_carat(run, untrained: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     code, _, err = run("export", untrained, tmp_path / "model.pt2")
     assert code == 0, err

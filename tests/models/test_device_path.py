@@ -78,6 +78,7 @@ def test_a_training_step_reads_no_value_back(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by PyTorch itself
+@pytest.mark.slow
 def test_forward_and_losses_are_one_graph() -> None:
     method = make()
     features, masks, labels = batch()

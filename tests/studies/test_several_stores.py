@@ -145,6 +145,7 @@ def test_each_leaderboard_is_that_of_the_store_alone(
     assert [x.values("macro_f1") for x in alone] == [x.values("macro_f1") for x in boards.by_store["faces 2"]]
 
 
+@pytest.mark.slow
 def test_another_metric_and_more_stores_reuse_what_is_trained(
     in_this_process: list[Any], stores: list[Store], tmp_path: Path
 ) -> None:
@@ -203,6 +204,7 @@ def test_an_interrupted_comparison_resumes_to_the_same_report(
         assert {name: (tmp_path / "out" / name).read_bytes() for name in names} == whole
 
 
+@pytest.mark.slow
 def test_a_method_that_fails_on_a_store_is_not_ranked(
     in_this_process: list[Any], stores: list[Store], tmp_path: Path
 ) -> None:

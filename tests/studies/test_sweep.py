@@ -155,6 +155,7 @@ def test_space_with_a_key_of_another_method_is_refused(store: Store, tmp_path: P
         read_space(tmp_path / "space.yaml", load_experiment(overrides={"method": "br"}))
 
 
+@pytest.mark.slow
 def test_failed_trials_do_not_end_the_others(
     logged: list[str], space: Path, store: Store, tiny: Experiment, tmp_path: Path
 ) -> None:
@@ -217,6 +218,7 @@ def test_integer_ranges(space: Path, tiny: Experiment, tmp_path: Path) -> None:
     "failure",
     [OSError(errno.ENOSPC, "No space left on device"), pytest.param(MemoryError(), marks=pytest.mark.slow)],
 )
+@pytest.mark.slow
 def test_trials_without_room_are_tried_again(
     failure: Exception,
     in_this_process: list[Any],

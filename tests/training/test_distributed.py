@@ -165,6 +165,7 @@ def gather_and_check(totals: list[int], processes: Processes) -> None:
     dist.barrier()
 
 
+@pytest.mark.slow
 def test_gather_keeps_order_types_and_gradients() -> None:
     launch(gather_and_check, ([7, 6, 3, 2, 1],), 3, "gloo")
 

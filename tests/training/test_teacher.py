@@ -50,6 +50,7 @@ def test_training_with_a_teacher(store: Store, tiny: Experiment, trained: Traine
     assert any("of a target is the score of" in note for note in student.card.notes)
 
 
+@pytest.mark.slow
 def test_resume_needs_the_same_teacher(
     store: Store, tiny: Experiment, trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

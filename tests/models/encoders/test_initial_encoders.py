@@ -96,6 +96,7 @@ def test_encoder_of_the_run_is_taken_by_any_method(
         assert torch.equal(rows[0], fresh.model.state_dict()["model.classifiers.text.weight"][0])
 
 
+@pytest.mark.slow
 def test_run_with_the_encoder_of_another_run_needs_neither(
     few_labels: Store, text_run: TrainedRun, tmp_path: Path
 ) -> None:
