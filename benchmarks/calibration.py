@@ -1,9 +1,9 @@
-"""Calibration and promised error rates on reduced CMU-MOSEI, with the scores of TF-IDF and logistic regressions.
+"""Calibration and promised error rates on reduced CMU-MOSEI, of TF-IDF with logistic regressions.
 
     python -m benchmarks.calibration SEGMENTS.csv.gz > results/calibration.md
 
-Everything is learnt on the official training and validation folds, and measured on the test fold. The scores are
-of a model of seconds, so that the statistics can be checked on real videos by everybody.
+Everything is learnt on the official training and validation folds, and measured on the test fold. The scores
+are of a model of seconds, so that the statistics can be checked on real videos by everybody.
 """
 
 from __future__ import annotations
@@ -100,13 +100,14 @@ def main() -> None:
     )
     print("# Calibration and promised error rates\n")
     print(
-        f"Reduced CMU-MOSEI, official folds ({sizes}); scores of TF-IDF and logistic regressions; everything is "
-        "chosen on validation and measured on test, with 95 % intervals by video. No random seed enters.\n"
+        f"Reduced CMU-MOSEI, official folds ({sizes}); scores of TF-IDF and logistic regressions; everything "
+        "is chosen on validation and measured on test, with 95 % intervals by video. No random seed enters.\n"
     )
     print(report.table().to_markdown(), "\n")
     print(
-        "Decisions at a promised risk, absent by `--risk` alone and present by `--fdr` alone: mean rates over videos, "
-        f"and the share of unsure segments. In {beyond} of {2 * len(rates.rows)} cells the interval is above the risk.\n"
+        "Decisions at a promised risk, absent by `--risk` alone, present by `--fdr` alone: mean rates over "
+        f"videos, share of unsure segments. In {beyond} of {2 * len(rates.rows)} cells the interval is above "
+        "the risk.\n"
     )
     print(rates.to_markdown(), "\n")
     print(

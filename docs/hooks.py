@@ -20,6 +20,7 @@ CLI = "reference/cli.md"
 ADDED = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "results/calibration.md": "results/calibration.md",
     "results/clips.md": "results/clips.md",
     "results/leaderboard.md": "results/leaderboard.md",
     "results/mosei_reduced.md": "results/mosei_reduced.md",

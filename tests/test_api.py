@@ -31,8 +31,9 @@ FUNCTIONS = [name for name in PUBLIC if not isinstance(getattr(carat, name), typ
 CLASSES = [name for name in PUBLIC if isinstance(getattr(carat, name), type)]
 SLOW = {"ablate", "sweep"}
 """Whose examples train many times."""
-ELSEWHERE = {"register_method"}
-"""Whose examples are parts of a program; tests/config/test_methods.py has whole ones."""
+ELSEWHERE = {"register_method", "push"}
+"""Whose examples are parts of a program, or need a server; tests/config/test_methods.py and
+tests/runs/test_hub.py have whole ones."""
 
 
 def test_names_are_listed_once_and_come_from_where_they_are_defined() -> None:
@@ -114,6 +115,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("examples")
     store = carat.make_synthetic(folder / "demo-store", samples=150)
     carat.train({"preset": "small", "training": {"epochs": 1}}, store, folder / "demo-run")
+    shutil.copytree(folder / "demo-run", folder / "second-run")
     ids = [f"s{i}" for i in range(9)]
     splits = ["train", "train", "train", "valid", "valid", "valid", "test", "test", "test"]
     rows = "".join(f"{id},{split},{i % 2}\n" for i, (id, split) in enumerate(zip(ids, splits, strict=True)))

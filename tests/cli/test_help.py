@@ -113,7 +113,7 @@ def test_help_shows_the_options_of_the_given_method(run: Any) -> None:
 
 
 def command_functions() -> dict[str, ast.FunctionDef]:
-    """Functions decorated with `@app.command`, `@data.command` or `@models.command`, by name."""
+    """Functions decorated with `@app.command`, `@data.command` or `@models.command`, by file and name."""
     functions = {}
     for file in CLI.glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -121,12 +121,13 @@ def command_functions() -> dict[str, ast.FunctionDef]:
                 re.fullmatch(r"(app|data|models)\.command(\(.*\))?", ast.unparse(x))
                 for x in node.decorator_list
             ):
-                functions[node.name] = node
+                functions[f"{file.stem}:{node.name}"] = node
     return functions
 
 
 def test_each_command_has_one_function() -> None:
-    assert sorted(name.rstrip("_") for name in command_functions()) == sorted(x.split()[-1] for x in NAMES)
+    names = [name.split(":")[1].rstrip("_") for name in command_functions()]
+    assert sorted(names) == sorted(x.split()[-1] for x in NAMES)
 
 
 @pytest.mark.parametrize("name", sorted(command_functions()))

@@ -132,6 +132,7 @@ def test_stores_that_do_not_fit_are_rejected(predictor: Predictor, tmp_path: Pat
         "text comes from elsewhere, but the run was trained on synthetic:3",
         "the store has no visual: it is absent from every sample",
         "the store has no audio: it is absent from every sample",
+        "intervals are from 3 groups, fewer than 20: they are too narrow",
     ]
 
 

@@ -51,7 +51,8 @@ def test_run_folder_holds_everything(trained: TrainedRun, store: Store, tiny: Ex
     assert len(set(modes.values())) == 1, modes
     assert (folder / "curves.svg").read_text().startswith("<?xml")
     files = {"run.json", "experiment.yaml", "environment.json", "weights.safetensors", "metrics.csv"}
-    assert {f.name for f in folder.iterdir()} == files | {"curves.svg", "logs", "checkpoints"}
+    files |= {"curves.svg", "model_card.md", "model_card.json", "reference.safetensors"}
+    assert {f.name for f in folder.iterdir()} == files | {"logs", "checkpoints"}
     assert RUN.foreign_files(folder) == []
     assert {f.name.split(".")[0] for f in (folder / "logs").rglob("*") if f.is_file()} >= {"events"}
 

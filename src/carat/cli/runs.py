@@ -29,11 +29,9 @@ def list_(folder: Path = Path(), /, *, as_json: AsJson = False) -> None:
     """
     from carat.cli.tables import show_json
     from carat.runs.listing import list_runs
-    from carat.utils.errors import RunError, shorten
+    from carat.utils.errors import shorten
     from carat.utils.tables import Table
 
-    if not folder.is_dir():
-        raise RunError(f"{folder}: no such folder")
     runs = list_runs(folder)
     if as_json:
         show_json([asdict(run) for run in runs])

@@ -63,11 +63,13 @@ def open_whisper(name: str, compute_type: Literal["int8", "float32"]) -> Any:
     """
     model = find_whisper(name)
     try:
-        from carat.features.recognizer import Recognizer
+        from carat.features.recognizer import recognizer_class
+
+        recognizer = recognizer_class()
     except ImportError as error:
         raise DataError("Whisper needs the extra: pip install 'carat-emotion[clip]'") from error
     try:
-        return Recognizer(
+        return recognizer(
             str(model.folder), device="cpu", compute_type=compute_type, cpu_threads=1, local_files_only=True
         )
     except (RuntimeError, ValueError, OSError) as error:

@@ -61,7 +61,7 @@ def ensemble(
         RunError: there is no run, or it is unfinished or corrupt, or the folder is taken.
 
     Example:
-        carat.ensemble(["run0", "run1", "run2"], "demo-store", "three-runs")
+        carat.ensemble(["demo-run", "second-run"], "demo-store", "both-runs")
     """
     if len(runs) < 2:
         raise ConfigError(f"an ensemble has at least two runs, found {len(runs)}")

@@ -68,8 +68,17 @@ class Predictor:
         self.folder, self.card, self.experiment, self.precision = folder, card, experiment, precision
         self.vectors = vectors
         self.model = model.eval()
-        self.scale, self.inputs = scale or ScoreScale(folder, card), InputCheck(folder, card)
+        self.scale = scale or ScoreScale(folder, card)
         self._pad_to = {m: modality.pad_to for m, modality in card.modalities.items()}
+
+    @cached_property
+    def inputs(self) -> InputCheck:
+        """Distances of inputs from the training data.
+
+        Raises:
+            RunError: the file of the run with its distribution is corrupt.
+        """
+        return InputCheck(self.folder, self.card)
 
     @property
     def labels(self) -> list[str]:

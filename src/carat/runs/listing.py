@@ -10,7 +10,7 @@ from pathlib import Path
 from carat.runs.card import read_run
 from carat.runs.folder import CARD, EXPERIMENT
 from carat.runs.hub import cache_folder
-from carat.utils.errors import CaratError, first_line
+from carat.utils.errors import CaratError, RunError, first_line
 
 DEPTH = 3
 """Levels of folders that are searched."""
@@ -40,9 +40,14 @@ def list_runs(folder: str | os.PathLike[str] = ".") -> list[ListedRun]:
     Returns:
         Runs by name; those that cannot be read have a problem.
 
+    Raises:
+        RunError: there is no such folder.
+
     Example:
         [run.name for run in carat.list_runs()]
     """
+    if not Path(folder).is_dir():
+        raise RunError(f"{folder}: no such folder")
     found = [_describe(path, str(path)) for path in _search(Path(folder), DEPTH)]
     return found + [_describe(path, name) for name, path in _cached()]
 

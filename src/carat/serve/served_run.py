@@ -78,7 +78,7 @@ class ServedRun:
 
     @property
     def thresholds(self) -> dict[str, float]:
-        """Decision threshold by label, in the order of the labels."""
+        """Decision threshold by label, on the scale of the scores, in the order of the labels."""
         return dict(self.predictor.thresholds)
 
     def info(self) -> RunInfo:

@@ -196,7 +196,7 @@ def _by_corpus(run: TrainedRun, store: Store) -> dict[str, dict[str, float | Non
     from carat.evaluation.thresholds import apply_thresholds
     from carat.inference.loading import load
 
-    rows, scores, labels = load(run, "cpu").score(store, "valid")
+    rows, scores, labels = load(run, "cpu", calibrated=False).score(store, "valid")
     predicted = apply_thresholds(scores, np.array(list(run.card.thresholds.values())))
     by_corpus = metrics_by_corpus(scores, predicted, labels, store.label_names, store.corpora[rows])
     found: dict[str, dict[str, float | None]] = {

@@ -322,7 +322,7 @@ def test_pipes_and_deep_manifests_never_hang(name: str, copy: Path) -> None:
 
 
 def test_ids_with_equal_hashes_are_no_duplicates(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("carat.data.store.store._has_duplicates", lambda ids: True)
+    monkeypatch.setattr("carat.data.store.validation._has_duplicates", lambda ids: True)
     assert len(open_store(copy)) == 211
 
 
