@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from carat.serve.errors import ApiError, hide_paths
-from carat.utils.errors import CaratError, printable
+from carat.utils.errors import CaratError, printable, shorten
 
 BODY_TYPES = ("application/json", "multipart/form-data")
 STATUS_TEXTS = {404: "not found", 405: "method not allowed"}
@@ -60,4 +60,4 @@ def answer(
 ) -> JSONResponse:
     """Make the answer of an error."""
     extra = dict(headers or {}) | ({} if retry_after is None else {"Retry-After": str(retry_after)})
-    return JSONResponse({"error": printable(" ".join(message.split()))}, status, extra)
+    return JSONResponse({"error": printable(shorten(" ".join(message.split())))}, status, extra)
