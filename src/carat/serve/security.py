@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,8 +23,9 @@ MAX_FORM = 1 << 16
 """Size in bytes of what a form has besides its file."""
 OPEN = frozenset({"/v1/health"})
 """Paths among them that do not."""
-PAGE = ("/", "/static/")
-"""Paths of the page; everything else is data, which no browser should run or show in a frame."""
+PAGE = "/static/"
+"""Beginning of the paths of the page; everything else is data, which no browser should run or show in a
+frame."""
 PAGE_POLICY = "; ".join(
     [
         "default-src 'none'",
@@ -49,6 +50,17 @@ COMMON_HEADERS: Mapping[str, str] = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(self), microphone=(self), geolocation=()",
 }
+
+
+def _encode(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+
+PAGE_HEADERS, DATA_HEADERS = (
+    _encode({"Content-Security-Policy": policy, "Cache-Control": caching, **COMMON_HEADERS})
+    for policy, caching in ((PAGE_POLICY, "no-cache"), (DATA_POLICY, "no-store"))
+)
+"""Headers of every answer, encoded once."""
 
 
 class Guard:
@@ -85,12 +97,8 @@ class Guard:
             nonlocal is_started
             if message["type"] == "http.response.start":
                 is_started = True
-                headers = MutableHeaders(scope=message)
-                is_page = path == "/" or path.startswith(PAGE[1])
-                headers["Content-Security-Policy"] = PAGE_POLICY if is_page else DATA_POLICY
-                for name, value in COMMON_HEADERS.items():
-                    headers[name] = value
-                headers.setdefault("Cache-Control", "no-cache" if is_page else "no-store")
+                is_page = path == "/" or path.startswith(PAGE)
+                message["headers"] = [*message["headers"], *(PAGE_HEADERS if is_page else DATA_HEADERS)]
             await send(message)
 
         limit = self._limits.get(path, self._limits[""])
@@ -106,7 +114,7 @@ class Guard:
     def _problem(self, method: str, path: str, headers: Headers, limit: int) -> tuple[int, str] | None:
         """Status and message if a request is refused."""
         host = headers.get("host", "")
-        if len(headers.getlist("host")) != 1 or not is_allowed_host(host, self._hosts):
+        if sum(name == b"host" for name, _ in headers.raw) != 1 or not is_allowed_host(host, self._hosts):
             return 400, "unknown host name; the server accepts others with --allow-host"
         if method not in SAFE_METHODS and not is_same_origin(headers, host):
             return 403, "requests from pages of other sites are refused"
