@@ -84,9 +84,14 @@ def does_something(found: list[Block | str]) -> bool:
 
 def parameters(pages: Iterable[Path]) -> list[Any]:
     """Pages as parameters of a test."""
-    return [pytest.param(page, id=name_of(page)) for page in pages]
+    return [
+        pytest.param(page, id=name_of(page), marks=pytest.mark.slow if page.name in LONG else [])
+        for page in pages
+    ]
 
 
+LONG = ("own_features.md", "add_a_method.md", "own_text.md", "reproduce.md")
+"""Pages that take more than ten seconds."""
 FAST = [page for page in PAGES if does_something(fast_steps(page))]
 SLOW = [page for page in PAGES if any(map(is_long, steps(page)))]
 
@@ -268,7 +273,9 @@ EXAMPLES = {
 
 
 @pytest.mark.usefixtures("in_this_process")
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=pytest.mark.slow if x == "explain_run.py" else []) for x in EXAMPLES]
+)
 def test_example_runs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,8 +14,12 @@ from tests.inference.clips import browser as chromium
 from tests.inference.clips.browser import CHROMIUM, Browser
 from tests.serve.test_server import FAKES, TOKEN, running
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
+    pytest.mark.slow,
+]
 CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+SHOWN = "!!document.querySelector('iframe')?.contentDocument?.getElementById('segments')"
 VISIBLE = "[...document.querySelectorAll('{0}')].filter(x => x.checkVisibility()).length"
 
 
@@ -104,7 +108,7 @@ def test_a_clip_is_uploaded_and_shown(browser: Browser, address: str, tmp_path: 
     open_page(browser, address)
     choose(browser, write_media(tmp_path / "a clip.mp4", sound=tone(2, 16_000)))
     browser.click("#clip-form .primary")
-    browser.wait("document.querySelector('iframe')?.contentDocument?.getElementById('segments')", 90)
+    browser.wait(SHOWN, 90)
     inside = "document.querySelector('iframe').contentWindow"
     browser.wait(f"{inside}.document.getElementById('media').readyState >= 1")
     assert browser.run(f"{inside}.document.querySelectorAll('#segments > li').length") >= 1
@@ -128,7 +132,7 @@ def test_a_recording_is_made_and_scored(browser: Browser, address: str) -> None:
     browser.click("#record-stop")
     browser.wait("document.getElementById('clip-status').textContent.startsWith('Recorded')")
     browser.click("#clip-form .primary")
-    browser.wait("document.querySelector('iframe')?.contentDocument?.getElementById('segments')", 90)
+    browser.wait(SHOWN, 90)
 
 
 def test_the_token_is_asked_for(browser: Browser, address: str) -> None:

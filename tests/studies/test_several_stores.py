@@ -125,6 +125,7 @@ def test_frame_and_notebook(made: tuple[Path, Leaderboards, list[Any]]) -> None:
     assert repr(boards).startswith("Leaderboards(5 stores, mean ranks: ")
 
 
+@pytest.mark.slow
 def test_each_leaderboard_is_that_of_the_store_alone(
     in_this_process: list[Any],
     made: tuple[Path, Leaderboards, list[Any]],
@@ -237,6 +238,7 @@ def test_a_method_that_fails_on_a_store_is_not_ranked(
     assert [x.name for x in in_this_process[trained:]] == ["lp/trial0"]  # tried again
 
 
+@pytest.mark.slow
 def test_a_store_on_which_every_method_fails_is_not_ranked(
     in_this_process: list[Any], stores: list[Store], tmp_path: Path
 ) -> None:

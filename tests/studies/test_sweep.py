@@ -91,6 +91,7 @@ def test_the_space_and_the_experiment_may_be_mappings(
         sweep({"method.latnt": [4]}, store, tmp_path / "other", tiny, trials=1)
 
 
+@pytest.mark.slow
 def test_sweep_resumes_and_extends(
     in_this_process: list[Any],
     logged: list[str],

@@ -70,6 +70,7 @@ def record(experiment: Experiment, store: Path, out: Path, processes: Processes)
     torch.save({"losses": losses, "buffers": buffers}, out / f"{processes.rank}of{processes.size}.pt")
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(experiment: Experiment, store: Store, tmp_path: Path) -> None:
     record(experiment, store.folder, tmp_path, SINGLE_PROCESS)
     launch(record, (experiment, store.folder, tmp_path), 2, "gloo")

@@ -500,10 +500,12 @@ def full(*_: object, **__: object) -> None:
     ("replace", "function"),
     [
         ("conversion", "carat.runs.official_weights.write_card"),
-        ("explanation", "carat.inference.explain.explanation.draw_attention"),
+        pytest.param(
+            "explanation", "carat.inference.explain.explanation.draw_attention", marks=pytest.mark.slow
+        ),
         ("store", "carat.data.store.writer.StoreWriter._write_manifest"),
         ("file of predictions", "carat.inference.writers.csv_cell"),
-        ("export", "carat.inference.export.check_outputs"),
+        pytest.param("export", "carat.inference.export.check_outputs", marks=pytest.mark.slow),
     ],
     indirect=["replace"],
 )

@@ -3,7 +3,8 @@
 const SCRIPTS = ["page.js", "page_timeline.js", "page_transcript.js"];
 
 window.showClip = (html, recording) => {
-  const result = new DOMParser().parseFromString(html, "text/html"); // runs no script
+  const bare = html.replace(/<style[\s\S]*?<\/style>/giu, ""); // the frame has its own, and allows no inline one
+  const result = new DOMParser().parseFromString(bare, "text/html"); // runs no script
   const data = result.getElementById("data");
   const values = JSON.parse(data.textContent);
   values.sources = recording ? [recording] : [];
