@@ -85,12 +85,12 @@ def does_something(found: list[Block | str]) -> bool:
 def parameters(pages: Iterable[Path]) -> list[Any]:
     """Pages as parameters of a test."""
     return [
-        pytest.param(page, id=name_of(page), marks=pytest.mark.slow if page.name in LONG else [])
+        pytest.param(page, id=name_of(page), marks=pytest.mark.slow if page.name in LONG_PAGES else [])
         for page in pages
     ]
 
 
-LONG = ("own_features.md", "add_a_method.md", "own_text.md", "reproduce.md")
+LONG_PAGES = ("own_features.md", "add_a_method.md", "own_text.md", "reproduce.md")
 """Pages that take more than ten seconds."""
 FAST = [page for page in PAGES if does_something(fast_steps(page))]
 SLOW = [page for page in PAGES if any(map(is_long, steps(page)))]

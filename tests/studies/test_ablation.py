@@ -91,6 +91,7 @@ def three_variants(experiment: Experiment, modalities: Any) -> dict[str, dict[st
     return {name: every[name] for name in (FULL, "no contrastive loss", "only text")}
 
 
+@pytest.mark.slow
 def test_table_contains_the_measured_differences(
     in_this_process: list[Job],
     logged: list[str],

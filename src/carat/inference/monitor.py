@@ -46,7 +46,8 @@ class InputCheck:
         self.arrays: Mapping[str, NDArray[Any]] = arrays or {}
         self.is_known = arrays is not None
         """Whether the run has references."""
-        self.references = {m: _reference(self.arrays, m) for m in modalities_of(self.arrays)}
+        known = modalities_of(self.arrays)
+        self.references = {m: _reference(self.arrays, m) for m in card.modalities if m in known}
 
     def distances(self, batch: Batch) -> dict[str, NDArray[np.float64]]:
         """Distances (B,) by modality, NaN where a sample lacks it."""
