@@ -146,6 +146,7 @@ FAKES += "use_fakes(pytest.MonkeyPatch(), pathlib.Path.cwd()); "
 FAKES += "app.make_app.__kwdefaults__['clip_worker'] = workers.with_fake_extractors; "
 
 
+@pytest.mark.slow
 def test_a_clip_is_scored_as_by_the_predictor(
     clip_run: tuple[Store, TrainedRun, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
