@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from carat.data.store import Store, open_store
 from carat.data.summary import check_measurable
 from carat.evaluation.calibration.fitting import calibrate
@@ -83,17 +81,8 @@ def calibrate_run(
     rows, raw, _ = predictor.score(store, split, calibrated=False)
     labels, groups, names = store.targets(rows), store.groups[rows], predictor.labels
     found = calibrate(raw, labels, groups, names, kind)
-    calibration = RunCalibration.model_validate(
-        {
-            "store": store.manifest.name,
-            "fingerprint": store.manifest.fingerprint,
-            "split": split,
-            "samples": len(rows),
-            "groups": len(np.unique(groups)),
-            "labels": found.to_records(),
-            "risks": RISKS,
-            "bounds": fit_bounds(raw, labels, groups, names),
-        }
+    calibration = RunCalibration.of_split(
+        store.manifest, split, groups, found.to_records(), RISKS, fit_bounds(raw, labels, groups, names)
     )
     kinds = {name: x.score_map.kind for name, x in found.labels.items()}
     report = compare_reliability(raw, found.held_out, labels, groups, kinds)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from carat.config.base import MAX_FLOAT, Count, Section
+from carat.data.store.manifest import Manifest
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Factor = Annotated[float, Field(ge=0, le=MAX_FLOAT)]
@@ -76,6 +80,39 @@ class RunCalibration(Section):
             if not len(x.absent) == len(x.present) == len(self.risks):
                 raise ValueError(f"bounds of '{name}': expected one per risk")
         return self
+
+    @classmethod
+    def of_split(
+        cls,
+        store: Manifest,
+        split: str,
+        groups: NDArray[Any],
+        labels: Mapping[str, Any],
+        risks: Sequence[float],
+        bounds: Mapping[str, Any],
+    ) -> Self:
+        """Describe what was learnt on a split.
+
+        Args:
+            store: manifest of the store.
+            split: split of the store.
+            groups: (N,) groups of the scored samples.
+            labels: map by label, with the fields of `LabelCalibration`.
+            risks: risks for which there are bounds, rising.
+            bounds: bounds by label, with the fields of `LabelBounds`.
+        """
+        return cls.model_validate(
+            {
+                "store": store.name,
+                "fingerprint": store.fingerprint,
+                "split": split,
+                "samples": len(groups),
+                "groups": len(np.unique(groups)),
+                "labels": labels,
+                "risks": risks,
+                "bounds": bounds,
+            }
+        )
 
     def in_order(self, labels: list[str]) -> Self:
         """Bring labels into an order.

@@ -36,7 +36,7 @@ def hide_paths(message: str, names: Mapping[str, str] | None = None) -> str:
         message: message of an error.
         names: what to write in place of known paths.
 
-    >>> hide_paths("/tmp/x/a.npz: no /srv/runs/one/run.json", {"/tmp/x/a.npz": "upload"})
+    >>> hide_paths("/srv/x/a.npz: no /srv/runs/one/run.json", {"/srv/x/a.npz": "upload"})
     'upload: no run.json'
     """
     for path in sorted(names or (), key=len, reverse=True):

@@ -43,17 +43,8 @@ def validate_task(task: Task, thresholds: Mapping[str, float]) -> Validated:
     rows, scores = score_split(task, split)
     labels, groups, names = store.targets(rows), store.groups[rows], store.label_names
     found = calibrate(scores, labels, groups, names, task.experiment.calibration.kind)
-    calibration = RunCalibration.model_validate(
-        {
-            "store": store.manifest.name,
-            "fingerprint": store.manifest.fingerprint,
-            "split": split,
-            "samples": len(rows),
-            "groups": len(np.unique(groups)),
-            "labels": found.to_records(),
-            "risks": RISKS,
-            "bounds": fit_bounds(scores, labels, groups, names),
-        }
+    calibration = RunCalibration.of_split(
+        store.manifest, split, groups, found.to_records(), RISKS, fit_bounds(scores, labels, groups, names)
     )
     note = "epoch, thresholds and calibration were chosen on this split, so that metrics are optimistic"
     report = make_report(
