@@ -179,6 +179,7 @@ def serve_here(folder: Path) -> Iterator[str]:
     server = uvicorn.Server(uvicorn.Config(app, log_config=None))
     with socket.socket() as opened:
         opened.bind(("127.0.0.1", 0))
+        opened.listen()  # connections wait until the server is up
         thread = threading.Thread(target=server.run, args=([opened],))
         thread.start()
         try:
