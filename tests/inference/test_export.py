@@ -25,8 +25,9 @@ from carat.inference.export.files import CARD_FILE, PositionalModel, external_er
 from carat.inference.loading import load
 from carat.inference.predictor import Predictor
 from carat.models.carat.model import Carat
-from carat.runs.card import ModalityCard, RunCard, write_weights
+from carat.runs.card import ModalityCard, RunCard
 from carat.runs.folder import CARD, ENVIRONMENT, write_experiment
+from carat.runs.weights import write_weights
 from carat.training.train import TrainedRun
 from carat.utils.errors import ExportError
 from carat.utils.files import write_json

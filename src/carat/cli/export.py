@@ -18,6 +18,7 @@ def export(
     /,
     *,
     int8: Annotated[bool, Parameter(negative=())] = False,
+    without_base: Annotated[bool, Parameter(negative=())] = False,
     data: Path | None = None,
     split: str = "valid",
     overwrite: Overwrite = False,
@@ -36,19 +37,27 @@ def export(
 
         carat export demo-run small.onnx --int8 --data demo-store
 
+        carat export text-run small-run --without-base
+
     Parameters
     ----------
     run
         Folder created by `carat train`.
     out
-        File to write: .onnx or .pt2.
+        File to write: .onnx or .pt2; a folder with --without-base.
     int8
         Quantize the linear layers of an .onnx: a smaller file with slightly different scores. Needs --data.
+    without_base
+        Write a run that lacks the published weights of its text encoder: what fine-tuning changed, as 8-bit
+        differences. It is used like any run where the encoder is installed, see `carat models list`.
     data
         Folder of a store with the labels of the run, on which F1 of the file is measured.
     split
         Split of the store.
     """
+    if without_base:
+        _export_without_base(run, out, data, split, overwrite)
+        return
     from carat.inference.export import export as run_export
 
     exported = run_export(run, out, int8=int8, store=data, split=split, overwrite=overwrite)
@@ -65,6 +74,16 @@ def export(
         )
         logger.info(f"{split}, {kind}: {', '.join(values)}")
     logger.info(f"{exported.size / 1e6:.2f} MB → {exported.path}")
+
+
+def _export_without_base(run: Path, out: Path, data: Path | None, split: str, overwrite: bool) -> None:
+    from carat.inference.export.without_base import export_without_base
+
+    small = export_without_base(run, out, store=data, split=split, overwrite=overwrite)
+    for kind, f1 in small.f1.items():
+        logger.info(f"{split}, {kind}: micro-F1 {f1['micro_f1']:.4f}, macro-F1 {f1['macro_f1']:.4f}")
+    names = ", ".join(f"{model} for {modality}" for modality, model in small.bases.items())
+    logger.info(f"without {names}: {small.size_before / 1e6:.1f} → {small.size / 1e6:.1f} MB → {small.path}")
 
 
 @app.command

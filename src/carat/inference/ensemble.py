@@ -15,7 +15,7 @@ from carat.evaluation.thresholds import apply_thresholds, search_thresholds
 from carat.inference.loading import load
 from carat.inference.predictor import Predictor
 from carat.models.ensemble import Ensemble
-from carat.runs.card import ModalityCard, RunCard, write_card, write_weights
+from carat.runs.card import ModalityCard, RunCard, write_card
 from carat.runs.environment import describe_environment
 from carat.runs.folder import (
     CARD,
@@ -26,6 +26,7 @@ from carat.runs.folder import (
     WEIGHTS,
     write_experiment,
 )
+from carat.runs.weights import write_weights
 from carat.utils.errors import ConfigError, DataError
 from carat.utils.files import replace_file, write_json
 from carat.utils.output_folder import check_folder, replacing

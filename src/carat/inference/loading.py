@@ -9,7 +9,7 @@ import torch
 
 from carat.inference.predictor import Precision, Predictor
 from carat.inference.scale import ScoreOptions, ScoreScale
-from carat.runs.hub import locate
+from carat.runs.locating import locate
 from carat.runs.model import load_model
 
 

@@ -16,7 +16,7 @@ from carat.inference.loading import load
 from carat.inference.predictor import Precision, Predictor
 from carat.inference.writers import WRITERS, write_file
 from carat.runs.folder import CARD
-from carat.runs.hub import locate
+from carat.runs.locating import locate
 from carat.utils.errors import RunError
 from carat.utils.files import name_file, replace_file, unfinished_name, write_json
 from carat.utils.logging import logger

@@ -18,12 +18,11 @@ from carat.data.store.manifest import Tokens, Waveform, Width, check_names, chec
 from carat.data.store.transform import Transform
 from carat.features.description import Description
 from carat.runs.calibration import RunCalibration
-from carat.runs.compatibility import rename_weights
 from carat.runs.folder import CARD, EXPERIMENT, REFERENCE, WEIGHTS, read_experiment
 from carat.runs.origin import Origin
 from carat.utils.errors import CaratError, RunError
-from carat.utils.files import replace_file, write_json
-from carat.utils.reading import check_regular, hash_file, read_json
+from carat.utils.files import write_json
+from carat.utils.reading import hash_file, read_json
 
 SCHEMA = 3
 MAX_PADDING = 1 << 20
@@ -56,6 +55,15 @@ class ModalityCard(Section):
         return self
 
 
+class BaseEncoder(Section):
+    """A published encoder whose weights a run does not hold."""
+
+    model: str
+    """Its name, see `carat models list`."""
+    sha256: str
+    """SHA-256 of its weights."""
+
+
 class RunCard(Section):
     """Contents of `run.json`, which prediction needs besides the experiment and the weights."""
 
@@ -80,6 +88,8 @@ class RunCard(Section):
     notes: list[str] = []
     origin: Origin | None = None
     """The run whose weights training started from."""
+    bases: dict[str, BaseEncoder] = {}
+    """Encoders, by modality, whose weights are taken from their own files; see `carat.runs.weights`."""
     calibration: RunCalibration | None = None
     """How scores become probabilities and decisions; None for runs of early versions."""
     digests: dict[str, str] = {}
@@ -137,28 +147,6 @@ def _in_order(values: dict[str, Any], order: list[str], expected: str) -> dict[s
     return {name: values[name] for name in order}
 
 
-def read_weights(folder: Path, card: RunCard) -> dict[str, Any]:
-    """Load the state dictionary of a finished run, with current names.
-
-    Raises:
-        OSError, SafetensorError: the weights cannot be read.
-        RunError: they are not a regular file.
-    """
-    from safetensors.torch import load_file
-
-    check_regular(folder / WEIGHTS, RunError)
-    weights = load_file(folder / WEIGHTS)
-    return rename_weights(weights) if card.schema_version < 2 else weights
-
-
-def write_weights(out: Path, weights: Mapping[str, Any]) -> None:
-    """Write a state dictionary as safetensors."""
-    from safetensors.torch import save
-
-    content = {name: x.detach().cpu().contiguous() for name, x in weights.items()}
-    replace_file(out / WEIGHTS, save(content))  # `save_file` would restrict permissions to the user
-
-
 def write_card(out: Path, card: RunCard) -> None:
     """Write the card with the checksums of all files that prediction needs, which completes a run."""
     encoder_files = sorted(x.relative_to(out).as_posix() for x in (out / ENCODERS).rglob("*") if x.is_file())
@@ -166,8 +154,8 @@ def write_card(out: Path, card: RunCard) -> None:
     digests = {name: _digest((out / name).read_bytes()) for name in files}
     update = {"digests": digests, "modality_order": list(card.modalities)}
     content = card.model_copy(update=update).model_dump()
-    for optional in ("origin", "calibration"):
-        if content[optional] is None:
+    for optional in ("origin", "bases", "calibration"):
+        if not content[optional]:
             del content[optional]
     content["digests"][CARD] = _digest(_canonical(content))
     write_json(out / CARD, content)

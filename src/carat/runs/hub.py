@@ -81,20 +81,6 @@ def parse_name(run: str | os.PathLike[str]) -> HubName | None:
     return HubName(match["repository"], match["revision"] or "main")
 
 
-def locate(run: str | os.PathLike[str]) -> Path:
-    """Return the folder of a run; one on the hub is downloaded, or taken from the cache.
-
-    Args:
-        run: folder, or a name `hf://owner/name@revision`.
-
-    Raises:
-        ConfigError: the name is invalid.
-        RunError: see `download`.
-    """
-    name = parse_name(run)
-    return Path(run) if name is None else download(name)
-
-
 def cache_folder() -> Path:
     """Folder of downloaded runs."""
     configured = os.environ.get(CACHE)

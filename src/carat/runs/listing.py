@@ -1,4 +1,4 @@
-"""Lists of runs: those in a folder, and those downloaded from the hub."""
+"""Lists of runs: those in a folder, those that carat comes with, and those downloaded from the hub."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from carat.runs.card import read_run
 from carat.runs.folder import CARD, EXPERIMENT
 from carat.runs.hub import cache_folder
+from carat.runs.locating import shipped_runs
 from carat.utils.errors import CaratError, RunError, first_line
 
 DEPTH = 3
@@ -32,10 +33,10 @@ class ListedRun:
 
 
 def list_runs(folder: str | os.PathLike[str] = ".") -> list[ListedRun]:
-    """List the finished runs in a folder, three levels deep, and those in the cache of the hub.
+    """List the finished runs in a folder, those that carat comes with, and downloaded ones.
 
     Args:
-        folder: folder to search; links are not followed.
+        folder: folder to search, three levels deep; links are not followed.
 
     Returns:
         Runs by name; those that cannot be read have a problem.
@@ -49,7 +50,8 @@ def list_runs(folder: str | os.PathLike[str] = ".") -> list[ListedRun]:
     if not Path(folder).is_dir():
         raise RunError(f"{folder}: no such folder")
     found = [_describe(path, str(path)) for path in _search(Path(folder), DEPTH)]
-    return found + [_describe(path, name) for name, path in _cached()]
+    shipped = [_describe(path, name) for name, path in shipped_runs().items()]
+    return found + shipped + [_describe(path, name) for name, path in _cached()]
 
 
 def _search(folder: Path, depth: int) -> Iterator[Path]:

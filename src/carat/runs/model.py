@@ -10,8 +10,9 @@ from safetensors import SafetensorError
 from carat.config.experiment import Experiment
 from carat.models.base import Model
 from carat.models.build import build
-from carat.runs.card import RunCard, check_files, check_padding, read_run, read_weights
+from carat.runs.card import RunCard, check_files, check_padding, read_run
 from carat.runs.folder import WEIGHTS
+from carat.runs.weights import read_weights
 from carat.utils.errors import RunError
 
 

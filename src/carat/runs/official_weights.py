@@ -20,9 +20,10 @@ from carat.config.experiment import load_experiment
 from carat.data.corpora.labels import M3ED, MOSEI
 from carat.models.carat.memory_bank import NOISE
 from carat.models.carat.model import Carat
-from carat.runs.card import ModalityCard, RunCard, write_card, write_weights
+from carat.runs.card import ModalityCard, RunCard, write_card
 from carat.runs.environment import describe_environment
 from carat.runs.folder import ENVIRONMENT, RUN, write_experiment
+from carat.runs.weights import write_weights
 from carat.utils.errors import CaratError
 from carat.utils.files import write_json
 from carat.utils.output_folder import check_folder, replacing

@@ -13,7 +13,8 @@ from carat.inference.loading import load
 from carat.inference.prediction import Prediction
 from carat.inference.predictor import Predictor
 from carat.inference.text import LETTER, WORD, check_texts, score_texts
-from carat.runs.hub import locate, parse_name
+from carat.runs.hub import parse_name
+from carat.runs.locating import locate
 from carat.serve.errors import hide_paths
 from carat.serve.schemas import ModalityInfo, RunInfo, TextResult, WordEffect
 from carat.serve.timelines import prediction_values

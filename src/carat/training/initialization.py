@@ -16,10 +16,12 @@ from carat.models.base import Model
 from carat.models.encoders.pretrained import PretrainedEncoder
 from carat.models.encoders.wrapper import EncodedModel
 from carat.models.transfer import ModelState, shorten_names, transfer_weights
-from carat.runs.card import ModalityCard, RunCard, check_files, read_run, read_weights
+from carat.runs.card import ModalityCard, RunCard, check_files, read_run
 from carat.runs.folder import CHECKPOINTS, ENVIRONMENT, WEIGHTS
-from carat.runs.hub import locate, parse_name
+from carat.runs.hub import parse_name
+from carat.runs.locating import locate
 from carat.runs.origin import Origin
+from carat.runs.weights import read_weights
 from carat.training.checkpoints import find_checkpoint
 from carat.utils.errors import CaratError, ConfigError, RunError
 from carat.utils.output_folder import State, read_plan

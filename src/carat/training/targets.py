@@ -17,7 +17,7 @@ from carat.runs.batches import load_batches, score_batches
 from carat.runs.card import RunCard
 from carat.runs.compatibility import check_fit
 from carat.runs.folder import WEIGHTS
-from carat.runs.hub import locate
+from carat.runs.locating import locate
 from carat.runs.model import load_model
 from carat.utils.errors import CaratError, ConfigError, RunError
 from carat.utils.reading import hash_file

@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import Logger
 from carat.config.experiment import Experiment, ExperimentLike, as_experiment
 from carat.data.store import Store, open_store
 from carat.evaluation.plots import draw_curves
-from carat.runs.card import ModalityCard, RunCard, read_run, write_card, write_weights
+from carat.runs.card import ModalityCard, RunCard, read_run, write_card
 from carat.runs.environment import describe_environment
 from carat.runs.folder import (
     CARD,
@@ -34,6 +34,7 @@ from carat.runs.folder import (
 )
 from carat.runs.model_card import describe_model, write_model_card
 from carat.runs.reference import write_reference
+from carat.runs.weights import write_weights
 from carat.training.calibration import validate_task
 from carat.training.checkpoints import AfterEpoch, batches_of, find_checkpoint, keep_newest
 from carat.training.compilation import compile_model

@@ -57,7 +57,7 @@ def load_model(folder: Path, choice: EncoderChoice, *, text: bool, weights: bool
         if as_bert:
             model: Any = construct()
             if weights:
-                _load_weights(model, load_file(folder / WEIGHTS))
+                _load_weights(model, read_published(folder))
             return model
         model = _load_transformers_model(folder) if weights else construct()
     except CaratError:
@@ -76,23 +76,32 @@ def load_model(folder: Path, choice: EncoderChoice, *, text: bool, weights: bool
     return model
 
 
-def _load_weights(model: Bert, published: dict[str, Tensor]) -> None:
+def read_published(folder: Path) -> dict[str, Tensor]:
+    """Read the weights of a published encoder, float32, by the names that transformers' models have.
+
+    Raises:
+        OSError, SafetensorError: they cannot be read.
+    """
+    weights = {}
+    for name, value in load_file(folder / WEIGHTS).items():
+        for prefix in PREFIXES:
+            name = name.removeprefix(prefix)
+        name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+        weights[name] = value.float() if value.is_floating_point() else value
+    return weights
+
+
+def _load_weights(model: Bert, weights: dict[str, Tensor]) -> None:
     """Copy weights of a checkpoint into a model; weights that the model does not have are ignored.
 
     Raises:
         ValueError: a weight is missing or has another shape.
     """
-    weights = {}
-    for name, value in published.items():
-        for prefix in PREFIXES:
-            name = name.removeprefix(prefix)
-        name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-        weights[name] = value
     state = model.state_dict()
     for name, value in state.items():
         if name not in weights or weights[name].shape != value.shape:
             raise ValueError(_mismatch(name))
-    model.load_state_dict({name: weights[name].float() for name in state})
+    model.load_state_dict({name: weights[name] for name in state})
 
 
 def _check_size(construct: Callable[[], nn.Module], weights: Path | None) -> None:
