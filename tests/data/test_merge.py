@@ -150,12 +150,16 @@ def test_modalities_must_agree(stores: Path) -> None:
 def test_a_sample_in_two_splits_is_refused(stores: Path) -> None:
     with StoreWriter(stores / "copy", "copy", ["joy"], {"face": "source-face"}, ["test"]) as writer:
         writer.append("x", "test", [1], {"face": open_store(stores / "faces").features("face", 0)})
-    with pytest.raises(DataError, match=r"sample 'x' of b \(test\) is sample 's0' of a \(train\)"):
+    with pytest.raises(DataError, match=r"sample 's0' of a \(train\) is sample 'x' of b \(test\)"):
         merge(stores, corpora={"a": {"store": "faces"}, "b": {"store": "copy"}})
     with StoreWriter(stores / "said", "said", ["joy"], {"text": "other"}, ["valid"]) as writer:
         writer.append("x", "valid", [1], {"text": np.ones((2, 5))}, transcript="Number 2, and NUMBER 3!")
-    with pytest.raises(DataError, match=r"sample 'x' of b \(valid\) is sample 's3' of a \(train\)"):
+    with pytest.raises(DataError, match=r"sample 's3' of a \(train\) is sample 'x' of b \(valid\)"):
         merge(stores, corpora={"a": {"store": "texts"}, "b": {"store": "said"}})
+    dropped = merge(stores, corpora={"a": {"store": "texts"}, "b": {"store": "said"}}, leaks="drop")
+    assert len(dropped) == 9
+    assert {"a/s3", "b/x"} & set(dropped.ids) == {"b/x"}
+    assert "1 samples left out, which another corpus has in a later split" in dropped.manifest.notes
     both = merge(stores, corpora={"a": {"store": "faces"}, "b": {"store": "faces"}})
     assert "9 samples occur in two corpora, in the same split" in both.manifest.notes
 

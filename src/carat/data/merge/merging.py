@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carat.config.base import expand
+from carat.data.merge.leaks import check_leaks
+from carat.data.merge.part import Part
 from carat.data.merge.plan import Corpus, MergePlan, load_plan
 from carat.data.recipes.build import build_store
 from carat.data.recipes.splits import DEFAULT_VALUES
@@ -27,61 +28,6 @@ from carat.utils.errors import DataError, did_you_mean, printable, shorten
 from carat.utils.logging import logger
 from carat.utils.output_folder import check_folder
 from carat.utils.progress import track
-
-MIN_WORDS = 4
-"""Length of texts that are compared between splits; shorter ones, such as "I know", occur anywhere."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """A corpus of a plan.
-
-    Args:
-        name: name of the corpus.
-        store: its store.
-        labels: by label of the merged store, columns of this store's labels; none if it is unknown.
-        modalities: by modality of the merged store, that of this store.
-        splits: splits to take.
-    """
-
-    name: str
-    store: Store
-    labels: Mapping[str, Sequence[int]]
-    modalities: Mapping[str, str]
-    splits: Sequence[str]
-
-    def info(self, m: str) -> ModalityInfo:
-        """What the manifest of the store says of a modality of the merged store."""
-        return self.store.manifest.modalities[self.modalities[m]]
-
-    def rows(self) -> NDArray[np.int64]:
-        """Rows of the store that are taken and have a modality, ascending."""
-        rows = np.sort(np.concatenate([self.store.indices(split) for split in self.splits]))
-        present = [self.store.lengths(m)[rows] > 0 for m in self.modalities.values()]
-        return np.asarray(rows[np.any(present, axis=0)], np.int64)
-
-    def targets(self, row: int) -> NDArray[np.float32]:
-        """Labels (L,) of a row for the merged store: 0, 1, or NaN where unknown."""
-        own = self.store.targets(np.array([row]))[0]
-        return np.array([combine(own[list(columns)]) for columns in self.labels.values()], np.float32)
-
-    def grades(self, row: int) -> NDArray[np.float32]:
-        """Graded labels (L,) of a row: the largest of those that mean the same; binary ones are 0 or 1."""
-        own = self.store.soft_targets(np.array([row]))[0]
-        return np.array(
-            [max(np.nan_to_num(own[list(c)]), default=0) for c in self.labels.values()], np.float32
-        )
-
-
-def combine(values: NDArray[np.float32]) -> float:
-    """Combine labels that mean the same: present if one is, absent if all are, otherwise unknown.
-
-    >>> [combine(np.array(x, np.float32)) for x in ([0, 1], [0, 0], [np.nan, 1], [np.nan, 0], [])]
-    [1.0, 0.0, 1.0, nan, nan]
-    """
-    if (values == 1).any():
-        return 1.0
-    return 0.0 if len(values) and (values == 0).all() else float("nan")
 
 
 def merge_stores(
@@ -134,7 +80,8 @@ def merge_stores(
         modalities = parsed.modalities or list(dict.fromkeys(m for part in parts for m in part.modalities))
         parts = [_with_modalities(part, parsed, modalities) for part in parts]
         infos = {m: _common_info(m, parts) for m in modalities}
-        notes = [*_source_notes(modalities, parts), *check_leaks(parts)]
+        parts, leaks = check_leaks(parts, drop=parsed.leaks == "drop")
+        notes = [*_source_notes(modalities, parts), *leaks]
         _write(parsed, path, parts, labels, infos, notes, overwrite=overwrite, strict=strict)
     return open_store(path)
 
@@ -185,7 +132,7 @@ def _with_labels(part: Part, plan: MergePlan, labels: Sequence[str]) -> Part:
             f"corpora.{part.name}: has none of the labels {shorten(', '.join(labels), 150)}, only "
             f"{shorten(', '.join(part.store.label_names), 150)}; map them by `labels`"
         )
-    return Part(part.name, part.store, found, part.modalities, part.splits)
+    return replace(part, labels=found)
 
 
 def _with_modalities(part: Part, plan: MergePlan, modalities: Sequence[str]) -> Part:
@@ -195,7 +142,7 @@ def _with_modalities(part: Part, plan: MergePlan, modalities: Sequence[str]) -> 
             f"corpora.{part.name}: has none of the modalities {', '.join(modalities)}, only "
             f"{', '.join(part.store.modalities)}; map them by `modalities`"
         )
-    return Part(part.name, part.store, part.labels, found, part.splits)
+    return replace(part, modalities=found)
 
 
 def _common_info(m: str, parts: Sequence[Part]) -> ModalityInfo:
@@ -236,50 +183,6 @@ def _source_notes(modalities: Sequence[str], parts: Sequence[Part]) -> list[str]
         if len(sources) > 1:
             notes.append(f"{m} comes from different sources: {', '.join(sorted(sources))}")
     return notes
-
-
-def check_leaks(parts: Sequence[Part]) -> list[str]:
-    """Check that no sample of a corpus is in another split of another corpus.
-
-    Samples are the same if their texts are, without case and punctuation and from four words on, or if their
-    features are.
-
-    Returns:
-        A note if the same samples are in the same split more than once.
-
-    Raises:
-        DataError: the same sample is in different splits.
-    """
-    seen: dict[bytes, tuple[str, str, str]] = {}
-    repeated = 0
-    for part in parts:
-        names = list(part.store.manifest.splits)
-        codes = part.store.array(SPLIT)
-        rows = part.rows()
-        for row in track(rows, f"Comparing {part.name}", total=len(rows)):
-            split, id = names[codes[row]], str(part.store.ids[row])
-            for key in _keys(part, int(row)):
-                corpus, other, first = seen.setdefault(key, (part.name, split, id))
-                if corpus == part.name:
-                    continue  # a corpus is as its authors divided it
-                if other != split:
-                    raise DataError(
-                        f"sample '{id}' of {part.name} ({split}) is sample '{first}' of {corpus} ({other}); "
-                        "a merged store must not have it in two splits: leave one out by `splits`"
-                    )
-                repeated += 1
-    return [f"{repeated} samples occur in two corpora, in the same split"] if repeated else []
-
-
-def _keys(part: Part, row: int) -> Iterator[bytes]:
-    """What identifies a sample: its text, and the features of each modality."""
-    words = "".join(c if c.isalnum() else " " for c in part.store.transcript(row).casefold()).split()
-    if len(words) >= MIN_WORDS:
-        yield hashlib.sha256(" ".join(words).encode()).digest()
-    for m, own in part.modalities.items():
-        steps = part.store.features(own, row)
-        if steps.size > MIN_WORDS:
-            yield hashlib.sha256(m.encode() + b"\0" + np.ascontiguousarray(steps).tobytes()).digest()
 
 
 def _write(

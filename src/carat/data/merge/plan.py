@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -46,6 +46,9 @@ class MergePlan(Section):
     """Labels in the order of the L axis; defaults to those of all corpora, in order of appearance."""
     modalities: Annotated[list[Name], Field(min_length=1)] | None = None
     """Modalities in the order of the M axis; defaults to those of all corpora, in order of appearance."""
+    leaks: Literal["refuse", "drop"] = "refuse"
+    """A sample that two corpora have in different splits: refuse it, or drop it from the earlier split, so
+    that nothing in validation or test was trained on."""
     corpora: dict[Name, Corpus] = Field(min_length=1)
     """Corpora by name; the names become the column `corpus`, and the beginnings of ids and groups."""
 
