@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from carat.inference.evaluate import evaluate
     from carat.inference.explain.explanation import explain
     from carat.inference.export import export
+    from carat.inference.export.without_base import export_without_base
     from carat.inference.loading import load
     from carat.inference.model_card import make_model_card
     from carat.inference.monitor import monitor
@@ -76,6 +77,7 @@ __all__ = [
     "evaluate",
     "explain",
     "export",
+    "export_without_base",
     "import_corpus",
     "list_runs",
     "load",
@@ -119,6 +121,7 @@ _HOMES = {
     "evaluate": "carat.inference.evaluate",
     "explain": "carat.inference.explain.explanation",
     "export": "carat.inference.export",
+    "export_without_base": "carat.inference.export.without_base",
     "import_corpus": "carat.data.corpora.importing",
     "list_runs": "carat.runs.listing",
     "load": "carat.inference.loading",

@@ -14,7 +14,7 @@ from carat.utils.logging import logger
 
 @app.command(name="list")
 def list_(folder: Path = Path(), /, *, as_json: AsJson = False) -> None:
-    """List finished runs: those in a folder, and those downloaded from the Hugging Face Hub.
+    """List finished runs: those in a folder, those that carat comes with, and downloaded ones.
 
     **Examples**
 

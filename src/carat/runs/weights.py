@@ -15,7 +15,7 @@ from torch import Tensor
 
 from carat.config.encoders import ENCODERS
 from carat.features.models import MODELS, find_model
-from carat.models.encoders.loading import BASE, read_published
+from carat.models.encoders.loading import BASE, LORA_A, read_published
 from carat.runs.card import BaseEncoder, RunCard
 from carat.runs.compatibility import rename_weights
 from carat.runs.folder import WEIGHTS
@@ -97,7 +97,7 @@ def subtract(weights: Mapping[str, Tensor], modality: str, base: BaseEncoder) ->
     published, prefix = _read_base(Path(), base), prefix_of(modality)
     kept: dict[str, Tensor] = {}
     for name, value in weights.items():
-        original = published.get(_published_name(name, prefix)) if name.startswith(prefix) else None
+        original = published.get(name.removeprefix(prefix).replace(BASE, ""))
         if original is None or original.shape != value.shape:
             kept[name] = value
         elif not torch.equal(original, value):
@@ -116,18 +116,18 @@ def _restore(
     Raises:
         RunError: differences of other shapes.
     """
-    renamed = {_published_name(name, prefix): name for name in weights if name.startswith(prefix)}
     restored = {name: x for name, x in weights.items() if not name.endswith((DIFFERENCE, SCALE))}
+    adapted = {name.split(LORA_A)[0] for name in weights if LORA_A in name}
     for name, original in published.items():
-        whole = renamed.get(name) or prefix + name
-        difference = weights.get(renamed.get(name + DIFFERENCE, ""))
-        scale = weights.get(renamed.get(name + SCALE, ""))
+        module, _, parameter = (prefix + name).rpartition(".")
+        own = f"{module}{BASE}.{parameter}" if module in adapted else prefix + name
+        difference, scale = weights.get(own + DIFFERENCE), weights.get(own + SCALE)
         if difference is None or scale is None:
-            restored.setdefault(whole, original)
+            restored.setdefault(own, original)
             continue
         if difference.shape != original.shape or scale.shape != original.shape[:1]:
             raise RunError(f"{file}: corrupt, the difference of {name} has another shape")
-        restored[prefix + name] = original + difference.float() * scale[:, None]
+        restored[own] = original + difference.float() * scale[:, None]
     return restored
 
 
@@ -136,10 +136,6 @@ def _quantize(difference: Tensor) -> tuple[Tensor, Tensor]:
     scale = difference.abs().amax(1) / STEPS
     rounded = (difference / scale.clamp(min=torch.finfo(scale.dtype).tiny)[:, None]).round()
     return rounded.to(torch.int8), scale
-
-
-def _published_name(name: str, prefix: str) -> str:
-    return name.removeprefix(prefix).replace(BASE, "")
 
 
 def _read_base(folder: Path, base: BaseEncoder) -> dict[str, Tensor]:

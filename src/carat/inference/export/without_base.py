@@ -85,7 +85,7 @@ def export_without_base(
     for modality, base in bases.items():
         weights = subtract(weights, modality, base)
     encoders = {
-        m: choice.model_copy(update={"folder": ""} if m in bases else {})
+        m: choice.model_copy(update={"folder": bases[m].model} if m in bases else {})
         for m, choice in predictor.experiment.encoders.items()
     }
     experiment = predictor.experiment.model_copy(update={"encoders": encoders})
