@@ -4,8 +4,8 @@
 
 CARAT_TEXT_ENCODER is the folder of all-MiniLM-L6-v2, see `carat models where`. What is finished in DIR is not
 repeated. The encoder with a linear layer is trained on GoEmotions' 28 labels first, then on six labels of
-reduced CMU-MOSEI in context, GoEmotions and BRIGHTER together. Epoch, thresholds and calibration are chosen on
-the validation splits of all three.
+reduced CMU-MOSEI in context, GoEmotions and BRIGHTER together. Epoch, thresholds and calibration are chosen
+on the validation splits of all three.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from carat.features import clip, extraction, extractor
 from carat.features.description import PACKAGES, Description, Settings
 from carat.features.extraction import FileTask
 from carat.features.extractor import Extractor, FeatureSequence
+from carat.features.level import LevelExtractor
 from carat.features.media import Media
 from carat.inference.clips import scoring
 from carat.utils.parallel import local
@@ -83,7 +84,13 @@ def describe(settings: Settings) -> Description:
 
 
 def open_extractor(description: Description) -> Extractor:
-    extractors = {"face": Loudness, "voice": Loudness, "speech": Speech, "transcript": Words}
+    extractors = {
+        "level": LevelExtractor,
+        "face": Loudness,
+        "voice": Loudness,
+        "speech": Speech,
+        "transcript": Words,
+    }
     return extractors[description.extractor]()
 
 

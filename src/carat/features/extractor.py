@@ -107,6 +107,10 @@ def _load(description: str, thread: int) -> Extractor:
         from carat.features.whisper import WhisperExtractor
 
         return WhisperExtractor(settings)
+    if settings.extractor == "level":
+        from carat.features.level import LevelExtractor
+
+        return LevelExtractor()
     if settings.extractor == "speech":
         from carat.features.speech import SpeechDetector
 

@@ -330,7 +330,7 @@ def test_features_alone(extracted: list[Path], tmp_path: Path) -> None:
     assert clip.features["voice"].values.shape == (10, 2)
     assert [word.text for word in clip.words] == ["so", "glad"]
     assert (clip.speech[0].start, clip.speech[0].end, clip.duration) == (0.5, 1.5, 2.0)
-    assert len(list((tmp_path / "cache").rglob("*.npz"))) == 3
+    assert len(list((tmp_path / "cache").rglob("*.npz"))) == 4
     uncached = read_clip(write_clip(tmp_path / "b.wav", (0.5, 1.5)), ["voice"], recognize=False, cache=False)
     assert uncached.words == []
     assert len(list((tmp_path / "cache").rglob("*.npz"))) == 3

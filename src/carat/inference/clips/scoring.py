@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from carat.data.tokenizer import NO_CONTEXT, Context
 from carat.features.clip import Clip, ClipReader
 from carat.features.description import Description, TranscriptSettings, describe
+from carat.features.level import describe_level
 from carat.features.media import Media
 from carat.features.segments import Part, divide, parse_segmentation
 from carat.features.transcript_files import Transcript, read_transcript
@@ -206,6 +208,8 @@ class ClipScorer:
                     results[id(part)] = prediction, None
             for part, sample, _ in chunk:
                 prediction, drops = results[id(part)]
+                if clip.levels is not None and (heard := describe_level(part.of(clip.levels))):
+                    prediction = replace(prediction, notes=[*(prediction.notes or []), *heard])
                 yield (
                     ScoredSegment(
                         part.start, part.end, part.text, part.speaker, prediction, part.words, drops
