@@ -57,6 +57,8 @@ def test_thresholds_are_searched_on_validation(both: Predictor, store: Store) ->
     assert list(both.card.thresholds.values()) == search_thresholds(scores, labels, "global", 0.01).tolist()
     report = carat.evaluate(both.folder, store, "valid", device="cpu")
     assert report.metrics.micro_f1 == pytest.approx(both.card.validation["micro_f1"])
+    assert both.card.calibration is not None
+    assert list(both.card.calibration.labels) == both.labels
 
 
 def test_it_is_a_run_like_others(

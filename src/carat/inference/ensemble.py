@@ -12,6 +12,7 @@ from carat.data.store import Store, open_store
 from carat.data.summary import check_measurable
 from carat.evaluation.metrics import compute_metrics
 from carat.evaluation.thresholds import apply_thresholds, search_thresholds
+from carat.inference.calibrate import calibrate_run
 from carat.inference.loading import load
 from carat.inference.predictor import Predictor
 from carat.models.ensemble import Ensemble
@@ -44,7 +45,7 @@ def ensemble(
 
     The runs have the same labels, and the same features where they share modalities; they may be of different
     methods. A sample is scored by the members that it has a modality of. Thresholds are searched on the
-    validation split, as the first run did.
+    validation split, as the first run did, and scores are calibrated there.
 
     Args:
         runs: at least two runs.
@@ -110,6 +111,7 @@ def ensemble(
         write_weights(new, model.state_dict())
         card = _with_thresholds(Predictor(new, card, experiment, model), store)
         write_card(new, card)
+    calibrate_run(folder, store, device=device)
     return load(folder, device)
 
 
