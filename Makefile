@@ -1,4 +1,4 @@
-# make demo: train and evaluate on the built-in benchmark. make test: everything that CI checks.
+# make demo: emotions in a sentence, then a model trained on the built-in benchmark. make test: everything that CI checks.
 # make docs: the documentation site, in site/index.html. make format: format and fix.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -13,12 +13,7 @@ export CARAT_SHARED ?= $(abspath ../shared)
 	touch $@
 
 demo: .venv/ready
-	@rm -rf demo
-	$(BIN)/carat data synth demo/store
-	$(BIN)/carat train --preset small --data demo/store --out demo/run
-	$(BIN)/carat evaluate demo/run --data demo/store
-	$(BIN)/carat predict demo/run --data demo/store --split test --out demo/scores.csv
-	@echo "training curves: demo/run/curves.svg"
+	@$(BIN)/python examples/demo.py
 
 test: .venv/ready
 	$(BIN)/ruff format --check .
