@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import carat
+from carat.runs import locating
+from carat.serve.served_run import find_runs
 from carat.training.train import TrainedRun
 from carat.utils.errors import ConfigError, RunError
 from tests.models.encoders.test_context import calls, calls_run
@@ -132,10 +136,13 @@ def test_runs_are_described_without_paths(
 
 
 def test_runs_must_be_given_and_have_different_names(
-    serve: Callable[..., Any], text_run: TrainedRun, tmp_path: Any
+    serve: Callable[..., Any], text_run: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(locating, "SHIPPED", tmp_path)
     with pytest.raises(ConfigError, match="give at least one run"):
         serve()
+    shutil.copytree(text_run.folder, tmp_path / "shipped")
+    assert find_runs([]) == {"shipped": str(tmp_path / "shipped")}
     with pytest.raises(ConfigError, match="two runs are named 'text'"):
         serve(text_run, text_run)
     with pytest.raises(RunError, match="none"):

@@ -51,6 +51,8 @@ def serve(
 
     **Examples**
 
+        carat serve
+
         carat serve my-run
 
         carat serve my-run other-run --port 8080
@@ -64,8 +66,8 @@ def serve(
     Parameters
     ----------
     runs
-        Folders created by `carat train`, or names on the Hugging Face Hub (hf://owner/name@revision); the
-        first one is the default.
+        Folders created by `carat train`, or names (english-text, hf://owner/name@revision); the first one is
+        the default. Without any, the run that carat comes with is served.
     workers
         Number of server processes, each with its own copy of the runs.
     """

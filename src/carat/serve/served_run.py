@@ -14,7 +14,7 @@ from carat.inference.prediction import Prediction
 from carat.inference.predictor import Predictor
 from carat.inference.text import LETTER, WORD, check_texts, score_texts
 from carat.runs.hub import parse_name
-from carat.runs.locating import locate
+from carat.runs.locating import locate, shipped_runs
 from carat.serve.errors import hide_paths
 from carat.serve.schemas import ModalityInfo, RunInfo, TextResult, WordEffect
 from carat.serve.timelines import prediction_values
@@ -211,12 +211,13 @@ def find_runs(runs: Sequence[str | os.PathLike[str]]) -> dict[str, str]:
     """Folders of runs by their names: those of the folders, or of the repositories on the hub.
 
     Args:
-        runs: folders, or names on the hub, see `carat.load`.
+        runs: folders or names, see `carat.load`; by default those that carat comes with.
 
     Raises:
-        ConfigError: no run is given, or two have the same name.
+        ConfigError: there is no run, or two have the same name.
         RunError: a run cannot be downloaded.
     """
+    runs = runs or list(shipped_runs())
     if not runs:
         raise ConfigError("give at least one run, e.g. carat serve my-run")
     folders: dict[str, str] = {}
