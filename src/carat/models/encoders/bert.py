@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from carat.models.layers.dropout import add_dropped, dropout
 from carat.models.layers.linear import linear
@@ -53,6 +54,8 @@ class Bert(nn.Module):
         )
         layers = [BertLayer(config, eps) for _ in range(config["num_hidden_layers"])]
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(layers)})
+        self.checkpoints = False
+        """Whether activations within layers are recomputed in the backward pass."""
 
     def forward(self, input_ids: Tensor, packed: PackedBatch, token_type_ids: Tensor | None = None) -> Tensor:
         """Encode token ids.
@@ -78,7 +81,7 @@ class Bert(nn.Module):
         rows = dropout(embeddings["LayerNorm"](rows), p)
         layers: Any = self.encoder["layer"]
         for layer in layers:
-            rows = layer(rows, packed.groups)
+            rows = run_layer(layer, rows, packed.groups, checkpoints=self.checkpoints)
         return whole.unpack(rows)
 
     def _token_type_embeddings(self, token_type_ids: Tensor | None, whole: LengthGroup) -> Tensor:
@@ -131,6 +134,15 @@ class BertLayer(nn.Module):
         x = _project_add_norm(self.attention["output"], x, attended, p)
         dense: Any = self.intermediate["dense"]
         return _project_add_norm(self.output, x, F.gelu(linear(x, dense.weight, dense.bias)), p)
+
+
+def run_layer(layer: nn.Module, *inputs: Any, checkpoints: bool) -> Tensor:
+    """Outputs (N, D) of a layer, whose activations are recomputed in the backward pass if `checkpoints`."""
+    if checkpoints and torch.is_grad_enabled():
+        states: Tensor = checkpoint(layer, *inputs, use_reentrant=False)
+    else:
+        states = layer(*inputs)
+    return states
 
 
 def _project_add_norm(output: Any, x: Tensor, branch: Tensor, p: float) -> Tensor:

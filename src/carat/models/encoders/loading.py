@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from carat.config.encoders import EncoderChoice
 from carat.models.encoders.bert import Bert, is_bert
 from carat.models.encoders.cpu import use_cpu_kernels
+from carat.models.encoders.mpnet import Mpnet, is_mpnet
 from carat.models.sizes import check_memory, measure
 from carat.utils.errors import CaratError, ConfigError, DataError
 from carat.utils.hugging_face import CONFIG, WEIGHTS, check_folder, read_config
@@ -30,12 +31,12 @@ MAX_WITHOUT_WEIGHTS = 1 << 26
 """Parameters that a folder may lack, such as those of a pooler."""
 BASE, LORA_A, LORA_B = ".base_layer", ".lora_A", ".lora_B"
 """Parts of the names of weights with LoRA adapters: the original weights, and both factors of an adapter."""
-PREFIXES = ("bert.", "roberta.")
+PREFIXES = ("bert.", "roberta.", "mpnet.")
 """Prefixes of encoder weights in checkpoints that include a head."""
 
 
 def load_model(folder: Path, choice: EncoderChoice, *, text: bool, weights: bool) -> Any:
-    """Load a model without its pooler, as `Bert` where possible and as transformers' own class otherwise.
+    """Load a model without its pooler, as `Bert` or `Mpnet` where possible, or as transformers' own class.
 
     Args:
         folder: see `check_folder`.
@@ -50,12 +51,13 @@ def load_model(folder: Path, choice: EncoderChoice, *, text: bool, weights: bool
     """
     check_folder(folder, tokenizer=text, weights=weights)
     config = read_config(folder)
-    as_bert = text and is_bert(config) and choice.lora is None and not choice.gradient_checkpointing
+    own = _own_class(config) if text and choice.lora is None else None
     try:
-        construct = partial(Bert, config) if as_bert else _transformers_constructor(folder)
+        construct = partial(own, config) if own is not None else _transformers_constructor(folder)
         _check_size(construct, folder / WEIGHTS if weights else None)
-        if as_bert:
+        if own is not None:
             model: Any = construct()
+            model.checkpoints = choice.gradient_checkpointing
             if weights:
                 _load_weights(model, read_published(folder))
             return model
@@ -76,6 +78,11 @@ def load_model(folder: Path, choice: EncoderChoice, *, text: bool, weights: bool
     return model
 
 
+def _own_class(config: dict[str, Any]) -> type[Bert | Mpnet] | None:
+    """carat's own implementation of an architecture, if there is one."""
+    return Bert if is_bert(config) else Mpnet if is_mpnet(config) else None
+
+
 def read_published(folder: Path) -> dict[str, Tensor]:
     """Read the weights of a published encoder, float32, by the names that transformers' models have.
 
@@ -91,7 +98,7 @@ def read_published(folder: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _load_weights(model: Bert, weights: dict[str, Tensor]) -> None:
+def _load_weights(model: Bert | Mpnet, weights: dict[str, Tensor]) -> None:
     """Copy weights of a checkpoint into a model; weights that the model does not have are ignored.
 
     Raises:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from carat.config.encoders import EncoderChoice
 from carat.models.encoders.bert import Bert
 from carat.models.encoders.loading import find_layers, load_model
+from carat.models.encoders.mpnet import Mpnet
 from carat.models.layers.packing import PackedBatch, pack_batch
 from carat.utils.errors import DataError
 from carat.utils.hugging_face import CONFIG, SPEECH, TOKENIZER, longest_text, read_config
@@ -172,7 +173,7 @@ class PretrainedEncoder(nn.Module):
         if not packed.whole.mask.numel():
             return torch.zeros(batch, 1, self.width, device=x.device), mask[:, :1]
         input_ids, token_type_ids = selected[..., 0], selected[..., 1] if x.shape[-1] > 1 else None
-        encode = self.model if isinstance(self.model, Bert) else self._encode_groups
+        encode = self.model if isinstance(self.model, Bert | Mpnet) else self._encode_groups
         states = encode(input_ids, packed, token_type_ids)
         valid = text_mask[:, :steps]
         return packed.restore(states.float(), batch) * valid[..., None], valid

@@ -39,4 +39,5 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         gradient = gradients[0].contiguous()
         grad_x = product(gradient, weight.t()) if ctx.needs_input_grad[0] else None
-        return grad_x, product(gradient.t(), x.t()), gradient.sum(0)
+        grad_weight = product(gradient.t(), x.t()) if ctx.needs_input_grad[1] else None
+        return grad_x, grad_weight, gradient.sum(0) if ctx.needs_input_grad[2] else None

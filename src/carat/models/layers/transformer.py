@@ -18,13 +18,16 @@ MAX_WEIGHTS = 1 << 21
 """Attention weights per chunk."""
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, p: float) -> Tensor:
-    """Scaled dot-product attention: softmax(Q Kᵀ / √d) V, with dropout on the weights.
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, p: float, bias: Tensor | None = None
+) -> Tensor:
+    """Scaled dot-product attention: softmax(Q Kᵀ / √d + bias) V, with dropout on the weights.
 
     Args:
         query, key, value: (B, heads, T, d).
         mask: (B, T) bool, valid keys = True; None: all keys are valid.
         p: dropout probability of the weights, see `dropout`.
+        bias: (heads, T, T), added to the scores.
 
     Returns:
         (B, heads, T, d).
@@ -32,25 +35,33 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, p: fl
     long = key.shape[-2] > LONG_SEQUENCE
     if not on_host(query) or (long and not p):
         attn_mask = None if mask is None else mask[:, None, None]
+        if bias is not None:
+            attn_mask = bias[None] if attn_mask is None else bias.masked_fill(~attn_mask, float("-inf"))
         return F.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask, dropout_p=p)
     if not long:
-        return _attend(query, key, value, mask, p)
+        return _attend(query, key, value, mask, p, bias)
     masks = torch.ones_like(key[:, 0, :, 0], dtype=torch.bool) if mask is None else mask
     chunk_size = max(1, MAX_WEIGHTS // (key.shape[1] * key.shape[2] ** 2))  # samples
     chunks = zip(*(torch.split(x, chunk_size) for x in (query, key, value, masks)), strict=True)
-    return torch.cat([checkpoint(_attend, *chunk, p, use_reentrant=False) for chunk in chunks])
+    return torch.cat([checkpoint(_attend, *chunk, p, bias, use_reentrant=False) for chunk in chunks])
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, p: float) -> Tensor:
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, p: float, bias: Tensor | None
+) -> Tensor:
     """As defined: on a CPU, PyTorch's SDPA is slower for short sequences and lacks the fast dropout."""
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    if bias is not None:
+        scores = scores + bias
     if mask is not None:
-        bias = torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, float("-inf"))
-        scores = scores + bias[:, None, None]
+        excluded = torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, float("-inf"))
+        scores = scores + excluded[:, None, None]
     return dropout(scores.softmax(-1), p).to(value.dtype) @ value
 
 
-def attend_packed(projected: Tensor, groups: list[LengthGroup], heads: int, p: float) -> Tensor:
+def attend_packed(
+    projected: Tensor, groups: list[LengthGroup], heads: int, p: float, bias: Tensor | None = None
+) -> Tensor:
     """Self-attention within each sample, one group at a time.
 
     Args:
@@ -58,20 +69,23 @@ def attend_packed(projected: Tensor, groups: list[LengthGroup], heads: int, p: f
         groups: groups of samples, in the order of the packed rows.
         heads: number of attention heads; divides D.
         p: dropout probability of the attention weights.
+        bias: (heads, T, T), added to the scores; T is the length of the longest sample.
 
     Returns:
         (N, D).
     """
     if len(groups) == 1:
-        return _attend_group(projected, groups[0], heads, p)
+        return _attend_group(projected, groups[0], heads, p, bias)
     parts = torch.split(projected, [group.rows.stop - group.rows.start for group in groups])
-    return torch.cat([_attend_group(*part, heads, p) for part in zip(parts, groups, strict=True)])
+    return torch.cat([_attend_group(*part, heads, p, bias) for part in zip(parts, groups, strict=True)])
 
 
-def _attend_group(projected: Tensor, group: LengthGroup, heads: int, p: float) -> Tensor:
+def _attend_group(projected: Tensor, group: LengthGroup, heads: int, p: float, bias: Tensor | None) -> Tensor:
     split = group.unpack(projected).view(*group.mask.shape, 3, heads, -1)  # (R, T, 3, heads, D / heads)
     query, key, value = split.permute(2, 0, 3, 1, 4)
-    attended = attend(query, key, value, None if group.full else group.mask, p)
+    if bias is not None:
+        bias = bias[:, : group.mask.shape[1], : group.mask.shape[1]]
+    attended = attend(query, key, value, None if group.full else group.mask, p, bias)
     return group.pack(attended.transpose(1, 2).flatten(2))
 
 
