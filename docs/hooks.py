@@ -22,6 +22,7 @@ ADDED = {
     "CONTRIBUTING.md": "contributing.md",
     "results/calibration.md": "results/calibration.md",
     "results/clips.md": "results/clips.md",
+    "results/english_text.md": "results/english_text.md",
     "results/leaderboard.md": "results/leaderboard.md",
     "results/mosei_reduced.md": "results/mosei_reduced.md",
     "results/mosei_text.md": "results/mosei_text.md",
