@@ -34,6 +34,7 @@ from carat.config.experiment import load_experiment
 from carat.config.methods import METHODS
 from carat.data.store import open_store
 from carat.data.synthetic import make_synthetic
+from carat.features.models import is_missing
 from carat.inference.loading import load
 from carat.runs.official_weights import QUEUE_CLASSES, QUEUE_POINTER, weight_mappings
 from carat.training.train import train
@@ -196,6 +197,8 @@ def execute_command(run: Run, command: str) -> None:
         runpy.run_path(words[1], run_name="__main__")
         return
     if "ray" in words and find_spec("ray") is None:
+        return
+    if "english-text" in words and is_missing("all-minilm-l6-v2"):
         return
     if words[1] == "convert":
         write_released_weights(Path("official-run"), Path(words[2]))

@@ -16,6 +16,7 @@ import torch
 import yaml
 
 from carat.data.store import Store
+from carat.features.models import is_missing
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -111,3 +112,24 @@ def test_a_method_from_a_package_is_one_like_any_other(  # type: ignore[no-untyp
     code, out, err = run("evaluate", tmp_path / "run", "--data", store.folder)  # where it is not installed
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "experiment.yaml: unknown method 'mean-pooling'; known: carat, " in err
+
+
+def test_demo_reads_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    if is_missing("all-minilm-l6-v2"):
+        pytest.skip("the encoder's package is not installed")
+    runpy.run_path(str(EXAMPLES / "demo.py"))["read_sentence"]()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6
+    assert any(line.split()[0] == "happy" and "relieved" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(EXAMPLES / "demo.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert len(printed.splitlines()) <= 25
+    found = re.search(r"448 test samples: micro-F1 (0\.\d+)", printed)
+    assert found is not None
+    assert float(found[1]) >= 0.8
+    assert (tmp_path / "demo" / "run" / "curves.svg").is_file()
