@@ -33,7 +33,6 @@ from carat.evaluation.metrics import compute_metrics
 from carat.evaluation.thresholds import apply_thresholds
 from carat.inference.floors import predict_floors
 from carat.inference.predictor import Predictor
-from carat.utils.files import write_json
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes" / "corpora"
@@ -146,16 +145,10 @@ def main(
         split: table(columns, measure(carat.load(out, "cpu"), store, split)) for split in ("test", "valid")
     }
     environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
-    write_json(out / "environment.json", portable(environment))
     page.write_text(
         describe(tables, small.f1, small.size, environment, store, time.monotonic() - started),
         encoding="utf-8",
     )
-
-
-def portable(environment: dict[str, Any]) -> dict[str, Any]:
-    """The environment of a training without paths of the machine."""
-    return {name: value for name, value in environment.items() if name not in ("command", "store", "argv")}
 
 
 def describe(
