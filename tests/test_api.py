@@ -31,9 +31,9 @@ FUNCTIONS = [name for name in PUBLIC if not isinstance(getattr(carat, name), typ
 CLASSES = [name for name in PUBLIC if isinstance(getattr(carat, name), type)]
 SLOW = {"ablate", "export", "sweep"}
 """Whose examples take long."""
-ELSEWHERE = {"register_method", "push"}
-"""Whose examples are parts of a program, or need a server; tests/config/test_methods.py and
-tests/runs/test_hub.py have whole ones."""
+ELSEWHERE = {"export_without_base", "push", "register_method"}
+"""Whose examples are parts of a program, or need a fine-tuned run or a server; tests/config/test_methods.py,
+tests/runs/test_weights.py and tests/runs/test_hub.py have whole ones."""
 
 
 def test_names_are_listed_once_and_come_from_where_they_are_defined() -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from carat.inference.monitor import monitor
     from carat.inference.prediction import Prediction
     from carat.inference.predictor import Predictor
+    from carat.inference.tune_thresholds import tune_thresholds
     from carat.inference.writers import to_frame
     from carat.models.base import Model, ModelOutputs, TrainingData
     from carat.models.carat.model import Carat
@@ -93,6 +94,7 @@ __all__ = [
     "sweep",
     "to_frame",
     "train",
+    "tune_thresholds",
 ]
 
 _HOMES = {
@@ -137,6 +139,7 @@ _HOMES = {
     "sweep": "carat.studies.sweep",
     "to_frame": "carat.inference.writers",
     "train": "carat.training.train",
+    "tune_thresholds": "carat.inference.tune_thresholds",
 }
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -145,6 +147,23 @@ def test_a_clip_that_fails_has_a_reason_and_others_go_on(
     assert name not in files_under(tmp_path / "workspace")
 
 
+def test_a_worker_that_is_killed_fails_its_job_only(server: Server) -> None:
+    client = server()
+    running, waiting = post(client, "slow.wav").json()["id"], post(client, "b.wav").json()["id"]
+    wait_for(client, running, "running")
+    (worker,) = (child for child in multiprocessing.active_children() if child.name == "clips")
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    job = wait_for(client, running)
+    assert (job["state"], job["error"]) == (
+        "failed",
+        "the process that scored the clip was killed by signal 9",
+    )
+    assert client.get("/v1/health").json()["status"] == "ok"
+    assert wait_for(client, waiting)["state"] == "finished"
+    assert wait_for(client, post(client).json()["id"])["state"] == "finished"
+
+
 def test_a_job_has_limited_time(server: Server) -> None:
     client = server(job_seconds=1.0)
     job = wait_for(client, post(client, "slow.wav").json()["id"])
@@ -264,7 +283,6 @@ def test_the_workspace_is_private_and_does_not_survive(
 
 
 def test_a_killed_server_leaves_no_upload(tmp_path: Path) -> None:
-    import signal
     import subprocess
     import sys
 

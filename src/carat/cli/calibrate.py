@@ -1,9 +1,12 @@
-"""`carat calibrate` and `carat card`: what belongs to a finished run."""
+"""`carat calibrate`, `carat threshold` and `carat card`: what belongs to a finished run."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from carat.cli.app import app
 from carat.utils.logging import logger
@@ -51,6 +54,60 @@ def calibrate(
             logger.warning(f"note: '{name}' has map {label.kind}: {label.note}")
     logger.info(f"calibration → {run / 'run.json'}")
     logger.info(f"reliability diagrams → {done.figure}")
+
+
+@app.command
+def threshold(
+    run: Path,
+    /,
+    *,
+    data: Path,
+    split: str = "valid",
+    kind: Literal["global", "per-label", "interpolated"] | None = None,
+    max_micro_f1_drop: Annotated[float | None, Parameter(validator=Number(gte=0, lte=1))] = None,
+    balance_corpora: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Search the thresholds of a finished run anew, e.g. on labeled samples of your own kind.
+
+    **Examples**
+
+        carat threshold demo-run --data demo-store
+
+        carat threshold demo-run --data demo-store --kind interpolated --max-micro-f1-drop .02
+
+    Parameters
+    ----------
+    run
+        Folder created by `carat train`; its run.json is rewritten.
+    data
+        Folder of a store with the labels of the run.
+    split
+        Split that was not trained on, and that is not the one to report.
+    kind
+        One threshold for all labels, one for each, or between both; by default the rule of training.
+    max_micro_f1_drop
+        For interpolated: relative drop of micro-F1 in exchange for macro-F1.
+    balance_corpora
+        Let every corpus of the store count alike, however many samples it has.
+    """
+    from carat.inference.tune_thresholds import tune_thresholds
+    from carat.utils.tables import Table
+
+    done = tune_thresholds(
+        run,
+        data,
+        split,
+        kind=kind,
+        max_micro_f1_drop=max_micro_f1_drop,
+        balance_corpora=balance_corpora,
+    )
+    rows = [[name, done.before[name], done.after[name]] for name in done.after]
+    rows += [
+        [f"{name.replace('_f1', '-F1')}, {split}", x, done.f1["after"][name]]
+        for name, x in done.f1["before"].items()
+    ]
+    Table(["threshold", "before", "after"], rows, digits=3).show()
+    logger.info(f"thresholds → {run / 'run.json'}")
 
 
 @app.command

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -123,6 +124,7 @@ def _read_header(stream: BinaryIO | io.BytesIO, what: str) -> tuple[tuple[int, .
         EOFError,
         TypeError,
         SyntaxError,
+        tokenize.TokenError,  # of headers that only Python 2 could read
         RecursionError,
         MemoryError,
         OverflowError,

@@ -32,7 +32,11 @@ def f1_from_counts(tp: Any, fp: Any, fn: Any) -> NDArray[np.float64]:
 
 
 def search_thresholds(
-    scores: NDArray[Any], labels: NDArray[Any], kind: str, max_micro_f1_drop: float = MAX_MICRO_F1_DROP
+    scores: NDArray[Any],
+    labels: NDArray[Any],
+    kind: str,
+    max_micro_f1_drop: float = MAX_MICRO_F1_DROP,
+    weights: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Find the best thresholds on a grid. If several are equally good, the middle of their first run is used.
 
@@ -44,15 +48,14 @@ def search_thresholds(
             per-label thresholds, with the weight that maximizes macro-F1 at a limited drop in micro-F1.
         max_micro_f1_drop: maximum relative drop in micro-F1 of interpolated thresholds, compared with the
             global threshold.
+        weights: (N,) how much each sample counts; 1 by default.
 
     Returns:
         Thresholds (L,).
     """
     true, known = split_labels(labels)
     false = known & ~true
-    counts = np.array(
-        [[(p & true).sum(0), (p & false).sum(0), (~p & true).sum(0)] for p in (scores > t for t in GRID)]
-    )  # (grid, 3, L)
+    counts = np.array([_count(scores > t, true, false, weights) for t in GRID])  # (grid, 3, L)
     global_threshold = _best(f1_from_counts(*counts.sum(-1).T))
     if kind == "global":
         return np.full(labels.shape[1], global_threshold)
@@ -62,26 +65,38 @@ def search_thresholds(
     )
     if kind == "per-label":
         return per_label
-    return _interpolate(scores, true, false, global_threshold, per_label, max_micro_f1_drop)
+    return _interpolate(scores, true, false, weights, global_threshold, per_label, max_micro_f1_drop)
+
+
+def _count(
+    p: NDArray[np.bool_],
+    true: NDArray[np.bool_],
+    false: NDArray[np.bool_],
+    weights: NDArray[np.float64] | None,
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Count true positives, false positives and false negatives by label, (L,) each."""
+    cells = p & true, p & false, ~p & true
+    tp, fp, fn = (x.sum(0) if weights is None else weights @ x for x in cells)
+    return tp, fp, fn
 
 
 def _interpolate(
     scores: NDArray[Any],
     true: NDArray[np.bool_],
     false: NDArray[np.bool_],
+    weights: NDArray[np.float64] | None,
     global_threshold: float,
     per_label: NDArray[np.float64],
     max_micro_f1_drop: float,
 ) -> NDArray[np.float64]:
     has_positives = true.any(0)
     candidates = [
-        np.round(global_threshold + weight * (per_label - global_threshold), 4)
-        for weight in INTERPOLATION_WEIGHTS
+        np.round(global_threshold + share * (per_label - global_threshold), 4)
+        for share in INTERPOLATION_WEIGHTS
     ]
     micro, macro = [], []
     for thresholds in candidates:
-        p = apply_thresholds(scores, thresholds)
-        counts = (p & true).sum(0), (p & false).sum(0), (~p & true).sum(0)
+        counts = _count(apply_thresholds(scores, thresholds), true, false, weights)
         micro.append(float(f1_from_counts(*(x.sum() for x in counts))))
         macro.append(float(f1_from_counts(*counts)[has_positives].mean()) if has_positives.any() else 0.0)
     allowed = np.array(micro) >= (1 - max_micro_f1_drop) * micro[0]

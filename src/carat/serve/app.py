@@ -19,7 +19,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from carat.serve import clip_worker
-from carat.serve.clip_routes import make_clip_router
+from carat.serve.clip_routes import make_clip_router, make_refusing_router
 from carat.serve.error_handlers import add_handlers
 from carat.serve.metrics import Measure
 from carat.serve.page_files import make_page_router
@@ -45,6 +45,7 @@ def make_app(
     workspace: Path,
     *,
     clip_worker: Callable[..., None] = clip_worker.main,
+    clip_problem: str = "",
 ) -> FastAPI:
     """Make the application of a server.
 
@@ -53,6 +54,7 @@ def make_app(
         settings: settings of the server.
         workspace: private folder for uploads and results, see `carat.serve.workspace.open_workspace`.
         clip_worker: function of the child process that scores clips.
+        clip_problem: why the server scores no clips; empty if it does.
 
     Returns:
         ASGI application with the attribute `state.server`.
@@ -70,7 +72,11 @@ def make_app(
     )
     app.state.server = state
     add_handlers(app, {str(run.predictor.folder): name for name, run in runs.items()})
-    for router in (make_router(state), make_clip_router(state), make_page_router()):
+    if clip_problem:
+        for run in runs.values():
+            run.clip_problem = clip_problem
+    clip_router = make_refusing_router(clip_problem) if clip_problem else make_clip_router(state)
+    for router in (make_router(state), clip_router, make_page_router()):
         app.include_router(router)
     app.add_middleware(Guard, settings=settings)
     app.add_middleware(Measure, metrics=state.metrics)

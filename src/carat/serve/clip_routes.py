@@ -139,6 +139,17 @@ def make_clip_router(state: State) -> APIRouter:
     return router
 
 
+def make_refusing_router(problem: str) -> APIRouter:
+    """Make the route of a server that scores no clips; uploads are refused before they are read."""
+    router = APIRouter(responses=ERRORS)
+
+    @router.post("/v1/predict/clip", summary="Refused: this server scores no clips", response_class=Response)
+    async def refuse_clip() -> Response:
+        raise ApiError(422, problem)
+
+    return router
+
+
 def choose_runs(state: State, names: Sequence[str]) -> list[str]:
     """Names of the runs that score a clip; the first run that can if none is named.
 

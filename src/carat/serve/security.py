@@ -17,15 +17,13 @@ from carat.serve.errors import describe_fault
 from carat.serve.settings import MEGABYTE, Settings
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-PROTECTED = ("/v1/", "/metrics")
-"""Beginnings of the paths that need the token."""
 MAX_FORM = 1 << 16
 """Size in bytes of what a form has besides its file."""
-OPEN = frozenset({"/v1/health"})
-"""Paths among them that do not."""
 PAGE = "/static/"
 """Beginning of the paths of the page; everything else is data, which no browser should run or show in a
 frame."""
+OPEN = frozenset({"/", "/favicon.ico", "/openapi.json", "/v1/health"})
+"""Paths that need no token, besides those of the page."""
 PAGE_POLICY = "; ".join(
     [
         "default-src 'none'",
@@ -89,15 +87,14 @@ class Guard:
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return  # there are no web sockets
-        path = scope["path"]
-
+        path = route_path(scope)
+        is_page = path == "/" or path.startswith(PAGE)
         is_started = False
 
         async def send_with_headers(message: Message) -> None:
             nonlocal is_started
             if message["type"] == "http.response.start":
                 is_started = True
-                is_page = path == "/" or path.startswith(PAGE)
                 message["headers"] = [*message["headers"], *(PAGE_HEADERS if is_page else DATA_HEADERS)]
             await send(message)
 
@@ -109,7 +106,7 @@ class Guard:
             except Exception as error:
                 problem = describe_fault(error)
         if problem is not None and not is_started:
-            await _refuse(*problem, send_with_headers)
+            await refuse(*problem, send_with_headers)
 
     def _problem(self, method: str, path: str, headers: Headers, limit: int) -> tuple[int, str] | None:
         """Status and message if a request is refused."""
@@ -118,7 +115,7 @@ class Guard:
             return 400, "unknown host name; the server accepts others with --allow-host"
         if method not in SAFE_METHODS and not is_same_origin(headers, host):
             return 403, "requests from pages of other sites are refused"
-        if self._token and path.startswith(PROTECTED) and path not in OPEN:
+        if self._token and path not in OPEN and not path.startswith(PAGE):
             scheme, _, given = headers.get("authorization", "").partition(" ")
             expected = self._token.encode()
             if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), expected):
@@ -127,6 +124,17 @@ class Guard:
         if length.isascii() and length.isdigit() and int(length[:20]) > limit:
             return 413, TOO_LARGE
         return None
+
+
+def route_path(scope: Scope) -> str:
+    """The path by which a request is routed: without the prefix under which the application is mounted.
+
+    >>> [route_path({"path": path, "root_path": "/a"}) for path in ("/a/v1/runs", "/a", "/ab/v1")]
+    ['/v1/runs', '', '/ab/v1']
+    """
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    return path.removeprefix(root) if f"{path}/".startswith(f"{root}/") else path
 
 
 def is_allowed_host(host: str, allowed: Iterable[str]) -> bool:
@@ -176,10 +184,13 @@ def _limited(receive: Receive, limit: int) -> Receive:
     return receive_within_limit
 
 
-async def _refuse(status: int, message: str, send: Send) -> None:
+async def refuse(
+    status: int, message: str, send: Send, more_headers: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    """Send an error as the answer to a request whose body was not read."""
     content = json.dumps({"error": message}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
     headers += [(b"www-authenticate", b"Bearer")] if status == 401 else []
-    headers.append((b"connection", b"close"))  # the body was not read
+    headers += [(b"connection", b"close"), *more_headers]  # what follows may be the rest of the body
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})

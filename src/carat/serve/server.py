@@ -46,7 +46,7 @@ def serve(
     """
     settings = settings or Settings()
     settings.check()
-    _require_extra()
+    require_extra()
     import uvicorn
     from uvicorn.supervisors import Multiprocess
 
@@ -124,7 +124,7 @@ def _announce(settings: Settings, port: int, names: Sequence[str]) -> None:
         logger.warning("note: anyone who reaches this machine can use the server")
 
 
-def _require_extra() -> None:
+def require_extra() -> None:
     from importlib.util import find_spec
 
     if missing := [name for name in EXTRA if find_spec(name) is None]:

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from carat.config.experiment import Experiment
 from carat.data.store import Store, open_store
 from carat.evaluation.metrics import compute_metrics
 from carat.evaluation.thresholds import apply_thresholds
 from carat.inference.loading import load
 from carat.inference.predictor import Predictor
 from carat.models.encoders.wrapper import EncodedModel
-from carat.runs.card import write_card
+from carat.runs.card import BaseEncoder, write_card
 from carat.runs.folder import ENVIRONMENT, METRICS, REFERENCE, RUN, WEIGHTS, write_experiment
 from carat.runs.weights import recognize_base, subtract, write_weights
 from carat.utils.errors import ExportError
-from carat.utils.files import replace_file
-from carat.utils.output_folder import check_folder, replacing
+from carat.utils.files import replace_file, write_json
+from carat.utils.output_folder import check_folder, read_plan, replacing
 
-COPIED = (ENVIRONMENT, METRICS, REFERENCE)
+COPIED = (METRICS, REFERENCE)
 """Files that are taken as they are; a model card is written anew by `carat card`."""
 
 
@@ -51,7 +53,7 @@ def export_without_base(
 
     Matrices of the encoder are stored as 8-bit differences from the published ones, which changes scores a
     little. Where the run is used, the encoder must be on the machine: by its package, or in `$CARAT_MODELS`.
-    Thresholds and calibration stay as they are.
+    Thresholds and calibration stay as they are. The names of folders on this machine are left out.
 
     Args:
         run: folder created by `carat train`.
@@ -84,22 +86,20 @@ def export_without_base(
     weights = model.state_dict()
     for modality, base in bases.items():
         weights = subtract(weights, modality, base)
-    encoders = {
-        m: choice.model_copy(update={"folder": bases[m].model} if m in bases else {})
-        for m, choice in predictor.experiment.encoders.items()
-    }
-    experiment = predictor.experiment.model_copy(update={"encoders": encoders})
+    origin = card.origin and card.origin.model_copy(update={"run": Path(card.origin.run).name})
     opened = None if store is None else open_store(store)
     before = {} if opened is None else _f1(predictor, opened, split)
     with replacing(RUN, folder, overwrite=overwrite) as new:
+        environment = read_plan(predictor.folder / ENVIRONMENT)
+        write_json(new / ENVIRONMENT, {name: x for name, x in environment.items() if name != "command"})
         for name in COPIED:
             if (predictor.folder / name).is_file():
                 replace_file(new / name, (predictor.folder / name).read_bytes())
-        write_experiment(new, experiment)
+        write_experiment(new, _portable(predictor.experiment, bases))
         for name, file in model.extra_files().items():
             replace_file(new / name, file.read_bytes())
         write_weights(new, weights)
-        write_card(new, card.model_copy(update={"bases": bases}))
+        write_card(new, card.model_copy(update={"bases": bases, "origin": origin}))
     f1 = {} if opened is None else {"before": before, "after": _f1(load(folder, "cpu"), opened, split)}
     return SmallRun(
         folder,
@@ -108,6 +108,17 @@ def export_without_base(
         {modality: base.model for modality, base in bases.items()},
         f1,
     )
+
+
+def _portable(experiment: Experiment, bases: Mapping[str, BaseEncoder]) -> Experiment:
+    """The experiment without folders of this machine; the card says which run training started from."""
+    encoders = {
+        m: choice.model_copy(update={"folder": bases[m].model} if m in bases else {})
+        for m, choice in experiment.encoders.items()
+    }
+    update = {"init_from": None, "init_parts": "all", "teacher": None}
+    training = experiment.training.model_copy(update=update)
+    return experiment.model_copy(update={"encoders": encoders, "training": training})
 
 
 def _f1(predictor: Predictor, store: Store, split: str) -> dict[str, float]:
