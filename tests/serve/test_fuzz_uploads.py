@@ -34,7 +34,23 @@ KINDS = (*("features", "json") * 4, "features", "clip")
 """Kinds of uploads, in turn."""
 SECONDS = 300
 """Time that an answer and a job may take."""
-ODD = (None, True, -1, 2**70, 1.5, float("inf"), "", " ", "x" * 9000, "\ud800", "\0", [], {}, [[]], "other-run")
+ODD = (
+    None,
+    True,
+    -1,
+    2**70,
+    1.5,
+    float("inf"),
+    "",
+    " ",
+    "x" * 9000,
+    "\ud800",
+    "\0",
+    [],
+    {},
+    [[]],
+    "other-run",
+)
 REQUEST: dict[str, Any] = {
     "texts": ["so glad", "such tears", "hate"],
     "run": "text",
@@ -249,5 +265,13 @@ def test_mutated_uploads(
     print(dict(outcomes))
     assert [path.name for path in folder.iterdir()] == ["log.txt"]
     assert "Traceback" not in (folder / "log.txt").read_text()
-    expected = {"features 200", "features 422", "text 200", "text 400", "text 422", "clip finished", "clip failed"}
+    expected = {
+        "features 200",
+        "features 422",
+        "text 200",
+        "text 400",
+        "text 422",
+        "clip finished",
+        "clip failed",
+    }
     assert expected <= set(outcomes)
