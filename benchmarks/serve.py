@@ -222,8 +222,10 @@ def main(
     }
     header = ["", "requests/s", "median ms", "p99 ms", "answers", "mixed up", "refused", "lost", "hung up"]
     rows = [
-        [name, f"{x.rate:.0f}", f"{x.median:.0f}", f"{x.p99:.0f}"]
-        + [x.requests - x.lost, x.mixed_up, x.refused, x.lost, x.hung_up]
+        [
+            *(name, f"{x.rate:.0f}", f"{x.median:.0f}", f"{x.p99:.0f}"),
+            *(x.requests - x.lost, x.mixed_up, x.refused, x.lost, x.hung_up),
+        ]
         for name, x in loads.items()
     ]
     memory = [
@@ -233,12 +235,14 @@ def main(
     ]
     ratio = loads["dynamic batching"].rate / loads["one at a time"].rate
     where = machine()
+    compared = sum(x.compared for x in loads.values())
     text = (
-        f"# Load on the server\n\n`python -m benchmarks.serve {run.name} --requests {requests} --connections "
-        f"{connections}`, commit {where['commit']}, {where['processor']}, {where['threads']} threads; the load comes "
-        f"from the same machine.\n\n{table(header, rows)}\n\nDynamic batching answers {ratio:.1f} times as many "
-        f"requests a second. Of the answers, {sum(x.compared for x in loads.values())} were also compared with the "
-        "scores of `Predictor`; an answer with another text or other scores is mixed up.\n\n"
+        f"# Load on the server\n\n`python -m benchmarks.serve {run.name} --requests {requests} "
+        f"--connections {connections}`, commit {where['commit']}, {where['processor']}, "
+        f"{where['threads']} threads; the load comes from the same machine.\n\n{table(header, rows)}\n\n"
+        f"Dynamic batching answers {ratio:.1f} times as many requests a second. Of the answers, {compared} "
+        "were also compared with the scores of `Predictor`; an answer with another text or other scores is "
+        "mixed up.\n\n"
         f"{table(['', 'after requests', 'MB resident', 'MB at most so far'], memory)}"
     )
     values = {"requests": requests, "connections": connections, "ratio": ratio}

@@ -91,7 +91,10 @@ def parameters(pages: Iterable[Path]) -> list[Any]:
     ]
 
 
-LONG_PAGES = ("own_features.md", "add_a_method.md", "own_text.md", "reproduce.md")
+LONG_PAGES = (
+    *("own_features.md", "add_a_method.md", "own_text.md", "reproduce.md"),
+    *("calibration.md", "ensembles.md", "pretraining.md", "rare_labels.md"),
+)
 """Pages that take more than ten seconds."""
 FAST = [page for page in PAGES if does_something(fast_steps(page))]
 SLOW = [page for page in PAGES if any(map(is_long, steps(page)))]

@@ -60,7 +60,7 @@ def plain_text(text: str) -> str:
 def test_all_commands_are_registered() -> None:
     expected = ["train", "methods", "evaluate", "predict", "explain", "export", "convert"]
     expected += ["ablate", "sweep", "compare", "calibrate", "card", "monitor", "ensemble", "list", "push"]
-    expected += ["serve"]
+    expected += ["serve", "threshold"]
     expected += [f"data {name}" for name in ("synth", "build", "merge", "import", "check", "info")]
     expected += [f"models {name}" for name in ("list", "where", "verify", "fetch")]
     assert sorted(expected) == NAMES

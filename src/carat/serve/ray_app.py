@@ -68,7 +68,11 @@ def ray_app(
         ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
         logging_config={"enable_access_log": False},
     )
-    return deployment(serve.ingress(make_builder(sources, settings))()).bind()
+    return deployment(serve.ingress(make_builder(sources, settings))(Replica)).bind()
+
+
+class Replica:
+    """A process that scores requests, to which Ray adds the application."""
 
 
 def resolve_runs(runs: Sequence[str | os.PathLike[str]]) -> list[str]:

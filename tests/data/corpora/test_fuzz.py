@@ -161,7 +161,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("format", WRITERS)
 def test_mutated_files(tmp_path: Path, format: str) -> None:
-    fuzz(format, tmp_path, inputs=250, seed=0)
+    fuzz(format, tmp_path, inputs=100, seed=0)
 
 
 @pytest.mark.slow

@@ -176,6 +176,7 @@ def test_hostile_parts_of_dialogues(tmp_path: Path, name: str, position: int) ->
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.slow
 def test_very_deep_lists_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "x.pkl").write_bytes(b"\x80\x02" + b"]" * 500_000 + b"a" * 499_999 + b".")
     value = read_pickle(tmp_path / "x.pkl")

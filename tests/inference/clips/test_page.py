@@ -216,7 +216,7 @@ def test_waveforms_of_long_recordings_have_more_columns(seconds: int, columns: i
 
 
 @pytest.mark.parametrize("columns", [7, 2000])
-@pytest.mark.parametrize("samples", [5, 1021, 20_000])
+@pytest.mark.parametrize("samples", [5, 1021, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_waveform_equals_the_largest_amplitudes(samples: int, columns: int) -> None:
     sound = np.random.default_rng(1).normal(size=samples).astype(np.float32)
     peaks = waveform(Sound(sound), samples / RATE, columns)  # type: ignore[arg-type]

@@ -113,7 +113,9 @@ def test_clips_are_scored_alike_on_ray(
         options = ClipOptions(formats=["jsonl"], segments="whole")
         report = score_clips(run.folder, files, tmp_path / f"out-{engine}", options=options, engine=engine)
         assert ["problem" in entry for entry in report["clips"]] == [False, False, True]
-        assert len(list((tmp_path / engine).rglob("*.npz"))) == 10  # speech, level, transcript, face, voice of two
+        assert (
+            len(list((tmp_path / engine).rglob("*.npz"))) == 10
+        )  # speech, level, transcript, face, voice of two
         lines = (tmp_path / f"out-{engine}" / "segments.jsonl").read_text().splitlines()
         tables.append([json.loads(line) for line in lines])
     assert tables[0] == tables[1]

@@ -333,7 +333,7 @@ def test_features_alone(extracted: list[Path], tmp_path: Path) -> None:
     assert len(list((tmp_path / "cache").rglob("*.npz"))) == 4
     uncached = read_clip(write_clip(tmp_path / "b.wav", (0.5, 1.5)), ["voice"], recognize=False, cache=False)
     assert uncached.words == []
-    assert len(list((tmp_path / "cache").rglob("*.npz"))) == 3
+    assert len(list((tmp_path / "cache").rglob("*.npz"))) == 4
     with pytest.raises(DataError, match="unknown features 'smell', expected face, voice"):
         read_clip(tmp_path / "a.wav", ["smell"])
     assert describe.__module__ == "carat.features.description"

@@ -23,6 +23,8 @@ from carat.utils.errors import ExportError
 from carat.utils.files import replace_file, write_json
 from carat.utils.output_folder import check_folder, read_plan, replacing
 
+NAMING = ("command", "origin")
+"""Entries of the environment that name folders of this machine; the origin is in the card."""
 COPIED = (METRICS, REFERENCE)
 """Files that are taken as they are; a model card is written anew by `carat card`."""
 
@@ -91,7 +93,7 @@ def export_without_base(
     before = {} if opened is None else _f1(predictor, opened, split)
     with replacing(RUN, folder, overwrite=overwrite) as new:
         environment = read_plan(predictor.folder / ENVIRONMENT)
-        write_json(new / ENVIRONMENT, {name: x for name, x in environment.items() if name != "command"})
+        write_json(new / ENVIRONMENT, {name: x for name, x in environment.items() if name not in NAMING})
         for name in COPIED:
             if (predictor.folder / name).is_file():
                 replace_file(new / name, (predictor.folder / name).read_bytes())
