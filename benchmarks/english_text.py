@@ -184,7 +184,7 @@ of all three. Without the published weights {size / 1e6:.1f} MB, as 8-bit differ
 {tables["test"]}
 
 Intervals are 95 % bootstrap intervals over groups (videos; single texts), 2,000 resamples. `prior` and
-`TF-IDF` are trained on the same samples, with thresholds chosen alike.
+`TF-IDF` are trained on the same samples, with thresholds by the same rule on all three validation splits.
 
 ## Validation
 
