@@ -19,6 +19,7 @@ import pytest
 
 import carat
 from carat.data.store import Store
+from carat.runs import locating
 from carat.serve.client import ServerError
 from carat.serve.workspace import PREFIX
 from carat.training.train import TrainedRun
@@ -223,9 +224,14 @@ def is_reachable(client: carat.Client) -> bool:
     ],
 )
 def test_wrong_commands_are_one_line(
-    run: Callable[..., tuple[int, str, str]], arguments: list[str], message: str, monkeypatch: Any
+    run: Callable[..., tuple[int, str, str]],
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: Any,
 ) -> None:
     monkeypatch.delenv("CARAT_TOKEN", raising=False)
+    monkeypatch.setattr(locating, "SHIPPED", tmp_path)  # otherwise a server without runs has one
     code, _, err = run("serve", *arguments)
     assert code == 2
     assert message in err
