@@ -27,9 +27,7 @@ def locate(run: str | os.PathLike[str]) -> Path:
     if name is not None:
         return download(name)
     path = Path(run)
-    if path.exists() or str(path) not in shipped_runs():
-        return path
-    return SHIPPED / path
+    return path if path.exists() else shipped_runs().get(str(path), path)
 
 
 def shipped_runs() -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -94,8 +95,62 @@ class Bert(nn.Module):
         return rows
 
 
-class BertLayer(nn.Module):
-    """One post-norm Transformer layer.
+class PostNormLayer(nn.Module):
+    """A post-norm Transformer layer with parameters named as in published checkpoints, without its attention.
+
+    Args:
+        config: see `Bert`.
+        eps: epsilon of the LayerNorms.
+        attention: parameters of the attention.
+    """
+
+    def __init__(self, config: dict[str, Any], eps: float, attention: nn.ModuleDict) -> None:
+        super().__init__()
+        hidden, intermediate = config["hidden_size"], config["intermediate_size"]
+        self.heads = config["num_attention_heads"]
+        self.dropout = float(config.get("hidden_dropout_prob", 0.1))
+        self.attention_dropout = float(config.get("attention_probs_dropout_prob", 0.1))
+        self.attention = attention
+        self.intermediate = nn.ModuleDict({"dense": nn.Linear(hidden, intermediate)})
+        self.output = nn.ModuleDict(
+            {"dense": nn.Linear(intermediate, hidden), "LayerNorm": nn.LayerNorm(hidden, eps=eps)}
+        )
+
+    def transform(
+        self,
+        x: Tensor,
+        projections: Sequence[Any],
+        dense: Any,
+        norm: Any,
+        groups: list[LengthGroup],
+        bias: Tensor | None = None,
+    ) -> Tensor:
+        """Apply attention and feed-forward network.
+
+        Args:
+            x: packed rows (N, D) of all groups.
+            projections: linear layers of queries, keys and values.
+            dense: linear layer behind the attention.
+            norm: LayerNorm behind it.
+            groups: groups of samples.
+            bias: (heads, T, T), added to the scores of the attention.
+
+        Returns:
+            (N, D).
+        """
+        p = self.dropout if self.training else 0.0
+        attention_p = self.attention_dropout if self.training else 0.0
+        weight = torch.cat([part.weight for part in projections])  # one product instead of three
+        projected = linear(x, weight, torch.cat([part.bias for part in projections]))
+        attended = attend_packed(projected, groups, self.heads, attention_p, bias)
+        x = _project_add_norm(dense, norm, x, attended, p)
+        inner: Any = self.intermediate["dense"]
+        activated = F.gelu(linear(x, inner.weight, inner.bias))
+        return _project_add_norm(self.output["dense"], self.output["LayerNorm"], x, activated, p)
+
+
+class BertLayer(PostNormLayer):
+    """One layer of BERT.
 
     Args:
         config: see `Bert`.
@@ -103,12 +158,8 @@ class BertLayer(nn.Module):
     """
 
     def __init__(self, config: dict[str, Any], eps: float) -> None:
-        super().__init__()
-        hidden, intermediate = config["hidden_size"], config["intermediate_size"]
-        self.heads = config["num_attention_heads"]
-        self.dropout = float(config.get("hidden_dropout_prob", 0.1))
-        self.attention_dropout = float(config.get("attention_probs_dropout_prob", 0.1))
-        self.attention = nn.ModuleDict(
+        hidden = config["hidden_size"]
+        attention = nn.ModuleDict(
             {
                 "self": nn.ModuleDict(
                     {name: nn.Linear(hidden, hidden) for name in ("query", "key", "value")}
@@ -118,22 +169,13 @@ class BertLayer(nn.Module):
                 ),
             }
         )
-        self.intermediate = nn.ModuleDict({"dense": nn.Linear(hidden, intermediate)})
-        self.output = nn.ModuleDict(
-            {"dense": nn.Linear(intermediate, hidden), "LayerNorm": nn.LayerNorm(hidden, eps=eps)}
-        )
+        super().__init__(config, eps, attention)
 
     def forward(self, x: Tensor, groups: list[LengthGroup]) -> Tensor:
         """Packed rows (N, D) of all groups → (N, D)."""
-        p = self.dropout if self.training else 0.0
-        attention_p = self.attention_dropout if self.training else 0.0
         projections: Any = self.attention["self"]
-        weight = torch.cat([part.weight for part in projections.values()])  # one product instead of three
-        bias = torch.cat([part.bias for part in projections.values()])
-        attended = attend_packed(linear(x, weight, bias), groups, self.heads, attention_p)
-        x = _project_add_norm(self.attention["output"], x, attended, p)
-        dense: Any = self.intermediate["dense"]
-        return _project_add_norm(self.output, x, F.gelu(linear(x, dense.weight, dense.bias)), p)
+        output: Any = self.attention["output"]
+        return self.transform(x, list(projections.values()), output["dense"], output["LayerNorm"], groups)
 
 
 def run_layer(layer: nn.Module, *inputs: Any, checkpoints: bool) -> Tensor:
@@ -145,8 +187,7 @@ def run_layer(layer: nn.Module, *inputs: Any, checkpoints: bool) -> Tensor:
     return states
 
 
-def _project_add_norm(output: Any, x: Tensor, branch: Tensor, p: float) -> Tensor:
+def _project_add_norm(dense: Any, norm: Any, x: Tensor, branch: Tensor, p: float) -> Tensor:
     """LayerNorm(x + dropout(dense(branch)))."""
-    dense = output["dense"]
-    normed: Tensor = output["LayerNorm"](add_dropped(x, linear(branch, dense.weight, dense.bias), p))
+    normed: Tensor = norm(add_dropped(x, linear(branch, dense.weight, dense.bias), p))
     return normed

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from carat.models.encoders.bert import run_layer
-from carat.models.layers.dropout import add_dropped, dropout
-from carat.models.layers.linear import linear
+from carat.models.encoders.bert import PostNormLayer, run_layer
+from carat.models.layers.dropout import dropout
 from carat.models.layers.packing import LengthGroup, PackedBatch
-from carat.models.layers.transformer import attend_packed
 
 MAX_DISTANCE = 128
 """Distance from which all positions share a bias."""
@@ -84,8 +81,8 @@ class Mpnet(nn.Module):
         return whole.unpack(rows)
 
 
-class MpnetLayer(nn.Module):
-    """One post-norm Transformer layer.
+class MpnetLayer(PostNormLayer):
+    """One layer of MPNet.
 
     Args:
         config: see `Mpnet`.
@@ -93,37 +90,19 @@ class MpnetLayer(nn.Module):
     """
 
     def __init__(self, config: dict[str, Any], eps: float) -> None:
-        super().__init__()
-        hidden, intermediate = config["hidden_size"], config["intermediate_size"]
-        self.heads = config["num_attention_heads"]
-        self.dropout = float(config.get("hidden_dropout_prob", 0.1))
-        self.attention_dropout = float(config.get("attention_probs_dropout_prob", 0.1))
-        self.attention = nn.ModuleDict(
+        hidden = config["hidden_size"]
+        attention = nn.ModuleDict(
             {
                 "attn": nn.ModuleDict({name: nn.Linear(hidden, hidden) for name in "qkvo"}),
                 "LayerNorm": nn.LayerNorm(hidden, eps=eps),
             }
         )
-        self.intermediate = nn.ModuleDict({"dense": nn.Linear(hidden, intermediate)})
-        self.output = nn.ModuleDict(
-            {"dense": nn.Linear(intermediate, hidden), "LayerNorm": nn.LayerNorm(hidden, eps=eps)}
-        )
+        super().__init__(config, eps, attention)
 
     def forward(self, x: Tensor, groups: list[LengthGroup], bias: Tensor) -> Tensor:
         """Packed rows (N, D) of all groups, and the bias of attention (heads, T, T) → (N, D)."""
-        p = self.dropout if self.training else 0.0
-        attention_p = self.attention_dropout if self.training else 0.0
-        parts: Any = self.attention["attn"]
-        weight = torch.cat([parts[name].weight for name in "qkv"])  # one product instead of three
-        projected = linear(x, weight, torch.cat([parts[name].bias for name in "qkv"]))
-        attended = attend_packed(projected, groups, self.heads, attention_p, bias)
-        out: Any = parts["o"]
-        dense: Any = self.intermediate["dense"]
-        last: Any = self.output["dense"]
-        x = self.attention["LayerNorm"](add_dropped(x, linear(attended, out.weight, out.bias), p))
-        inner = F.gelu(linear(x, dense.weight, dense.bias))
-        normed: Tensor = self.output["LayerNorm"](add_dropped(x, linear(inner, last.weight, last.bias), p))
-        return normed
+        *projections, dense = cast(nn.ModuleDict, self.attention["attn"]).values()
+        return self.transform(x, projections, dense, self.attention["LayerNorm"], groups, bias)
 
 
 def relative_buckets(steps: Tensor, buckets: int) -> Tensor:
