@@ -7,7 +7,7 @@ label in every epoch. Tests compare them with scikit-learn.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sklearn import metrics as sk
 
 from carat.evaluation.known import split_labels
+from carat.evaluation.thresholds import apply_thresholds
 
 NAN = float("nan")
 BINS = 15
@@ -115,6 +116,15 @@ def compute_metrics(
         labels=by_label,
         notes=notes,
     )
+
+
+def measure_f1(
+    scores: NDArray[Any], labels: NDArray[Any], thresholds: Mapping[str, float]
+) -> dict[str, float]:
+    """Compute `micro_f1` and `macro_f1` of scores (N, L) at thresholds by label, in the order of labels."""
+    predicted = apply_thresholds(scores, np.array(list(thresholds.values())))
+    metrics = compute_metrics(scores, predicted, labels, list(thresholds))
+    return {"micro_f1": metrics.micro_f1, "macro_f1": metrics.macro_f1}
 
 
 def sample_jaccard(guess: NDArray[np.bool_], true: NDArray[np.bool_], empty: float) -> NDArray[np.float64]:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from carat.data.store import Store, open_store
 from carat.data.summary import check_measurable
-from carat.evaluation.metrics import compute_metrics
-from carat.evaluation.thresholds import apply_thresholds, search_thresholds
+from carat.evaluation.metrics import measure_f1
+from carat.evaluation.thresholds import search_thresholds
 from carat.inference.loading import load
 from carat.inference.model_card import make_model_card
 from carat.runs.card import read_run, write_card
@@ -90,13 +90,9 @@ def tune_thresholds(
         choice.max_micro_f1_drop if max_micro_f1_drop is None else max_micro_f1_drop,
         _weights(store, rows) if balance_corpora else None,
     )
-    before, names = predictor.scale.raw_thresholds, predictor.labels
-    after = dict(zip(names, found.tolist(), strict=True))
-    f1 = {}
-    for moment, thresholds in (("before", before), ("after", after)):
-        predicted = apply_thresholds(scores, np.array([thresholds[name] for name in names]))
-        metrics = compute_metrics(scores, predicted, labels, names)
-        f1[moment] = {"micro_f1": metrics.micro_f1, "macro_f1": metrics.macro_f1}
+    before = predictor.scale.raw_thresholds
+    after = dict(zip(predictor.labels, found.tolist(), strict=True))
+    f1 = {"before": measure_f1(scores, labels, before), "after": measure_f1(scores, labels, after)}
     card, _ = read_run(folder)
     manifest = store.manifest
     note = f"thresholds were tuned on {manifest.name}, {split} (fingerprint {manifest.fingerprint[:16]})"

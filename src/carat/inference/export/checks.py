@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from carat.data.store import Store
-from carat.evaluation.metrics import compute_metrics
+from carat.evaluation.metrics import measure_f1
 from carat.evaluation.thresholds import apply_thresholds
 from carat.inference.export.files import PositionalModel, Score, external_errors, random_features
 from carat.inference.predictor import Predictor
@@ -125,7 +125,7 @@ def compare_f1(
     Raises:
         ExportError: the predicted labels differ, or the file cannot be run.
     """
-    thresholds = np.array([predictor.card.thresholds[name] for name in predictor.labels])
+    thresholds = np.array(list(predictor.card.thresholds.values()))
     parts = []
     for batch in predictor.batches(store, split):
         inputs = [x for m in predictor.widths for x in (batch.features[m], batch.masks[m])]
@@ -134,8 +134,7 @@ def compare_f1(
     exported = np.concatenate(parts)
 
     def f1(scores: NDArray[np.float32]) -> F1:
-        metrics = compute_metrics(scores, apply_thresholds(scores, thresholds), labels, predictor.labels)
-        values = {"micro_f1": metrics.micro_f1, "macro_f1": metrics.macro_f1}
+        values = measure_f1(scores, labels, predictor.card.thresholds)
         return {name: x if math.isfinite(x) else None for name, x in values.items()}
 
     if not exact:

@@ -7,12 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from carat.config.experiment import Experiment
 from carat.data.store import Store, open_store
-from carat.evaluation.metrics import compute_metrics
-from carat.evaluation.thresholds import apply_thresholds
+from carat.evaluation.metrics import measure_f1
 from carat.inference.loading import load
 from carat.inference.predictor import Predictor
 from carat.models.encoders.wrapper import EncodedModel
@@ -125,6 +122,4 @@ def _portable(experiment: Experiment, bases: Mapping[str, BaseEncoder]) -> Exper
 
 def _f1(predictor: Predictor, store: Store, split: str) -> dict[str, float]:
     _, scores, labels = predictor.score(store, split, calibrated=False)
-    thresholds = np.array([predictor.card.thresholds[name] for name in predictor.labels])
-    metrics = compute_metrics(scores, apply_thresholds(scores, thresholds), labels, predictor.labels)
-    return {"micro_f1": metrics.micro_f1, "macro_f1": metrics.macro_f1}
+    return measure_f1(scores, labels, predictor.card.thresholds)
